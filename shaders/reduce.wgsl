@@ -1,0 +1,203 @@
+// chunk -> partial. One workgroup adds up one chunk of at most CHUNK elements exactly as
+// src/cpu/reduce.rs does: each column in integers of its own largest exponent, then all columns
+// aligned to the chunk's. Max and integer addition are associative and commutative, so neither the
+// workgroup size nor the order of the atomics can change a bit.
+
+@group(0) @binding(0) var<uniform> job: Job;
+@group(0) @binding(1) var<storage, read> rows: array<ChunkRow>;
+@group(0) @binding(2) var<storage, read_write> partials: array<Partial>;
+//@each slot
+@group(1) @binding(SLOT) var<storage, read> slot_SLOT: array<u32>;
+//@end
+
+const COLUMNS_PER_LANE: u32 = COLUMNS / WORKGROUP;
+
+// The magnitude bits of a column, rows 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
+struct Column {
+    a: vec4<u32>,
+    b: vec4<u32>,
+    c: vec4<u32>,
+    d: vec4<u32>,
+}
+
+struct ColumnSum {
+    mantissa: U64,
+    exponent: u32,
+}
+
+var<workgroup> shared_exponent: atomic<u32>;
+var<workgroup> shared_limbs: array<atomic<u32>, 3>; // 21 bits each: 1,024 columns cannot overflow one
+var<workgroup> shared_non_finite: atomic<u32>;
+var<workgroup> shared_nan: atomic<u32>;
+
+//@each slot
+// Indices past the end read the last element, which `magnitude_within` then replaces by 0.
+fn at_SLOT(start: u32, i: u32, last: u32) -> u32 {
+    let element = start + min(i, last);
+    return magnitude_within(slot_SLOT[word_of(element)], element, i <= last);
+}
+//@end
+
+fn magnitude_within(word: u32, element: u32, inside: bool) -> u32 {
+    return select(0u, element_bits(word, element) & 0x7fffffffu, inside);
+}
+
+fn fetch(slot: u32, start: u32, column: u32, last: u32) -> Column {
+    switch slot {
+        //@each slot
+        case SLOTu: {
+            return Column(
+                vec4(
+                    at_SLOT(start, column, last),
+                    at_SLOT(start, column + COLUMNS, last),
+                    at_SLOT(start, column + 2u * COLUMNS, last),
+                    at_SLOT(start, column + 3u * COLUMNS, last)
+                ),
+                vec4(
+                    at_SLOT(start, column + 4u * COLUMNS, last),
+                    at_SLOT(start, column + 5u * COLUMNS, last),
+                    at_SLOT(start, column + 6u * COLUMNS, last),
+                    at_SLOT(start, column + 7u * COLUMNS, last)
+                ),
+                vec4(
+                    at_SLOT(start, column + 8u * COLUMNS, last),
+                    at_SLOT(start, column + 9u * COLUMNS, last),
+                    at_SLOT(start, column + 10u * COLUMNS, last),
+                    at_SLOT(start, column + 11u * COLUMNS, last)
+                ),
+                vec4(
+                    at_SLOT(start, column + 12u * COLUMNS, last),
+                    at_SLOT(start, column + 13u * COLUMNS, last),
+                    at_SLOT(start, column + 14u * COLUMNS, last),
+                    at_SLOT(start, column + 15u * COLUMNS, last)
+                ),
+            );
+        }
+        //@end
+        default: {
+            return Column(vec4(0u), vec4(0u), vec4(0u), vec4(0u));
+        }
+    }
+}
+
+fn largest(c: Column) -> u32 {
+    let m = max(max(c.a, c.b), max(c.c, c.d));
+    return max(max(m.x, m.y), max(m.z, m.w));
+}
+
+fn finite_or_zero(bits: vec4<u32>) -> vec4<u32> {
+    return select(bits, vec4(0u), bits >= vec4(INFINITY_BITS));
+}
+
+fn count(marked: vec4<bool>) -> u32 {
+    let ones = select(vec4(0u), vec4(1u), marked);
+    return ones.x + ones.y + ones.z + ones.w;
+}
+
+// Rare: counts the non-finite elements of a column and returns it with zeros in their place.
+fn without_non_finite(c: Column) -> Column {
+    let limit = vec4(INFINITY_BITS);
+    atomicAdd(&shared_non_finite, count(c.a >= limit) + count(c.b >= limit) + count(c.c >= limit) + count(c.d >= limit));
+    if largest(c) > INFINITY_BITS {
+        atomicMax(&shared_nan, 1u);
+    }
+    return Column(finite_or_zero(c.a), finite_or_zero(c.b), finite_or_zero(c.c), finite_or_zero(c.d));
+}
+
+// |element| in units of 2^(exponent - 154): 28 bits, truncated.
+fn aligned(bits: vec4<u32>, exponent: u32) -> vec4<u32> {
+    let field = max(bits >> vec4(23u), vec4(1u));
+    let mantissa = bits - ((field - vec4(1u)) << vec4(23u));
+    return (mantissa << vec4(4u)) >> min(vec4(exponent) - field, vec4(31u));
+}
+
+fn sum_of_column(loaded: Column) -> ColumnSum {
+    var c = loaded;
+    var top = largest(c);
+    if top >= INFINITY_BITS {
+        c = without_non_finite(c);
+        top = largest(c);
+    }
+    if NORM == NORM_INF {
+        return ColumnSum(U64(0u, 0u), top);
+    }
+    let exponent = max(top >> 23u, 1u);
+    let a = aligned(c.a, exponent);
+    let b = aligned(c.b, exponent);
+    let e = aligned(c.c, exponent);
+    let f = aligned(c.d, exponent);
+    if NORM == NORM_ONE {
+        let sum = a + b + e + f;
+        return ColumnSum(U64(sum.x + sum.y + sum.z + sum.w, 0u), exponent);
+    }
+    return ColumnSum(sum_of_squares(a, b, e, f), exponent);
+}
+
+// (sum of q^2) / 2^8 from q = high * 2^14 + low: each of the three sums fits 32 bits.
+fn sum_of_squares(a: vec4<u32>, b: vec4<u32>, c: vec4<u32>, d: vec4<u32>) -> U64 {
+    let s = vec4(14u);
+    let m = vec4(0x3fffu);
+    let high = dot(a >> s, a >> s) + dot(b >> s, b >> s) + dot(c >> s, c >> s) + dot(d >> s, d >> s);
+    let cross = dot(a >> s, a & m) + dot(b >> s, b & m) + dot(c >> s, c & m) + dot(d >> s, d & m);
+    let low = dot(a & m, a & m) + dot(b & m, b & m) + dot(c & m, c & m) + dot(d & m, d & m);
+    let upper = add64(U64(high << 20u, high >> 12u), U64(cross << 7u, cross >> 25u));
+    return add64(upper, U64(low >> 8u, 0u));
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn reduce(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = group.y * groups.x + group.x;
+    if index >= job.rows {
+        return;
+    }
+    if lane == 0u {
+        atomicStore(&shared_exponent, 0u);
+        atomicStore(&shared_limbs[0], 0u);
+        atomicStore(&shared_limbs[1], 0u);
+        atomicStore(&shared_limbs[2], 0u);
+        atomicStore(&shared_non_finite, 0u);
+        atomicStore(&shared_nan, 0u);
+    }
+    workgroupBarrier();
+
+    let row = rows[job.first_row + index];
+    let slot = row.slot_len >> LEN_BITS;
+    let last = (row.slot_len & ((1u << LEN_BITS) - 1u)) - 1u;
+    var sums: array<ColumnSum, COLUMNS_PER_LANE>;
+    var exponent = 0u;
+    for (var k = 0u; k < COLUMNS_PER_LANE; k++) {
+        let column = k * WORKGROUP + lane;
+        sums[k] = ColumnSum(U64(0u, 0u), 0u);
+        if column <= last {
+            sums[k] = sum_of_column(fetch(slot, row.start, column, last));
+        }
+        exponent = max(exponent, sums[k].exponent);
+    }
+    atomicMax(&shared_exponent, exponent);
+    workgroupBarrier();
+
+    exponent = atomicLoad(&shared_exponent);
+    if NORM != NORM_INF {
+        var total = U64(0u, 0u);
+        for (var k = 0u; k < COLUMNS_PER_LANE; k++) {
+            total = add64(total, shr64(sums[k].mantissa, ALIGN * (exponent - sums[k].exponent)));
+        }
+        atomicAdd(&shared_limbs[0], total.lo & 0x1fffffu);
+        atomicAdd(&shared_limbs[1], ((total.lo >> 21u) | (total.hi << 11u)) & 0x1fffffu);
+        atomicAdd(&shared_limbs[2], total.hi >> 10u);
+        workgroupBarrier();
+    }
+
+    if lane == 0u {
+        let limb1 = atomicLoad(&shared_limbs[1]);
+        let limb2 = atomicLoad(&shared_limbs[2]);
+        var total = add64(U64(atomicLoad(&shared_limbs[0]), 0u), U64(limb1 << 21u, limb1 >> 11u));
+        total = add64(total, U64(0u, limb2 << 10u));
+        let nan = atomicLoad(&shared_nan) << 31u;
+        partials[row.partial] = Partial(total.lo, total.hi, exponent, atomicLoad(&shared_non_finite) | nan);
+    }
+}

@@ -1,0 +1,165 @@
+// Positive reals in integers, for the few scalars of a clip: (mantissa + f) * 2^exponent with
+// 0 <= f < 1, f > 0 exactly when sticky is 1. The mantissa has its top bit set; zero is mantissa 0.
+
+struct Real {
+    mantissa: u32,
+    exponent: i32,
+    sticky: u32,
+}
+
+// A Real rounded: mantissa * 2^exponent, mantissa below 2^24.
+struct Rounded {
+    mantissa: u32,
+    exponent: i32,
+}
+
+const F32_MIN_EXPONENT: i32 = -149;
+const NO_MIN_EXPONENT: i32 = -100000;
+
+fn normalised(mantissa: u32, exponent: i32, sticky: u32) -> Real {
+    if mantissa == 0u {
+        return Real(0u, 0, sticky);
+    }
+    let up = countLeadingZeros(mantissa);
+    return Real(mantissa << up, exponent - i32(up), sticky);
+}
+
+fn normalised96(value: U96, exponent: i32) -> Real {
+    let bits = bits96(value);
+    if bits <= 32u {
+        return normalised(value.lo, exponent, 0u);
+    }
+    let drop = bits - 32u;
+    let kept = shr96(value, drop);
+    let back = shl96(kept, drop);
+    let sticky = u32(back.lo != value.lo || back.mid != value.mid || back.hi != value.hi);
+    return Real(kept.lo, exponent + i32(drop), sticky);
+}
+
+// A finite f32 that is not negative.
+fn from_f32(bits: u32) -> Real {
+    let field = max(bits >> 23u, 1u);
+    return normalised(bits - ((field - 1u) << 23u), i32(field) - 150, 0u);
+}
+
+// The root of value * 2^exponent, exponent even.
+fn square_root(value: U96, exponent: i32) -> Real {
+    let bits = bits96(value);
+    if bits == 0u {
+        return Real(0u, 0, 0u);
+    }
+    // 63 or 64 bits, by an even shift, so that the root has 32.
+    let drop = (i32(bits) - 63) & ~1;
+    var scaled = value;
+    var sticky = 0u;
+    if drop > 0 {
+        scaled = shr96(value, u32(drop));
+        let back = shl96(scaled, u32(drop));
+        sticky = u32(back.lo != value.lo || back.mid != value.mid || back.hi != value.hi);
+    } else {
+        scaled = shl96(value, u32(-drop));
+    }
+    // Bit by bit: root * root stays the largest square not above the operand.
+    let operand = U64(scaled.lo, scaled.mid);
+    var root = 0u;
+    for (var bit = 0x80000000u; bit != 0u; bit >>= 1u) {
+        let candidate = root | bit;
+        if !less64(operand, mul32(candidate, candidate)) {
+            root = candidate;
+        }
+    }
+    let rest = sub64(operand, mul32(root, root));
+    return Real(root, (exponent + drop) / 2, sticky | u32(rest.lo != 0u || rest.hi != 0u));
+}
+
+fn multiply(a: Real, b: Real) -> Real {
+    if a.mantissa == 0u || b.mantissa == 0u {
+        return Real(0u, 0, 0u);
+    }
+    let p = mul32(a.mantissa, b.mantissa);
+    let sticky = a.sticky | b.sticky;
+    let exponent = a.exponent + b.exponent + 32;
+    if (p.hi >> 31u) == 1u {
+        return Real(p.hi, exponent, sticky | u32(p.lo != 0u));
+    }
+    return Real((p.hi << 1u) | (p.lo >> 31u), exponent - 1, sticky | u32((p.lo << 1u) != 0u));
+}
+
+// a / b for exact a and b of at most 24 bits, b not zero.
+fn quotient(a: Rounded, b: Rounded) -> Real {
+    if a.mantissa == 0u {
+        return Real(0u, 0, 0u);
+    }
+    let up_a = countLeadingZeros(a.mantissa) - 8u;
+    let up_b = countLeadingZeros(b.mantissa) - 8u;
+    let divisor = b.mantissa << up_b;
+    var rest = a.mantissa << up_a;
+    var result = 0u;
+    for (var i = 0u; i < 30u; i++) {
+        let fits = rest >= divisor;
+        result = (result << 1u) | u32(fits);
+        rest = select(rest, rest - divisor, fits) << 1u;
+    }
+    let exponent = a.exponent - i32(up_a) - b.exponent + i32(up_b) - 29;
+    return normalised(result, exponent, u32(rest != 0u));
+}
+
+// a + b for exact a and b.
+fn add(a: Rounded, b: Rounded) -> Real {
+    let x = normalised(a.mantissa, a.exponent, 0u);
+    let y = normalised(b.mantissa, b.exponent, 0u);
+    if x.mantissa == 0u {
+        return y;
+    }
+    if y.mantissa == 0u {
+        return x;
+    }
+    let x_larger = x.exponent >= y.exponent;
+    let exponent = max(x.exponent, y.exponent);
+    let down = u32(exponent - min(x.exponent, y.exponent));
+    let large = select(y.mantissa, x.mantissa, x_larger);
+    let small = select(x.mantissa, y.mantissa, x_larger);
+    // 64 fraction bits hold 24 + 32 of them exactly; further down only stickiness counts.
+    let full = U96(0u, 0u, small);
+    let moved = shr96(full, min(down, 95u));
+    let lost = u32(down > 64u);
+    let total = add96(U96(0u, 0u, large), U96(moved.lo, moved.mid, moved.hi));
+    if total.hi < large {
+        let sticky = u32(total.lo != 0u || total.mid != 0u || (total.hi & 1u) != 0u) | lost;
+        return Real((total.hi >> 1u) | 0x80000000u, exponent + 1, sticky);
+    }
+    return Real(total.hi, exponent, u32(total.lo != 0u || total.mid != 0u) | lost);
+}
+
+// To 24 bits, to nearest, ties to even; fewer where the exponent would fall below the least one.
+fn rounded(a: Real, least: i32) -> Rounded {
+    if a.mantissa == 0u {
+        return Rounded(0u, least);
+    }
+    let exponent = max(a.exponent + 8, least);
+    let shift = u32(exponent - a.exponent); // 8 or more
+    if shift > 32u {
+        return Rounded(0u, least);
+    }
+    // shift 32: the kept part is 0 and the whole mantissa is the fraction.
+    let kept = select(a.mantissa >> (shift & 31u), 0u, shift == 32u);
+    let fraction = a.mantissa << ((32u - shift) & 31u); // top bit is the half
+    let up = fraction > 0x80000000u || (fraction == 0x80000000u && (a.sticky == 1u || (kept & 1u) == 1u));
+    let mantissa = kept + u32(up);
+    if mantissa == 0x1000000u {
+        return Rounded(0x800000u, exponent + 1);
+    }
+    return Rounded(mantissa, exponent);
+}
+
+// The f32 equal to a value rounded with least exponent F32_MIN_EXPONENT; infinity above the largest.
+fn to_f32(a: Rounded) -> u32 {
+    if a.mantissa < 0x800000u {
+        return a.mantissa;
+    }
+    let field = a.exponent + 150;
+    if field >= 255 {
+        return INFINITY_BITS;
+    }
+    return (u32(field) << 23u) | (a.mantissa & 0x7fffffu);
+}

@@ -1,0 +1,37 @@
+//! partials -> tensors -> segments: the twin of `shaders/shared/combine.wgsl`.
+
+use crate::clip::Kind;
+use crate::layout::{NONE, Partial, Sum};
+
+const NOTHING: Sum = Sum { mantissa: [0; 3], exponent: 0, non_finite: 0, nan: 0, first: NONE, pad: 0 };
+
+/// A chunk's partial as the sum of one item of tensor `tensor`.
+pub(crate) fn item(partial: &Partial, tensor: u32) -> Sum {
+    let non_finite = partial.non_finite & 0x7fff_ffff;
+    Sum {
+        mantissa: [partial.lo, partial.hi, 0],
+        exponent: partial.exponent,
+        non_finite,
+        nan: partial.non_finite >> 31,
+        first: if non_finite == 0 { NONE } else { tensor },
+        pad: 0,
+    }
+}
+
+/// Adds up items: aligns every mantissa to the largest exponent by dropping low bits, and adds.
+/// Neither order nor grouping of the items changes a bit.
+pub(crate) fn combine(items: impl Iterator<Item = Sum> + Clone, kind: Kind) -> Sum {
+    let exponent = items.clone().map(|s| s.exponent).max().unwrap_or(0);
+    let mut total = Sum { exponent, ..NOTHING };
+    let mut mantissa = 0u128;
+    for sum in items {
+        let [lo, mid, hi] = sum.mantissa.map(u128::from);
+        let shift = kind.align() * (exponent - sum.exponent);
+        mantissa += if shift < 96 { (lo | (mid << 32) | (hi << 64)) >> shift } else { 0 };
+        total.non_finite = total.non_finite.saturating_add(sum.non_finite);
+        total.nan |= sum.nan;
+        total.first = total.first.min(sum.first);
+    }
+    total.mantissa = [mantissa as u32, (mantissa >> 32) as u32, (mantissa >> 64) as u32];
+    total
+}

@@ -1,0 +1,137 @@
+//! Scalars of a clip in integers: the twin of `shaders/shared/real.wgsl`.
+
+/// `(mantissa + f) * 2^exponent` with `f` in `[0, 1)`, `f > 0` exactly when `sticky`. The
+/// mantissa has its top bit set; zero is mantissa 0.
+///
+/// After a [`multiply`](Real::multiply) by something that is not a power of two, `f` may reach 2:
+/// an error of `2^-31`, a hundredth of an `f32` ulp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Real {
+    mantissa: u32,
+    exponent: i32,
+    sticky: bool,
+}
+
+/// `mantissa * 2^exponent`, at most 24 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rounded {
+    pub(crate) mantissa: u32,
+    pub(crate) exponent: i32,
+}
+
+/// Exponent of the smallest `f32`.
+pub(crate) const F32_MIN_EXPONENT: i32 = -149;
+/// For [`Real::round`]: 24 bits at any exponent.
+pub(crate) const NO_MIN_EXPONENT: i32 = -100_000;
+
+impl Real {
+    pub(crate) const ZERO: Real = Real { mantissa: 0, exponent: 0, sticky: false };
+    pub(crate) const ONE: Real = Real { mantissa: 1 << 31, exponent: -31, sticky: false };
+
+    /// `value * 2^exponent`, the bits below the 32 highest kept as stickiness.
+    pub(crate) fn new(value: u128, exponent: i32, sticky: bool) -> Real {
+        if value == 0 {
+            return Real { sticky, ..Real::ZERO };
+        }
+        let drop = 96 - value.leading_zeros() as i32;
+        let (mantissa, lost) = if drop > 0 {
+            let kept = value >> drop;
+            (kept as u32, kept << drop != value)
+        } else {
+            ((value as u32) << -drop, false)
+        };
+        Real { mantissa, exponent: exponent + drop, sticky: sticky || lost }
+    }
+
+    /// A finite `f32` that is not negative.
+    pub(crate) fn from_f32(value: f32) -> Real {
+        let bits = value.to_bits();
+        let field = (bits >> 23).max(1);
+        Real::new(u128::from(bits - ((field - 1) << 23)), field as i32 - 150, false)
+    }
+
+    /// The root of `value * 2^exponent`, exponent even, value below `2^96`.
+    pub(crate) fn square_root(value: u128, exponent: i32) -> Real {
+        if value == 0 {
+            return Real::ZERO;
+        }
+        // 63 or 64 bits, by an even shift, so that the root has 32.
+        let drop = (128 - value.leading_zeros() as i32 - 63) & !1;
+        let scaled = if drop > 0 { value >> drop } else { value << -drop };
+        let lost = drop > 0 && scaled << drop != value;
+        let operand = scaled as u64;
+        let root = operand.isqrt();
+        Real {
+            mantissa: root as u32,
+            exponent: (exponent + drop) / 2,
+            sticky: lost || root * root != operand,
+        }
+    }
+
+    pub(crate) fn multiply(self, other: Real) -> Real {
+        let product = u64::from(self.mantissa) * u64::from(other.mantissa);
+        let sticky = self.sticky || other.sticky;
+        match product {
+            0 => Real::ZERO,
+            _ => Real::new(u128::from(product), self.exponent + other.exponent, sticky),
+        }
+    }
+
+    /// To 24 bits, to nearest, ties to even; fewer where the exponent would fall below `least`.
+    pub(crate) fn round(self, least: i32) -> Rounded {
+        let exponent = (self.exponent + 8).max(least);
+        let shift = exponent - self.exponent;
+        if self.mantissa == 0 || shift > 32 {
+            return Rounded { mantissa: 0, exponent: least };
+        }
+        let wide = u64::from(self.mantissa);
+        let (kept, rest, half) = (wide >> shift, wide & ((1 << shift) - 1), 1u64 << (shift - 1));
+        let up = rest > half || (rest == half && (self.sticky || kept & 1 == 1));
+        match kept as u32 + u32::from(up) {
+            0x100_0000 => Rounded { mantissa: 0x80_0000, exponent: exponent + 1 },
+            mantissa => Rounded { mantissa, exponent },
+        }
+    }
+}
+
+impl Rounded {
+    fn widen(self) -> Real {
+        Real::new(u128::from(self.mantissa), self.exponent, false)
+    }
+
+    /// `self / divisor`, divisor not zero.
+    pub(crate) fn quotient(self, divisor: Rounded) -> Real {
+        let (a, b) = (self.widen(), divisor.widen());
+        let dividend = u64::from(a.mantissa) << 29;
+        let (q, rest) = (dividend / u64::from(b.mantissa), dividend % u64::from(b.mantissa));
+        Real::new(u128::from(q), a.exponent - b.exponent - 29, rest != 0)
+    }
+
+    pub(crate) fn add(self, other: Rounded) -> Real {
+        let (x, y) = (self.widen(), other.widen());
+        if x.mantissa == 0 || y.mantissa == 0 {
+            return if x.mantissa == 0 { y } else { x };
+        }
+        let (large, small) = if x.exponent >= y.exponent { (x, y) } else { (y, x) };
+        let down = (large.exponent - small.exponent) as u32;
+        let moved = if down > 64 { 0 } else { (u128::from(small.mantissa) << 64) >> down };
+        let total = (u128::from(large.mantissa) << 64) + moved;
+        Real::new(total, large.exponent - 64, down > 64)
+    }
+
+    /// The `f32` equal to a value rounded with [`F32_MIN_EXPONENT`]; infinity above the largest.
+    pub(crate) fn to_f32(self) -> f32 {
+        if self.mantissa < 0x80_0000 {
+            return f32::from_bits(self.mantissa);
+        }
+        match self.exponent + 150 {
+            255.. => f32::INFINITY,
+            field => f32::from_bits(((field as u32) << 23) | (self.mantissa & 0x7f_ffff)),
+        }
+    }
+
+    /// The same value as an `f64`, exactly.
+    pub(crate) fn to_f64(self) -> f64 {
+        f64::from(self.mantissa) * 2f64.powi(self.exponent)
+    }
+}

@@ -1,0 +1,181 @@
+//! Errors, one type an operation. Each says which tensor, what was required and what was given.
+
+use crate::grad::DType;
+
+/// A [`Clip`](crate::Clip) that makes no sense.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClipError {
+    /// The threshold is negative or NaN.
+    #[error("threshold: required 0 or more (infinity only measures), given {given}")]
+    Threshold {
+        /// The threshold.
+        given: f32,
+    },
+    /// The unscale factor is not positive and finite.
+    #[error("unscale factor: required above 0 and finite, given {given}")]
+    Unscale {
+        /// The factor.
+        given: f32,
+    },
+    /// The eps is negative, infinite or NaN.
+    #[error("eps: required 0 or more and finite, given {given}")]
+    Eps {
+        /// The eps.
+        given: f32,
+    },
+    /// The number of thresholds is not the number of segments.
+    #[error("thresholds: required one for each of the {required} segments, given {given}")]
+    Thresholds {
+        /// Segments of the pass.
+        required: usize,
+        /// Thresholds given.
+        given: usize,
+    },
+}
+
+/// A set of gradients that cannot be cut into chunks, windows and dispatches.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The tensor does not start where its element type may.
+    #[error(
+        "tensor `{tensor}`: required an offset that is a multiple of {required} ({dtype}), given {given}"
+    )]
+    Unaligned {
+        /// Name of the tensor.
+        tensor: String,
+        /// Its element type.
+        dtype: DType,
+        /// Bytes that the offset must be a multiple of.
+        required: u64,
+        /// Its offset in bytes.
+        given: u64,
+    },
+    /// The tensor ends after its buffer.
+    #[error("tensor `{tensor}`: required a buffer of at least {required} bytes, given one of {given}")]
+    OutOfRange {
+        /// Name of the tensor.
+        tensor: String,
+        /// Where the tensor ends, rounded up to a whole word.
+        required: u128,
+        /// Size of the buffer in bytes.
+        given: u64,
+    },
+    /// Two tensors share bytes of one buffer.
+    #[error("tensors `{first}` and `{second}`: required disjoint ranges, both hold byte {at} of the buffer")]
+    Overlap {
+        /// The tensor that begins first.
+        first: String,
+        /// The other tensor.
+        second: String,
+        /// Offset of the first shared byte.
+        at: u64,
+    },
+    /// A limit of the device is too small.
+    #[error("device limit {limit}: required at least {required}, given {given}")]
+    Limit {
+        /// Name of the field of [`wgpu::Limits`].
+        limit: &'static str,
+        /// What is needed.
+        required: u64,
+        /// What the device has.
+        given: u64,
+    },
+    /// More chunks, tensors or segments than 32-bit indices or one binding can hold.
+    #[error("{what}: required at most {required}, given {given}")]
+    TooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// The most that is possible on this device.
+        required: u64,
+        /// How many there are.
+        given: u64,
+    },
+}
+
+/// Why [`Clipper::prepare`](crate::Clipper::prepare) refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrepareError {
+    /// The clip itself is wrong.
+    #[error(transparent)]
+    Clip(#[from] ClipError),
+    /// The gradients do not fit the device or each other.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The tensor's buffer cannot be bound as storage.
+    #[error("tensor `{tensor}`: required a buffer with usage STORAGE, given {given:?}")]
+    Usage {
+        /// Name of the tensor.
+        tensor: String,
+        /// The buffer's usages.
+        given: wgpu::BufferUsages,
+    },
+    /// The device refused a buffer, a shader or a bind group, or ran out of memory.
+    #[error("{what}: {message}")]
+    Device {
+        /// What was being made.
+        what: &'static str,
+        /// What wgpu said.
+        message: String,
+    },
+}
+
+/// Why a result did not reach the host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadBackError {
+    /// Every place of the ring is waiting for the GPU or for its future to be taken.
+    #[error("read-back ring: required a free place, all {capacity} are in flight")]
+    RingFull {
+        /// Places of the ring.
+        capacity: usize,
+    },
+    /// The encoder was dropped without being submitted, or the device was lost before the copy.
+    #[error("read-back: the commands that it was recorded with never ran")]
+    NotSubmitted,
+    /// The buffer could not be mapped: the device was lost or destroyed.
+    #[error("read-back: the result buffer could not be mapped ({message})")]
+    Map {
+        /// What wgpu said.
+        message: String,
+    },
+    /// Waiting for the device failed.
+    #[error("read-back: waiting for the device failed ({message})")]
+    Wait {
+        /// What wgpu said.
+        message: String,
+    },
+}
+
+/// What can fail in a [`Session`](crate::Session).
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The clip itself is wrong.
+    #[error(transparent)]
+    Clip(#[from] ClipError),
+    /// There is no adapter of the kind asked for.
+    #[error("no adapter matches `{wanted}`; found: {found}")]
+    NoAdapter {
+        /// What was asked for.
+        wanted: String,
+        /// Adapters that exist, as backend/name, or a word that there are none.
+        found: String,
+    },
+    /// The adapter gave no device.
+    #[error("device of {adapter}: {message}")]
+    NoDevice {
+        /// The adapter, as backend/name.
+        adapter: String,
+        /// What wgpu said.
+        message: String,
+    },
+    /// The gradients could not be prepared.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The result could not be read.
+    #[error(transparent)]
+    ReadBack(#[from] ReadBackError),
+}

@@ -1,0 +1,173 @@
+//! The compiled kernels of one device, and the preparation of passes.
+
+use std::collections::HashMap;
+
+use crate::clip::Clip;
+use crate::error::{PlanError, PrepareError};
+use crate::grad::Grad;
+use crate::plan::{OTHER_BUFFERS, Placement, Plan, PlanLimits};
+
+use super::pass::Pass;
+use super::pipelines::Pipelines;
+use super::scope::caught;
+
+/// More slots than this gain nothing measurable and lengthen compilation.
+const MOST_SLOTS: u32 = 30;
+
+/// Tuning that changes speed, never a bit of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClipperOptions {
+    /// Invocations of a workgroup: a power of two from 32 to 256. 256 by default, which every
+    /// adapter of WebGPU allows.
+    pub workgroup_size: u32,
+    /// Most gradient buffers that one dispatch binds, 1 to 30. As many as the device allows by
+    /// default: fewer mean more dispatches.
+    pub max_slots: u32,
+    /// Results that may be on their way to the host at once, 1 or more, 3 by default. When all are,
+    /// [`Pass::read_back`] refuses rather than wait.
+    pub read_backs: usize,
+}
+
+impl Default for ClipperOptions {
+    fn default() -> Self {
+        ClipperOptions { workgroup_size: 256, max_slots: MOST_SLOTS, read_backs: 3 }
+    }
+}
+
+impl ClipperOptions {
+    /// Sets the invocations of a workgroup.
+    #[must_use]
+    pub fn workgroup_size(self, workgroup_size: u32) -> Self {
+        ClipperOptions { workgroup_size, ..self }
+    }
+
+    /// Sets the most gradient buffers that one dispatch binds.
+    #[must_use]
+    pub fn max_slots(self, max_slots: u32) -> Self {
+        ClipperOptions { max_slots, ..self }
+    }
+
+    /// Sets the number of results that may be on their way to the host at once.
+    #[must_use]
+    pub fn read_backs(self, read_backs: usize) -> Self {
+        ClipperOptions { read_backs, ..self }
+    }
+}
+
+/// Clips on one device: compiles kernels on first use and prepares passes.
+#[derive(Debug)]
+pub struct Clipper {
+    pub(super) device: wgpu::Device,
+    pub(super) pipelines: Pipelines,
+    pub(super) limits: PlanLimits,
+    pub(super) options: ClipperOptions,
+}
+
+impl Clipper {
+    /// For a device with any limits at or above [`wgpu::Limits::downlevel_defaults`] and no
+    /// particular features.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Limit`] where the device cannot bind even one gradient buffer or run a
+    /// workgroup.
+    pub fn new(device: &wgpu::Device) -> Result<Clipper, PlanError> {
+        Clipper::with_options(device, ClipperOptions::default())
+    }
+
+    /// As [`Clipper::new`], with other tuning.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Limit`] also for a workgroup size that is no power of two from 32 to 256.
+    pub fn with_options(device: &wgpu::Device, options: ClipperOptions) -> Result<Clipper, PlanError> {
+        let size = options.workgroup_size;
+        if !size.is_power_of_two() || !(32..=256).contains(&size) {
+            let given = u64::from(size);
+            return Err(PlanError::Limit {
+                limit: "workgroup_size (a power of two, 32 to 256)",
+                required: 32,
+                given,
+            });
+        }
+        let mut limits = PlanLimits::new(&device.limits(), size)?;
+        limits.slots = limits.slots.min(options.max_slots).clamp(1, MOST_SLOTS);
+        Ok(Clipper { device: device.clone(), pipelines: Pipelines::default(), limits, options })
+    }
+
+    /// Limits to request for a device on `adapter`: wgpu's defaults, with those raised that make
+    /// clipping need fewer dispatches (storage buffers a stage, binding and buffer size). A device
+    /// without them works too.
+    pub fn required_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
+        let best = adapter.limits();
+        wgpu::Limits {
+            max_storage_buffers_per_shader_stage: best
+                .max_storage_buffers_per_shader_stage
+                .min(MOST_SLOTS + OTHER_BUFFERS),
+            max_storage_buffer_binding_size: best.max_storage_buffer_binding_size,
+            max_buffer_size: best.max_buffer_size,
+            ..wgpu::Limits::default().or_worse_values_from(&best)
+        }
+    }
+
+    /// Features of `adapter` worth requesting: `TIMESTAMP_QUERY`, with which passes can be timed.
+    /// Nothing is required.
+    pub fn optional_features(adapter: &wgpu::Adapter) -> wgpu::Features {
+        adapter.features() & wgpu::Features::TIMESTAMP_QUERY
+    }
+
+    /// The limits that plans of this clipper keep.
+    pub fn plan_limits(&self) -> PlanLimits {
+        self.limits
+    }
+
+    /// Prepares the clipping of `grads`, to be recorded as often as wanted. Allocates scratch
+    /// buffers and bind groups and compiles what is not compiled yet; submits nothing and waits
+    /// for nothing.
+    ///
+    /// Tensors without elements, and no tensors at all, are fine: the norm is 0.
+    ///
+    /// # Errors
+    ///
+    /// A clip that does not validate; a buffer without usage `STORAGE`; ranges that are unaligned,
+    /// overlap or leave their buffer; more than the device's limits can hold; a buffer of another
+    /// device; memory that ran out; a shader that the driver refuses.
+    pub fn prepare(&self, grads: &[Grad], clip: &Clip) -> Result<Pass, PrepareError> {
+        clip.validate()?;
+        if let Some(grad) =
+            grads.iter().find(|g| g.elements > 0 && !g.buffer.usage().contains(wgpu::BufferUsages::STORAGE))
+        {
+            return Err(PrepareError::Usage { tensor: grad.name.clone(), given: grad.buffer.usage() });
+        }
+        let (placements, buffers) = placements(grads);
+        let plan = Plan::new(&placements, clip.scope, &self.limits)?;
+        caught(&self.device, "preparing buffers and bind groups", || {
+            Pass::new(self, grads, &buffers, plan, clip)
+        })?
+    }
+}
+
+/// Where each tensor lies, and the distinct buffers.
+fn placements(grads: &[Grad]) -> (Vec<Placement>, Vec<wgpu::Buffer>) {
+    let mut numbers: HashMap<&wgpu::Buffer, usize> = HashMap::new();
+    let mut buffers = Vec::new();
+    let placements = grads
+        .iter()
+        .map(|grad| {
+            let buffer = *numbers.entry(&grad.buffer).or_insert_with(|| {
+                buffers.push(grad.buffer.clone());
+                buffers.len() - 1
+            });
+            Placement {
+                name: grad.name.clone(),
+                buffer,
+                buffer_size: grad.buffer.size(),
+                offset: grad.offset,
+                elements: grad.elements,
+                dtype: grad.dtype,
+            }
+        })
+        .collect();
+    (placements, buffers)
+}

@@ -1,0 +1,184 @@
+//! The registry: a row per kernel, with its WGSL, its bindings and its twin on the CPU.
+//!
+//! | kernel | WGSL | from | to | CPU twin |
+//! |---|---|---|---|---|
+//! | `Reduce` | `reduce.wgsl` | gradients | partial of each chunk | `cpu/reduce.rs` |
+//! | `Tensors` | `tensors.wgsl` | partials | sum of each tensor | `cpu/combine.rs` |
+//! | `Segments` | `segments.wgsl` | sums of tensors | sum of each segment | `cpu/combine.rs` |
+//! | `Coefficient` | `coefficient.wgsl` | sums, settings | outcome of each segment | `cpu/coefficient.rs` |
+//! | `Apply` | `apply.wgsl` | outcomes | gradients, in place | `cpu/apply.rs` |
+
+use std::fmt::Write;
+
+use crate::clip::Kind;
+use crate::grad::DType;
+use crate::layout::wgsl_constants;
+
+/// A kernel; see the module's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kernel {
+    Reduce,
+    Tensors,
+    Segments,
+    Coefficient,
+    Apply,
+}
+
+/// What a kernel is compiled for. Kernels that read no gradients ignore `dtype` and `slots`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Variant {
+    pub(crate) kernel: Kernel,
+    pub(crate) kind: Kind,
+    pub(crate) dtype: DType,
+    pub(crate) slots: u32,
+    pub(crate) workgroup_size: u32,
+}
+
+/// How a buffer of bind group 0 is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Binding {
+    Uniform,
+    Read,
+    ReadWrite,
+}
+
+impl Kernel {
+    pub(crate) const ALL: [Kernel; 5] =
+        [Kernel::Reduce, Kernel::Tensors, Kernel::Segments, Kernel::Coefficient, Kernel::Apply];
+
+    /// Stem of the file in `shaders/`; also the debug label.
+    pub(crate) fn stem(self) -> &'static str {
+        match self {
+            Kernel::Reduce => "reduce",
+            Kernel::Tensors => "tensors",
+            Kernel::Segments => "segments",
+            Kernel::Coefficient => "coefficient",
+            Kernel::Apply => "apply",
+        }
+    }
+
+    /// Name of the entry point.
+    pub(crate) fn entry(self) -> &'static str {
+        match self {
+            Kernel::Tensors | Kernel::Segments => "combine",
+            other => other.stem(),
+        }
+    }
+
+    /// The bindings of group 0 in order.
+    pub(crate) fn bindings(self) -> &'static [Binding] {
+        use Binding::{Read, ReadWrite, Uniform};
+        match self {
+            Kernel::Reduce => &[Uniform, Read, ReadWrite],
+            Kernel::Tensors | Kernel::Segments | Kernel::Coefficient => &[Uniform, Read, Read, ReadWrite],
+            Kernel::Apply => &[Uniform, Read, Read],
+        }
+    }
+
+    /// How the gradients in group 1 are bound, for kernels that touch them.
+    pub(crate) fn slots(self) -> Option<Binding> {
+        match self {
+            Kernel::Reduce => Some(Binding::Read),
+            Kernel::Apply => Some(Binding::ReadWrite),
+            _ => None,
+        }
+    }
+
+    fn parts(self) -> &'static [&'static str] {
+        const RECORDS: &str = include_str!("../shaders/shared/records.wgsl");
+        const WIDE: &str = include_str!("../shaders/shared/wide.wgsl");
+        const ELEMENT: &str = include_str!("../shaders/shared/element.wgsl");
+        const COMBINE: &str = include_str!("../shaders/shared/combine.wgsl");
+        const REAL: &str = include_str!("../shaders/shared/real.wgsl");
+        const ONE: &str = include_str!("../shaders/shared/apply.wgsl");
+        match self {
+            Kernel::Reduce => &[RECORDS, WIDE, ELEMENT, include_str!("../shaders/reduce.wgsl")],
+            Kernel::Tensors => &[RECORDS, WIDE, COMBINE, include_str!("../shaders/tensors.wgsl")],
+            Kernel::Segments => &[RECORDS, WIDE, COMBINE, include_str!("../shaders/segments.wgsl")],
+            Kernel::Coefficient => {
+                &[RECORDS, WIDE, ELEMENT, REAL, include_str!("../shaders/coefficient.wgsl")]
+            }
+            Kernel::Apply => &[RECORDS, ELEMENT, ONE, include_str!("../shaders/apply.wgsl")],
+        }
+    }
+}
+
+impl Variant {
+    /// The complete WGSL of the kernel.
+    pub(crate) fn source(&self) -> String {
+        let mut text = wgsl_constants();
+        let _ = writeln!(text, "const WORKGROUP: u32 = {}u;", self.workgroup_size);
+        let norm = |kind: Kind| match kind {
+            Kind::Inf => 0,
+            Kind::One => 1,
+            Kind::Two => 2,
+        };
+        for (name, kind) in [("NORM_INF", Kind::Inf), ("NORM_ONE", Kind::One), ("NORM", self.kind)] {
+            let _ = writeln!(text, "const {name}: u32 = {}u;", norm(kind));
+        }
+        let _ = writeln!(text, "const ALIGN: u32 = {}u;", self.kind.align());
+        if let Some(access) = self.kernel.slots() {
+            text.push_str(dtype_source(self.dtype));
+            if access == Binding::ReadWrite {
+                text.push_str(applied_word_source(self.dtype));
+            }
+        }
+        for part in self.kernel.parts() {
+            text.push_str(&expand(part, self.slots));
+        }
+        text
+    }
+}
+
+fn dtype_source(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => include_str!("../shaders/shared/dtype_f32.wgsl"),
+        DType::F16 => concat!(
+            include_str!("../shaders/shared/dtype_half.wgsl"),
+            "fn half_to_f32(half: u32) -> u32 { return f16_to_f32(half); }\n",
+            "fn f32_to_half(bits: u32) -> u32 { return f32_to_f16(bits); }\n",
+        ),
+        DType::Bf16 => concat!(
+            include_str!("../shaders/shared/dtype_half.wgsl"),
+            "fn half_to_f32(half: u32) -> u32 { return half << 16u; }\n",
+            "fn f32_to_half(bits: u32) -> u32 { return f32_to_bf16(bits); }\n",
+        ),
+    }
+}
+
+/// What an outcome does to one word of gradients.
+fn applied_word_source(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => {
+            "fn applied_word(word: u32, outcome: Outcome) -> u32 { return applied(word, outcome); }\n"
+        }
+        DType::F16 | DType::Bf16 => {
+            "fn applied_half(half: u32, outcome: Outcome) -> u32 {
+                return f32_to_half(applied(half_to_f32(half), outcome));
+            }
+            fn applied_word(word: u32, outcome: Outcome) -> u32 {
+                return applied_half(word & 0xffffu, outcome) | (applied_half(word >> 16u, outcome) << 16u);
+            }\n"
+        }
+    }
+}
+
+/// Repeats what stands between the lines `//@each slot` and `//@end` once a slot, with `SLOT`
+/// replaced by its number.
+fn expand(source: &str, slots: u32) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut lines = source.lines();
+    while let Some(line) = lines.next() {
+        if line.trim() != "//@each slot" {
+            out.push_str(line);
+            out.push('\n');
+            continue;
+        }
+        let block: Vec<&str> = lines.by_ref().take_while(|line| line.trim() != "//@end").collect();
+        let block = block.join("\n") + "\n";
+        for slot in 0..slots {
+            out.push_str(&block.replace("SLOT", &slot.to_string()));
+        }
+    }
+    out
+}
