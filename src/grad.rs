@@ -68,6 +68,11 @@ impl Grad {
         &self.name
     }
 
+    /// The buffer it lies in.
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+
     /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.elements

@@ -47,7 +47,9 @@ pub struct PlanLimits {
 }
 
 /// Storage buffers of the chunk kernels besides the slots.
-pub(crate) const OTHER_BUFFERS: u32 = 2;
+pub(crate) const OTHER_STORAGE: u32 = 2;
+/// Buffers of any kind of the chunk kernels besides the slots.
+pub(crate) const OTHER_BUFFERS: u32 = 3;
 
 impl PlanLimits {
     /// What a device with these limits allows.
@@ -56,9 +58,15 @@ impl PlanLimits {
     ///
     /// [`PlanError::Limit`] where not even one slot fits.
     pub fn new(limits: &wgpu::Limits, workgroup_size: u32) -> Result<PlanLimits, PlanError> {
-        let buffers = limits.max_storage_buffers_per_shader_stage;
+        let storage = limits.max_storage_buffers_per_shader_stage;
+        let buffers = limits.max_buffers_and_acceleration_structures_per_shader_stage;
         let least = [
-            ("max_storage_buffers_per_shader_stage", u64::from(OTHER_BUFFERS) + 2, u64::from(buffers)),
+            ("max_storage_buffers_per_shader_stage", u64::from(OTHER_STORAGE) + 1, u64::from(storage)),
+            (
+                "max_buffers_and_acceleration_structures_per_shader_stage",
+                u64::from(OTHER_BUFFERS) + 1,
+                u64::from(buffers),
+            ),
             (
                 "max_compute_invocations_per_workgroup",
                 u64::from(workgroup_size),
@@ -79,7 +87,7 @@ impl PlanLimits {
             }
         }
         Ok(PlanLimits {
-            slots: buffers - OTHER_BUFFERS,
+            slots: (storage - OTHER_STORAGE).min(buffers - OTHER_BUFFERS),
             max_binding: limits.max_storage_buffer_binding_size,
             alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(4),
             max_workgroups: limits.max_compute_workgroups_per_dimension,

@@ -53,7 +53,7 @@ drivers_apt_install() {
     shift
     local missing=()
     for package in "$@"; do
-        # The architecture-less query also finds packages of foreign architectures, hence the status test.
+        # dpkg also knows packages that were removed again, hence the test of their status.
         if ! dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed; then
             missing+=("$package")
         fi
@@ -196,7 +196,8 @@ use_swiftshader() {
 
 # Call after use_lavapipe. An error found by the Vulkan validation layer is printed and kills the test process
 # with SIGTRAP, so it cannot go unnoticed. Debian's own validation layer is too old: it rejects valid shaders
-# of naga for naming WGSL as their source language. On SwiftShader the layer complains about wgpu itself.
+# of naga for naming WGSL as their source language. On SwiftShader the layer objects to how wgpu opens a device
+# with binding arrays, so lavapipe is the driver to use it on.
 use_validation_layer() {
     local library folder
     library=$(drivers_library libVkLayer_khronos_validation.so) ||

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::clip::Clip;
 use crate::error::{PlanError, PrepareError};
 use crate::grad::Grad;
-use crate::plan::{OTHER_BUFFERS, Placement, Plan, PlanLimits};
+use crate::plan::{OTHER_BUFFERS, OTHER_STORAGE, Placement, Plan, PlanLimits};
 
 use super::pass::Pass;
 use super::pipelines::Pipelines;
@@ -104,6 +104,9 @@ impl Clipper {
         wgpu::Limits {
             max_storage_buffers_per_shader_stage: best
                 .max_storage_buffers_per_shader_stage
+                .min(MOST_SLOTS + OTHER_STORAGE),
+            max_buffers_and_acceleration_structures_per_shader_stage: best
+                .max_buffers_and_acceleration_structures_per_shader_stage
                 .min(MOST_SLOTS + OTHER_BUFFERS),
             max_storage_buffer_binding_size: best.max_storage_buffer_binding_size,
             max_buffer_size: best.max_buffer_size,

@@ -1,0 +1,237 @@
+//! What the tests share: a device, data with fixed seeds, an f64 oracle. Nothing here calls the
+//! arithmetic of the library.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::OnceLock;
+
+use gradclip::wgpu;
+use gradclip::{Clip, Clipper, ClipperOptions, Grad, Pass, Report};
+
+pub struct Gpu {
+    pub name: String,
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+}
+
+/// The device of this process. `None` where there is no adapter and nobody requires one.
+///
+/// `GRADCLIP_REQUIRE_GPU=1` makes a missing adapter a failure; `GRADCLIP_TEST_ADAPTER` picks the
+/// adapter whose `backend/name` contains it; `GRADCLIP_TEST_LIMITS=default` asks for
+/// `Limits::default()` and no features.
+pub fn gpu() -> Option<&'static Gpu> {
+    static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
+    let gpu = GPU.get_or_init(open).as_ref();
+    let required = std::env::var("GRADCLIP_REQUIRE_GPU").is_ok_and(|v| v == "1");
+    assert!(gpu.is_some() || !required, "GRADCLIP_REQUIRE_GPU=1, but there is no such adapter");
+    if gpu.is_none() {
+        eprintln!("skipped: no adapter, and GRADCLIP_REQUIRE_GPU is not set");
+    }
+    gpu
+}
+
+fn open() -> Option<Gpu> {
+    let wanted = std::env::var("GRADCLIP_TEST_ADAPTER").unwrap_or_default().to_lowercase();
+    let name = |a: &wgpu::Adapter| gradclip::session::adapter_name(&a.get_info());
+    let adapter =
+        gradclip::session::adapters().into_iter().find(|a| name(a).to_lowercase().contains(&wanted))?;
+    let plain = std::env::var("GRADCLIP_TEST_LIMITS").is_ok_and(|v| v == "default");
+    let required_limits = if plain { wgpu::Limits::default() } else { Clipper::required_limits(&adapter) };
+    let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("a device");
+    Some(Gpu { name: name(&adapter), device, queue })
+}
+
+impl Gpu {
+    pub fn clipper(&self) -> Clipper {
+        Clipper::new(&self.device).expect("a clipper")
+    }
+
+    pub fn clipper_with(&self, options: ClipperOptions) -> Clipper {
+        Clipper::with_options(&self.device, options).expect("a clipper")
+    }
+
+    pub fn buffer(&self, bytes: &[u8]) -> wgpu::Buffer {
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("test gradients"),
+            size: bytes.len().next_multiple_of(4).max(4) as u64,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: true,
+        });
+        let mut view = buffer.get_mapped_range_mut(..).unwrap();
+        view.slice(..bytes.len()).copy_from_slice(bytes);
+        drop(view);
+        buffer.unmap();
+        buffer
+    }
+
+    /// Each tensor in a buffer of its own.
+    pub fn separate(&self, tensors: &[Vec<f32>]) -> Vec<Grad> {
+        let one = |(i, t): (usize, &Vec<f32>)| {
+            let buffer = self.buffer(bytemuck::cast_slice(t));
+            Grad::range(format!("t{i}"), &buffer, 0, t.len() as u64)
+        };
+        tensors.iter().enumerate().map(one).collect()
+    }
+
+    /// All tensors in one buffer, `gap` words apart, the first after `lead` words.
+    pub fn arena(&self, tensors: &[Vec<f32>], lead: usize, gap: usize) -> Vec<Grad> {
+        let mut words = vec![f32::NAN; lead];
+        let mut places = Vec::new();
+        for t in tensors {
+            places.push((words.len() as u64 * 4, t.len() as u64));
+            words.extend_from_slice(t);
+            words.extend(std::iter::repeat_n(f32::NAN, gap));
+        }
+        let buffer = self.buffer(bytemuck::cast_slice(&words));
+        let one =
+            |(i, &(offset, len)): (usize, &(u64, u64))| Grad::range(format!("t{i}"), &buffer, offset, len);
+        places.iter().enumerate().map(one).collect()
+    }
+
+    pub fn read<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer) -> Vec<T> {
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("test staging"),
+            size: buffer.size(),
+            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+            mapped_at_creation: false,
+        });
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, None);
+        self.queue.submit([encoder.finish()]);
+        staging.map_async(wgpu::MapMode::Read, .., |result| result.unwrap());
+        self.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+        bytemuck::pod_collect_to_vec(&staging.get_mapped_range(..).unwrap())
+    }
+
+    /// Runs a prepared pass once.
+    pub fn run(&self, pass: &Pass) -> Report {
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        pass.record(&mut encoder);
+        let report = pass.read_back(&mut encoder).expect("a free place");
+        self.queue.submit([encoder.finish()]);
+        report.wait(&self.device).expect("a report")
+    }
+
+    /// Clips tensors in buffers of their own and returns what became of them.
+    pub fn clip(&self, tensors: &[Vec<f32>], clip: &Clip) -> (Report, Vec<Vec<f32>>) {
+        let grads = self.separate(tensors);
+        let pass = self.clipper().prepare(&grads, clip).expect("a pass");
+        let report = self.run(&pass);
+        (report, contents(self, &grads, tensors))
+    }
+}
+
+/// What lies in separate buffers.
+pub fn contents(gpu: &Gpu, grads: &[Grad], tensors: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let one = |(g, t): (&Grad, &Vec<f32>)| gpu.read::<f32>(g.buffer())[..t.len()].to_vec();
+    grads.iter().zip(tensors).map(one).collect()
+}
+
+/// SplitMix64 (Steele, Lea and Flood 2014).
+#[derive(Clone)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in [-1, 1).
+    pub fn unit(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+}
+
+/// Kinds of data that a sum may stumble over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Uniform in [-m, m).
+    Uniform(f32),
+    /// Any finite bit pattern: all exponents, subnormals and signed zeros.
+    Bits,
+    /// Subnormals only.
+    Subnormal,
+    /// Tiny everywhere but for one huge element.
+    Spike,
+    /// Magnitudes 1e30, 1e-30, 1 in turn.
+    Alternating,
+    /// All equal.
+    Constant(f32),
+}
+
+pub const KINDS: [Kind; 12] = [
+    Kind::Uniform(1.0),
+    Kind::Uniform(1e-38),
+    Kind::Uniform(1e-30),
+    Kind::Uniform(1e-5),
+    Kind::Uniform(1e20),
+    Kind::Uniform(1e30),
+    Kind::Uniform(3e38),
+    Kind::Bits,
+    Kind::Subnormal,
+    Kind::Spike,
+    Kind::Alternating,
+    Kind::Constant(0.1),
+];
+
+pub fn data(kind: Kind, len: usize, seed: u64) -> Vec<f32> {
+    let mut random = Random(seed ^ (len as u64) << 32);
+    let spike = if len == 0 { 0 } else { random.bits() as usize % len };
+    let mut one = |i: usize| match kind {
+        Kind::Uniform(m) => random.unit() * m,
+        Kind::Bits => loop {
+            let value = f32::from_bits(random.bits() as u32);
+            if value.is_finite() {
+                break value;
+            }
+        },
+        Kind::Subnormal => f32::from_bits(random.bits() as u32 & 0x807f_ffff),
+        Kind::Spike if i == spike => -2.5e18,
+        Kind::Spike => random.unit() * 1e-8,
+        Kind::Alternating => random.unit() * [1e30, 1e-30, 1.0][i % 3],
+        Kind::Constant(c) => c,
+    };
+    (0..len).map(&mut one).collect()
+}
+
+/// The Euclidean norm in f64, summed by magnitude: its relative error is below n * 2^-53, and no
+/// f32 overflows or underflows it (3.4e38^2 * 1e12 < 1e308, 1e-45^2 > 1e-308).
+pub fn norm(tensors: &[Vec<f32>]) -> f64 {
+    let mut squares: Vec<f64> = tensors.iter().flatten().map(|&x| f64::from(x) * f64::from(x)).collect();
+    squares.sort_by(f64::total_cmp);
+    squares.iter().sum::<f64>().sqrt()
+}
+
+/// Distance in units of the last place of an f32 of this size, also above `f32::MAX`.
+pub fn ulps(value: f64, exact: f64) -> f64 {
+    if value == exact {
+        return 0.0;
+    }
+    let exponent = exact.abs().log2().floor().max(-126.0) as i32;
+    (value - exact).abs() / 2f64.powi(exponent - 23)
+}
+
+/// Bits of all elements, so that -0 and 0 differ and NaN equals itself.
+pub fn bits(tensors: &[Vec<f32>]) -> Vec<Vec<u32>> {
+    tensors.iter().map(|t| t.iter().map(|x| x.to_bits()).collect()).collect()
+}
+
+/// Asserts that gradients were scaled as an f32 multiplication by `coefficient` rounds, or flushed
+/// to zero where the product is subnormal: all that WGSL allows a driver.
+pub fn assert_scaled(before: &[Vec<f32>], after: &[Vec<f32>], coefficient: f32, what: &str) {
+    for (t, (b, a)) in before.iter().zip(after).enumerate() {
+        assert_eq!(b.len(), a.len(), "{what}: length of t{t}");
+        for (i, (&b, &a)) in b.iter().zip(a).enumerate() {
+            let want = b * coefficient;
+            let flushed = a == 0.0 && (want.is_subnormal() || b.is_subnormal());
+            assert!(
+                a == want || flushed,
+                "{what}: t{t}[{i}]: {b:e} * {coefficient:e} gave {a:e}, not {want:e}"
+            );
+        }
+    }
+}
