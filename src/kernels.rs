@@ -7,6 +7,7 @@
 //! | `Segments` | `segments.wgsl` | sums of tensors | sum of each segment | `cpu/combine.rs` |
 //! | `Coefficient` | `coefficient.wgsl` | sums, settings | outcome of each segment | `cpu/coefficient.rs` |
 //! | `Apply` | `apply.wgsl` | outcomes | gradients, in place | `cpu/apply.rs` |
+//! | `Seams` | `seams.wgsl` | outcomes | words shared by two 16-bit gradients | `cpu/apply.rs` |
 
 use std::fmt::Write;
 
@@ -22,6 +23,7 @@ pub(crate) enum Kernel {
     Segments,
     Coefficient,
     Apply,
+    Seams,
 }
 
 /// What a kernel is compiled for. Kernels that read no gradients ignore `dtype` and `slots`.
@@ -43,9 +45,6 @@ pub(crate) enum Binding {
 }
 
 impl Kernel {
-    pub(crate) const ALL: [Kernel; 5] =
-        [Kernel::Reduce, Kernel::Tensors, Kernel::Segments, Kernel::Coefficient, Kernel::Apply];
-
     /// Stem of the file in `shaders/`; also the debug label.
     pub(crate) fn stem(self) -> &'static str {
         match self {
@@ -54,6 +53,7 @@ impl Kernel {
             Kernel::Segments => "segments",
             Kernel::Coefficient => "coefficient",
             Kernel::Apply => "apply",
+            Kernel::Seams => "seams",
         }
     }
 
@@ -71,7 +71,7 @@ impl Kernel {
         match self {
             Kernel::Reduce => &[Uniform, Read, ReadWrite],
             Kernel::Tensors | Kernel::Segments | Kernel::Coefficient => &[Uniform, Read, Read, ReadWrite],
-            Kernel::Apply => &[Uniform, Read, Read],
+            Kernel::Apply | Kernel::Seams => &[Uniform, Read, Read],
         }
     }
 
@@ -79,7 +79,7 @@ impl Kernel {
     pub(crate) fn slots(self) -> Option<Binding> {
         match self {
             Kernel::Reduce => Some(Binding::Read),
-            Kernel::Apply => Some(Binding::ReadWrite),
+            Kernel::Apply | Kernel::Seams => Some(Binding::ReadWrite),
             _ => None,
         }
     }
@@ -99,6 +99,7 @@ impl Kernel {
                 &[RECORDS, WIDE, ELEMENT, REAL, include_str!("../shaders/coefficient.wgsl")]
             }
             Kernel::Apply => &[RECORDS, ELEMENT, ONE, include_str!("../shaders/apply.wgsl")],
+            Kernel::Seams => &[RECORDS, ELEMENT, ONE, include_str!("../shaders/seams.wgsl")],
         }
     }
 }
@@ -181,4 +182,39 @@ fn expand(source: &str, slots: u32) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+    use super::*;
+
+    const ALL: [Kernel; 6] = [
+        Kernel::Reduce,
+        Kernel::Tensors,
+        Kernel::Segments,
+        Kernel::Coefficient,
+        Kernel::Apply,
+        Kernel::Seams,
+    ];
+
+    #[test]
+    fn every_variant_is_valid_wgsl_without_extensions() {
+        for kernel in ALL {
+            for kind in [Kind::One, Kind::Two, Kind::Inf] {
+                for dtype in [DType::F32, DType::F16, DType::Bf16] {
+                    if (kernel, dtype) == (Kernel::Seams, DType::F32) {
+                        continue; // words are never shared
+                    }
+                    let source = Variant { kernel, kind, dtype, slots: 3, workgroup_size: 64 }.source();
+                    let module = naga::front::wgsl::parse_str(&source)
+                        .unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
+                    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
+                    assert!(validator.validate(&module).is_ok(), "{kernel:?} {kind:?} {dtype:?}");
+                    assert!(module.entry_points.iter().any(|e| e.name == kernel.entry()));
+                }
+            }
+        }
+    }
 }

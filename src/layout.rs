@@ -62,6 +62,20 @@ pub struct ChunkRow {
     pub segment: u32,
 }
 
+/// A word that two halves of different chunks share, or one half of ours and one of nobody's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct SeamRow {
+    /// Slot of the window.
+    pub slot: u32,
+    /// Index of the word in it.
+    pub word: u32,
+    /// Segment of the low half, or [`NONE`].
+    pub low: u32,
+    /// Segment of the high half, or [`NONE`].
+    pub high: u32,
+}
+
 /// What one chunk adds up to: `mantissa * unit(exponent)`, see [`crate::cpu`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

@@ -17,4 +17,4 @@ pub use grad::{DType, Grad};
 pub use report::{Report, SegmentReport, TensorReport};
 #[cfg(not(target_arch = "wasm32"))]
 pub use session::{Session, Target};
-pub use wgpu;
+pub use {ndarray, wgpu};

@@ -4,12 +4,13 @@
 //! place of a window in a dispatch. Every chunk lies in one window whole; windows of one dispatch
 //! never overlap, since browsers refuse that for writable bindings.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::clip::Scope;
 use crate::error::PlanError;
 use crate::grad::DType;
-use crate::layout::{CHUNK, ChunkRow, LEN_BITS, Partial, Run, SERIAL_RUN, Sum};
+use crate::layout::{CHUNK, ChunkRow, LEN_BITS, NONE, Partial, Run, SERIAL_RUN, SeamRow, Sum};
 
 /// A window is kept below 2 GiB, whatever the device allows, so that byte offsets fit 31 bits.
 const LARGEST_WINDOW: u64 = 1 << 31;
@@ -126,6 +127,10 @@ pub struct Dispatch {
     pub rows: Range<u32>,
     /// Workgroups.
     pub grid: [u32; 2],
+    /// Rows of [`Plan::seams`] in these windows; none for 4-byte elements.
+    pub seams: Range<u32>,
+    /// Workgroups of the kernel that takes one invocation a seam.
+    pub seam_grid: [u32; 2],
 }
 
 /// Runs that one dispatch adds up, short ones first.
@@ -146,6 +151,8 @@ pub struct Plan {
     pub dispatches: Vec<Dispatch>,
     /// Chunks, in the order of the dispatches.
     pub rows: Vec<ChunkRow>,
+    /// Words of 16-bit elements that no chunk owns whole.
+    pub seams: Vec<SeamRow>,
     /// Number of chunks.
     pub partials: u32,
     /// Partials to sums of tensors.
@@ -205,13 +212,13 @@ impl Plan {
         let counts = chunk_counts(tensors, limits)?;
         let chunks = cut(tensors, &counts);
         let segment_of = segments(scope, tensors.len());
-        let filled = windows(&chunks, limits);
-        let (dispatches, rows) = dispatches(&chunks, filled, &segment_of, limits)?;
+        let (dispatches, rows, seams) = dispatches(&chunks, windows(&chunks, limits), &segment_of, limits)?;
         let segment_count = segment_count(scope, tensors.len());
         let per_segment = run_lengths(&segment_of, segment_count);
         Ok(Plan {
             dispatches,
             rows,
+            seams,
             partials: chunks.len() as u32,
             tensors: Combine::new(&counts, limits)?,
             segments: Combine::new(&per_segment, limits)?,
@@ -234,6 +241,7 @@ impl Plan {
     pub fn scratch_bytes(&self) -> u64 {
         let bytes = |n: usize, size: usize| (n * size) as u64;
         bytes(self.rows.len(), size_of::<ChunkRow>())
+            + bytes(self.seams.len(), size_of::<SeamRow>())
             + bytes(self.partials as usize, size_of::<Partial>())
             + bytes(self.tensor_count(), size_of::<Run>() + size_of::<Sum>())
             + bytes(self.segment_count(), size_of::<Run>() + size_of::<Sum>() + 64)
@@ -367,48 +375,89 @@ fn windows(chunks: &[Chunk], limits: &PlanLimits) -> Vec<Filled> {
 /// Packs windows into dispatches, each into the first of its element type that has room and no
 /// window overlapping it: a window that begins inside its neighbour's last alignment goes into
 /// another dispatch.
+fn pack(filled: Vec<Filled>, limits: &PlanLimits) -> Vec<Vec<Filled>> {
+    let slots = limits.slots as usize;
+    let mut groups: Vec<Vec<Filled>> = Vec::new();
+    let mut first_open = 0;
+    for f in filled {
+        while groups.get(first_open).is_some_and(|g| g.len() == slots) {
+            first_open += 1;
+        }
+        let joins = |g: &Vec<Filled>| {
+            g.len() < slots && g.iter().all(|o| o.dtype == f.dtype && !o.window.overlaps(&f.window))
+        };
+        match groups[first_open..].iter().position(joins) {
+            Some(i) => groups[first_open + i].push(f),
+            None => groups.push(vec![f]),
+        }
+    }
+    groups
+}
+
 fn dispatches(
     chunks: &[Chunk],
     filled: Vec<Filled>,
     segment_of: &[u32],
     limits: &PlanLimits,
-) -> Result<(Vec<Dispatch>, Vec<ChunkRow>), PlanError> {
-    let mut groups: Vec<Vec<Filled>> = Vec::new();
-    let mut first_open = 0;
-    for f in filled {
-        while groups.get(first_open).is_some_and(|g| g.len() == limits.slots as usize) {
-            first_open += 1;
-        }
-        let fits = |g: &Vec<Filled>| {
-            g.len() < limits.slots as usize
-                && g.iter().all(|other| other.dtype == f.dtype && !other.window.overlaps(&f.window))
-        };
-        match groups[first_open..].iter().position(fits) {
-            Some(i) => groups[first_open + i].push(f),
-            None => groups.push(vec![f]),
-        }
-    }
+) -> Result<(Vec<Dispatch>, Vec<ChunkRow>, Vec<SeamRow>), PlanError> {
     let mut rows = Vec::with_capacity(chunks.len());
-    let mut dispatches = Vec::with_capacity(groups.len());
-    for group in groups {
-        let first = rows.len() as u32;
+    let mut seams = Seams::default();
+    let mut dispatches = Vec::new();
+    for group in pack(filled, limits) {
+        let (first_row, first_seam) = (rows.len() as u32, seams.rows.len() as u32);
         for (slot, f) in group.iter().enumerate() {
-            rows.extend(chunks[f.chunks.clone()].iter().map(|c| ChunkRow {
-                start: ((c.begin - f.window.offset) / c.dtype.size()) as u32,
-                slot_len: ((slot as u32) << LEN_BITS) | c.len,
-                partial: c.partial,
-                segment: segment_of[c.tensor as usize],
-            }));
+            for c in &chunks[f.chunks.clone()] {
+                let segment = segment_of[c.tensor as usize];
+                let start = ((c.begin - f.window.offset) / c.dtype.size()) as u32;
+                if c.dtype.size() == 2 {
+                    seams.add(c, f, slot as u32, start, segment);
+                }
+                let slot_len = ((slot as u32) << LEN_BITS) | c.len;
+                rows.push(ChunkRow { start, slot_len, partial: c.partial, segment });
+            }
         }
-        let range = first..rows.len() as u32;
+        let range = first_row..rows.len() as u32;
+        let seam_range = first_seam..seams.rows.len() as u32;
         dispatches.push(Dispatch {
             dtype: group[0].dtype,
             grid: grid(range.len() as u64, limits)?,
             windows: group.iter().map(|f| f.window).collect(),
             rows: range,
+            seam_grid: grid((seam_range.len() as u64).div_ceil(u64::from(limits.workgroup_size)), limits)?,
+            seams: seam_range,
         });
     }
-    Ok((dispatches, rows))
+    Ok((dispatches, rows, seams.rows))
+}
+
+/// The shared words found so far. A word belongs to the dispatch where its first half is met; the
+/// other half joins it there.
+#[derive(Default)]
+struct Seams {
+    rows: Vec<SeamRow>,
+    /// Element type, buffer and byte offset of a word, to its row.
+    met: HashMap<(DType, usize, u64), usize>,
+}
+
+impl Seams {
+    fn add(&mut self, chunk: &Chunk, filled: &Filled, slot: u32, start: u32, segment: u32) {
+        let end = start + chunk.len;
+        if start % 2 == 1 {
+            self.row(chunk, filled, slot, start / 2).high = segment;
+        }
+        if end % 2 == 1 {
+            self.row(chunk, filled, slot, end / 2).low = segment;
+        }
+    }
+
+    fn row(&mut self, chunk: &Chunk, filled: &Filled, slot: u32, word: u32) -> &mut SeamRow {
+        let key = (chunk.dtype, chunk.buffer, filled.window.offset + u64::from(word) * 4);
+        let row = *self.met.entry(key).or_insert_with(|| {
+            self.rows.push(SeamRow { slot, word, low: NONE, high: NONE });
+            self.rows.len() - 1
+        });
+        &mut self.rows[row]
+    }
 }
 
 /// Workgroups as a grid of two dimensions; the second only where one is not enough. The product

@@ -7,6 +7,13 @@ struct ChunkRow {
     segment: u32,
 }
 
+struct SeamRow {
+    slot: u32,
+    word: u32,
+    low: u32,
+    high: u32,
+}
+
 struct Partial {
     lo: u32,
     hi: u32,

@@ -9,7 +9,7 @@ use crate::clip::Kind;
 use crate::error::PrepareError;
 use crate::grad::DType;
 use crate::kernels::{Kernel, Variant};
-use crate::layout::{ChunkRow, Job, Outcome, Partial, Run, Setting, Sum};
+use crate::layout::{ChunkRow, Job, Outcome, Partial, Run, SeamRow, Setting, Sum};
 use crate::plan::{Combine, Dispatch, Plan, Window};
 
 use super::clipper::Clipper;
@@ -50,6 +50,7 @@ impl Workspace {
         let result = Usage::STORAGE | Usage::COPY_SRC;
         let (tensors, segments) = (plan.tensor_count(), plan.segment_count());
         let rows = make.table("gradclip chunks", &plan.rows, ChunkRow::zeroed(), Usage::STORAGE)?;
+        let seams = make.table("gradclip seams", &plan.seams, SeamRow::zeroed(), Usage::STORAGE)?;
         let partials = make.empty::<Partial>("gradclip partials", plan.partials as usize, result);
         // Writable from outside, so that sums over machines can be put back.
         let sums = result | Usage::COPY_DST;
@@ -62,13 +63,16 @@ impl Workspace {
 
         let mut norm = Vec::new();
         for dispatch in &plan.dispatches {
-            norm.push(make.chunks(Kernel::Reduce, dispatch, buffers, [&rows, &partials])?);
+            norm.push(make.rows(Kernel::Reduce, dispatch, buffers, [&rows, &partials])?);
         }
         norm.push(make.combine(Kernel::Tensors, &plan.tensors, [&partials, &tensor_sums])?);
         norm.push(make.combine(Kernel::Segments, &plan.segments, [&tensor_sums, &segment_sums])?);
         let mut apply = vec![make.coefficient(plan, [&segment_sums, &settings, &outcomes])?];
         for dispatch in &plan.dispatches {
-            apply.push(make.chunks(Kernel::Apply, dispatch, buffers, [&rows, &outcomes])?);
+            apply.push(make.rows(Kernel::Apply, dispatch, buffers, [&rows, &outcomes])?);
+            if !dispatch.seams.is_empty() {
+                apply.push(make.rows(Kernel::Seams, dispatch, buffers, [&seams, &outcomes])?);
+            }
         }
         Ok(Workspace { norm, apply, partials, tensor_sums, segment_sums, settings, outcomes })
     }
@@ -80,17 +84,21 @@ struct Make<'a> {
 }
 
 impl Make<'_> {
-    fn chunks(
+    /// A kernel over the chunks or seams of a dispatch.
+    fn rows(
         &self,
         kernel: Kernel,
         dispatch: &Dispatch,
         buffers: &[wgpu::Buffer],
         tables: [&wgpu::Buffer; 2],
     ) -> Result<Step, PrepareError> {
-        let rows = &dispatch.rows;
+        let (rows, grid) = match kernel {
+            Kernel::Seams => (&dispatch.seams, dispatch.seam_grid),
+            _ => (&dispatch.rows, dispatch.grid),
+        };
         let job = Job { first_row: rows.start, rows: rows.end - rows.start, ..Job::zeroed() };
         let slots = Some((buffers, dispatch.windows.as_slice()));
-        self.step(kernel, dispatch.dtype, job, &tables, slots, dispatch.grid)
+        self.step(kernel, dispatch.dtype, job, &tables, slots, grid)
     }
 
     fn combine(

@@ -2,15 +2,33 @@
 //! arithmetic of the library.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::sync::OnceLock;
+use std::ops::Deref;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use gradclip::wgpu;
-use gradclip::{Clip, Clipper, ClipperOptions, Grad, Pass, Report};
+use gradclip::{Clip, Clipper, ClipperOptions, DType, Grad, Pass, Report};
 
 pub struct Gpu {
     pub name: String,
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
+    /// Compiled once for all tests of a process.
+    pub clipper: Clipper,
+}
+
+/// The device, for as long as a test holds it: wgpu's GL backend panics where two threads want its
+/// context at once, and software adapters use all cores anyway.
+pub struct Held {
+    gpu: &'static Gpu,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Deref for Held {
+    type Target = Gpu;
+
+    fn deref(&self) -> &Gpu {
+        self.gpu
+    }
 }
 
 /// The device of this process. `None` where there is no adapter and nobody requires one.
@@ -18,15 +36,18 @@ pub struct Gpu {
 /// `GRADCLIP_REQUIRE_GPU=1` makes a missing adapter a failure; `GRADCLIP_TEST_ADAPTER` picks the
 /// adapter whose `backend/name` contains it; `GRADCLIP_TEST_LIMITS=default` asks for
 /// `Limits::default()` and no features.
-pub fn gpu() -> Option<&'static Gpu> {
+pub fn gpu() -> Option<Held> {
+    static ALONE: Mutex<()> = Mutex::new(());
     static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
+    // A test that failed while holding the device left it usable.
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let gpu = GPU.get_or_init(open).as_ref();
     let required = std::env::var("GRADCLIP_REQUIRE_GPU").is_ok_and(|v| v == "1");
     assert!(gpu.is_some() || !required, "GRADCLIP_REQUIRE_GPU=1, but there is no such adapter");
     if gpu.is_none() {
         eprintln!("skipped: no adapter, and GRADCLIP_REQUIRE_GPU is not set");
     }
-    gpu
+    gpu.map(|gpu| Held { gpu, _alone: alone })
 }
 
 fn open() -> Option<Gpu> {
@@ -38,14 +59,11 @@ fn open() -> Option<Gpu> {
     let required_limits = if plain { wgpu::Limits::default() } else { Clipper::required_limits(&adapter) };
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("a device");
-    Some(Gpu { name: name(&adapter), device, queue })
+    let clipper = Clipper::new(&device).expect("a clipper");
+    Some(Gpu { name: name(&adapter), device, queue, clipper })
 }
 
 impl Gpu {
-    pub fn clipper(&self) -> Clipper {
-        Clipper::new(&self.device).expect("a clipper")
-    }
-
     pub fn clipper_with(&self, options: ClipperOptions) -> Clipper {
         Clipper::with_options(&self.device, options).expect("a clipper")
     }
@@ -88,6 +106,20 @@ impl Gpu {
         places.iter().enumerate().map(one).collect()
     }
 
+    /// Bytes of several tensors in one buffer, each placed where it is said.
+    pub fn placed(&self, size: usize, tensors: &[(usize, Vec<u8>, DType)]) -> Vec<Grad> {
+        let mut bytes = vec![0xa5; size];
+        for (offset, of_tensor, _) in tensors {
+            bytes[*offset..offset + of_tensor.len()].copy_from_slice(of_tensor);
+        }
+        let buffer = self.buffer(&bytes);
+        let one = |(i, (offset, bytes, dtype)): (usize, &(usize, Vec<u8>, DType))| {
+            let elements = bytes.len() as u64 / dtype.size();
+            Grad::range(format!("t{i}"), &buffer, *offset as u64, elements).dtype(*dtype)
+        };
+        tensors.iter().enumerate().map(one).collect()
+    }
+
     pub fn read<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer) -> Vec<T> {
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("test staging"),
@@ -115,7 +147,7 @@ impl Gpu {
     /// Clips tensors in buffers of their own and returns what became of them.
     pub fn clip(&self, tensors: &[Vec<f32>], clip: &Clip) -> (Report, Vec<Vec<f32>>) {
         let grads = self.separate(tensors);
-        let pass = self.clipper().prepare(&grads, clip).expect("a pass");
+        let pass = self.clipper.prepare(&grads, clip).expect("a pass");
         let report = self.run(&pass);
         (report, contents(self, &grads, tensors))
     }

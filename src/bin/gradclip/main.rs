@@ -1,1 +1,74 @@
-fn main() {}
+//! The command line of gradclip: clips gradients in files, and checks and measures this machine.
+
+mod bench;
+mod bench_cpu;
+mod bench_gpu;
+mod cases;
+mod check_cpu;
+mod check_gpu;
+mod clip;
+mod device;
+mod devices;
+mod failure;
+mod file;
+mod gpu;
+mod norm;
+mod options;
+mod progress;
+mod shapes;
+mod summary;
+mod tally;
+mod tensor;
+mod text;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  a check failed
+  2  wrong usage, or a file that cannot be read or written
+  3  non-finite gradients under --on-nonfinite error
+  4  no such device, or a device failure";
+
+/// Gradient clipping on the GPU, and the same bits on the CPU.
+#[derive(Parser)]
+#[command(name = "gradclip", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Clip the gradients of a file
+    Clip(clip::Args),
+    /// Measure the norm of the gradients of a file
+    Norm(norm::Args),
+    /// Check every shader of every adapter against the CPU path, and that against f64
+    Verify(verify::Args),
+    /// Time CPU and GPU on this machine, clipped and not clipped
+    Bench(bench::Args),
+    /// List the adapters that this machine has
+    Devices(devices::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Clip(args) => clip::run(&args),
+        Command::Norm(args) => norm::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Devices(args) => devices::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            text::note(&format!("error: {failure}"));
+            ExitCode::from(failure.code())
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Why a command did not do what it was asked, and the exit code of each reason.
+
+use std::fmt;
+
+use gradclip::{ClipError, PrepareError, ReadBackError, SessionError};
+
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A check ran and failed.
+    Check(String),
+    /// Wrong usage, or a file that cannot be read or written.
+    Usage(String),
+    /// Non-finite gradients where they are an error.
+    NonFinite(String),
+    /// No such device, or one that failed.
+    Device(String),
+}
+
+impl Failure {
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Failure::Check(_) => 1,
+            Failure::Usage(_) => 2,
+            Failure::NonFinite(_) => 3,
+            Failure::Device(_) => 4,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Check(message)
+            | Failure::Usage(message)
+            | Failure::NonFinite(message)
+            | Failure::Device(message) => f.write_str(message),
+        }
+    }
+}
+
+impl From<ClipError> for Failure {
+    fn from(error: ClipError) -> Failure {
+        Failure::Usage(error.to_string())
+    }
+}
+
+impl From<PrepareError> for Failure {
+    fn from(error: PrepareError) -> Failure {
+        match error {
+            PrepareError::Clip(error) => error.into(),
+            other => Failure::Device(other.to_string()),
+        }
+    }
+}
+
+impl From<ReadBackError> for Failure {
+    fn from(error: ReadBackError) -> Failure {
+        Failure::Device(error.to_string())
+    }
+}
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Failure {
+        match error {
+            SessionError::Clip(error) => error.into(),
+            SessionError::Prepare(error) => error.into(),
+            SessionError::NoAdapter { found, .. } if found == "no adapter at all" => {
+                Failure::Device(format!("--device: {error}; {}", crate::device::GET_A_DRIVER))
+            }
+            SessionError::NoAdapter { .. } => Failure::Device(format!("--device: {error}")),
+            other => Failure::Device(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Options whose words need a reading of their own. Each error says what was expected.
+
+use gradclip::{Clip, NormType};
+
+/// `--max-norm`: 0 or more, `inf` only measures.
+pub(crate) fn max_norm(text: &str) -> Result<f32, String> {
+    let value = number(text, "a number, 0 or more (`inf` only measures)")?;
+    if value.is_nan() || value < 0.0 {
+        return Err("expected 0 or more; `inf` only measures".into());
+    }
+    single(value)
+}
+
+/// `--eps`: 0 or more, finite.
+pub(crate) fn eps(text: &str) -> Result<f32, String> {
+    let value = number(text, "a finite number, 0 or more")?;
+    if !(value >= 0.0 && value.is_finite()) {
+        return Err("expected a finite number, 0 or more".into());
+    }
+    single(value)
+}
+
+/// `--unscale S`: the factor 1/S.
+pub(crate) fn unscale(text: &str) -> Result<f32, String> {
+    let value = number(text, "a finite number above 0")?;
+    if !(value > 0.0 && value.is_finite()) {
+        return Err("expected a finite number above 0".into());
+    }
+    let factor = (1.0 / value) as f32;
+    match Clip::measure().unscale(factor).validate() {
+        Ok(()) => Ok(factor),
+        Err(_) => Err("expected a scale S whose inverse 1/S is above 0 and finite as f32".into()),
+    }
+}
+
+/// `--norm`: 1, 2, inf or any p above 0.
+pub(crate) fn norm_type(text: &str) -> Result<NormType, String> {
+    let value = number(text, "1, 2, inf or a number above 0")?;
+    match value {
+        1.0 => Ok(NormType::One),
+        2.0 => Ok(NormType::Two),
+        f64::INFINITY => Ok(NormType::Inf),
+        p if p > 0.0 && p as f32 > 0.0 && (p as f32).is_finite() => power(p as f32),
+        _ => Err("expected 1, 2, inf or a number above 0".into()),
+    }
+}
+
+/// How a norm type is called.
+pub(crate) fn norm_name(norm: NormType) -> String {
+    match norm {
+        NormType::One => "L1".into(),
+        NormType::Two => "L2".into(),
+        NormType::Inf => "L∞".into(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn power(p: f32) -> Result<NormType, String> {
+    Err(format!("the norm type {p} is not there yet; expected 1, 2 or inf"))
+}
+
+fn number(text: &str, expected: &str) -> Result<f64, String> {
+    text.trim().parse().map_err(|_| format!("expected {expected}"))
+}
+
+/// A finite number must stay finite as f32: 1e39 is not infinity, which would only measure.
+fn single(value: f64) -> Result<f32, String> {
+    let single = value as f32;
+    match single.is_finite() == value.is_finite() {
+        true => Ok(single),
+        false => Err(format!("expected at most {:e}, the largest f32", f32::MAX)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds() {
+        assert_eq!(max_norm("0.5"), Ok(0.5));
+        assert_eq!(max_norm("inf"), Ok(f32::INFINITY));
+        assert_eq!(max_norm("1e-50"), Ok(0.0));
+        for wrong in ["-1", "nan", "-inf", "1e39", "x", ""] {
+            assert!(max_norm(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn scales() {
+        assert_eq!(unscale("1000"), Ok((1.0f64 / 1000.0) as f32));
+        for wrong in ["0", "-2", "inf", "nan", "1e-60", "1e300"] {
+            assert!(unscale(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn norm_types() {
+        assert_eq!(norm_type("2.0"), Ok(NormType::Two));
+        assert_eq!(norm_type("1"), Ok(NormType::One));
+        assert_eq!(norm_type("Inf"), Ok(NormType::Inf));
+        for wrong in ["0", "-1", "nan", "-inf", "1e-60", "1e60", "two"] {
+            assert!(norm_type(wrong).is_err(), "{wrong}");
+        }
+    }
+}

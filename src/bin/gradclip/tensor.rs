@@ -1,0 +1,131 @@
+//! A named tensor in host memory, aligned for its element type.
+
+use gradclip::DType;
+use gradclip::cpu::GradMut;
+use half::{bf16, f16};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Tensor {
+    pub(crate) name: String,
+    pub(crate) data: Data,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Data {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+}
+
+/// `$body` with `$elements` bound to the elements, whatever their type.
+macro_rules! with_elements {
+    ($data:expr, $elements:ident => $body:expr) => {
+        match $data {
+            Data::F32($elements) => $body,
+            Data::F16($elements) => $body,
+            Data::Bf16($elements) => $body,
+        }
+    };
+}
+
+impl Tensor {
+    /// The gradient to clip.
+    pub(crate) fn grad(&mut self) -> GradMut<'_> {
+        let name = self.name.as_str();
+        match &mut self.data {
+            Data::F32(elements) => GradMut::new(name, elements),
+            Data::F16(elements) => GradMut::f16(name, elements),
+            Data::Bf16(elements) => GradMut::bf16(name, elements),
+        }
+    }
+}
+
+impl Data {
+    /// Copies little-endian bytes, which need not be aligned.
+    pub(crate) fn from_bytes(dtype: Element, bytes: &[u8]) -> Data {
+        match dtype {
+            Element::F32 => Data::F32(bytemuck::pod_collect_to_vec(bytes)),
+            Element::F16 => Data::F16(bytemuck::pod_collect_to_vec(bytes)),
+            Element::Bf16 => Data::Bf16(bytemuck::pod_collect_to_vec(bytes)),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        with_elements!(self, e => bytemuck::cast_slice(e))
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        with_elements!(self, e => bytemuck::cast_slice_mut(e))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        with_elements!(self, e => e.len())
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        self.element().into()
+    }
+
+    pub(crate) fn element(&self) -> Element {
+        match self {
+            Data::F32(_) => Element::F32,
+            Data::F16(_) => Element::F16,
+            Data::Bf16(_) => Element::Bf16,
+        }
+    }
+
+    /// Element `i`, exactly.
+    pub(crate) fn value(&self, i: usize) -> f64 {
+        match self {
+            Data::F32(e) => e[i].into(),
+            Data::F16(e) => e[i].into(),
+            Data::Bf16(e) => e[i].into(),
+        }
+    }
+
+    /// The bits of element `i`, in the low half for the short types.
+    pub(crate) fn bits(&self, i: usize) -> u32 {
+        match self {
+            Data::F32(e) => e[i].to_bits(),
+            Data::F16(e) => e[i].to_bits().into(),
+            Data::Bf16(e) => e[i].to_bits().into(),
+        }
+    }
+}
+
+/// The element types there are: unlike the library's, this list is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Element {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Element {
+    /// Bits of the mantissa without the leading one.
+    pub(crate) fn mantissa_bits(self) -> u32 {
+        match self {
+            Element::F32 => 23,
+            Element::F16 => 10,
+            Element::Bf16 => 7,
+        }
+    }
+
+    /// Exponent of the smallest normal number.
+    pub(crate) fn min_exponent(self) -> i32 {
+        match self {
+            Element::F16 => -14,
+            _ => -126,
+        }
+    }
+}
+
+impl From<Element> for DType {
+    fn from(element: Element) -> DType {
+        match element {
+            Element::F32 => DType::F32,
+            Element::F16 => DType::F16,
+            Element::Bf16 => DType::Bf16,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Words and numbers for people, and the two streams.
+
+use std::io::{self, Write};
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+
+use crate::failure::Failure;
+
+/// Columns that every table fits.
+const WIDTH: u16 = 100;
+
+/// Prints to standard output. A reader that has seen enough (`| head`) is no failure.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Usage(format!("standard output: expected to be writable, but {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
+    print(&value.to_string())
+}
+
+/// Tells something on standard error, which may be closed.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A table; columns from `numbers` on are aligned right.
+pub(crate) fn table(header: &[&str], numbers: std::ops::Range<usize>, rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_width(WIDTH);
+    table.set_content_arrangement(ContentArrangement::Dynamic).force_no_tty();
+    let cells = |row: Vec<String>| -> Vec<Cell> {
+        let align = |i| if numbers.contains(&i) { CellAlignment::Right } else { CellAlignment::Left };
+        row.into_iter().enumerate().map(|(i, text)| Cell::new(text).set_alignment(align(i))).collect()
+    };
+    table.set_header(cells(header.iter().map(|h| (*h).to_owned()).collect()));
+    rows.into_iter().for_each(|row| {
+        table.add_row(cells(row));
+    });
+    table.trim_fmt()
+}
+
+/// `key   value` lines, the values below each other.
+pub(crate) fn pairs(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
+    let line = |(key, value): &(&str, String)| format!("{key:width$}  {value}\n");
+    pairs.iter().map(line).collect()
+}
+
+/// A number with up to 7 significant digits.
+pub(crate) fn short(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string().to_lowercase();
+    }
+    let scientific = format!("{value:.6e}");
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let trimmed = |digits: &str| match digits.contains('.') {
+        true => digits.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => digits.to_owned(),
+    };
+    match exponent {
+        -4..=6 => trimmed(&format!("{value:.*}", (6 - exponent) as usize)),
+        _ => format!("{}e{exponent}", trimmed(mantissa)),
+    }
+}
+
+/// A count with its thousands apart.
+pub(crate) fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut grouped = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// `1 tensor`, `2 tensors`.
+pub(crate) fn counted(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
+/// A name that came from a file, safe for a terminal and at most `most` characters: the end is
+/// what tells tensors apart.
+pub(crate) fn name(name: &str, most: usize) -> String {
+    let clean: Vec<char> = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if clean.len() <= most {
+        return clean.into_iter().collect();
+    }
+    std::iter::once('…').chain(clean[clean.len() + 1 - most..].iter().copied()).collect()
+}
+
+/// A bar of at most `width` columns for a share from 0 to 1, in steps of an eighth of a column.
+pub(crate) fn bar(share: f64, width: usize) -> String {
+    if share.is_nan() || share <= 0.0 {
+        return String::new();
+    }
+    // Something that is not zero is never drawn as nothing.
+    let eighths = ((share.min(1.0) * width as f64 * 8.0).round() as usize).max(1);
+    let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
+    format!("{}{rest}", "█".repeat(eighths / 8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_right() {
+        let cases = [
+            (0.0, "0"),
+            (1.0, "1"),
+            (0.8, "0.8"),
+            (66_398_512.0, "6.639851e7"),
+            (1_234_567.0, "1234567"),
+            (9_999_999.7, "1e7"),
+            (3e39, "3e39"),
+            (1.5e-45, "1.5e-45"),
+            (0.000_123_456_78, "0.0001234568"),
+            (0.000_012, "1.2e-5"),
+            (f64::INFINITY, "inf"),
+            (f64::NAN, "nan"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(short(value), text);
+        }
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(count(999), "999");
+    }
+
+    #[test]
+    fn names_keep_their_end_and_no_control_characters() {
+        assert_eq!(name("short", 10), "short");
+        assert_eq!(name("a.very.long.name.of.layer.weight", 10), "…er.weight");
+        assert_eq!(name("x\u{1b}[31m", 10), "x\u{fffd}[31m");
+    }
+
+    #[test]
+    fn bars_grow_by_eighths() {
+        assert_eq!(bar(1.0, 3), "███");
+        assert_eq!(bar(0.5, 3), "█▌");
+        assert_eq!(bar(1e-9, 3), "▏");
+        assert_eq!(bar(0.0, 3), "");
+        assert_eq!(bar(f64::NAN, 3), "");
+    }
+}

@@ -1,0 +1,63 @@
+//! The records of Rust and WGSL have the same offsets, sizes and constants; the shaders are valid.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::mem::offset_of;
+
+use gradclip::layout::*;
+use naga::{Module, TypeInner};
+
+fn module() -> Module {
+    let source = wgsl_constants() + include_str!("../shaders/shared/records.wgsl");
+    naga::front::wgsl::parse_str(&source).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&source)))
+}
+
+/// Offsets of the members of a WGSL struct, and its size.
+fn wgsl(name: &str) -> (Vec<u32>, u32) {
+    let module = module();
+    let found = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name));
+    match &found.unwrap_or_else(|| panic!("no struct {name} in records.wgsl")).1.inner {
+        TypeInner::Struct { members, span } => (members.iter().map(|m| m.offset).collect(), *span),
+        other => panic!("{name} is {other:?}"),
+    }
+}
+
+macro_rules! same {
+    ($record:ident, $($field:ident),+) => {{
+        let (offsets, size) = wgsl(stringify!($record));
+        assert_eq!(offsets, [$(offset_of!($record, $field) as u32),+], stringify!($record));
+        assert_eq!(size, size_of::<$record>() as u32, stringify!($record));
+    }};
+}
+
+#[test]
+fn records_have_the_offsets_that_naga_computes() {
+    same!(ChunkRow, start, slot_len, partial, segment);
+    same!(SeamRow, slot, word, low, high);
+    same!(Partial, lo, hi, exponent, non_finite);
+    same!(Sum, mantissa, exponent, non_finite, nan, first, pad);
+    same!(Run, first, count, target, pad);
+    same!(Job, serial, runs, first_row, rows);
+    same!(Setting, threshold, unscale, eps, policy);
+    same!(
+        Outcome,
+        norm,
+        norm_mantissa,
+        norm_exponent,
+        threshold,
+        coefficient,
+        scale,
+        rescale,
+        action,
+        flags,
+        non_finite,
+        first_non_finite,
+        unscale
+    );
+}
+
+#[test]
+fn a_length_and_a_slot_fit_their_word() {
+    assert_eq!(CHUNK, ROWS * COLUMNS);
+    const { assert!(CHUNK < 1 << LEN_BITS) };
+}

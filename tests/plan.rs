@@ -1,0 +1,159 @@
+//! The plan alone, without a device: every element in exactly one chunk, every chunk inside its
+//! window, windows within the limits, whatever the limits and the tensors.
+
+#![allow(clippy::unwrap_used)]
+
+use gradclip::layout::{CHUNK, LEN_BITS};
+use gradclip::plan::{Placement, Plan, PlanLimits};
+use gradclip::{DType, PlanError, Scope};
+use proptest::prelude::*;
+
+fn limits() -> PlanLimits {
+    PlanLimits {
+        slots: 6,
+        max_binding: 128 << 20,
+        alignment: 256,
+        max_workgroups: 65_535,
+        workgroup_size: 256,
+    }
+}
+
+fn placement(buffer: usize, offset: u64, elements: u64) -> Placement {
+    let name = format!("b{buffer}+{offset}");
+    Placement { name, buffer, buffer_size: offset + elements * 4 + 1024, offset, elements, dtype: DType::F32 }
+}
+
+/// Checks a plan against its definition and returns how often each byte range was covered.
+fn check(plan: &Plan, tensors: &[Placement], limits: &PlanLimits) {
+    let mut chunks: Vec<(usize, u64, u64, u32, u32)> = Vec::new();
+    let mut next_row = 0;
+    for dispatch in &plan.dispatches {
+        assert!(!dispatch.windows.is_empty() && dispatch.windows.len() <= limits.slots as usize);
+        assert_eq!(dispatch.rows.start, next_row);
+        next_row = dispatch.rows.end;
+        assert!(dispatch.grid.iter().all(|&g| (1..=limits.max_workgroups).contains(&g)));
+        assert!(u64::from(dispatch.grid[0]) * u64::from(dispatch.grid[1]) >= dispatch.rows.len() as u64);
+        for (i, w) in dispatch.windows.iter().enumerate() {
+            assert_eq!(w.offset % limits.alignment, 0);
+            assert!(w.size % 4 == 0 && w.size > 0 && w.size <= limits.max_binding);
+            let size = tensors.iter().find(|t| t.buffer == w.buffer).unwrap().buffer_size;
+            assert!(w.offset + w.size <= size, "window past the end of its buffer");
+            for v in &dispatch.windows[..i] {
+                let apart = v.offset + v.size <= w.offset || w.offset + w.size <= v.offset;
+                assert!(v.buffer != w.buffer || apart, "windows of one dispatch overlap");
+            }
+        }
+        for row in &plan.rows[dispatch.rows.start as usize..dispatch.rows.end as usize] {
+            let w = dispatch.windows[(row.slot_len >> LEN_BITS) as usize];
+            let len = u64::from(row.slot_len & ((1 << LEN_BITS) - 1));
+            let size = dispatch.dtype.size();
+            let begin = w.offset + u64::from(row.start) * size;
+            assert!(len > 0 && begin + len * size <= w.offset + w.size, "chunk outside its window");
+            chunks.push((w.buffer, begin, len, row.partial, row.segment));
+        }
+    }
+    assert_eq!(next_row as usize, plan.rows.len());
+
+    // The definition: partial by partial, in the order of tensors and of chunks in each.
+    chunks.sort_by_key(|c| c.3);
+    let mut expected = Vec::new();
+    for (i, t) in tensors.iter().enumerate() {
+        let first = expected.len() as u32;
+        for k in 0..t.elements.div_ceil(u64::from(CHUNK)) {
+            let begin = t.offset + k * u64::from(CHUNK) * t.dtype.size();
+            let len = (t.elements - k * u64::from(CHUNK)).min(u64::from(CHUNK));
+            expected.push((t.buffer, begin, len, expected.len() as u32, plan.segment_of[i]));
+        }
+        let run = plan.tensors.runs.iter().find(|r| r.target == i as u32).unwrap();
+        assert_eq!((run.first, run.count), (first, expected.len() as u32 - first));
+    }
+    assert_eq!(chunks, expected);
+    assert_eq!(plan.segments.runs.iter().map(|r| r.count as usize).sum::<usize>(), tensors.len());
+}
+
+#[test]
+fn a_tensor_larger_than_a_binding_is_split_at_a_chunk() {
+    let gpt2_embedding = [placement(0, 4, 50_257 * 768)];
+    let plan = Plan::new(&gpt2_embedding, Scope::Global, &limits()).unwrap();
+    check(&plan, &gpt2_embedding, &limits());
+    let windows: Vec<_> = plan.dispatches.iter().flat_map(|d| &d.windows).collect();
+    assert_eq!(windows.len(), 2);
+    // It begins off the alignment, so the windows overlap by less than one alignment and go apart.
+    assert_eq!(plan.dispatches.len(), 2);
+    let aligned = [placement(0, 0, 50_257 * 768)];
+    assert_eq!(Plan::new(&aligned, Scope::Global, &limits()).unwrap().dispatches.len(), 1);
+}
+
+#[test]
+fn beyond_2_to_the_32_elements_and_65535_workgroups() {
+    let llama = [placement(0, 0, 5_000_000_000), placement(1, 256, 123)];
+    let plan = Plan::new(&llama, Scope::Global, &limits()).unwrap();
+    check(&plan, &llama, &limits());
+    assert_eq!(plan.partials, 305_176 + 1);
+    let large = PlanLimits { max_binding: u64::MAX, ..limits() };
+    let plan = Plan::new(&llama, Scope::Global, &large).unwrap();
+    check(&plan, &llama, &large);
+    assert!(plan.dispatches.iter().any(|d| d.grid[1] > 1));
+    // Scratch stays below 0.2 % of the gradients.
+    assert!(plan.scratch_bytes() * 500 < 5_000_000_000 * 4);
+}
+
+#[test]
+fn one_dispatch_for_any_number_of_tensors_in_an_arena() {
+    for count in [1, 10, 1000, 10_000] {
+        let tensors: Vec<_> = (0..count).map(|i| placement(0, i * 768 * 4, 768)).collect();
+        let tensors: Vec<_> =
+            tensors.into_iter().map(|t| Placement { buffer_size: 768 * 4 * count, ..t }).collect();
+        let plan = Plan::new(&tensors, Scope::Global, &limits()).unwrap();
+        check(&plan, &tensors, &limits());
+        assert_eq!(plan.dispatches.len(), 1, "{count}");
+    }
+    // And as few as the slots allow for separate buffers.
+    let tensors: Vec<_> = (0..148).map(|i| placement(i, 0, 1000)).collect();
+    let plan = Plan::new(&tensors, Scope::Tensor, &limits()).unwrap();
+    check(&plan, &tensors, &limits());
+    assert_eq!(plan.dispatches.len(), 148_usize.div_ceil(6));
+    assert_eq!(plan.segment_count(), 148);
+}
+
+#[test]
+fn what_does_not_fit_32_bits_is_refused() {
+    let huge = Placement { buffer_size: u64::MAX, ..placement(0, 0, 1 << 60) };
+    let e = Plan::new(&[huge], Scope::Global, &limits()).unwrap_err();
+    assert!(matches!(e, PlanError::TooLarge { what: "chunks of 16,384 elements", .. }), "{e}");
+    let one_workgroup = PlanLimits { max_workgroups: 2, ..limits() };
+    let e = Plan::new(&[placement(0, 0, 10 * u64::from(CHUNK))], Scope::Global, &one_workgroup).unwrap_err();
+    assert_eq!(e.to_string(), "workgroups: required at most 4, given 10");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_element_is_in_exactly_one_chunk(
+        sizes in prop::collection::vec((0usize..4, 0u64..70_000, 0u64..40, any::<bool>()), 0..40),
+        slots in 1u32..9,
+        max_binding in (1u64 << 17)..(1 << 19),
+        alignment in prop::sample::select(vec![4u64, 16, 32, 64, 256]),
+        max_workgroups in 60u32..70_000,
+        per_tensor in any::<bool>(),
+    ) {
+        let max_binding = max_binding & !3;
+        let limits = PlanLimits { slots, max_binding, alignment, max_workgroups, workgroup_size: 64 };
+        let mut ends = [0u64; 8];
+        let mut tensors = Vec::new();
+        for &(buffer, elements, gap, half) in &sizes {
+            // Both element types in one buffer; halves get an even start so that words stay whole.
+            let dtype = if half { DType::Bf16 } else { DType::F32 };
+            let offset = (ends[buffer] + gap * 4).next_multiple_of(4);
+            ends[buffer] = (offset + elements * dtype.size()).next_multiple_of(4);
+            tensors.push(Placement { dtype, ..placement(buffer, offset, elements) });
+        }
+        for t in &mut tensors {
+            t.buffer_size = ends[t.buffer];
+        }
+        let scope = if per_tensor { Scope::Tensor } else { Scope::Global };
+        let plan = Plan::new(&tensors, scope, &limits).unwrap();
+        check(&plan, &tensors, &limits);
+    }
+}
