@@ -14,7 +14,22 @@ fn norm_of(sum: Sum) -> Real {
     if NORM == NORM_ONE {
         return normalised96(mantissa, i32(sum.exponent) - 154);
     }
+    if NORM == NORM_P {
+        return power_norm(sum);
+    }
     return square_root(mantissa, 2 * (i32(sum.exponent) - 150));
+}
+
+// largest * powers^(1/p), see shared/power.wgsl.
+fn power_norm(sum: Sum) -> Real {
+    if sum.exponent == 0u {
+        return Real(0u, 0, 0u);
+    }
+    let log = min(log2(bitcast<f32>(sum.mantissa[0])) / P, 60000.0);
+    let whole = floor(log);
+    let fraction = min(bitcast<u32>(exp2(log - whole)), 0x3fffffffu); // below 2
+    let norm = multiply(from_f32(sum.exponent), from_f32(fraction));
+    return Real(norm.mantissa, norm.exponent + i32(whole), norm.sticky);
 }
 
 // threshold / (norm + eps), or exactly 1 where the norm does not exceed the threshold.

@@ -3,13 +3,6 @@
 // aligned to the chunk's. Max and integer addition are associative and commutative, so neither the
 // workgroup size nor the order of the atomics can change a bit.
 
-@group(0) @binding(0) var<uniform> job: Job;
-@group(0) @binding(1) var<storage, read> rows: array<ChunkRow>;
-@group(0) @binding(2) var<storage, read_write> partials: array<Partial>;
-//@each slot
-@group(1) @binding(SLOT) var<storage, read> slot_SLOT: array<u32>;
-//@end
-
 const COLUMNS_PER_LANE: u32 = COLUMNS / WORKGROUP;
 
 // The magnitude bits of a column, rows 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
@@ -29,18 +22,6 @@ var<workgroup> shared_exponent: atomic<u32>;
 var<workgroup> shared_limbs: array<atomic<u32>, 3>; // 21 bits each: 1,024 columns cannot overflow one
 var<workgroup> shared_non_finite: atomic<u32>;
 var<workgroup> shared_nan: atomic<u32>;
-
-//@each slot
-// Indices past the end read the last element, which `magnitude_within` then replaces by 0.
-fn at_SLOT(start: u32, i: u32, last: u32) -> u32 {
-    let element = start + min(i, last);
-    return magnitude_within(slot_SLOT[word_of(element)], element, i <= last);
-}
-//@end
-
-fn magnitude_within(word: u32, element: u32, inside: bool) -> u32 {
-    return select(0u, element_bits(word, element) & 0x7fffffffu, inside);
-}
 
 fn fetch(slot: u32, start: u32, column: u32, last: u32) -> Column {
     switch slot {

@@ -15,6 +15,11 @@ pub enum NormType {
     Two,
     /// Largest magnitude.
     Inf,
+    /// The p-norm for any p above 0; for p below 1 not a norm in the strict sense. 1, 2 and
+    /// infinity mean the variants above, which are exact to the bit everywhere; any other p is
+    /// summed in floating point relative to the largest element, so that it neither overflows nor
+    /// underflows, but is not promised to the bit.
+    P(f32),
 }
 
 /// What shares one norm and one coefficient.
@@ -130,10 +135,15 @@ impl Clip {
     /// # Errors
     ///
     /// A threshold or eps that is negative or NaN, an infinite eps, an unscale factor that is not
-    /// positive and finite.
+    /// positive and finite, a p that is not above 0.
     pub fn validate(&self) -> Result<(), ClipError> {
         if self.threshold.is_nan() || self.threshold < 0.0 {
             return Err(ClipError::Threshold { given: self.threshold });
+        }
+        if let NormType::P(p) = self.norm
+            && (p.is_nan() || p < f32::MIN_POSITIVE)
+        {
+            return Err(ClipError::NormType { given: p });
         }
         if !(self.unscale > 0.0 && self.unscale.is_finite()) {
             return Err(ClipError::Unscale { given: self.unscale });
@@ -161,12 +171,13 @@ impl Clip {
     }
 }
 
-/// The norms that are summed in integers.
+/// How a norm is summed: in integers, but for `P`, which holds the bits of p.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     One,
     Two,
     Inf,
+    P(u32),
 }
 
 impl Kind {
@@ -175,7 +186,7 @@ impl Kind {
         match self {
             Kind::One => 1,
             Kind::Two => 2,
-            Kind::Inf => 0,
+            Kind::Inf | Kind::P(_) => 0,
         }
     }
 }
@@ -186,6 +197,10 @@ impl From<NormType> for Kind {
             NormType::One => Kind::One,
             NormType::Two => Kind::Two,
             NormType::Inf => Kind::Inf,
+            NormType::P(1.0) => Kind::One,
+            NormType::P(2.0) => Kind::Two,
+            NormType::P(f32::INFINITY) => Kind::Inf,
+            NormType::P(p) => Kind::P(p.to_bits()),
         }
     }
 }

@@ -24,6 +24,12 @@ pub enum ClipError {
         /// The eps.
         given: f32,
     },
+    /// The p of the norm is not above 0.
+    #[error("norm type: required p above 0, given {given}")]
+    NormType {
+        /// The p.
+        given: f32,
+    },
     /// The number of thresholds is not the number of segments.
     #[error("thresholds: required one for each of the {required} segments, given {given}")]
     Thresholds {

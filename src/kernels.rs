@@ -3,6 +3,7 @@
 //! | kernel | WGSL | from | to | CPU twin |
 //! |---|---|---|---|---|
 //! | `Reduce` | `reduce.wgsl` | gradients | partial of each chunk | `cpu/reduce.rs` |
+//! | `Reduce`, any p | `reduce_power.wgsl` | gradients | partial of each chunk | `cpu/power.rs` |
 //! | `Tensors` | `tensors.wgsl` | partials | sum of each tensor | `cpu/combine.rs` |
 //! | `Segments` | `segments.wgsl` | sums of tensors | sum of each segment | `cpu/combine.rs` |
 //! | `Coefficient` | `coefficient.wgsl` | sums, settings | outcome of each segment | `cpu/coefficient.rs` |
@@ -84,22 +85,33 @@ impl Kernel {
         }
     }
 
-    fn parts(self) -> &'static [&'static str] {
+    fn parts(self, kind: Kind) -> &'static [&'static str] {
         const RECORDS: &str = include_str!("../shaders/shared/records.wgsl");
         const WIDE: &str = include_str!("../shaders/shared/wide.wgsl");
         const ELEMENT: &str = include_str!("../shaders/shared/element.wgsl");
+        const CHUNK: &str = include_str!("../shaders/shared/chunk.wgsl");
         const COMBINE: &str = include_str!("../shaders/shared/combine.wgsl");
+        const INTEGER: &str = include_str!("../shaders/shared/combine_integer.wgsl");
+        const POWER: &str = include_str!("../shaders/shared/power.wgsl");
+        const POWERS: &str = include_str!("../shaders/shared/combine_power.wgsl");
+        const LANES: &str = include_str!("../shaders/shared/lanes.wgsl");
         const REAL: &str = include_str!("../shaders/shared/real.wgsl");
-        const ONE: &str = include_str!("../shaders/shared/apply.wgsl");
-        match self {
-            Kernel::Reduce => &[RECORDS, WIDE, ELEMENT, include_str!("../shaders/reduce.wgsl")],
-            Kernel::Tensors => &[RECORDS, WIDE, COMBINE, include_str!("../shaders/tensors.wgsl")],
-            Kernel::Segments => &[RECORDS, WIDE, COMBINE, include_str!("../shaders/segments.wgsl")],
-            Kernel::Coefficient => {
-                &[RECORDS, WIDE, ELEMENT, REAL, include_str!("../shaders/coefficient.wgsl")]
-            }
-            Kernel::Apply => &[RECORDS, ELEMENT, ONE, include_str!("../shaders/apply.wgsl")],
-            Kernel::Seams => &[RECORDS, ELEMENT, ONE, include_str!("../shaders/seams.wgsl")],
+        const APPLIED: &str = include_str!("../shaders/shared/apply.wgsl");
+        const REDUCE: &str = include_str!("../shaders/reduce.wgsl");
+        const REDUCE_POWER: &str = include_str!("../shaders/reduce_power.wgsl");
+        const TENSORS: &str = include_str!("../shaders/tensors.wgsl");
+        const SEGMENTS: &str = include_str!("../shaders/segments.wgsl");
+        const COEFFICIENT: &str = include_str!("../shaders/coefficient.wgsl");
+        match (self, kind) {
+            (Kernel::Reduce, Kind::P(_)) => &[RECORDS, ELEMENT, CHUNK, POWER, LANES, REDUCE_POWER],
+            (Kernel::Reduce, _) => &[RECORDS, WIDE, ELEMENT, CHUNK, REDUCE],
+            (Kernel::Tensors, Kind::P(_)) => &[RECORDS, POWER, LANES, COMBINE, POWERS, TENSORS],
+            (Kernel::Tensors, _) => &[RECORDS, WIDE, COMBINE, INTEGER, TENSORS],
+            (Kernel::Segments, Kind::P(_)) => &[RECORDS, POWER, LANES, COMBINE, POWERS, SEGMENTS],
+            (Kernel::Segments, _) => &[RECORDS, WIDE, COMBINE, INTEGER, SEGMENTS],
+            (Kernel::Coefficient, _) => &[RECORDS, WIDE, ELEMENT, REAL, COEFFICIENT],
+            (Kernel::Apply, _) => &[RECORDS, ELEMENT, APPLIED, include_str!("../shaders/apply.wgsl")],
+            (Kernel::Seams, _) => &[RECORDS, ELEMENT, APPLIED, include_str!("../shaders/seams.wgsl")],
         }
     }
 }
@@ -109,14 +121,16 @@ impl Variant {
     pub(crate) fn source(&self) -> String {
         let mut text = wgsl_constants();
         let _ = writeln!(text, "const WORKGROUP: u32 = {}u;", self.workgroup_size);
-        let norm = |kind: Kind| match kind {
-            Kind::Inf => 0,
-            Kind::One => 1,
-            Kind::Two => 2,
+        let (norm, p) = match self.kind {
+            Kind::Inf => (0, 1.0),
+            Kind::One => (1, 1.0),
+            Kind::Two => (2, 2.0),
+            Kind::P(bits) => (3, f32::from_bits(bits)),
         };
-        for (name, kind) in [("NORM_INF", Kind::Inf), ("NORM_ONE", Kind::One), ("NORM", self.kind)] {
-            let _ = writeln!(text, "const {name}: u32 = {}u;", norm(kind));
+        for (name, value) in [("NORM_INF", 0), ("NORM_ONE", 1), ("NORM_P", 3), ("NORM", norm)] {
+            let _ = writeln!(text, "const {name}: u32 = {value}u;");
         }
+        let _ = writeln!(text, "const P: f32 = {p:e}f;");
         let _ = writeln!(text, "const ALIGN: u32 = {}u;", self.kind.align());
         if let Some(access) = self.kernel.slots() {
             text.push_str(dtype_source(self.dtype));
@@ -124,7 +138,7 @@ impl Variant {
                 text.push_str(applied_word_source(self.dtype));
             }
         }
-        for part in self.kernel.parts() {
+        for part in self.kernel.parts(self.kind) {
             text.push_str(&expand(part, self.slots));
         }
         text
@@ -202,7 +216,7 @@ mod tests {
     #[test]
     fn every_variant_is_valid_wgsl_without_extensions() {
         for kernel in ALL {
-            for kind in [Kind::One, Kind::Two, Kind::Inf] {
+            for kind in [Kind::One, Kind::Two, Kind::Inf, Kind::P(2.5f32.to_bits())] {
                 for dtype in [DType::F32, DType::F16, DType::Bf16] {
                     if (kernel, dtype) == (Kernel::Seams, DType::F32) {
                         continue; // words are never shared

@@ -121,9 +121,7 @@ fn a_tensor_larger_than_a_binding() {
 #[test]
 fn a_grid_of_two_dimensions() {
     let Some(gpu) = gpu() else { return };
-    let adapters = gradclip::session::adapters();
-    let name = |a: &wgpu::Adapter| gradclip::session::adapter_name(&a.get_info());
-    let adapter = adapters.iter().find(|a| name(a) == gpu.name).unwrap();
+    let adapter = gpu.adapter.clone();
     let required_limits = wgpu::Limits {
         max_compute_workgroups_per_dimension: 7,
         ..wgpu::Limits::default().or_worse_values_from(&adapter.limits())
@@ -131,7 +129,7 @@ fn a_grid_of_two_dimensions() {
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
     let clipper = gradclip::Clipper::new(&device).unwrap();
-    let narrow = common::Gpu { name: "narrow".into(), device, queue, clipper };
+    let narrow = common::Gpu { name: "narrow".into(), adapter, device, queue, clipper };
     let tensors: Vec<_> = (0..30).map(|i| data(Kind::Uniform(1.0), 1 + i * 1000, i as u64)).collect();
     let grads = narrow.arena(&tensors, 0, 0);
     let clip = Clip::global_norm(1.0);

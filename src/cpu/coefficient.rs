@@ -6,6 +6,7 @@ use crate::layout::{
     SANITIZE, SKIPPED, Setting, Sum,
 };
 
+use super::power;
 use super::real::{F32_MIN_EXPONENT, NO_MIN_EXPONENT, Real, Rounded};
 
 /// The norm that a sum stands for, before any rounding but the root's.
@@ -15,6 +16,7 @@ pub(crate) fn norm_of(sum: &Sum, kind: Kind) -> Real {
     match kind {
         Kind::Inf => Real::from_f32(f32::from_bits(sum.exponent)),
         Kind::One => Real::new(mantissa, sum.exponent as i32 - 154, false),
+        Kind::P(p) => power::norm(sum, f32::from_bits(p)),
         Kind::Two => Real::square_root(mantissa, 2 * (sum.exponent as i32 - 150)),
     }
 }

@@ -3,6 +3,8 @@
 use crate::clip::Kind;
 use crate::layout::{NONE, Partial, Sum};
 
+use super::power;
+
 const NOTHING: Sum = Sum { mantissa: [0; 3], exponent: 0, non_finite: 0, nan: 0, first: NONE, pad: 0 };
 
 /// A chunk's partial as the sum of one item of tensor `tensor`.
@@ -23,15 +25,24 @@ pub(crate) fn item(partial: &Partial, tensor: u32) -> Sum {
 pub(crate) fn combine(items: impl Iterator<Item = Sum> + Clone, kind: Kind) -> Sum {
     let exponent = items.clone().map(|s| s.exponent).max().unwrap_or(0);
     let mut total = Sum { exponent, ..NOTHING };
-    let mut mantissa = 0u128;
-    for sum in items {
-        let [lo, mid, hi] = sum.mantissa.map(u128::from);
-        let shift = kind.align() * (exponent - sum.exponent);
-        mantissa += if shift < 96 { (lo | (mid << 32) | (hi << 64)) >> shift } else { 0 };
+    for sum in items.clone() {
         total.non_finite = total.non_finite.saturating_add(sum.non_finite);
         total.nan |= sum.nan;
         total.first = total.first.min(sum.first);
     }
-    total.mantissa = [mantissa as u32, (mantissa >> 32) as u32, (mantissa >> 64) as u32];
+    total.mantissa = match kind {
+        Kind::P(p) => power::add(items, exponent, f32::from_bits(p)),
+        _ => add(items, exponent, kind.align()),
+    };
     total
+}
+
+fn add(items: impl Iterator<Item = Sum>, exponent: u32, align: u32) -> [u32; 3] {
+    let mut mantissa = 0u128;
+    for sum in items {
+        let [lo, mid, hi] = sum.mantissa.map(u128::from);
+        let shift = align * (exponent - sum.exponent);
+        mantissa += if shift < 96 { (lo | (mid << 32) | (hi << 64)) >> shift } else { 0 };
+    }
+    [mantissa as u32, (mantissa >> 32) as u32, (mantissa >> 64) as u32]
 }

@@ -18,6 +18,7 @@ pub(crate) mod coefficient;
 mod combine;
 mod element;
 mod grads;
+mod power;
 mod real;
 mod reduce;
 

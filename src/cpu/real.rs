@@ -77,6 +77,10 @@ impl Real {
         }
     }
 
+    pub(crate) fn times_power_of_two(self, power: i32) -> Real {
+        Real { exponent: self.exponent + power, ..self }
+    }
+
     /// To 24 bits, to nearest, ties to even; fewer where the exponent would fall below `least`.
     pub(crate) fn round(self, least: i32) -> Rounded {
         let exponent = (self.exponent + 8).max(least);

@@ -22,6 +22,7 @@ use crate::clip::Kind;
 use crate::layout::{CHUNK, COLUMNS, Partial, ROWS};
 
 use super::element::Element;
+use super::power;
 
 const LANES: usize = 16;
 const COLUMNS_: usize = COLUMNS as usize;
@@ -82,6 +83,7 @@ pub(crate) fn reduce_portable<T: Element>(chunk: &[T], kind: Kind) -> Partial {
         Kind::One => reduce_with(chunk, sum_of_magnitudes, 1),
         Kind::Two => reduce_with(chunk, sum_of_squares, 2),
         Kind::Inf => reduce_with(chunk, |_, _| [0; LANES], 0),
+        Kind::P(p) => power::reduce(chunk, f32::from_bits(p)),
     }
 }
 

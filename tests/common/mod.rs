@@ -10,6 +10,7 @@ use gradclip::{Clip, Clipper, ClipperOptions, DType, Grad, Pass, Report};
 
 pub struct Gpu {
     pub name: String,
+    pub adapter: wgpu::Adapter,
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     /// Compiled once for all tests of a process.
@@ -60,7 +61,7 @@ fn open() -> Option<Gpu> {
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("a device");
     let clipper = Clipper::new(&device).expect("a clipper");
-    Some(Gpu { name: name(&adapter), device, queue, clipper })
+    Some(Gpu { name: name(&adapter), adapter, device, queue, clipper })
 }
 
 impl Gpu {

@@ -1,0 +1,66 @@
+// chunk -> partial for any p: the largest magnitude first, then the sum of the powers of the
+// ratios to it. Not promised to the bit; src/cpu/power.rs is its twin.
+
+var<workgroup> shared_largest: atomic<u32>;
+var<workgroup> shared_non_finite: atomic<u32>;
+var<workgroup> shared_nan: atomic<u32>;
+var<workgroup> shared_powers: array<f32, WORKGROUP>;
+
+fn magnitude_at(slot: u32, start: u32, i: u32, last: u32) -> u32 {
+    switch slot {
+        //@each slot
+        case SLOTu: {
+            return at_SLOT(start, i, last);
+        }
+        //@end
+        default: {
+            return 0u;
+        }
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn reduce(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = group.y * groups.x + group.x;
+    if index >= job.rows {
+        return;
+    }
+    if lane == 0u {
+        atomicStore(&shared_largest, 0u);
+        atomicStore(&shared_non_finite, 0u);
+        atomicStore(&shared_nan, 0u);
+    }
+    workgroupBarrier();
+    let row = rows[job.first_row + index];
+    let slot = row.slot_len >> LEN_BITS;
+    let last = (row.slot_len & ((1u << LEN_BITS) - 1u)) - 1u;
+    var top = 0u;
+    for (var i = lane; i <= last; i += WORKGROUP) {
+        let magnitude = magnitude_at(slot, row.start, i, last);
+        if magnitude < INFINITY_BITS {
+            top = max(top, magnitude);
+        } else {
+            atomicAdd(&shared_non_finite, 1u);
+            atomicMax(&shared_nan, u32(magnitude > INFINITY_BITS));
+        }
+    }
+    atomicMax(&shared_largest, top);
+    workgroupBarrier();
+    let largest = atomicLoad(&shared_largest);
+    var powers = 0.0;
+    for (var i = lane; i <= last; i += WORKGROUP) {
+        let magnitude = magnitude_at(slot, row.start, i, last);
+        if magnitude < INFINITY_BITS {
+            powers += power_of_ratio(magnitude, largest);
+        }
+    }
+    let total = sum_of_lanes(powers, lane);
+    if lane == 0u {
+        let non_finite = atomicLoad(&shared_non_finite) | (atomicLoad(&shared_nan) << 31u);
+        partials[row.partial] = Partial(bitcast<u32>(total), 0u, largest, non_finite);
+    }
+}
