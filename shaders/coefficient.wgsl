@@ -12,12 +12,12 @@ fn norm_of(sum: Sum) -> Real {
         return from_f32(sum.exponent);
     }
     if NORM == NORM_ONE {
-        return normalised96(mantissa, i32(sum.exponent) - 154);
+        return normalised96(mantissa, i32(sum.exponent) - 158 - i32(GUARD));
     }
     if NORM == NORM_P {
         return power_norm(sum);
     }
-    return square_root(mantissa, 2 * (i32(sum.exponent) - 150));
+    return square_root(mantissa, 2 * (i32(sum.exponent) - 150) - i32(GUARD));
 }
 
 // largest * powers^(1/p), see shared/power.wgsl.

@@ -103,15 +103,36 @@ fn sum_of_column(loaded: Column) -> ColumnSum {
         return ColumnSum(U64(0u, 0u), top);
     }
     let exponent = max(top >> 23u, 1u);
+    if NORM == NORM_ONE {
+        return ColumnSum(sum_of_magnitudes(c, exponent), exponent);
+    }
     let a = aligned(c.a, exponent);
     let b = aligned(c.b, exponent);
     let e = aligned(c.c, exponent);
     let f = aligned(c.d, exponent);
-    if NORM == NORM_ONE {
-        let sum = a + b + e + f;
-        return ColumnSum(U64(sum.x + sum.y + sum.z + sum.w, 0u), exponent);
-    }
     return ColumnSum(sum_of_squares(a, b, e, f), exponent);
+}
+
+// |element| in units of 2^(exponent - 158): 32 bits, truncated.
+fn aligned32(bits: vec4<u32>, exponent: u32) -> vec4<u32> {
+    let field = max(bits >> vec4(23u), vec4(1u));
+    let mantissa = (bits - ((field - vec4(1u)) << vec4(23u))) << vec4(8u);
+    let down = vec4(exponent) - field;
+    return select(mantissa >> (down & vec4(31u)), vec4(0u), down > vec4(31u));
+}
+
+// Sixteen terms of 32 bits, their halves added apart.
+fn sum_of_magnitudes(c: Column, exponent: u32) -> U64 {
+    let a = aligned32(c.a, exponent);
+    let b = aligned32(c.b, exponent);
+    let e = aligned32(c.c, exponent);
+    let f = aligned32(c.d, exponent);
+    let s = vec4(16u);
+    let m = vec4(0xffffu);
+    let high = (a >> s) + (b >> s) + (e >> s) + (f >> s);
+    let low = (a & m) + (b & m) + (e & m) + (f & m);
+    let upper = high.x + high.y + high.z + high.w;
+    return add64(U64(upper << 16u, upper >> 16u), U64(low.x + low.y + low.z + low.w, 0u));
 }
 
 // (sum of q^2) / 2^8 from q = high * 2^14 + low: each of the three sums fits 32 bits.

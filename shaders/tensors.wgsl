@@ -13,5 +13,5 @@ fn item(i: u32, tensor: u32) -> Sum {
     let p = partials[i];
     let non_finite = p.non_finite & 0x7fffffffu;
     let first = select(NONE, tensor, non_finite != 0u);
-    return Sum(array<u32, 3>(p.lo, p.hi, 0u), p.exponent, non_finite, p.non_finite >> 31u, first, 0u);
+    return Sum(widened(p.lo, p.hi), p.exponent, non_finite, p.non_finite >> 31u, first, 0u);
 }

@@ -14,6 +14,10 @@ pub const COLUMNS: u32 = 1024;
 pub const CHUNK: u32 = ROWS * COLUMNS;
 /// Runs of at most this many items are added up by one invocation, longer ones by one workgroup.
 pub const SERIAL_RUN: u32 = 8;
+/// Bits that a [`Sum`] has below those of a [`Partial`].
+pub const GUARD: u32 = 8;
+/// Chunks of a set: as many as 96 bits hold the sum of.
+pub const MOST_CHUNKS: u64 = 1 << (96 - 62 - GUARD);
 /// The value of [`Sum::first`] when no tensor holds a non-finite element.
 pub const NONE: u32 = u32::MAX;
 
@@ -189,6 +193,7 @@ pub fn wgsl_constants() -> String {
         ("COLUMNS", COLUMNS),
         ("CHUNK", CHUNK),
         ("SERIAL_RUN", SERIAL_RUN),
+        ("GUARD", GUARD),
         ("NONE", NONE),
         ("CLIPPED", CLIPPED),
         ("NON_FINITE", NON_FINITE),

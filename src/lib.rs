@@ -1,4 +1,46 @@
-//! Gradient clipping.
+//! Gradient clipping on the GPU for any wgpu program.
+//!
+//! WGSL shaders reduce the norm of hundreds of gradient tensors at once and scale them in place;
+//! the host never waits. The norm is summed in integers, so it is right over all finite `f32` and
+//! has the same bits on every adapter and on the CPU path, however the tensors are placed. What
+//! does not exceed the threshold keeps every bit and costs the reading of the gradients alone.
+//!
+//! # The flow
+//!
+//! A *segment* is whatever shares one coefficient: the whole set, or each tensor. Clipping is one
+//! pipeline over segments:
+//!
+//! ```text
+//! gradients -> plan -> reduce: chunk -> tensor -> segment -> coefficient -> apply -> report
+//! ```
+//!
+//! [`Grad`] says where a tensor lies, [`Clip`] what to do. [`Clipper`] holds the compiled kernels
+//! of a device; [`Clipper::prepare`] gives a [`Pass`] that is recorded every step. [`cpu`] has the
+//! same stages on slices and ndarray views. `Session` is one call for those with no wgpu of their
+//! own.
+//!
+//! # Who submits, who waits, who allocates
+//!
+//! | call | submits | waits | allocates on the device |
+//! |---|---|---|---|
+//! | [`Clipper::new`] | no | no | no |
+//! | [`Clipper::prepare`] | no | no (compiles shaders when they are first needed) | scratch, bind groups |
+//! | [`Pass::record`], [`Pass::record_norm`], [`Pass::record_apply`] | no | no | no |
+//! | [`Pass::read_back`] | no | no | no |
+//! | [`Pass::set_threshold`], [`Pass::set_unscale`] | no (takes effect at the next submit) | no | staging, by wgpu |
+//! | awaiting a [`ReadBack`], [`ReadBack::try_take`] | no | no | no |
+//! | `ReadBack::wait` | no | **yes** | no |
+//! | `Session::open`, `Session::clip` | yes | **yes** | yes |
+//!
+//! # Numbers
+//!
+//! A norm of type 1, 2 or infinity is within 0.65 ulp of exact, for any number of elements of any
+//! finite magnitude: [`numbers`] defines the sum and derives the bound.
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod clip;
 pub mod cpu;
 pub mod error;
@@ -6,10 +48,12 @@ pub mod gpu;
 pub mod grad;
 mod kernels;
 pub mod layout;
+pub mod numbers;
 pub mod plan;
 pub mod report;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod session;
+
 pub use clip::{Clip, NonFinite, NormType, Scope};
 pub use error::{ClipError, PlanError, PrepareError, ReadBackError, SessionError};
 pub use gpu::{Clipper, ClipperOptions, Pass, ReadBack};

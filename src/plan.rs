@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::clip::Scope;
 use crate::error::PlanError;
 use crate::grad::DType;
-use crate::layout::{CHUNK, ChunkRow, LEN_BITS, NONE, Partial, Run, SERIAL_RUN, SeamRow, Sum};
+use crate::layout::{CHUNK, ChunkRow, LEN_BITS, MOST_CHUNKS, NONE, Partial, Run, SERIAL_RUN, SeamRow, Sum};
 
 /// A window is kept below 2 GiB, whatever the device allows, so that byte offsets fit 31 bits.
 const LARGEST_WINDOW: u64 = 1 << 31;
@@ -319,7 +319,7 @@ fn chunk_counts(tensors: &[Placement], limits: &PlanLimits) -> Result<Vec<u32>, 
     let most = |size: usize| limits.max_binding.min(LARGEST_WINDOW) / size as u64;
     let total: u128 = tensors.iter().map(|t| u128::from(t.elements.div_ceil(u64::from(CHUNK)))).sum();
     let checks = [
-        ("chunks of 16,384 elements", total, most(size_of::<ChunkRow>())),
+        ("chunks of 16,384 elements", total, most(size_of::<Partial>()).min(MOST_CHUNKS)),
         ("tensors", tensors.len() as u128, most(64)),
     ];
     for (what, given, required) in checks {

@@ -2,6 +2,13 @@
 
 var<workgroup> shared_limbs: array<atomic<u32>, 4>; // 24 bits each, room for 256 lanes
 
+// A partial's mantissa as that of a sum: GUARD more bits below, so that aligning millions of chunks
+// loses nothing that counts.
+fn widened(lo: u32, hi: u32) -> array<u32, 3> {
+    let up = 32u - GUARD;
+    return array<u32, 3>(lo << GUARD, (hi << GUARD) | (lo >> up), hi >> up);
+}
+
 struct Lane {
     mantissa: U96,
     non_finite: u32,

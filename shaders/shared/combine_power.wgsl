@@ -3,6 +3,10 @@
 
 var<workgroup> shared_powers: array<f32, WORKGROUP>;
 
+fn widened(lo: u32, hi: u32) -> array<u32, 3> {
+    return array<u32, 3>(lo, hi, 0u);
+}
+
 struct Lane {
     powers: f32,
     non_finite: u32,

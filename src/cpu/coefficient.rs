@@ -2,8 +2,8 @@
 
 use crate::clip::Kind;
 use crate::layout::{
-    CLIPPED, FILL, KEEP, MULTIPLY, NAN, NON_FINITE, NONE, Outcome, POLICY_NAN, POLICY_SANITIZE, POLICY_SKIP,
-    SANITIZE, SKIPPED, Setting, Sum,
+    CLIPPED, FILL, GUARD, KEEP, MULTIPLY, NAN, NON_FINITE, NONE, Outcome, POLICY_NAN, POLICY_SANITIZE,
+    POLICY_SKIP, SANITIZE, SKIPPED, Setting, Sum,
 };
 
 use super::power;
@@ -13,11 +13,12 @@ use super::real::{F32_MIN_EXPONENT, NO_MIN_EXPONENT, Real, Rounded};
 pub(crate) fn norm_of(sum: &Sum, kind: Kind) -> Real {
     let [lo, mid, hi] = sum.mantissa.map(u128::from);
     let mantissa = lo | (mid << 32) | (hi << 64);
+    let guard = GUARD as i32;
     match kind {
         Kind::Inf => Real::from_f32(f32::from_bits(sum.exponent)),
-        Kind::One => Real::new(mantissa, sum.exponent as i32 - 154, false),
+        Kind::One => Real::new(mantissa, sum.exponent as i32 - 158 - guard, false),
         Kind::P(p) => power::norm(sum, f32::from_bits(p)),
-        Kind::Two => Real::square_root(mantissa, 2 * (sum.exponent as i32 - 150)),
+        Kind::Two => Real::square_root(mantissa, 2 * (sum.exponent as i32 - 150) - guard),
     }
 }
 

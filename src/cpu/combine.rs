@@ -1,17 +1,19 @@
 //! partials -> tensors -> segments: the twin of `shaders/shared/combine.wgsl`.
 
 use crate::clip::Kind;
-use crate::layout::{NONE, Partial, Sum};
+use crate::layout::{GUARD, NONE, Partial, Sum};
 
 use super::power;
 
 const NOTHING: Sum = Sum { mantissa: [0; 3], exponent: 0, non_finite: 0, nan: 0, first: NONE, pad: 0 };
 
 /// A chunk's partial as the sum of one item of tensor `tensor`.
-pub(crate) fn item(partial: &Partial, tensor: u32) -> Sum {
+pub(crate) fn item(partial: &Partial, tensor: u32, kind: Kind) -> Sum {
+    let guard = if let Kind::P(_) = kind { 0 } else { GUARD };
+    let mantissa = (u128::from(partial.lo) | (u128::from(partial.hi) << 32)) << guard;
     let non_finite = partial.non_finite & 0x7fff_ffff;
     Sum {
-        mantissa: [partial.lo, partial.hi, 0],
+        mantissa: words(mantissa),
         exponent: partial.exponent,
         non_finite,
         nan: partial.non_finite >> 31,
@@ -44,5 +46,9 @@ fn add(items: impl Iterator<Item = Sum>, exponent: u32, align: u32) -> [u32; 3] 
         let shift = align * (exponent - sum.exponent);
         mantissa += if shift < 96 { (lo | (mid << 32) | (hi << 64)) >> shift } else { 0 };
     }
+    words(mantissa)
+}
+
+fn words(mantissa: u128) -> [u32; 3] {
     [mantissa as u32, (mantissa >> 32) as u32, (mantissa >> 64) as u32]
 }

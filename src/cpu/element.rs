@@ -8,6 +8,10 @@ use super::grads::Block;
 pub(crate) trait Element: Copy + Send + Sync {
     /// The bits of the `f32` equal to this element.
     fn f32_bits(self) -> u32;
+    /// The elements as `f32` bits, where they are.
+    fn as_f32_bits(_: &[Self]) -> Option<&[u32]> {
+        None
+    }
     /// The nearest element, ties to even.
     fn from_f32(value: f32) -> Self;
     /// The elements as a [`Block`].
@@ -18,6 +22,10 @@ impl Element for f32 {
     #[inline(always)]
     fn f32_bits(self) -> u32 {
         self.to_bits()
+    }
+
+    fn as_f32_bits(elements: &[f32]) -> Option<&[u32]> {
+        Some(bytemuck::cast_slice(elements))
     }
 
     #[inline(always)]

@@ -9,8 +9,9 @@ use crate::clip::Kind;
 use crate::grad::DType;
 use crate::layout::{CHUNK, Outcome, Partial};
 
+use super::apply;
 use super::element::Element;
-use super::{apply, reduce};
+use super::reduce::{self, Scratch};
 
 /// One named gradient in host memory: a slice, or an ndarray view of any layout.
 #[derive(Debug)]
@@ -156,13 +157,15 @@ impl Contiguous<'_, '_> {
     }
 
     /// The partial of the chunk that begins at element `first`.
-    pub(crate) fn reduce(&self, first: usize, kind: Kind) -> Partial {
+    pub(crate) fn reduce(&self, first: usize, kind: Kind, scratch: &mut Scratch) -> Partial {
         fn chunk<T>(elements: &[T], first: usize) -> &[T] {
             &elements[first..elements.len().min(first + CHUNK as usize)]
         }
         match &self.elements {
-            Elements::Borrowed(block) => with_elements!(block, e => reduce::reduce(chunk(e, first), kind)),
-            Elements::Copied { copy, .. } => reduce::reduce(chunk(copy, first), kind),
+            Elements::Borrowed(block) => {
+                with_elements!(block, e => reduce::reduce(chunk(e, first), kind, scratch))
+            }
+            Elements::Copied { copy, .. } => reduce::reduce(chunk(copy, first), kind, scratch),
         }
     }
 

@@ -18,6 +18,7 @@ pub(crate) mod coefficient;
 mod combine;
 mod element;
 mod grads;
+mod lanes;
 mod power;
 mod real;
 mod reduce;
@@ -33,6 +34,7 @@ use crate::report::{self, Report, TensorInfo};
 use grads::Block;
 pub(crate) use grads::Contiguous;
 pub use grads::GradMut;
+use reduce::Scratch;
 
 /// Sets below this many elements are not worth waking other threads for.
 const SEQUENTIAL: u64 = 1 << 17;
@@ -81,7 +83,9 @@ pub fn clip_traced(grads: &mut [GradMut<'_>], clip: &Clip) -> Result<Trace, Clip
     let partials = partials(&tensors, &chunks, kind, parallel);
     let tensor_sums: Vec<Sum> = consecutive(&partials, &chunks)
         .enumerate()
-        .map(|(tensor, own)| combine::combine(own.iter().map(|p| combine::item(p, tensor as u32)), kind))
+        .map(|(tensor, own)| {
+            combine::combine(own.iter().map(|p| combine::item(p, tensor as u32, kind)), kind)
+        })
         .collect();
     let members = plan::run_lengths(&segment_of, plan::segment_count(clip.scope, tensors.len()));
     let segment_sums: Vec<Sum> =
@@ -112,8 +116,14 @@ fn partials(tensors: &[Contiguous<'_, '_>], chunks: &[u32], kind: Kind, parallel
         .enumerate()
         .flat_map(|(tensor, &count)| (0..count as usize).map(move |k| (tensor, k * CHUNK as usize)))
         .collect();
-    let partial = |&(tensor, first): &(usize, usize)| tensors[tensor].reduce(first, kind);
-    if parallel { work.par_iter().map(partial).collect() } else { work.iter().map(partial).collect() }
+    let partial = |scratch: &mut Scratch, &(tensor, first): &(usize, usize)| {
+        tensors[tensor].reduce(first, kind, scratch)
+    };
+    if parallel {
+        return work.par_iter().map_init(Scratch::new, partial).collect();
+    }
+    let mut scratch = Scratch::new();
+    work.iter().map(|item| partial(&mut scratch, item)).collect()
 }
 
 fn apply_all(tensors: &mut [Contiguous<'_, '_>], segment_of: &[u32], outcomes: &[Outcome], parallel: bool) {

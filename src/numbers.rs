@@ -1,0 +1,67 @@
+//! How norms are summed, why they have the same bits everywhere, and how far from exact they are.
+//!
+//! WGSL lets compilers reassociate `f32` additions, flush subnormals, and compute quotients and
+//! roots to 2.5 ulp. Integer arithmetic is exact on every adapter. So everything from the elements'
+//! bits to the coefficient is integer code, and only the last step, one `f32` multiplication an
+//! element, is the adapter's own.
+//!
+//! # The sum
+//!
+//! A tensor is cut into *chunks* of 16,384 elements counted from its own start, a chunk into 1,024
+//! *columns* of 16: element `r * 1024 + c` is row `r` of column `c`. Write the magnitude of a
+//! finite `f32` as `m * 2^(e - 150)` with `e` its exponent field, or 1 for a subnormal, and `m` its
+//! mantissa of 24 bits. Let `E` be the largest `e` of a column.
+//!
+//! 1. L2: each element becomes `q = floor(m * 2^4 / 2^(E - e))`, at most 28 bits, in units of
+//!    `2^(E - 154)`. With `q = h * 2^14 + l` the column's sums of `h^2`, `h * l` and `l^2` fit 32
+//!    bits each, and give its sum of `q^2` exactly, which is kept divided by `2^8`.
+//!    L1: `q = floor(m * 2^8 / 2^(E - e))`, at most 32 bits, in units of `2^(E - 158)`; the column's
+//!    sum of `q` is exact.
+//! 2. Columns are aligned to the chunk's largest `E` by dropping low bits, and added, in 64 bits. In
+//!    the same way chunks make a tensor and tensors a segment, in 96 bits, 8 of them below those of
+//!    a chunk.
+//!
+//! A maximum and a sum of integers do not depend on the order of their operands. Hence neither the
+//! workgroup size, nor the driver, nor the order or placing of tensors can change a bit; and since
+//! chunks are counted from each tensor's start, neither can the buffers they lie in.
+//!
+//! The infinity norm is the largest magnitude's bits. Any other p is summed in floating point
+//! relative to the largest element: it neither overflows nor underflows, but is not promised to the
+//! bit.
+//!
+//! # The error of the L2 norm
+//!
+//! Everything dropped is dropped downwards.
+//!
+//! * `m * 2^4` keeps `q` exact for `E - e <= 4`. A smaller element has `q < 2^23`, loses less than
+//!   1, and its square less than `2^24`. The largest element alone contributes at least `2^54`
+//!   (subnormal columns lose nothing), so fifteen such losses are below `15 * 2^24 / 2^54 < 2^-26`
+//!   of the column's sum, whatever its other elements are.
+//! * Dividing by `2^8` loses less than `2^-46` of a column whose largest element is normal, and
+//!   nothing where all are subnormal. Aligning a column loses less than one unit of the chunk's grid,
+//!   `2^-46` of its largest column: `2^-36` for 1,023 of them. Aligning chunks and tensors loses
+//!   less than `2^-54` of the largest for each: `2^-28` for 2^26 chunks, the most there can be.
+//!
+//! The sum of squares is less than `1.26 * 2^-26` too small, the norm `1.26 * 2^-27`, and below 2^24
+//! chunks (2.7e11 elements) `1.1 * 2^-27`: 0.14 of an `f32` ulp at the worst mantissa. With the one
+//! rounding to nearest, half an ulp, the norm is within 0.65 ulp.
+//!
+//! # The error of the L1 norm
+//!
+//! Fifteen elements lose less than `2^-31` of the largest each, `2^-27` together; the rest is as
+//! above with smaller numbers. The bound is the same.
+//!
+//! # Norm, coefficient, factor
+//!
+//! The root is an integer root of 32 bits with a sticky bit; it is multiplied by the unscale factor
+//! and rounded once, to nearest-even, to an `f32` whose exponent has no upper end: a norm above
+//! `f32::MAX` is kept as mantissa and exponent, is reported as the `f64` it is, and clips rightly.
+//! Norm and threshold are compared as these numbers, so that *clipped* means exactly what the
+//! report shows. The coefficient is the quotient threshold / norm, rounded to nearest-even; with an
+//! eps, the sum norm + eps is rounded first, as PyTorch's is.
+//!
+//! An element is multiplied once, by the coefficient times the unscale factor, rounded once. Where
+//! that product is below `2^-126` it is applied as an `f32` and a power of two twice more, because
+//! many drivers flush subnormal factors. A subnormal result may be flushed to zero by a driver;
+//! WGSL allows that. 16-bit elements are multiplied as `f32` and rounded by integer code, ties to
+//! even.
