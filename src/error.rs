@@ -138,7 +138,8 @@ pub enum ReadBackError {
         /// Places of the ring.
         capacity: usize,
     },
-    /// The encoder was dropped without being submitted, or the device was lost before the copy.
+    /// The encoder was dropped without being submitted, the submit failed (a buffer was destroyed,
+    /// say), or the device was lost before the copy.
     #[error("read-back: the commands that it was recorded with never ran")]
     NotSubmitted,
     /// The buffer could not be mapped: the device was lost or destroyed.

@@ -94,8 +94,12 @@ pub struct Partial {
     pub non_finite: u32,
 }
 
-/// What a tensor or a segment adds up to. Sums of several machines may be combined by the same
-/// rule: align both mantissas to the larger exponent, then add.
+/// What a tensor or a segment adds up to. For the L2 norm `mantissa * 2^(2 * exponent - 308)` is
+/// the sum of squares, for the L1 norm `mantissa * 2^(exponent - 166)` the sum of magnitudes; for
+/// the infinity norm `exponent` holds the largest magnitude's bits.
+///
+/// Sums of several machines may be combined by the same rule: align both mantissas to the larger
+/// exponent, two bits a step for L2 and one for L1, then add.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Sum {

@@ -212,13 +212,13 @@ impl Plan {
         let counts = chunk_counts(tensors, limits)?;
         let chunks = cut(tensors, &counts);
         let segment_of = segments(scope, tensors.len());
-        let (dispatches, rows, seams) = dispatches(&chunks, windows(&chunks, limits), &segment_of, limits)?;
+        let packed = dispatches(&chunks, windows(&chunks, limits), &segment_of, limits)?;
         let segment_count = segment_count(scope, tensors.len());
         let per_segment = run_lengths(&segment_of, segment_count);
         Ok(Plan {
-            dispatches,
-            rows,
-            seams,
+            dispatches: packed.dispatches,
+            rows: packed.rows,
+            seams: packed.seams,
             partials: chunks.len() as u32,
             tensors: Combine::new(&counts, limits)?,
             segments: Combine::new(&per_segment, limits)?,
@@ -399,7 +399,7 @@ fn dispatches(
     filled: Vec<Filled>,
     segment_of: &[u32],
     limits: &PlanLimits,
-) -> Result<(Vec<Dispatch>, Vec<ChunkRow>, Vec<SeamRow>), PlanError> {
+) -> Result<Packed, PlanError> {
     let mut rows = Vec::with_capacity(chunks.len());
     let mut seams = Seams::default();
     let mut dispatches = Vec::new();
@@ -427,7 +427,14 @@ fn dispatches(
             seams: seam_range,
         });
     }
-    Ok((dispatches, rows, seams.rows))
+    Ok(Packed { dispatches, rows, seams: seams.rows })
+}
+
+/// All dispatches of the chunk kernels with their rows.
+struct Packed {
+    dispatches: Vec<Dispatch>,
+    rows: Vec<ChunkRow>,
+    seams: Vec<SeamRow>,
 }
 
 /// The shared words found so far. A word belongs to the dispatch where its first half is met; the

@@ -1,7 +1,7 @@
 //! Clipping for those with no wgpu of their own: one call from slices to slices.
 //!
 //! Everything here blocks, and copies gradients to the device and back; a training loop on the GPU
-//! wants [`Clipper`](crate::Clipper) instead.
+//! wants [`Clipper`] instead.
 
 use crate::clip::Clip;
 use crate::cpu::{self, GradMut};

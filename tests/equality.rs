@@ -2,6 +2,8 @@
 //! their placing, the workgroup size and the number of slots. Run on several drivers, this makes
 //! the drivers equal to each other.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use common::{Gpu, KINDS, Kind, data, gpu};

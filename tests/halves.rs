@@ -1,6 +1,8 @@
 //! f16 and bf16, mixed with f32 in one set and one buffer: the same records as on the CPU, the
 //! same bits of every clipped element, and not one bit of a neighbour touched.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use common::{Random, gpu};

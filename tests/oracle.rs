@@ -1,6 +1,8 @@
 //! Against plain f64: norms within 0.65 ulp, coefficients the correctly rounded quotient, elements
 //! the rounded product, and nothing touched where nothing need be.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use common::{KINDS, Kind, assert_scaled, bits, data, gpu, norm, ulps};

@@ -1,5 +1,7 @@
 //! Norms with any p against f64, from the tiniest elements to the largest, on the CPU and the GPU.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use common::{Kind, data, gpu};

@@ -1,5 +1,7 @@
 //! What `prepare` refuses, and what it accepts.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use common::{Random, gpu};

@@ -45,7 +45,7 @@ impl Pass {
                 segment,
             })
             .collect();
-        let ring = Ring::new(&clipper.device, clipper.options.read_backs, infos, *clip, &plan);
+        let ring = Ring::new(&clipper.device, clipper.options.read_backs, infos, *clip, &plan)?;
         Ok(Pass { settings: vec![setting; plan.segment_count()], plan, workspace, ring })
     }
 

@@ -3,27 +3,32 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use futures_intrusive::channel::shared::oneshot_channel;
 
 use crate::clip::Clip;
-use crate::error::ReadBackError;
+use crate::error::{PrepareError, ReadBackError};
 use crate::layout::{Outcome, Sum};
 use crate::plan::Plan;
 use crate::report::{self, Report, TensorInfo};
 
-use super::scope::now;
+use super::scope::{caught, now};
+use super::workspace::filled;
+
+const TAG_BYTES: u64 = 4;
 
 /// The places of a pass.
 #[derive(Debug)]
 pub(crate) struct Ring {
     places: Vec<Arc<Place>>,
+    /// The words 0, 1 and 2.
+    tags: wgpu::Buffer,
     contents: Arc<Contents>,
 }
 
-/// What a place holds: outcomes, then sums of tensors.
+/// What a place holds: outcomes, sums of tensors, and a tag.
 #[derive(Debug)]
 struct Contents {
     infos: Arc<[TensorInfo]>,
@@ -34,8 +39,12 @@ struct Contents {
 
 #[derive(Debug)]
 struct Place {
+    device: wgpu::Device,
     buffer: wgpu::Buffer,
     busy: AtomicBool,
+    /// The tag that the buffer was last seen with. Each read-back copies another one: a submit that
+    /// fails maps the buffer all the same, and only the tag tells that its contents are old.
+    tag: AtomicU32,
 }
 
 /// The use of a place, held by the map callback and by the future: it ends when both are gone,
@@ -50,7 +59,11 @@ struct Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if self.map_ended.load(Ordering::Acquire) {
-            self.place.buffer.unmap();
+            if let Ok(view) = self.place.buffer.get_mapped_range(..) {
+                self.place.tag.store(tag_of(&view), Ordering::Relaxed);
+            }
+            // An error where the device was destroyed meanwhile: the place is then never used again.
+            let _ = caught(&self.place.device, "unmapping", || self.place.buffer.unmap());
         }
         self.place.busy.store(false, Ordering::Release);
     }
@@ -63,21 +76,27 @@ impl Ring {
         infos: Arc<[TensorInfo]>,
         clip: Clip,
         plan: &Plan,
-    ) -> Ring {
+    ) -> Result<Ring, PrepareError> {
         let outcome_bytes = (plan.segment_count() * size_of::<Outcome>()) as u64;
         let sum_bytes = (plan.tensor_count() * size_of::<Sum>()) as u64;
         let place = |_| {
             let buffer = device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("gradclip read-back"),
-                // A set without segments has nothing to read, but nothing empty can be mapped.
-                size: (outcome_bytes + sum_bytes).max(16),
+                size: outcome_bytes + sum_bytes + TAG_BYTES,
                 usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
                 mapped_at_creation: false,
             });
-            Arc::new(Place { buffer, busy: AtomicBool::new(false) })
+            Arc::new(Place {
+                device: device.clone(),
+                buffer,
+                busy: AtomicBool::new(false),
+                tag: AtomicU32::new(0),
+            })
         };
         let contents = Arc::new(Contents { infos, clip, outcome_bytes, sum_bytes });
-        Ring { places: (0..places.max(1)).map(place).collect(), contents }
+        let tags = bytemuck::bytes_of(&[0u32, 1, 2]);
+        let tags = filled(device, "gradclip tags", tags, wgpu::BufferUsages::COPY_SRC)?;
+        Ok(Ring { places: (0..places.max(1)).map(place).collect(), tags, contents })
     }
 
     pub(crate) fn read_back(
@@ -95,6 +114,10 @@ impl Ring {
         if sum_bytes > 0 {
             encoder.copy_buffer_to_buffer(sums, 0, &place.buffer, outcome_bytes, sum_bytes);
         }
+        let tag = if place.tag.load(Ordering::Relaxed) == 1 { 2 } else { 1 };
+        let from = u64::from(tag) * TAG_BYTES;
+        let end = outcome_bytes + sum_bytes;
+        encoder.copy_buffer_to_buffer(&self.tags, from, &place.buffer, end, TAG_BYTES);
         let (sender, receiver) = oneshot_channel();
         let lease = Arc::new(Lease { place, map_ended: AtomicBool::new(false) });
         let in_callback = lease.clone();
@@ -104,8 +127,13 @@ impl Ring {
             let _ = sender.send(result);
         });
         let mapped = Box::pin(async move { receiver.receive().await });
-        Ok(ReadBack { mapped, lease, contents: self.contents.clone() })
+        Ok(ReadBack { mapped, lease, tag, contents: self.contents.clone() })
     }
+}
+
+/// The last word of a place.
+fn tag_of(bytes: &[u8]) -> u32 {
+    bytes.last_chunk().map_or(0, |tag| u32::from_le_bytes(*tag))
 }
 
 type Mapped = Pin<Box<dyn Future<Output = Option<Result<(), wgpu::BufferAsyncError>>> + Send>>;
@@ -117,6 +145,7 @@ type Mapped = Pin<Box<dyn Future<Output = Option<Result<(), wgpu::BufferAsyncErr
 pub struct ReadBack {
     mapped: Mapped,
     lease: Arc<Lease>,
+    tag: u32,
     contents: Arc<Contents>,
 }
 
@@ -155,6 +184,9 @@ impl ReadBack {
             .buffer
             .get_mapped_range(..)
             .map_err(|error| ReadBackError::Map { message: error.to_string() })?;
+        if tag_of(&view) != self.tag {
+            return Err(ReadBackError::NotSubmitted);
+        }
         let (outcomes, rest) = view.split_at(*outcome_bytes as usize);
         let sums = &rest[..self.contents.sum_bytes as usize];
         // Records are copied out: a mapped range need not be aligned for them.
