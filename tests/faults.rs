@@ -95,7 +95,7 @@ fn scratch_larger_than_any_buffer() {
     let grads = small.arena(&tensors[..500], 0, 0);
     assert_eq!(
         small.run(&small.clipper.prepare(&grads, &Clip::measure()).unwrap()).norm(),
-        Some(500f64.sqrt() as f32 as f64)
+        Some(f64::from(500f32.sqrt()))
     );
 }
 
