@@ -12,7 +12,7 @@ fn norm_of(sum: Sum) -> Real {
         return from_f32(sum.exponent);
     }
     if NORM == NORM_ONE {
-        return normalised96(mantissa, i32(sum.exponent) - 158 - i32(GUARD));
+        return normalised96(mantissa, i32(sum.exponent) - 174 - i32(GUARD));
     }
     if NORM == NORM_P {
         return power_norm(sum);

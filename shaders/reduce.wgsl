@@ -121,7 +121,8 @@ fn aligned32(bits: vec4<u32>, exponent: u32) -> vec4<u32> {
     return select(mantissa >> (down & vec4(31u)), vec4(0u), down > vec4(31u));
 }
 
-// Sixteen terms of 32 bits, their halves added apart.
+// Sixteen terms of 32 bits, their halves added apart, and 16 bits below them for the alignment of
+// columns.
 fn sum_of_magnitudes(c: Column, exponent: u32) -> U64 {
     let a = aligned32(c.a, exponent);
     let b = aligned32(c.b, exponent);
@@ -132,7 +133,8 @@ fn sum_of_magnitudes(c: Column, exponent: u32) -> U64 {
     let high = (a >> s) + (b >> s) + (e >> s) + (f >> s);
     let low = (a & m) + (b & m) + (e & m) + (f & m);
     let upper = high.x + high.y + high.z + high.w;
-    return add64(U64(upper << 16u, upper >> 16u), U64(low.x + low.y + low.z + low.w, 0u));
+    let lower = low.x + low.y + low.z + low.w;
+    return U64(lower << 16u, upper + (lower >> 16u));
 }
 
 // (sum of q^2) / 2^8 from q = high * 2^14 + low: each of the three sums fits 32 bits.

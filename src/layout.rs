@@ -95,7 +95,7 @@ pub struct Partial {
 }
 
 /// What a tensor or a segment adds up to. For the L2 norm `mantissa * 2^(2 * exponent - 308)` is
-/// the sum of squares, for the L1 norm `mantissa * 2^(exponent - 166)` the sum of magnitudes; for
+/// the sum of squares, for the L1 norm `mantissa * 2^(exponent - 182)` the sum of magnitudes; for
 /// the infinity norm `exponent` holds the largest magnitude's bits.
 ///
 /// Sums of several machines may be combined by the same rule: align both mantissas to the larger

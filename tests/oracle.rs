@@ -8,7 +8,7 @@ mod common;
 use common::{KINDS, Kind, assert_scaled, bits, data, gpu, norm, ulps};
 use gradclip::cpu::{self, GradMut};
 use gradclip::ndarray::{Array2, Axis};
-use gradclip::{Clip, Report};
+use gradclip::{Clip, NormType, Report};
 
 const SIZES: [usize; 18] =
     [1, 3, 4, 5, 31, 32, 33, 255, 256, 257, 1023, 1024, 1025, 16383, 16384, 16385, 65_536, 100_000];
@@ -26,7 +26,24 @@ fn on_cpu(tensors: &[Vec<f32>], clip: &Clip) -> (Report, Vec<Vec<f32>>) {
 
 type Arm<'a> = (&'a str, &'a dyn Fn(&[Vec<f32>], &Clip) -> (Report, Vec<Vec<f32>>));
 
+/// L1 and infinity likewise: magnitudes add without cancellation.
+fn other_norms(arm: &Arm<'_>, tensors: &[Vec<f32>], what: &str) {
+    let mut magnitudes: Vec<f64> = tensors.iter().flatten().map(|&x| f64::from(x.abs())).collect();
+    magnitudes.sort_by(f64::total_cmp);
+    let largest = magnitudes.last().copied().unwrap_or(0.0);
+    for (norm, exact) in [(NormType::One, magnitudes.iter().sum::<f64>()), (NormType::Inf, largest)] {
+        let measured = arm.1(tensors, &Clip::measure().norm_type(norm)).0.norm().unwrap();
+        let error = ulps(measured, exact);
+        assert!(
+            error <= NORM_ULPS,
+            "{}: {what}: {norm:?} norm {measured:e}, exactly {exact:e}: {error} ulp",
+            arm.0
+        );
+    }
+}
+
 fn check(arm: &Arm<'_>, tensors: &[Vec<f32>], what: &str) {
+    other_norms(arm, tensors, what);
     let (who, run) = arm;
     let exact = norm(tensors);
     let (report, after) = run(tensors, &Clip::measure());

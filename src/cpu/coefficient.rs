@@ -16,7 +16,7 @@ pub(crate) fn norm_of(sum: &Sum, kind: Kind) -> Real {
     let guard = GUARD as i32;
     match kind {
         Kind::Inf => Real::from_f32(f32::from_bits(sum.exponent)),
-        Kind::One => Real::new(mantissa, sum.exponent as i32 - 158 - guard, false),
+        Kind::One => Real::new(mantissa, sum.exponent as i32 - 174 - guard, false),
         Kind::P(p) => power::norm(sum, f32::from_bits(p)),
         Kind::Two => Real::square_root(mantissa, 2 * (sum.exponent as i32 - 150) - guard),
     }

@@ -109,7 +109,7 @@ impl Rule for One {
 
     #[inline(always)]
     fn mantissa([high, low, _]: [u32; 3]) -> u64 {
-        (u64::from(high) << 16) + u64::from(low)
+        (u64::from(high) << 32) + (u64::from(low) << 16)
     }
 }
 
