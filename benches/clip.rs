@@ -15,7 +15,7 @@ use criterion::{
 use gradclip::cpu::{self, GradMut};
 use gradclip::{Clip, Clipper, Grad, Pass, wgpu};
 
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unused_imports, unreachable_pub)]
 #[path = "../src/bin/gradclip/shapes.rs"]
 mod shapes;
 

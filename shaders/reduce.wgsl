@@ -23,43 +23,39 @@ var<workgroup> shared_limbs: array<atomic<u32>, 3>; // 21 bits each: 1,024 colum
 var<workgroup> shared_non_finite: atomic<u32>;
 var<workgroup> shared_nan: atomic<u32>;
 
+// Rows 4 to 15 are fetched only where the chunk has them.
 fn fetch(slot: u32, start: u32, column: u32, last: u32) -> Column {
+    var c = Column(vec4(0u), vec4(0u), vec4(0u), vec4(0u));
     switch slot {
         //@each slot
         case SLOTu: {
-            return Column(
-                vec4(
-                    at_SLOT(start, column, last),
-                    at_SLOT(start, column + COLUMNS, last),
-                    at_SLOT(start, column + 2u * COLUMNS, last),
-                    at_SLOT(start, column + 3u * COLUMNS, last)
-                ),
-                vec4(
-                    at_SLOT(start, column + 4u * COLUMNS, last),
-                    at_SLOT(start, column + 5u * COLUMNS, last),
-                    at_SLOT(start, column + 6u * COLUMNS, last),
-                    at_SLOT(start, column + 7u * COLUMNS, last)
-                ),
-                vec4(
-                    at_SLOT(start, column + 8u * COLUMNS, last),
-                    at_SLOT(start, column + 9u * COLUMNS, last),
-                    at_SLOT(start, column + 10u * COLUMNS, last),
-                    at_SLOT(start, column + 11u * COLUMNS, last)
-                ),
-                vec4(
-                    at_SLOT(start, column + 12u * COLUMNS, last),
-                    at_SLOT(start, column + 13u * COLUMNS, last),
-                    at_SLOT(start, column + 14u * COLUMNS, last),
-                    at_SLOT(start, column + 15u * COLUMNS, last)
-                ),
-            );
+            c.a = four_rows_SLOT(start, column, last);
+            if last >= 4u * COLUMNS {
+                c.b = four_rows_SLOT(start, column + 4u * COLUMNS, last);
+            }
+            if last >= 8u * COLUMNS {
+                c.c = four_rows_SLOT(start, column + 8u * COLUMNS, last);
+            }
+            if last >= 12u * COLUMNS {
+                c.d = four_rows_SLOT(start, column + 12u * COLUMNS, last);
+            }
         }
         //@end
-        default: {
-            return Column(vec4(0u), vec4(0u), vec4(0u), vec4(0u));
-        }
+        default: {}
     }
+    return c;
 }
+
+//@each slot
+fn four_rows_SLOT(start: u32, i: u32, last: u32) -> vec4<u32> {
+    return vec4(
+        at_SLOT(start, i, last),
+        at_SLOT(start, i + COLUMNS, last),
+        at_SLOT(start, i + 2u * COLUMNS, last),
+        at_SLOT(start, i + 3u * COLUMNS, last)
+    );
+}
+//@end
 
 fn largest(c: Column) -> u32 {
     let m = max(max(c.a, c.b), max(c.c, c.d));
@@ -173,7 +169,9 @@ fn reduce(
     let last = (row.slot_len & ((1u << LEN_BITS) - 1u)) - 1u;
     var sums: array<ColumnSum, COLUMNS_PER_LANE>;
     var exponent = 0u;
-    for (var k = 0u; k < COLUMNS_PER_LANE; k++) {
+    // Not a constant, which Mesa's GL would unroll: compiling then takes minutes.
+    let used = min(COLUMNS_PER_LANE, last / WORKGROUP + 1u);
+    for (var k = 0u; k < used; k++) {
         let column = k * WORKGROUP + lane;
         sums[k] = ColumnSum(U64(0u, 0u), 0u);
         if column <= last {
@@ -187,7 +185,7 @@ fn reduce(
     exponent = atomicLoad(&shared_exponent);
     if NORM != NORM_INF {
         var total = U64(0u, 0u);
-        for (var k = 0u; k < COLUMNS_PER_LANE; k++) {
+        for (var k = 0u; k < used; k++) {
             total = add64(total, shr64(sums[k].mantissa, ALIGN * (exponent - sums[k].exponent)));
         }
         atomicAdd(&shared_limbs[0], total.lo & 0x1fffffu);

@@ -12,6 +12,9 @@
 # All paths below are absolute, so that tests may change the current directory.
 drivers_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
+# The features the tests are built with; one list, so that nothing is built twice.
+test_features=(--features cli)
+
 drivers_say() { printf '%s\n' "drivers: $*" >&2; }
 
 # Ends the calling script: a test run without the driver it asked for would prove nothing.
@@ -20,15 +23,17 @@ drivers_die() {
     exit 1
 }
 
-# Where unpacked drivers are kept. Cargo's target folder is ignored by git already.
-drivers_cache() {
+# Cargo's target folder. Unpacked drivers are kept in it too, because git ignores it already.
+drivers_target() {
     local target=${CARGO_TARGET_DIR:-target}
     case $target in
         /*) ;;
         *) target=$drivers_root/$target ;;
     esac
-    printf '%s\n' "$target/drivers"
+    printf '%s\n' "$target"
 }
+
+drivers_cache() { printf '%s\n' "$(drivers_target)/drivers"; }
 
 # Runs a command as root, through sudo if need be.
 drivers_as_root() {
@@ -49,7 +54,7 @@ drivers_apt_update() {
 
 # drivers_apt_install WHY PACKAGE...: installs those of the packages that are missing.
 drivers_apt_install() {
-    local why=$1 package
+    local why=$1 package log
     shift
     local missing=()
     for package in "$@"; do
@@ -61,9 +66,12 @@ drivers_apt_install() {
     [ "${#missing[@]}" -gt 0 ] || return 0
     drivers_say "installing with apt: ${missing[*]} ($why)"
     drivers_apt_update
-    drivers_as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        -o DPkg::Lock::Timeout=300 "${missing[@]}" </dev/null >&2 ||
+    # apt prints several lines per package; they matter only if it fails.
+    if ! log=$(drivers_as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+        --no-install-recommends -o DPkg::Lock::Timeout=300 "${missing[@]}" </dev/null 2>&1); then
+        drivers_say "$log"
         drivers_die "apt could not install: ${missing[*]}"
+    fi
 }
 
 drivers_need_apt() {
@@ -72,13 +80,31 @@ drivers_need_apt() {
         "Install a Vulkan, Metal or DirectX 12 driver for your system and run this again."
 }
 
-# True if wgpu finds some adapter. Uses the development build, which the tests need anyway.
+# Builds the command line. Naming the tests as well makes cargo choose the same features of the dependencies as
+# for the tests: `cargo build` or `cargo run` alone would compile wgpu once more, with others.
+build_command_line() {
+    (cd "$drivers_root" && cargo build "${test_features[@]}" --bins --tests </dev/null) ||
+        drivers_die "gradclip does not build"
+}
+
+# Runs the command line that build_command_line built, with the arguments given.
+command_line() {
+    local program
+    program=$(drivers_target)/debug/gradclip
+    if [ -x "$program" ]; then
+        "$program" "$@" </dev/null
+    else
+        # Cargo's settings may put it elsewhere; cargo knows where.
+        (cd "$drivers_root" && cargo run --quiet "${test_features[@]}" -- "$@" </dev/null)
+    fi
+}
+
+# True if wgpu finds some adapter.
 has_adapter() {
     local listing
-    (cd "$drivers_root" && cargo build --quiet --features cli </dev/null) ||
-        drivers_die "the command line does not build, so the adapters cannot be listed"
+    build_command_line
     # The exit status says less than the listing: an empty list may well count as an error.
-    listing=$(cd "$drivers_root" && cargo run --quiet --features cli -- devices --json </dev/null) || true
+    listing=$(command_line devices --json) || true
     case $(printf '%s' "$listing" | tr -d '[:space:]') in
         *'"adapters":[]'*) return 1 ;;
         *'"adapters":['*) return 0 ;;
@@ -234,8 +260,8 @@ MANIFEST
 # True if the layer is really in use. Without this test a layer that fails to load would pass everything.
 validation_layer_loads() {
     local log
-    log=$(cd "$drivers_root" &&
-        VK_LOADER_DEBUG=layer cargo run --quiet --features cli -- devices --json </dev/null 2>&1) || true
+    build_command_line
+    log=$(VK_LOADER_DEBUG=layer command_line devices --json 2>&1) || true
     case $log in
         *'nsert instance layer "VK_LAYER_KHRONOS_validation"'*) return 0 ;;
     esac

@@ -17,7 +17,7 @@ fn halves(len: usize, dtype: DType, seed: u64) -> Vec<u16> {
     let mut random = Random(seed);
     let mask = if dtype == DType::F16 { 0x7c00 } else { 0x7f80 };
     let mut one = || loop {
-        let bits = random.bits() as u16 & if seed % 2 == 0 { 0xffff } else { 0x8fff };
+        let bits = random.bits() as u16 & if seed.is_multiple_of(2) { 0xffff } else { 0x8fff };
         if bits & mask != mask {
             break bits;
         }
