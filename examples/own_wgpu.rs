@@ -11,10 +11,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("no adapter; see `gradclip devices`");
         return Ok(());
     };
-    let descriptor = wgpu::DeviceDescriptor {
-        required_limits: Clipper::required_limits(&adapter),
-        ..Default::default()
-    };
+    let descriptor =
+        wgpu::DeviceDescriptor { required_limits: Clipper::required_limits(&adapter), ..Default::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))?;
     let gradient = |values: &[f32]| {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;

@@ -110,8 +110,12 @@ impl Kernel {
             (Kernel::Segments, Kind::P(_)) => &[RECORDS, POWER, LANES, COMBINE, POWERS, SEGMENTS],
             (Kernel::Segments, _) => &[RECORDS, WIDE, COMBINE, INTEGER, SEGMENTS],
             (Kernel::Coefficient, _) => &[RECORDS, WIDE, ELEMENT, REAL, COEFFICIENT],
-            (Kernel::Apply, _) => &[RECORDS, ELEMENT, APPLIED, include_str!("../shaders/apply.wgsl")],
-            (Kernel::Seams, _) => &[RECORDS, ELEMENT, APPLIED, include_str!("../shaders/seams.wgsl")],
+            (Kernel::Apply, _) => {
+                &[RECORDS, WIDE, ELEMENT, REAL, APPLIED, include_str!("../shaders/apply.wgsl")]
+            }
+            (Kernel::Seams, _) => {
+                &[RECORDS, WIDE, ELEMENT, REAL, APPLIED, include_str!("../shaders/seams.wgsl")]
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ pub const SKIPPED: u32 = 8;
 
 /// [`Outcome::action`]: gradients keep every bit.
 pub const KEEP: u32 = 0;
-/// [`Outcome::action`]: every element is multiplied by `scale` and, where it is not 1, twice by `rescale`.
+/// [`Outcome::action`]: every element is multiplied by `scale * rescale * rescale`.
 pub const MULTIPLY: u32 = 1;
 /// [`Outcome::action`]: every element becomes `scale`.
 pub const FILL: u32 = 2;
@@ -175,8 +175,8 @@ pub struct Outcome {
     pub coefficient: f32,
     /// What elements are multiplied by: coefficient times unscale factor.
     pub scale: f32,
-    /// 1, or a power of two by which elements are multiplied twice more, when the product of
-    /// coefficient and unscale factor is below `2^-126` and `scale` alone could not hold it.
+    /// 1, or a power of two that is to be multiplied twice more, when the product of coefficient and
+    /// unscale factor is below `2^-126` and `scale` alone could not hold it.
     pub rescale: f32,
     /// What the apply pass does: [`KEEP`], [`MULTIPLY`], [`FILL`] or [`SANITIZE`].
     pub action: u32,

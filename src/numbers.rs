@@ -2,8 +2,9 @@
 //!
 //! WGSL lets compilers reassociate `f32` additions, flush subnormals, and compute quotients and
 //! roots to 2.5 ulp. Integer arithmetic is exact on every adapter. So everything from the elements'
-//! bits to the coefficient is integer code, and only the last step, one `f32` multiplication an
-//! element, is the adapter's own.
+//! bits to the coefficient is integer code. The last step is one `f32` multiplication an element,
+//! which WGSL wants correctly rounded; where operand or result may be subnormal, which WGSL lets a
+//! driver flush, it is integer code too.
 //!
 //! # The sum
 //!
@@ -61,8 +62,7 @@
 //! report shows. The coefficient is the quotient threshold / norm, rounded to nearest-even; with an
 //! eps, the sum norm + eps is rounded first, as PyTorch's is.
 //!
-//! An element is multiplied once, by the coefficient times the unscale factor, rounded once. Where
-//! that product is below `2^-126` it is applied as an `f32` and a power of two twice more, because
-//! many drivers flush subnormal factors. A subnormal result may be flushed to zero by a driver;
-//! WGSL allows that. 16-bit elements are multiplied as `f32` and rounded by integer code, ties to
-//! even.
+//! An element is multiplied by the coefficient times the unscale factor, and rounded once to
+//! nearest-even, also where that factor is below `2^-126` and where the result is subnormal. 16-bit
+//! elements are multiplied as `f32` and rounded once more by integer code, ties to even. So clipped
+//! gradients, too, have the same bits on every driver tried and on the CPU.

@@ -3,12 +3,21 @@ fn applied(bits: u32, outcome: Outcome) -> u32 {
     if outcome.action == FILL {
         return outcome.scale;
     }
-    if outcome.action == SANITIZE && (bits & 0x7fffffffu) >= INFINITY_BITS {
+    let field = (bits >> 23u) & 0xffu;
+    if outcome.action == SANITIZE && field == 255u {
         return 0u;
     }
-    var value = bitcast<f32>(bits) * bitcast<f32>(outcome.scale);
-    if outcome.rescale != ONE_BITS {
-        value = value * bitcast<f32>(outcome.rescale) * bitcast<f32>(outcome.rescale);
+    // A driver may flush subnormal operands and results of float code.
+    if outcome.rescale != ONE_BITS || field == 0u || field + (outcome.scale >> 23u) < 129u {
+        return applied_by_integers(bits, outcome);
     }
-    return bitcast<u32>(value);
+    return bitcast<u32>(bitcast<f32>(bits) * bitcast<f32>(outcome.scale));
+}
+
+// The same product, rounded once to nearest-even, for any factor and any size of result.
+fn applied_by_integers(bits: u32, outcome: Outcome) -> u32 {
+    let product = multiply(from_f32(bits & 0x7fffffffu), from_f32(outcome.scale));
+    let twice = 2 * (i32(outcome.rescale >> 23u) - 127);
+    let exact = Real(product.mantissa, product.exponent + twice, product.sticky);
+    return (bits & 0x80000000u) | to_f32(rounded(exact, F32_MIN_EXPONENT));
 }

@@ -6,16 +6,20 @@ use super::element::Element;
 
 /// Applies an outcome to the elements of one chunk.
 pub(crate) fn apply<T: Element>(elements: &mut [T], outcome: &Outcome) {
-    let Outcome { scale, rescale, .. } = *outcome;
-    let value = |e: T| f32::from_bits(e.f32_bits());
-    match outcome.action {
+    let Outcome { action, scale, rescale, .. } = *outcome;
+    // A product of 24-bit mantissas is exact in f64 and so is the power of two: one rounding.
+    let factor = f64::from(rescale) * f64::from(rescale);
+    let rescaled = |value: f32| (f64::from(value) * f64::from(scale) * factor) as f32;
+    match action {
         KEEP => {}
         FILL => elements.fill(T::from_f32(scale)),
-        SANITIZE => elements.iter_mut().for_each(|e| {
-            let v = value(*e);
-            *e = T::from_f32(if v.is_finite() { v * scale * rescale * rescale } else { 0.0 });
-        }),
-        _ if rescale == 1.0 => elements.iter_mut().for_each(|e| *e = T::from_f32(value(*e) * scale)),
-        _ => elements.iter_mut().for_each(|e| *e = T::from_f32(value(*e) * scale * rescale * rescale)),
+        SANITIZE => each(elements, |v| if v.is_finite() { rescaled(v) } else { 0.0 }),
+        _ if rescale == 1.0 => each(elements, |v| v * scale),
+        _ => each(elements, rescaled),
     }
+}
+
+#[inline(always)]
+fn each<T: Element>(elements: &mut [T], f: impl Fn(f32) -> f32) {
+    elements.iter_mut().for_each(|e| *e = T::from_f32(f(f32::from_bits(e.f32_bits()))));
 }

@@ -92,14 +92,24 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut file = GradientFile::read(&args.input)?;
     let output = args.out.as_deref().map(Output::prepare).transpose()?;
     let session = device::open(&args.device)?;
-    let report = session.clip(&mut file.grads(), &clip)?;
+    let mut report = session.clip(&mut file.grads(), &clip)?;
     let refused = args.on_nonfinite == Policy::Error && report.non_finite() > 0;
+    if refused {
+        // Nothing leaves this process, the tensors without non-finite elements included.
+        for segment in &mut report.segments {
+            (segment.clipped, segment.coefficient) = (false, 1.0);
+        }
+    }
     let mut summary = Summary::new(&report, &clip, session.adapter());
     if let (Some(output), false) = (output, refused) {
         output.commit(&file)?;
         summary.written = args.out.as_deref();
     }
-    if args.json { text::print_json(&summary.json())? } else { text::print(&summary.text())? }
+    if args.json {
+        text::print_json(&summary.json())?
+    } else {
+        text::print(&summary.text())?
+    }
     if refused { Err(non_finite(&report)) } else { Ok(()) }
 }
 
@@ -113,4 +123,3 @@ fn non_finite(report: &Report) -> Failure {
         text::counted(tensors, "tensor"),
     ))
 }
-

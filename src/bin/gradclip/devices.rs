@@ -20,7 +20,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         text::note(&format!("no GPU adapter was found; {}", device::GET_A_DRIVER));
     }
     if args.json {
-        return text::print_json(&json!({ "adapters": adapters.iter().map(to_json).collect::<Vec<Value>>() }));
+        return text::print_json(
+            &json!({ "adapters": adapters.iter().map(to_json).collect::<Vec<Value>>() }),
+        );
     }
     let blocks: Vec<String> = adapters.iter().map(to_text).collect();
     if blocks.is_empty() { Ok(()) } else { text::print(&blocks.join("\n")) }

@@ -64,7 +64,7 @@ impl From<SessionError> for Failure {
         match error {
             SessionError::Clip(error) => error.into(),
             SessionError::Prepare(error) => error.into(),
-            SessionError::NoAdapter { found, .. } if found == "no adapter at all" => {
+            SessionError::NoAdapter { ref found, .. } if found == "no adapter at all" => {
                 Failure::Device(format!("--device: {error}; {}", crate::device::GET_A_DRIVER))
             }
             SessionError::NoAdapter { .. } => Failure::Device(format!("--device: {error}")),

@@ -3,6 +3,7 @@
 mod bench;
 mod bench_cpu;
 mod bench_gpu;
+mod bench_report;
 mod cases;
 mod check_cpu;
 mod check_gpu;

@@ -40,7 +40,7 @@ pub(crate) fn norm_type(text: &str) -> Result<NormType, String> {
         1.0 => Ok(NormType::One),
         2.0 => Ok(NormType::Two),
         f64::INFINITY => Ok(NormType::Inf),
-        p if p > 0.0 && p as f32 > 0.0 && (p as f32).is_finite() => power(p as f32),
+        p if p as f32 > 0.0 && (p as f32).is_finite() => Ok(NormType::P(p as f32)),
         _ => Err("expected 1, 2, inf or a number above 0".into()),
     }
 }
@@ -51,12 +51,9 @@ pub(crate) fn norm_name(norm: NormType) -> String {
         NormType::One => "L1".into(),
         NormType::Two => "L2".into(),
         NormType::Inf => "L∞".into(),
+        NormType::P(p) => format!("L{p}"),
         other => format!("{other:?}"),
     }
-}
-
-fn power(p: f32) -> Result<NormType, String> {
-    Err(format!("the norm type {p} is not there yet; expected 1, 2 or inf"))
 }
 
 fn number(text: &str, expected: &str) -> Result<f64, String> {
@@ -99,6 +96,7 @@ mod tests {
         assert_eq!(norm_type("2.0"), Ok(NormType::Two));
         assert_eq!(norm_type("1"), Ok(NormType::One));
         assert_eq!(norm_type("Inf"), Ok(NormType::Inf));
+        assert_eq!(norm_type("0.5"), Ok(NormType::P(0.5)));
         for wrong in ["0", "-1", "nan", "-inf", "1e-60", "1e60", "two"] {
             assert!(norm_type(wrong).is_err(), "{wrong}");
         }

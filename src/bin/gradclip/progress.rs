@@ -22,6 +22,10 @@ impl Progress {
         Progress { bar, started: Instant::now(), shown: false }
     }
 
+    pub(crate) fn set_steps(&self, steps: u64) {
+        self.bar.set_length(steps);
+    }
+
     /// One step more is done, and `next` comes.
     pub(crate) fn step(&mut self, next: &str) {
         self.bar.inc(1);

@@ -10,8 +10,6 @@ use crate::{options, text};
 
 /// Tensors that are shown.
 const SHOWN: usize = 12;
-/// Columns of the longest bar.
-const BAR: usize = 22;
 
 #[derive(Debug)]
 pub(crate) struct Summary<'a> {
@@ -129,9 +127,11 @@ impl<'a> Summary<'a> {
         tensors.sort_by(|a, b| key(b).total_cmp(&key(a)));
         let largest = tensors.iter().map(|t| t.norm).filter(|n| n.is_finite()).fold(0.0, f64::max);
         let per_tensor = self.clip.scope == Scope::Tensor;
+        // Columns of the longest name and bar.
+        let (name, bar) = if per_tensor { (28, 10) } else { (34, 20) };
         let row = |t: &&TensorReport| {
             let mut row = vec![
-                text::name(&t.name, 34),
+                text::name(&t.name, name),
                 t.dtype.to_string(),
                 text::count(t.elements),
                 text::short(t.norm),
@@ -140,7 +140,7 @@ impl<'a> Summary<'a> {
                 row.push(text::short(self.coefficient(t).into()));
             }
             row.push(match t.norm.is_finite() {
-                true => text::bar(t.norm / largest, BAR),
+                true => text::bar(t.norm / largest, bar),
                 false => format!("{} non-finite", text::count(t.non_finite.into())),
             });
             row

@@ -54,10 +54,6 @@ impl Data {
         with_elements!(self, e => bytemuck::cast_slice(e))
     }
 
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        with_elements!(self, e => bytemuck::cast_slice_mut(e))
-    }
-
     pub(crate) fn len(&self) -> usize {
         with_elements!(self, e => e.len())
     }

@@ -24,16 +24,21 @@ pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
     print(&value.to_string())
 }
 
-/// Tells something on standard error, which may be closed.
+/// Tells something on standard error, which may be closed. Names from files may be in it.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let lines: Vec<String> = text.lines().map(clean).collect();
+    let _ = writeln!(io::stderr(), "{}", lines.join("\n"));
+}
+
+/// Without what a terminal would act upon.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// A table; columns from `numbers` on are aligned right.
 pub(crate) fn table(header: &[&str], numbers: std::ops::Range<usize>, rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_width(WIDTH);
-    table.set_content_arrangement(ContentArrangement::Dynamic).force_no_tty();
     let cells = |row: Vec<String>| -> Vec<Cell> {
         let align = |i| if numbers.contains(&i) { CellAlignment::Right } else { CellAlignment::Left };
         row.into_iter().enumerate().map(|(i, text)| Cell::new(text).set_alignment(align(i))).collect()
@@ -42,7 +47,16 @@ pub(crate) fn table(header: &[&str], numbers: std::ops::Range<usize>, rows: Vec<
     rows.into_iter().for_each(|row| {
         table.add_row(cells(row));
     });
+    // Wrapping columns evenly is for what would not fit otherwise, it wraps more than it must.
+    if table.lines().any(|line| columns(&line) > usize::from(WIDTH)) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
     table.trim_fmt()
+}
+
+/// Columns of a terminal that a text takes, nearly: East Asian characters take two.
+fn columns(text: &str) -> usize {
+    text.chars().map(|c| if ('\u{1100}'..'\u{2000}').contains(&c) || c >= '\u{2e80}' { 2 } else { 1 }).sum()
 }
 
 /// `key   value` lines, the values below each other.
@@ -75,7 +89,7 @@ pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut grouped = String::new();
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
@@ -91,11 +105,19 @@ pub(crate) fn counted(n: u64, noun: &str) -> String {
 /// A name that came from a file, safe for a terminal and at most `most` characters: the end is
 /// what tells tensors apart.
 pub(crate) fn name(name: &str, most: usize) -> String {
-    let clean: Vec<char> = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let clean: Vec<char> = clean(name).chars().collect();
     if clean.len() <= most {
         return clean.into_iter().collect();
     }
     std::iter::once('…').chain(clean[clean.len() + 1 - most..].iter().copied()).collect()
+}
+
+/// The name of an adapter in at most `most` characters: the beginning says what it is.
+pub(crate) fn adapter(name: &str, most: usize) -> String {
+    if name.chars().count() <= most {
+        return name.to_owned();
+    }
+    name.chars().take(most - 1).chain(std::iter::once('…')).collect()
 }
 
 /// A bar of at most `width` columns for a share from 0 to 1, in steps of an eighth of a column.
@@ -141,6 +163,7 @@ mod tests {
         assert_eq!(name("short", 10), "short");
         assert_eq!(name("a.very.long.name.of.layer.weight", 10), "…er.weight");
         assert_eq!(name("x\u{1b}[31m", 10), "x\u{fffd}[31m");
+        assert_eq!(adapter("vulkan/a long name", 10), "vulkan/a …");
     }
 
     #[test]
