@@ -106,6 +106,25 @@ impl Clip {
         Clip::global_norm(f32::INFINITY)
     }
 
+    /// PyTorch's eps of 1e-6, with which `torch.nn.utils.clip_grad_norm_` divides: max_norm /
+    /// (norm + 1e-6).
+    pub const PYTORCH_EPS: f32 = 1e-6;
+
+    /// Global norm clipping with PyTorch's eps. Unlike PyTorch, gradients whose norm does not exceed
+    /// the threshold keep every bit.
+    ///
+    /// ```
+    /// use gradclip::{Clip, cpu::{self, GradMut}};
+    ///
+    /// let mut g = [3.0e-6f32, 4.0e-6];
+    /// cpu::clip(&mut [GradMut::new("g", &mut g)], &Clip::pytorch(1e-6))?;
+    /// assert!((g[0] / 0.5e-6 - 1.0).abs() < 1e-6); // 3e-6 * 1e-6 / (5e-6 + 1e-6)
+    /// # Ok::<(), gradclip::ClipError>(())
+    /// ```
+    pub fn pytorch(threshold: f32) -> Clip {
+        Clip::global_norm(threshold).eps(Clip::PYTORCH_EPS)
+    }
+
     /// Sets the norm type.
     #[must_use]
     pub fn norm_type(self, norm: NormType) -> Clip {

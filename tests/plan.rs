@@ -156,4 +156,45 @@ proptest! {
         let plan = Plan::new(&tensors, scope, &limits).unwrap();
         check(&plan, &tensors, &limits);
     }
+    /// Placements and limits that nobody would ask for: refused with an error or planned rightly.
+    #[test]
+    fn whatever_is_asked_for_is_planned_or_refused(
+        asked in prop::collection::vec(
+            (0usize..3, any_u64(), prop_oneof![0u64..50_000, any_u64()], any_u64(), 0u8..3), 0..12),
+        slots in 1u32..40,
+        max_binding in prop_oneof![(1u64 << 17)..(1 << 20), any_u64().prop_map(|n| n.max(1 << 17))],
+        alignment in prop::sample::select(vec![4u64, 32, 256, 4096]),
+        max_workgroups in prop_oneof![1u32..10, 10u32..70_000],
+        workgroup_size in prop::sample::select(vec![32u32, 64, 256]),
+    ) {
+        let limits = PlanLimits { slots, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size };
+        let mut tensors: Vec<_> = asked
+            .into_iter()
+            .map(|(buffer, offset, elements, size, dtype)| Placement {
+                // Between these only the tables would grow, to gigabytes.
+                elements: if elements > 1 << 24 { elements | 1 << 42 } else { elements },
+                buffer_size: size,
+                dtype: [DType::F32, DType::F16, DType::Bf16][usize::from(dtype)],
+                offset,
+                ..placement(buffer, 0, 0)
+            })
+            .collect();
+        let sizes: Vec<u64> = tensors.iter().map(|t| t.buffer_size).collect();
+        for t in &mut tensors {
+            // One size a buffer, that of the first tensor that names it.
+            t.buffer_size = sizes.get(t.buffer).copied().unwrap_or(1 << 20);
+        }
+        if let Ok(plan) = Plan::new(&tensors, Scope::Global, &limits) {
+            check(&plan, &tensors, &limits);
+        }
+    }
+}
+
+/// Small numbers, round ones and any.
+fn any_u64() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        3 => 0u64..100_000,
+        2 => (0u32..64, 0u64..5).prop_map(|(shift, more)| (1u64 << shift).wrapping_sub(2).wrapping_add(more)),
+        1 => any::<u64>(),
+    ]
 }

@@ -149,3 +149,7 @@ fn unwritable(path: &Path, problem: impl std::fmt::Display) -> Failure {
     let path = path.display();
     Failure::Usage(format!("--out `{path}`: expected a file that can be written, but {problem}"))
 }
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;
