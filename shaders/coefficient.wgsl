@@ -25,7 +25,7 @@ fn power_norm(sum: Sum) -> Real {
     if sum.exponent == 0u {
         return Real(0u, 0, 0u);
     }
-    let log = min(log2(bitcast<f32>(sum.mantissa[0])) / P, 60000.0);
+    let log = clamp(log2(bitcast<f32>(sum.mantissa[0])) / P, 0.0, 60000.0);
     let whole = floor(log);
     let fraction = min(bitcast<u32>(exp2(log - whole)), 0x3fffffffu); // below 2
     let norm = multiply(from_f32(sum.exponent), from_f32(fraction));

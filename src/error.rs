@@ -118,6 +118,16 @@ pub enum PrepareError {
         /// The buffer's usages.
         given: wgpu::BufferUsages,
     },
+    /// The tensor does not fit one buffer of the device.
+    #[error("tensor `{tensor}`: required a buffer of {required} bytes, the device allows {given}")]
+    BufferSize {
+        /// Name of the tensor.
+        tensor: String,
+        /// Bytes of the tensor.
+        required: u64,
+        /// The device's `max_buffer_size`.
+        given: u64,
+    },
     /// The device refused a buffer, a shader or a bind group, or ran out of memory.
     #[error("{what}: {message}")]
     Device {

@@ -163,6 +163,10 @@ impl Gpu {
     }
 
     fn upload(&self, tensor: &cpu::Contiguous<'_, '_>) -> Result<Grad, PrepareError> {
+        let (required, given) = (tensor.bytes().len() as u64, self.device.limits().max_buffer_size);
+        if required > given {
+            return Err(PrepareError::BufferSize { tensor: tensor.name().to_string(), required, given });
+        }
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
         let buffer = caught(&self.device, "uploading a gradient", || {
             filled(&self.device, "gradclip gradient", tensor.bytes(), usage)

@@ -115,6 +115,20 @@ fn ten_thousand_tensors() {
     tensors.clear();
 }
 
+/// Untouched pages of zeros, one element more than a buffer may have.
+#[test]
+fn a_tensor_too_large_for_a_buffer_of_the_session() {
+    let Some(gpu) = gpu() else { return };
+    let most = gpu.adapter.limits().max_buffer_size;
+    if most > 4 << 30 || available_bytes() < 2 * most {
+        return;
+    }
+    let mut large = vec![0.0f32; (most / 4 + 1) as usize];
+    let session = gradclip::Session::open(&gradclip::Target::Named(gpu.name.clone())).unwrap();
+    let e = session.clip(&mut [GradMut::new("embedding", &mut large)], &Clip::measure()).unwrap_err();
+    assert!(e.to_string().starts_with("tensor `embedding`: required a buffer of"), "{e}");
+}
+
 /// More than 2^32 bytes in one buffer, where the adapter and the machine have that: offsets past
 /// 32 bits count. Elsewhere tests/plan.rs has the plan.
 #[test]

@@ -34,8 +34,9 @@ pub(crate) fn norm(sum: &Sum, p: f32) -> Real {
     if sum.exponent == 0 {
         return Real::ZERO;
     }
-    // Beyond any f32 and its reciprocal; the power of two stays an integer.
-    let log = (f64::from(powers).log2() / f64::from(p)).min(60_000.0);
+    // At least the largest element's own power, 1; at most far beyond any f32, so that the power of
+    // two stays an integer.
+    let log = (f64::from(powers).log2() / f64::from(p)).clamp(0.0, 60_000.0);
     let fraction = ((log - log.floor()).exp2() as f32).min(2f32.next_down());
     largest.multiply(Real::from_f32(fraction)).times_power_of_two(log.floor() as i32)
 }
