@@ -2,7 +2,8 @@
 //! norm type, element type and size, over random, sorted, constant, single-spike,
 //! alternating-magnitude and subnormal data; on the CPU path and on every adapter.
 //!
-//! `cargo run --release --example accuracy -- [largest size, 1e7 by default] [adapters up to size, 1e7]`
+//! `cargo run --release --example accuracy -- [largest size, 1e7 by default] [adapters up to size, 1e7]
+//! [smallest size, 1e3]`
 #![allow(clippy::unwrap_used)]
 
 use gradclip::cpu::GradMut;
@@ -12,51 +13,86 @@ use half::{bf16, f16};
 const DATA: [&str; 6] = ["random", "sorted", "constant", "spike", "alternating", "subnormal"];
 const SIZES: [usize; 6] = [1_000, 10_000, 100_000, 1_000_000, 10_000_000, 300_000_000];
 
+const NORMS: [NormType; 5] =
+    [NormType::Two, NormType::One, NormType::Inf, NormType::P(3.0), NormType::P(0.5)];
+const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
+/// Larger sets are split into tensors of this many elements: SwiftShader has no buffer above 1 GiB.
+const LARGEST_TENSOR: usize = 1 << 27;
+
+/// A row of the table: the worst error of each session (NaN where it was not measured), and the data
+/// that the largest of all was met on.
+struct Row {
+    norm: NormType,
+    dtype: DType,
+    size: usize,
+    worst: Vec<f64>,
+    on: &'static str,
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1).map(|a| a.parse::<f64>());
     let largest = arguments.next().transpose()?.unwrap_or(1e7) as usize;
     let on_adapters = arguments.next().transpose()?.unwrap_or(1e7) as usize;
+    let smallest = arguments.next().transpose()?.unwrap_or(1e3) as usize;
     let mut sessions = vec![("CPU".to_owned(), Session::open(&Target::Cpu)?)];
     for adapter in gradclip::session::adapters() {
         let name = gradclip::session::adapter_name(&adapter.get_info());
         sessions.push((name.clone(), Session::open(&Target::Named(name))?));
     }
     let names: Vec<_> = sessions.iter().map(|(name, _)| name.as_str()).collect();
-    println!("| norm | type | elements | {} | largest at |", names.join(" | "));
+    println!("| norm | type | elements | {} | largest on |", names.join(" | "));
     println!("|---|---|---|{}---|", "---|".repeat(names.len()));
-    for norm in [NormType::Two, NormType::One, NormType::Inf, NormType::P(3.0), NormType::P(0.5)] {
-        for dtype in [DType::F32, DType::F16, DType::Bf16] {
-            for size in SIZES.into_iter().filter(|&n| n <= largest) {
-                row(&sessions, norm, dtype, size, on_adapters);
-            }
+    let mut rows = Vec::new();
+    for dtype in DTYPES {
+        for size in SIZES.into_iter().filter(|n| (smallest..=largest).contains(n)) {
+            let used = if size > on_adapters { &sessions[..1] } else { &sessions[..] };
+            rows.extend(measured(used, sessions.len(), dtype, size));
+            eprintln!("{dtype}, {size} elements: done");
         }
+    }
+    // Sorted by norm, else as measured.
+    for norm in NORMS {
+        rows.iter().filter(|row| row.norm == norm).for_each(print);
     }
     Ok(())
 }
 
-fn row(sessions: &[(String, Session)], norm: NormType, dtype: DType, size: usize, on_adapters: usize) {
-    let mut worst = vec![0.0f64; sessions.len()];
-    let mut at = "";
+/// The rows of one element type and size.
+fn measured(sessions: &[(String, Session)], columns: usize, dtype: DType, size: usize) -> Vec<Row> {
+    let row = |norm| {
+        let mut worst = vec![0.0; sessions.len()];
+        worst.resize(columns, f64::NAN);
+        Row { norm, dtype, size, worst, on: "-" }
+    };
+    let mut rows: Vec<Row> = NORMS.map(row).into();
     for kind in DATA {
         let mut values = Values::new(dtype, data(kind, dtype, size));
-        let exact = exact(&values, norm);
-        for (i, (_, session)) in sessions.iter().enumerate() {
-            if i > 0 && size > on_adapters {
-                worst[i] = f64::NAN;
-                continue;
-            }
-            let clip = Clip::measure().norm_type(norm);
-            let measured = session.clip(&mut [values.grad()], &clip).unwrap().norm().unwrap();
-            let error = ulps(measured, exact);
-            if error > worst[i] {
-                worst[i] = error;
-                at = kind;
+        for row in &mut rows {
+            let exact = exact(&values, row.norm);
+            for (i, (_, session)) in sessions.iter().enumerate() {
+                let clip = Clip::measure().norm_type(row.norm);
+                let norm = session.clip(&mut values.grads(), &clip).unwrap().norm().unwrap();
+                let error = ulps(norm, exact);
+                if row.worst.iter().all(|&w| w.is_nan() || error > w) {
+                    row.on = kind;
+                }
+                row.worst[i] = row.worst[i].max(error);
             }
         }
     }
-    let cells: Vec<_> =
-        worst.iter().map(|w| if w.is_nan() { "-".into() } else { format!("{w:.3}") }).collect();
-    println!("| {norm:?} | {dtype} | {size} | {} | {at} |", cells.join(" | "));
+    rows
+}
+
+fn print(row: &Row) {
+    let cell = |w: &f64| if w.is_nan() { "-".into() } else { format!("{w:.3}") };
+    let cells: Vec<String> = row.worst.iter().map(cell).collect();
+    let norm = match row.norm {
+        NormType::One => "L1".into(),
+        NormType::Two => "L2".into(),
+        NormType::P(p) => format!("p = {p}"),
+        _ => "infinity".to_owned(),
+    };
+    println!("| {norm} | {} | {} | {} | {} |", row.dtype, row.size, cells.join(" | "), row.on);
 }
 
 fn ulps(value: f64, exact: f64) -> f64 {
@@ -79,11 +115,11 @@ impl Values {
         }
     }
 
-    fn grad(&mut self) -> GradMut<'_> {
+    fn grads(&mut self) -> Vec<GradMut<'_>> {
         match self {
-            Values::F32(v) => GradMut::new("g", v),
-            Values::F16(v) => GradMut::f16("g", v),
-            Values::Bf16(v) => GradMut::bf16("g", v),
+            Values::F32(v) => v.chunks_mut(LARGEST_TENSOR).map(|v| GradMut::new("g", v)).collect(),
+            Values::F16(v) => v.chunks_mut(LARGEST_TENSOR).map(|v| GradMut::f16("g", v)).collect(),
+            Values::Bf16(v) => v.chunks_mut(LARGEST_TENSOR).map(|v| GradMut::bf16("g", v)).collect(),
         }
     }
 
