@@ -88,7 +88,7 @@ fn aligned(bits: vec4<u32>, exponent: u32) -> vec4<u32> {
     return (mantissa << vec4(4u)) >> min(vec4(exponent) - field, vec4(31u));
 }
 
-fn sum_of_column(loaded: Column) -> ColumnSum {
+fn sum_of_column(loaded: Column, last: u32) -> ColumnSum {
     var c = loaded;
     var top = largest(c);
     if top >= INFINITY_BITS {
@@ -102,11 +102,46 @@ fn sum_of_column(loaded: Column) -> ColumnSum {
     if NORM == NORM_ONE {
         return ColumnSum(sum_of_magnitudes(c, exponent), exponent);
     }
-    let a = aligned(c.a, exponent);
-    let b = aligned(c.b, exponent);
-    let e = aligned(c.c, exponent);
-    let f = aligned(c.d, exponent);
-    return ColumnSum(sum_of_squares(a, b, e, f), exponent);
+    var squares = squares_of(aligned(c.a, exponent));
+    if last >= 4u * COLUMNS {
+        squares += squares_of(aligned(c.b, exponent));
+    }
+    if last >= 8u * COLUMNS {
+        squares += squares_of(aligned(c.c, exponent));
+    }
+    if last >= 12u * COLUMNS {
+        squares += squares_of(aligned(c.d, exponent));
+    }
+    return ColumnSum(sum_of_squares(squares), exponent);
+}
+
+// A column of one element, as chunks of at most COLUMNS elements have: nothing is aligned, nothing
+// dropped.
+fn sum_of_single(loaded: u32) -> ColumnSum {
+    var bits = loaded;
+    if bits >= INFINITY_BITS {
+        atomicAdd(&shared_non_finite, 1u);
+        atomicMax(&shared_nan, u32(bits > INFINITY_BITS));
+        bits = 0u;
+    }
+    if NORM == NORM_INF {
+        return ColumnSum(U64(0u, 0u), bits);
+    }
+    let exponent = max(bits >> 23u, 1u);
+    return ColumnSum(term_of(bits - ((exponent - 1u) << 23u)), exponent);
+}
+
+fn fetch_single(slot: u32, start: u32, column: u32, last: u32) -> u32 {
+    switch slot {
+        //@each slot
+        case SLOTu: {
+            return at_SLOT(start, column, last);
+        }
+        //@end
+        default: {
+            return 0u;
+        }
+    }
 }
 
 // |element| in units of 2^(exponent - 158): 32 bits, truncated.
@@ -133,15 +168,17 @@ fn sum_of_magnitudes(c: Column, exponent: u32) -> U64 {
     return U64(lower << 16u, upper + (lower >> 16u));
 }
 
-// (sum of q^2) / 2^8 from q = high * 2^14 + low: each of the three sums fits 32 bits.
-fn sum_of_squares(a: vec4<u32>, b: vec4<u32>, c: vec4<u32>, d: vec4<u32>) -> U64 {
-    let s = vec4(14u);
-    let m = vec4(0x3fffu);
-    let high = dot(a >> s, a >> s) + dot(b >> s, b >> s) + dot(c >> s, c >> s) + dot(d >> s, d >> s);
-    let cross = dot(a >> s, a & m) + dot(b >> s, b & m) + dot(c >> s, c & m) + dot(d >> s, d & m);
-    let low = dot(a & m, a & m) + dot(b & m, b & m) + dot(c & m, c & m) + dot(d & m, d & m);
-    let upper = add64(U64(high << 20u, high >> 12u), U64(cross << 7u, cross >> 25u));
-    return add64(upper, U64(low >> 8u, 0u));
+// Sums of h^2, h * l and l^2 over four q = h * 2^14 + l: those of sixteen fit 32 bits each.
+fn squares_of(q: vec4<u32>) -> vec3<u32> {
+    let h = q >> vec4(14u);
+    let l = q & vec4(0x3fffu);
+    return vec3(dot(h, h), dot(h, l), dot(l, l));
+}
+
+// (sum of q^2) / 2^8.
+fn sum_of_squares(s: vec3<u32>) -> U64 {
+    let upper = add64(U64(s.x << 20u, s.x >> 12u), U64(s.y << 7u, s.y >> 25u));
+    return add64(upper, U64(s.z >> 8u, 0u));
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -154,6 +191,13 @@ fn reduce(
     if index >= job.rows {
         return;
     }
+    let row = rows[job.first_row + index];
+    if row.segment >= job.until {
+        if lane == 0u {
+            partials[row.partial] = Partial(0u, 0u, 0u, 0u);
+        }
+        return;
+    }
     if lane == 0u {
         atomicStore(&shared_exponent, 0u);
         atomicStore(&shared_limbs[0], 0u);
@@ -164,7 +208,6 @@ fn reduce(
     }
     workgroupBarrier();
 
-    let row = rows[job.first_row + index];
     let slot = row.slot_len >> LEN_BITS;
     let last = (row.slot_len & ((1u << LEN_BITS) - 1u)) - 1u;
     var sums: array<ColumnSum, COLUMNS_PER_LANE>;
@@ -174,8 +217,10 @@ fn reduce(
     for (var k = 0u; k < used; k++) {
         let column = k * WORKGROUP + lane;
         sums[k] = ColumnSum(U64(0u, 0u), 0u);
-        if column <= last {
-            sums[k] = sum_of_column(fetch(slot, row.start, column, last));
+        if last < COLUMNS {
+            sums[k] = sum_of_single(fetch_single(slot, row.start, column, last));
+        } else if column <= last {
+            sums[k] = sum_of_column(fetch(slot, row.start, column, last), last);
         }
         exponent = max(exponent, sums[k].exponent);
     }

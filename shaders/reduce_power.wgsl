@@ -29,13 +29,19 @@ fn reduce(
     if index >= job.rows {
         return;
     }
+    let row = rows[job.first_row + index];
+    if row.segment >= job.until {
+        if lane == 0u {
+            partials[row.partial] = Partial(0u, 0u, 0u, 0u);
+        }
+        return;
+    }
     if lane == 0u {
         atomicStore(&shared_largest, 0u);
         atomicStore(&shared_non_finite, 0u);
         atomicStore(&shared_nan, 0u);
     }
     workgroupBarrier();
-    let row = rows[job.first_row + index];
     let slot = row.slot_len >> LEN_BITS;
     let last = (row.slot_len & ((1u << LEN_BITS) - 1u)) - 1u;
     var top = 0u;

@@ -12,11 +12,7 @@ fn seam_half(half: u32, segment: u32) -> u32 {
     if segment == NONE {
         return half;
     }
-    let outcome = outcomes[segment];
-    if outcome.action == KEEP {
-        return half;
-    }
-    return applied_half(half, outcome);
+    return applied_half(half, outcomes[segment]);
 }
 
 fn sewn(word: u32, row: SeamRow) -> u32 {

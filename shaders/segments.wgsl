@@ -1,4 +1,4 @@
-// sums of tensors -> sum of each segment.
+// sums of tensors or blocks -> sum of each segment or tensor.
 
 @group(0) @binding(0) var<uniform> job: Job;
 @group(0) @binding(1) var<storage, read> runs: array<Run>;
@@ -9,6 +9,6 @@ fn item_exponent(i: u32) -> u32 {
     return tensors[i].exponent;
 }
 
-fn item(i: u32, segment: u32) -> Sum {
+fn item(i: u32, unused: u32) -> Sum {
     return tensors[i];
 }

@@ -1,4 +1,4 @@
-// partials of chunks -> sum of each tensor.
+// partials of chunks -> sum of each tensor, block or unit.
 
 @group(0) @binding(0) var<uniform> job: Job;
 @group(0) @binding(1) var<storage, read> runs: array<Run>;
@@ -12,6 +12,6 @@ fn item_exponent(i: u32) -> u32 {
 fn item(i: u32, tensor: u32) -> Sum {
     let p = partials[i];
     let non_finite = p.non_finite & 0x7fffffffu;
-    let first = select(NONE, tensor, non_finite != 0u);
+    let first = select(NONE, tensor, non_finite != 0u); // of a tensor, else NONE
     return Sum(widened(p.lo, p.hi), p.exponent, non_finite, p.non_finite >> 31u, first, 0u);
 }

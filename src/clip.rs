@@ -1,59 +1,15 @@
 //! What to do with a set of gradients, as plain data.
 
+mod adapt;
+mod rule;
+
+pub use adapt::{Adapt, Reaction};
+pub use rule::{Axes, NonFinite, NormType, Rule, Scope, Units};
+
 use crate::error::ClipError;
-use crate::layout::{POLICY_NAN, POLICY_SANITIZE, POLICY_SKIP, POLICY_ZERO, Setting};
 
-/// Which norm is compared with the threshold.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub enum NormType {
-    /// Sum of magnitudes.
-    One,
-    /// Euclidean norm, the usual one.
-    #[default]
-    Two,
-    /// Largest magnitude.
-    Inf,
-    /// The p-norm for any p above 0; for p below 1 not a norm in the strict sense. 1, 2 and
-    /// infinity mean the variants above, which are exact to the bit everywhere; any other p is
-    /// summed in floating point relative to the largest element, so that it neither overflows nor
-    /// underflows, but is not promised to the bit.
-    P(f32),
-}
-
-/// What shares one norm and one coefficient.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub enum Scope {
-    /// The whole set: one norm over all tensors, as PyTorch's `clip_grad_norm_` and Optax's
-    /// `clip_by_global_norm`.
-    #[default]
-    Global,
-    /// Each tensor by itself, as TensorFlow's `clip_by_norm` and Keras' `clipnorm`.
-    Tensor,
-}
-
-/// What an infinite or NaN element does to its segment. It is always reported.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub enum NonFinite {
-    /// Gradients keep every bit; the coefficient is 1 and the outcome is flagged as skipped, so
-    /// that an optimiser can leave out the step.
-    #[default]
-    Skip,
-    /// All gradients of the segment become 0.
-    Zero,
-    /// Non-finite elements become 0; the norm is that of the finite ones, which are clipped.
-    Sanitize,
-    /// All gradients of the segment become NaN, as PyTorch, TensorFlow and Optax do.
-    Nan,
-}
-
-/// How to clip: norm, scope, threshold, and what surrounds them. The same value drives the GPU and
-/// the CPU path.
+/// How to clip: rule, norm, scope, threshold, and what surrounds them. The same value drives the GPU
+/// and the CPU path.
 ///
 /// ```
 /// use gradclip::{Clip, NonFinite, NormType};
@@ -66,12 +22,20 @@ pub enum NonFinite {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Clip {
-    /// Largest norm allowed. 0 makes every gradient 0; infinity only measures.
+    /// C of the [`Rule`], the largest norm allowed. 0 makes every gradient 0; infinity only measures.
+    /// Where the threshold adapts, what holds until there is a history.
     pub threshold: f32,
+    /// What is limited, the norm unless set.
+    pub rule: Rule,
     /// Norm type, L2 unless set.
     pub norm: NormType,
     /// What shares one norm, the whole set unless set.
     pub scope: Scope,
+    /// A limit on the norm of the whole set beside those of its segments: the smaller coefficient
+    /// wins. Excluded groups have no part in it. None unless set.
+    pub total: Option<f32>,
+    /// How the threshold follows the norms of earlier steps; it is fixed unless set.
+    pub adapt: Option<Adapt>,
     /// What a non-finite element does.
     pub non_finite: NonFinite,
     /// Gradients are multiplied by this first, in the same passes: 1 / loss scale, or
@@ -88,8 +52,11 @@ impl Clip {
     pub fn global_norm(threshold: f32) -> Clip {
         Clip {
             threshold,
+            rule: Rule::Norm,
             norm: NormType::Two,
             scope: Scope::Global,
+            total: None,
+            adapt: None,
             non_finite: NonFinite::Skip,
             unscale: 1.0,
             eps: 0.0,
@@ -99,6 +66,64 @@ impl Clip {
     /// Clips the norm of each tensor to `threshold` by itself.
     pub fn per_tensor_norm(threshold: f32) -> Clip {
         Clip { scope: Scope::Tensor, ..Clip::global_norm(threshold) }
+    }
+
+    /// Clips the norm of each [`Group`](crate::Group); `threshold` is that of the tensors without one.
+    pub fn per_group_norm(threshold: f32) -> Clip {
+        Clip { scope: Scope::Group, ..Clip::global_norm(threshold) }
+    }
+
+    /// Clips the norm of each unit of each tensor.
+    pub fn per_unit_norm(threshold: f32, units: Units) -> Clip {
+        Clip { scope: Scope::Unit(units), ..Clip::global_norm(threshold) }
+    }
+
+    /// Clips the norm of row i of all tensors together, for every i: per-example clipping.
+    pub fn per_row_norm(threshold: f32) -> Clip {
+        Clip { scope: Scope::Row, ..Clip::global_norm(threshold) }
+    }
+
+    /// Clamps every element to `[-value, value]`. Norms are the largest magnitudes, tensor by tensor.
+    pub fn value(value: f32) -> Clip {
+        Clip {
+            rule: Rule::Value,
+            norm: NormType::Inf,
+            non_finite: NonFinite::Keep,
+            ..Clip::per_tensor_norm(value)
+        }
+    }
+
+    /// Limits the root mean square of each tensor.
+    pub fn block_rms(threshold: f32) -> Clip {
+        Clip { rule: Rule::Rms, ..Clip::per_tensor_norm(threshold) }
+    }
+
+    /// Limits the norm of each tensor divided by its number of elements.
+    pub fn average_norm(threshold: f32) -> Clip {
+        Clip { rule: Rule::Average, ..Clip::per_tensor_norm(threshold) }
+    }
+
+    /// Adaptive gradient clipping: the norm of each unit is limited to `clipping` times that of its
+    /// parameters, or times 1e-3 where that is larger. Every tensor needs a shape and its parameter.
+    pub fn agc(clipping: f32, units: Units) -> Clip {
+        Clip { rule: Rule::Agc { eps: 1e-3 }, ..Clip::per_unit_norm(clipping, units) }
+    }
+
+    /// Where the norm of the whole set exceeds `magnitude`, every element becomes `magnitude` with its
+    /// own sign.
+    pub fn sign(magnitude: f32) -> Clip {
+        Clip { rule: Rule::Sign, ..Clip::global_norm(magnitude) }
+    }
+
+    /// Scales the whole set to the norm `target`, up or down.
+    pub fn normalize(target: f32) -> Clip {
+        Clip { rule: Rule::Normalize, ..Clip::global_norm(target) }
+    }
+
+    /// AdaGC with the paper's constants; during its warm-up the norm of the whole set is limited to
+    /// `total`.
+    pub fn adagc(total: f32) -> Clip {
+        Clip { total: Some(total), adapt: Some(Adapt::adagc()), ..Clip::per_tensor_norm(f32::INFINITY) }
     }
 
     /// Measures the norm of the whole set and changes nothing.
@@ -149,15 +174,42 @@ impl Clip {
         Clip { eps, ..self }
     }
 
-    /// Checks every field.
+    /// Sets what is limited.
+    #[must_use]
+    pub fn rule(self, rule: Rule) -> Clip {
+        Clip { rule, ..self }
+    }
+
+    /// Sets what shares one norm.
+    #[must_use]
+    pub fn scope(self, scope: Scope) -> Clip {
+        Clip { scope, ..self }
+    }
+
+    /// Limits the norm of the whole set too.
+    #[must_use]
+    pub fn total(self, threshold: f32) -> Clip {
+        Clip { total: Some(threshold), ..self }
+    }
+
+    /// Lets the threshold follow the norms of earlier steps.
+    #[must_use]
+    pub fn adapt(self, adapt: Adapt) -> Clip {
+        Clip { adapt: Some(adapt), ..self }
+    }
+
+    /// Checks every field, and that they go together.
     ///
     /// # Errors
     ///
     /// A threshold or eps that is negative or NaN, an infinite eps, an unscale factor that is not
-    /// positive and finite, a p that is not above 0.
+    /// positive and finite, a p that is not above 0, constants of an adaptive threshold out of their
+    /// range; and combinations that mean nothing, which [`ClipError::Combination`] names.
     pub fn validate(&self) -> Result<(), ClipError> {
-        if self.threshold.is_nan() || self.threshold < 0.0 {
-            return Err(ClipError::Threshold { given: self.threshold });
+        for threshold in std::iter::once(self.threshold).chain(self.total) {
+            if threshold.is_nan() || threshold < 0.0 {
+                return Err(ClipError::Threshold { given: threshold });
+            }
         }
         if let NormType::P(p) = self.norm
             && (p.is_nan() || p < f32::MIN_POSITIVE)
@@ -167,26 +219,61 @@ impl Clip {
         if !(self.unscale > 0.0 && self.unscale.is_finite()) {
             return Err(ClipError::Unscale { given: self.unscale });
         }
-        if !(self.eps >= 0.0 && self.eps.is_finite()) {
-            return Err(ClipError::Eps { given: self.eps });
+        let agc_eps = if let Rule::Agc { eps } = self.rule { eps } else { 0.0 };
+        for eps in [self.eps, agc_eps] {
+            if !(eps >= 0.0 && eps.is_finite()) {
+                return Err(ClipError::Eps { given: eps });
+            }
         }
-        Ok(())
+        self.adapt.map_or(Ok(()), Adapt::validate)?;
+        self.wrong_combination()
+            .map_or(Ok(()), |(what, required)| Err(ClipError::Combination { what, required }))
     }
 
-    /// What each segment is given, once [`Clip::validate`] has passed.
-    pub(crate) fn setting(&self) -> Setting {
-        Setting {
-            // -0 passes validation, and compares as a huge integer.
-            threshold: self.threshold.abs(),
-            unscale: self.unscale,
-            eps: self.eps.abs(),
-            policy: match self.non_finite {
-                NonFinite::Skip => POLICY_SKIP,
-                NonFinite::Zero => POLICY_ZERO,
-                NonFinite::Sanitize => POLICY_SANITIZE,
-                NonFinite::Nan => POLICY_NAN,
-            },
-        }
+    /// What does not go together, and what would.
+    fn wrong_combination(&self) -> Option<(&'static str, &'static str)> {
+        let units = matches!(self.scope, Scope::Unit(_) | Scope::Row);
+        let scales = matches!(self.rule, Rule::Norm | Rule::Rms | Rule::Average | Rule::Agc { .. });
+        let quantile = matches!(self.adapt, Some(Adapt::Quantile { .. }));
+        let wrong = [
+            (
+                self.rule == Rule::Value && Kind::from(self.norm) != Kind::Inf,
+                ("value clipping", "norm type infinity, the largest magnitude"),
+            ),
+            (
+                self.non_finite == NonFinite::Keep && self.rule != Rule::Value,
+                ("NonFinite::Keep", "value clipping; a norm has to be finite"),
+            ),
+            (
+                self.rule == Rule::Normalize && self.threshold.is_infinite(),
+                ("normalising", "a finite target norm"),
+            ),
+            (
+                matches!(self.rule, Rule::Agc { .. }) && self.scope == Scope::Row,
+                ("adaptive gradient clipping", "a scope other than rows"),
+            ),
+            (
+                self.total.is_some() && (!scales || self.scope == Scope::Global),
+                ("a total limit", "segments smaller than the whole set, and a rule that scales them"),
+            ),
+            (
+                self.adapt.is_some() && !matches!(self.rule, Rule::Norm | Rule::Sign | Rule::Normalize),
+                ("an adaptive threshold", "the rule Norm, Sign or Normalize"),
+            ),
+            (
+                self.adapt.is_some() && units && !quantile,
+                ("an adaptive threshold other than Adapt::Quantile", "the scope Global, Group or Tensor"),
+            ),
+            (
+                quantile && !(self.threshold > 0.0 && self.threshold.is_finite()),
+                ("Adapt::Quantile", "a first threshold above 0 and finite"),
+            ),
+            (
+                matches!(self.adapt, Some(Adapt::AdaGc { .. })) && self.scope != Scope::Tensor,
+                ("Adapt::AdaGc", "the scope Tensor"),
+            ),
+        ];
+        wrong.into_iter().find(|(is, _)| *is).map(|(_, message)| message)
     }
 }
 

@@ -30,10 +30,56 @@ pub enum ClipError {
         /// The p.
         given: f32,
     },
-    /// The number of thresholds is not the number of segments.
-    #[error("thresholds: required one for each of the {required} segments, given {given}")]
+    /// A constant of an adaptive threshold is out of its range.
+    #[error("adaptive threshold: required a {what} of {required}, given {given}")]
+    Adapt {
+        /// Which constant.
+        what: &'static str,
+        /// Its range.
+        required: &'static str,
+        /// Its value.
+        given: f32,
+    },
+    /// Fields that mean nothing together.
+    #[error("{what}: required {required}")]
+    Combination {
+        /// What was asked for.
+        what: &'static str,
+        /// What it needs beside it.
+        required: &'static str,
+    },
+    /// A tensor that the clip cannot be applied to.
+    #[error("tensor `{tensor}`: required {required}, given {given}")]
+    Tensor {
+        /// Name of the tensor.
+        tensor: String,
+        /// What the clip needs of it.
+        required: String,
+        /// What it has.
+        given: String,
+    },
+    /// Two groups have the same name and different thresholds.
+    #[error("group `{name}`: required one threshold, given {first:?} and {second:?} (None is excluded)")]
+    Group {
+        /// Name of the group.
+        name: String,
+        /// The threshold met first.
+        first: Option<f32>,
+        /// Another one.
+        second: Option<f32>,
+    },
+    /// The state of an adaptive threshold is that of another clip.
+    #[error("state: required one for {required}, given one for {given}")]
+    State {
+        /// What the clip needs.
+        required: String,
+        /// What the state is for.
+        given: String,
+    },
+    /// The number of thresholds is not the number of limits.
+    #[error("thresholds: required one for each of the {required} limits, given {given}")]
     Thresholds {
-        /// Segments of the pass.
+        /// Limits of the pass: one a segment, for units one a tensor, for rows one.
         required: usize,
         /// Thresholds given.
         given: usize,

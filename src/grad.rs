@@ -1,13 +1,17 @@
 //! Gradients: ranges of wgpu buffers, and slices or views of host memory.
 
 use std::fmt;
+use std::sync::Arc;
+
+use crate::segments::TensorInfo;
 
 /// Element type of a gradient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum DType {
     /// 32-bit IEEE float.
+    #[default]
     F32,
     /// 16-bit IEEE float.
     F16,
@@ -35,6 +39,50 @@ impl fmt::Display for DType {
     }
 }
 
+/// Tensors that share one norm and one limit under [`Scope::Group`](crate::Scope::Group), as the
+/// parameter groups of PyTorch's optimisers. Equal names mean the same group.
+///
+/// ```
+/// use gradclip::{Clip, Group, cpu::{self, GradMut}};
+///
+/// let (mut embedding, mut head, mut bias) = ([3.0f32, 4.0], [0.3f32, 0.4], [100.0f32]);
+/// let [small, free] = [Group::new("embeddings", 0.5), Group::excluded("biases")];
+/// let mut grads = [
+///     GradMut::new("embedding", &mut embedding).group(&small),
+///     GradMut::new("head", &mut head), // without a group: the clip's own threshold
+///     GradMut::new("bias", &mut bias).group(&free),
+/// ];
+/// cpu::clip(&mut grads, &Clip::per_group_norm(1.0))?;
+/// assert_eq!((embedding, head, bias), ([0.3, 0.4], [0.3, 0.4], [100.0]));
+/// # Ok::<(), gradclip::ClipError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    pub(crate) name: Arc<str>,
+    pub(crate) threshold: Option<f32>,
+}
+
+impl Group {
+    /// A group with a threshold of its own.
+    pub fn new(name: impl Into<Arc<str>>, threshold: f32) -> Group {
+        Group { name: name.into(), threshold: Some(threshold) }
+    }
+
+    /// Tensors that are measured and unscaled but never clipped, and have no part in
+    /// [`Clip::total`](crate::Clip).
+    pub fn excluded(name: impl Into<Arc<str>>) -> Group {
+        Group { name: name.into(), threshold: None }
+    }
+}
+
+/// Where the parameters lie whose gradient a tensor is, for adaptive gradient clipping.
+#[derive(Clone, Debug)]
+pub(crate) struct Parameter {
+    pub(crate) buffer: wgpu::Buffer,
+    pub(crate) offset: u64,
+    pub(crate) dtype: DType,
+}
+
 /// One gradient tensor on the GPU: a range of a buffer. Many may share one buffer, as long as
 /// their ranges do not overlap.
 #[derive(Clone, Debug)]
@@ -44,6 +92,9 @@ pub struct Grad {
     pub(crate) offset: u64,
     pub(crate) elements: u64,
     pub(crate) dtype: DType,
+    pub(crate) shape: Option<Box<[u64]>>,
+    pub(crate) group: Option<Group>,
+    pub(crate) parameter: Option<Parameter>,
 }
 
 impl Grad {
@@ -54,13 +105,42 @@ impl Grad {
 
     /// `elements` elements of `f32` from byte `offset`.
     pub fn range(name: impl Into<String>, buffer: &wgpu::Buffer, offset: u64, elements: u64) -> Grad {
-        Grad { name: name.into(), buffer: buffer.clone(), offset, elements, dtype: DType::F32 }
+        Grad {
+            name: name.into(),
+            buffer: buffer.clone(),
+            offset,
+            elements,
+            dtype: DType::F32,
+            shape: None,
+            group: None,
+            parameter: None,
+        }
     }
 
     /// Sets the element type; the number of elements stays.
     #[must_use]
     pub fn dtype(self, dtype: DType) -> Grad {
         Grad { dtype, ..self }
+    }
+
+    /// Sets the shape, row-major, for scopes that cut tensors into units or rows. Its product must be
+    /// the number of elements.
+    #[must_use]
+    pub fn shape(self, shape: &[u64]) -> Grad {
+        Grad { shape: Some(shape.into()), ..self }
+    }
+
+    /// Puts the tensor into a group.
+    #[must_use]
+    pub fn group(self, group: &Group) -> Grad {
+        Grad { group: Some(group.clone()), ..self }
+    }
+
+    /// Says where the parameters lie that this is the gradient of, from byte `offset` of `buffer` in
+    /// the gradient's own shape. They are only read. [`Rule::Agc`](crate::Rule::Agc) needs them.
+    #[must_use]
+    pub fn parameter(self, buffer: &wgpu::Buffer, offset: u64, dtype: DType) -> Grad {
+        Grad { parameter: Some(Parameter { buffer: buffer.clone(), offset, dtype }), ..self }
     }
 
     /// The tensor's name.
@@ -76,5 +156,17 @@ impl Grad {
     /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.elements
+    }
+
+    /// What is known of it before anything is measured.
+    pub(crate) fn info(&self) -> TensorInfo {
+        TensorInfo {
+            name: self.name.as_str().into(),
+            dtype: self.dtype,
+            elements: self.elements,
+            shape: self.shape.clone(),
+            group: self.group.clone(),
+            has_parameter: self.parameter.is_some(),
+        }
     }
 }

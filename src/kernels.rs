@@ -2,12 +2,14 @@
 //!
 //! | kernel | WGSL | from | to | CPU twin |
 //! |---|---|---|---|---|
-//! | `Reduce` | `reduce.wgsl` | gradients | partial of each chunk | `cpu/reduce.rs` |
-//! | `Reduce`, any p | `reduce_power.wgsl` | gradients | partial of each chunk | `cpu/power.rs` |
-//! | `Tensors` | `tensors.wgsl` | partials | sum of each tensor | `cpu/combine.rs` |
-//! | `Segments` | `segments.wgsl` | sums of tensors | sum of each segment | `cpu/combine.rs` |
+//! | `Reduce` | `reduce.wgsl`, `reduce_power.wgsl` for any p | gradients | partial of each chunk | `cpu/reduce.rs`, `cpu/power.rs` |
+//! | `ReduceUnits` | `reduce_units.wgsl` | gradients | partial of each chunk of short units | `cpu/units.rs` |
+//! | `Partials` | `tensors.wgsl` | partials | sum of each tensor, block or unit | `cpu/combine.rs` |
+//! | `Sums` | `segments.wgsl` | sums of tensors or blocks | sum of each segment or tensor | `cpu/combine.rs` |
+//! | `Threshold` | `threshold.wgsl` | sums, history | threshold of each limit that adapts | `cpu/threshold.rs` |
 //! | `Coefficient` | `coefficient.wgsl` | sums, settings | outcome of each segment | `cpu/coefficient.rs` |
 //! | `Apply` | `apply.wgsl` | outcomes | gradients, in place | `cpu/apply.rs` |
+//! | `ApplyUnits` | `apply_units.wgsl` | outcomes | gradients of tensors cut into units | `cpu/apply.rs` |
 //! | `Seams` | `seams.wgsl` | outcomes | words shared by two 16-bit gradients | `cpu/apply.rs` |
 
 use std::fmt::Write;
@@ -20,10 +22,13 @@ use crate::layout::wgsl_constants;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kernel {
     Reduce,
-    Tensors,
-    Segments,
+    ReduceUnits,
+    Partials,
+    Sums,
+    Threshold,
     Coefficient,
     Apply,
+    ApplyUnits,
     Seams,
 }
 
@@ -50,10 +55,13 @@ impl Kernel {
     pub(crate) fn stem(self) -> &'static str {
         match self {
             Kernel::Reduce => "reduce",
-            Kernel::Tensors => "tensors",
-            Kernel::Segments => "segments",
+            Kernel::ReduceUnits => "reduce_units",
+            Kernel::Partials => "tensors",
+            Kernel::Sums => "segments",
+            Kernel::Threshold => "threshold",
             Kernel::Coefficient => "coefficient",
             Kernel::Apply => "apply",
+            Kernel::ApplyUnits => "apply_units",
             Kernel::Seams => "seams",
         }
     }
@@ -61,7 +69,7 @@ impl Kernel {
     /// Name of the entry point.
     pub(crate) fn entry(self) -> &'static str {
         match self {
-            Kernel::Tensors | Kernel::Segments => "combine",
+            Kernel::Partials | Kernel::Sums => "combine",
             other => other.stem(),
         }
     }
@@ -70,52 +78,82 @@ impl Kernel {
     pub(crate) fn bindings(self) -> &'static [Binding] {
         use Binding::{Read, ReadWrite, Uniform};
         match self {
-            Kernel::Reduce => &[Uniform, Read, ReadWrite],
-            Kernel::Tensors | Kernel::Segments | Kernel::Coefficient => &[Uniform, Read, Read, ReadWrite],
+            Kernel::Reduce | Kernel::ReduceUnits => &[Uniform, Read, ReadWrite],
+            Kernel::Partials | Kernel::Sums => &[Uniform, Read, Read, ReadWrite],
+            Kernel::Threshold => &[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite],
+            Kernel::Coefficient => &[Uniform, Read, Read, Read, ReadWrite, ReadWrite, ReadWrite],
             Kernel::Apply | Kernel::Seams => &[Uniform, Read, Read],
+            Kernel::ApplyUnits => &[Uniform, Read, Read, Uniform],
         }
     }
 
     /// How the gradients in group 1 are bound, for kernels that touch them.
     pub(crate) fn slots(self) -> Option<Binding> {
         match self {
-            Kernel::Reduce => Some(Binding::Read),
-            Kernel::Apply | Kernel::Seams => Some(Binding::ReadWrite),
+            Kernel::Reduce | Kernel::ReduceUnits => Some(Binding::Read),
+            Kernel::Apply | Kernel::ApplyUnits | Kernel::Seams => Some(Binding::ReadWrite),
             _ => None,
         }
     }
 
+    /// Whether it leaves out segments from `Job::until` on.
+    pub(crate) fn leaves_out(self) -> bool {
+        matches!(self, Kernel::Reduce | Kernel::ReduceUnits | Kernel::Coefficient)
+    }
+
     fn parts(self, kind: Kind) -> &'static [&'static str] {
-        const RECORDS: &str = include_str!("../shaders/shared/records.wgsl");
-        const WIDE: &str = include_str!("../shaders/shared/wide.wgsl");
-        const ELEMENT: &str = include_str!("../shaders/shared/element.wgsl");
-        const CHUNK: &str = include_str!("../shaders/shared/chunk.wgsl");
-        const COMBINE: &str = include_str!("../shaders/shared/combine.wgsl");
-        const INTEGER: &str = include_str!("../shaders/shared/combine_integer.wgsl");
-        const POWER: &str = include_str!("../shaders/shared/power.wgsl");
-        const POWERS: &str = include_str!("../shaders/shared/combine_power.wgsl");
-        const LANES: &str = include_str!("../shaders/shared/lanes.wgsl");
-        const REAL: &str = include_str!("../shaders/shared/real.wgsl");
-        const APPLIED: &str = include_str!("../shaders/shared/apply.wgsl");
-        const REDUCE: &str = include_str!("../shaders/reduce.wgsl");
-        const REDUCE_POWER: &str = include_str!("../shaders/reduce_power.wgsl");
-        const TENSORS: &str = include_str!("../shaders/tensors.wgsl");
-        const SEGMENTS: &str = include_str!("../shaders/segments.wgsl");
-        const COEFFICIENT: &str = include_str!("../shaders/coefficient.wgsl");
-        match (self, kind) {
-            (Kernel::Reduce, Kind::P(_)) => &[RECORDS, ELEMENT, CHUNK, POWER, LANES, REDUCE_POWER],
-            (Kernel::Reduce, _) => &[RECORDS, WIDE, ELEMENT, CHUNK, REDUCE],
-            (Kernel::Tensors, Kind::P(_)) => &[RECORDS, POWER, LANES, COMBINE, POWERS, TENSORS],
-            (Kernel::Tensors, _) => &[RECORDS, WIDE, COMBINE, INTEGER, TENSORS],
-            (Kernel::Segments, Kind::P(_)) => &[RECORDS, POWER, LANES, COMBINE, POWERS, SEGMENTS],
-            (Kernel::Segments, _) => &[RECORDS, WIDE, COMBINE, INTEGER, SEGMENTS],
-            (Kernel::Coefficient, _) => &[RECORDS, WIDE, ELEMENT, REAL, COEFFICIENT],
-            (Kernel::Apply, _) => {
-                &[RECORDS, WIDE, ELEMENT, REAL, APPLIED, include_str!("../shaders/apply.wgsl")]
+        macro_rules! wgsl {
+            ($($stem:literal),+) => { &[$(include_str!(concat!("../shaders/", $stem, ".wgsl"))),+] };
+        }
+        let any_p = matches!(kind, Kind::P(_));
+        match self {
+            Kernel::Reduce if any_p => {
+                wgsl!["shared/element", "shared/chunk", "shared/power", "shared/lanes", "reduce_power"]
             }
-            (Kernel::Seams, _) => {
-                &[RECORDS, WIDE, ELEMENT, REAL, APPLIED, include_str!("../shaders/seams.wgsl")]
+            Kernel::Reduce => wgsl!["shared/wide", "shared/element", "shared/chunk", "reduce"],
+            Kernel::ReduceUnits if any_p => {
+                wgsl!["shared/wide", "shared/element", "shared/power", "shared/unit_power", "reduce_units"]
             }
+            Kernel::ReduceUnits => {
+                wgsl!["shared/wide", "shared/element", "shared/unit_integer", "reduce_units"]
+            }
+            Kernel::Partials if any_p => {
+                wgsl!["shared/power", "shared/lanes", "shared/combine", "shared/combine_power", "tensors"]
+            }
+            Kernel::Partials => {
+                wgsl!["shared/wide", "shared/limbs", "shared/combine", "shared/combine_integer", "tensors"]
+            }
+            Kernel::Sums if any_p => {
+                wgsl!["shared/power", "shared/lanes", "shared/combine", "shared/combine_power", "segments"]
+            }
+            Kernel::Sums => {
+                wgsl!["shared/wide", "shared/limbs", "shared/combine", "shared/combine_integer", "segments"]
+            }
+            Kernel::Threshold => wgsl![
+                "shared/wide",
+                "shared/element",
+                "shared/real",
+                "shared/decide",
+                "shared/float",
+                "shared/limbs",
+                "shared/step",
+                "threshold"
+            ],
+            Kernel::Coefficient => {
+                wgsl![
+                    "shared/wide",
+                    "shared/element",
+                    "shared/real",
+                    "shared/decide",
+                    "shared/step",
+                    "coefficient"
+                ]
+            }
+            Kernel::Apply => wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "apply"],
+            Kernel::ApplyUnits => {
+                wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "apply_units"]
+            }
+            Kernel::Seams => wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "seams"],
         }
     }
 }
@@ -142,6 +180,7 @@ impl Variant {
                 text.push_str(applied_word_source(self.dtype));
             }
         }
+        text.push_str(include_str!("../shaders/shared/records.wgsl"));
         for part in self.kernel.parts(self.kind) {
             text.push_str(&expand(part, self.slots));
         }
@@ -169,14 +208,21 @@ fn dtype_source(dtype: DType) -> &'static str {
 fn applied_word_source(dtype: DType) -> &'static str {
     match dtype {
         DType::F32 => {
-            "fn applied_word(word: u32, outcome: Outcome) -> u32 { return applied(word, outcome); }\n"
+            "fn applied_word(word: u32, outcome: Outcome) -> u32 { return applied(word, outcome); }
+            fn applied_pair(word: u32, low: Outcome, high: Outcome) -> u32 { return applied(word, low); }\n"
         }
         DType::F16 | DType::Bf16 => {
             "fn applied_half(half: u32, outcome: Outcome) -> u32 {
+                if outcome.action == KEEP {
+                    return half;
+                }
                 return f32_to_half(applied(half_to_f32(half), outcome));
             }
+            fn applied_pair(word: u32, low: Outcome, high: Outcome) -> u32 {
+                return applied_half(word & 0xffffu, low) | (applied_half(word >> 16u, high) << 16u);
+            }
             fn applied_word(word: u32, outcome: Outcome) -> u32 {
-                return applied_half(word & 0xffffu, outcome) | (applied_half(word >> 16u, outcome) << 16u);
+                return applied_pair(word, outcome, outcome);
             }\n"
         }
     }
@@ -208,12 +254,15 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Kernel; 6] = [
+    const ALL: [Kernel; 9] = [
         Kernel::Reduce,
-        Kernel::Tensors,
-        Kernel::Segments,
+        Kernel::ReduceUnits,
+        Kernel::Partials,
+        Kernel::Sums,
+        Kernel::Threshold,
         Kernel::Coefficient,
         Kernel::Apply,
+        Kernel::ApplyUnits,
         Kernel::Seams,
     ];
 

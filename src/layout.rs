@@ -30,6 +30,8 @@ pub const NAN: u32 = 4;
 /// Bit of [`Outcome::flags`]: the gradients were left alone because of a non-finite element, and an
 /// optimiser should leave parameters and state alone too.
 pub const SKIPPED: u32 = 8;
+/// Bit of [`Outcome::flags`]: the limit on the whole set was the smaller one.
+pub const BY_TOTAL: u32 = 16;
 
 /// [`Outcome::action`]: gradients keep every bit.
 pub const KEEP: u32 = 0;
@@ -37,8 +39,13 @@ pub const KEEP: u32 = 0;
 pub const MULTIPLY: u32 = 1;
 /// [`Outcome::action`]: every element becomes `scale`.
 pub const FILL: u32 = 2;
-/// [`Outcome::action`]: as [`MULTIPLY`], but non-finite elements become 0.
-pub const SANITIZE: u32 = 3;
+/// [`Outcome::action`]: every element is multiplied by `unscale`, and its magnitude limited to
+/// `scale`.
+pub const CLAMP: u32 = 3;
+/// [`Outcome::action`]: every element becomes `scale` with its own sign; zeros stay.
+pub const SIGN: u32 = 4;
+/// Bit of [`Outcome::action`], beside one of the above: non-finite elements become 0.
+pub const SANITIZE: u32 = 8;
 
 /// [`Setting::policy`] for [`NonFinite::Skip`](crate::NonFinite::Skip).
 pub const POLICY_SKIP: u32 = 0;
@@ -48,6 +55,40 @@ pub const POLICY_ZERO: u32 = 1;
 pub const POLICY_SANITIZE: u32 = 2;
 /// [`Setting::policy`] for [`NonFinite::Nan`](crate::NonFinite::Nan).
 pub const POLICY_NAN: u32 = 3;
+/// [`Setting::policy`] for [`NonFinite::Keep`](crate::NonFinite::Keep).
+pub const POLICY_KEEP: u32 = 4;
+
+/// [`Setting::rule`]: the norm is limited, whatever it is divided by.
+pub const RULE_NORM: u32 = 0;
+/// [`Setting::rule`] for [`Rule::Value`](crate::Rule::Value).
+pub const RULE_VALUE: u32 = 1;
+/// [`Setting::rule`] for [`Rule::Agc`](crate::Rule::Agc).
+pub const RULE_AGC: u32 = 2;
+/// [`Setting::rule`] for [`Rule::Sign`](crate::Rule::Sign).
+pub const RULE_SIGN: u32 = 3;
+/// [`Setting::rule`] for [`Rule::Normalize`](crate::Rule::Normalize).
+pub const RULE_NORMALIZE: u32 = 4;
+
+/// [`Adaptation::rule`]: the threshold is fixed.
+pub const ADAPT_NONE: u32 = 0;
+/// [`Adaptation::rule`] for [`Adapt::Mean`](crate::Adapt::Mean).
+pub const ADAPT_MEAN: u32 = 1;
+/// [`Adaptation::rule`] for [`Adapt::Average`](crate::Adapt::Average).
+pub const ADAPT_AVERAGE: u32 = 2;
+/// [`Adaptation::rule`] for [`Adapt::Percentile`](crate::Adapt::Percentile).
+pub const ADAPT_PERCENTILE: u32 = 3;
+/// [`Adaptation::rule`] for [`Adapt::ZScore`](crate::Adapt::ZScore).
+pub const ADAPT_ZSCORE: u32 = 4;
+/// [`Adaptation::rule`] for [`Adapt::AdaGc`](crate::Adapt::AdaGc).
+pub const ADAPT_ADAGC: u32 = 5;
+/// [`Adaptation::rule`] for [`Adapt::Quantile`](crate::Adapt::Quantile).
+pub const ADAPT_QUANTILE: u32 = 6;
+/// [`Adaptation::reaction`] for [`Reaction::Mean`](crate::Reaction::Mean).
+pub const REACTION_MEAN: u32 = 0;
+/// [`Adaptation::reaction`] for [`Reaction::Max`](crate::Reaction::Max).
+pub const REACTION_MAX: u32 = 1;
+/// [`Adaptation::reaction`] for [`Reaction::Reciprocal`](crate::Reaction::Reciprocal).
+pub const REACTION_RECIPROCAL: u32 = 2;
 
 /// Bits of [`ChunkRow::slot_len`] that hold the length; the slot lies above them.
 pub const LEN_BITS: u32 = 15;
@@ -64,6 +105,66 @@ pub struct ChunkRow {
     pub partial: u32,
     /// Segment whose [`Outcome`] applies.
     pub segment: u32,
+}
+
+/// Up to a workgroup of neighbouring units, one invocation each: where one chunk of each lies and
+/// where its partial goes. Element `i` of unit `u` lies at `base + (u / kept) * kept_high + (u % kept)
+/// * kept_low + (i / reduced) * reduced_high + (i % reduced) * reduced_low`, modulo 2^32.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct UnitRow {
+    /// The tensor's first element, counted in elements of the slot's window; before the window's own
+    /// first where it is negative as an `i32`.
+    pub base: u32,
+    /// Slot of the window.
+    pub slot: u32,
+    /// First unit.
+    pub first_unit: u32,
+    /// Number of units.
+    pub units: u32,
+    /// First element of the chunk in each unit.
+    pub first: u32,
+    /// Elements of the chunk in each unit.
+    pub len: u32,
+    /// Index of the [`Partial`] of the first unit; the others follow.
+    pub partial: u32,
+    /// Segment of the first unit; the others follow.
+    pub segment: u32,
+    /// See above.
+    pub kept: u32,
+    /// See above.
+    pub kept_high: u32,
+    /// See above.
+    pub kept_low: u32,
+    /// See above.
+    pub reduced: u32,
+    /// See above.
+    pub reduced_high: u32,
+    /// See above.
+    pub reduced_low: u32,
+}
+
+/// A run of neighbouring elements of a tensor that is cut into units. Element `e` of the tensor
+/// belongs to segment `segment + (e / low) % kept + (e / high) % outer * kept`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct MapRow {
+    /// First element, counted in elements of the slot's window.
+    pub start: u32,
+    /// Number of elements in the low [`LEN_BITS`] bits, slot above.
+    pub slot_len: u32,
+    /// The same first element, counted in the tensor.
+    pub first: u32,
+    /// First segment of the tensor.
+    pub segment: u32,
+    /// See above.
+    pub low: u32,
+    /// See above.
+    pub kept: u32,
+    /// See above.
+    pub high: u32,
+    /// See above.
+    pub outer: u32,
 }
 
 /// A word that two halves of different chunks share, or one half of ours and one of nobody's.
@@ -117,7 +218,8 @@ pub struct Sum {
     pub pad: u32,
 }
 
-/// A run of consecutive items that add up to one [`Sum`].
+/// A run of items that add up to one [`Sum`], or up to a workgroup of runs side by side: lane `l`
+/// adds the items `first + l + k * stride` to the sum `target + l`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Run {
@@ -127,36 +229,134 @@ pub struct Run {
     pub count: u32,
     /// Index of the [`Sum`] written.
     pub target: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// Distance of the items.
+    pub stride: u32,
+    /// Number of runs.
+    pub lanes: u32,
+    /// Index of the tensor, for [`Sum::first`] of sums of chunks.
+    pub tensor: u32,
 }
 
-/// How many runs a combining dispatch has; the first `serial` are short ones.
+/// Up to a workgroup of segments whose outcomes are decided alike.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct SegmentRow {
+    /// First segment.
+    pub first: u32,
+    /// Number of segments.
+    pub count: u32,
+    /// Limit of the first segment: its [`Setting`] and [`State`].
+    pub limit: u32,
+    /// 1 where each segment has a limit of its own, 0 where they share one.
+    pub step: u32,
+    /// Segment that holds the parameters of the first segment, or [`NONE`].
+    pub parameters: u32,
+}
+
+/// What a dispatch works on.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Job {
-    /// Runs of at most [`SERIAL_RUN`] items.
+    /// Short runs at the beginning of a combining dispatch.
     pub serial: u32,
-    /// All runs.
+    /// Runs of a combining dispatch, rows of a deciding one.
     pub runs: u32,
     /// First row of the dispatch (chunk kernels).
     pub first_row: u32,
     /// Rows of the dispatch (chunk kernels).
     pub rows: u32,
+    /// Segments from this one on are left out: they count for nothing and keep every bit.
+    pub until: u32,
+    /// The segment of the whole set, or [`NONE`].
+    pub total: u32,
+    /// Number of limits that adapt.
+    pub adaptive: u32,
+    /// 1 where the deciding kernel also begins the step.
+    pub begins: u32,
 }
 
-/// What is asked of one segment.
+/// What is asked of one limit.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 pub struct Setting {
     /// Largest norm allowed, at least 0; infinity only measures.
     pub threshold: f32,
+    /// Power of two that the threshold is multiplied by.
+    pub lift: i32,
     /// Factor that gradients are multiplied by before anything else; 1 for none.
     pub unscale: f32,
     /// Added to the norm in the quotient.
     pub eps: f32,
+    /// Least norm that parameters are taken to have.
+    pub floor: f32,
     /// One of the `POLICY_` constants.
     pub policy: u32,
+    /// One of the `RULE_` constants.
+    pub rule: u32,
+    /// 1 where the limit on the whole set applies too.
+    pub total: u32,
+}
+
+/// The constants of an adaptive threshold, see [`Adapt`](crate::Adapt).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct Adaptation {
+    /// One of the `ADAPT_` constants.
+    pub rule: u32,
+    /// Norms that a history keeps.
+    pub window: u32,
+    /// Steps of warm-up.
+    pub steps: u32,
+    /// One of the `REACTION_` constants.
+    pub reaction: u32,
+    /// Factor, percentile, z or quantile.
+    pub a: f32,
+    /// Decay or rate.
+    pub b: f32,
+}
+
+/// What an adaptive threshold remembers, one a limit; its history of norms lies apart.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct State {
+    /// Steps so far.
+    pub steps: u32,
+    /// Norms that came into the history so far.
+    pub observed: u32,
+    /// Mean, average, γ or C.
+    pub mean: f32,
+    /// Variance.
+    pub variance: f32,
+    /// Threshold of the last step.
+    pub threshold: f32,
+    /// 1 where the limit on the whole set does not apply.
+    pub alone: u32,
+    /// Segments whose norm was measured in the last step.
+    pub counted: u32,
+    /// Those of them whose norm exceeded the threshold.
+    pub over: u32,
+}
+
+/// What happened so far and in the last step, over all segments.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct Tally {
+    /// Steps so far.
+    pub steps: u32,
+    /// Steps in which some segment was clipped.
+    pub clipped_steps: u32,
+    /// Steps in which some segment was left alone because of a non-finite element.
+    pub skipped_steps: u32,
+    /// Segments clipped in the last step: per-example clipping's number of clipped examples.
+    pub clipped: u32,
+    /// Segments skipped in the last step.
+    pub skipped: u32,
+    /// Segments changed at all in the last step.
+    pub changed: u32,
+    /// The unscale factor of the last step.
+    pub unscale: f32,
+    /// Always 0.
+    pub pad: u32,
 }
 
 /// The result for one segment, 48 bytes. An optimiser may bind the buffer and read it.
@@ -169,18 +369,20 @@ pub struct Outcome {
     pub norm_mantissa: u32,
     /// See `norm_mantissa`.
     pub norm_exponent: i32,
-    /// The threshold that was used.
+    /// The largest norm that was allowed; infinity also when it exceeds `f32::MAX`.
     pub threshold: f32,
-    /// threshold / norm where the norm exceeds the threshold, else exactly 1.
+    /// threshold / norm where the norm exceeds the threshold, else exactly 1. 1 also where no single
+    /// factor tells what happens: under [`CLAMP`] and [`SIGN`].
     pub coefficient: f32,
-    /// What elements are multiplied by: coefficient times unscale factor.
+    /// What elements are multiplied by: coefficient times unscale factor. Else see `action`.
     pub scale: f32,
     /// 1, or a power of two that is to be multiplied twice more, when the product of coefficient and
-    /// unscale factor is below `2^-126` and `scale` alone could not hold it.
+    /// unscale factor lies outside the range of normal `f32` and `scale` alone could not hold it.
     pub rescale: f32,
-    /// What the apply pass does: [`KEEP`], [`MULTIPLY`], [`FILL`] or [`SANITIZE`].
+    /// What the apply pass does: [`KEEP`], [`MULTIPLY`], [`FILL`], [`CLAMP`] or [`SIGN`], the
+    /// middle ones perhaps with [`SANITIZE`].
     pub action: u32,
-    /// [`CLIPPED`], [`NON_FINITE`], [`NAN`], [`SKIPPED`].
+    /// [`CLIPPED`], [`NON_FINITE`], [`NAN`], [`SKIPPED`], [`BY_TOTAL`].
     pub flags: u32,
     /// Number of non-finite elements, saturating at `u32::MAX`.
     pub non_finite: u32,
@@ -192,26 +394,48 @@ pub struct Outcome {
 
 /// The constants above as WGSL declarations.
 pub fn wgsl_constants() -> String {
-    let constants = [
-        ("ROWS", ROWS),
-        ("COLUMNS", COLUMNS),
-        ("CHUNK", CHUNK),
-        ("SERIAL_RUN", SERIAL_RUN),
-        ("GUARD", GUARD),
-        ("NONE", NONE),
-        ("CLIPPED", CLIPPED),
-        ("NON_FINITE", NON_FINITE),
-        ("NAN", NAN),
-        ("SKIPPED", SKIPPED),
-        ("KEEP", KEEP),
-        ("MULTIPLY", MULTIPLY),
-        ("FILL", FILL),
-        ("SANITIZE", SANITIZE),
-        ("POLICY_SKIP", POLICY_SKIP),
-        ("POLICY_ZERO", POLICY_ZERO),
-        ("POLICY_SANITIZE", POLICY_SANITIZE),
-        ("POLICY_NAN", POLICY_NAN),
-        ("LEN_BITS", LEN_BITS),
+    macro_rules! declared {
+        ($($name:ident),+ $(,)?) => { [$((stringify!($name), $name)),+] };
+    }
+    let constants = declared![
+        ROWS,
+        COLUMNS,
+        CHUNK,
+        SERIAL_RUN,
+        GUARD,
+        NONE,
+        CLIPPED,
+        NON_FINITE,
+        NAN,
+        SKIPPED,
+        BY_TOTAL,
+        KEEP,
+        MULTIPLY,
+        FILL,
+        CLAMP,
+        SIGN,
+        SANITIZE,
+        POLICY_SKIP,
+        POLICY_ZERO,
+        POLICY_SANITIZE,
+        POLICY_NAN,
+        POLICY_KEEP,
+        RULE_NORM,
+        RULE_VALUE,
+        RULE_AGC,
+        RULE_SIGN,
+        RULE_NORMALIZE,
+        ADAPT_NONE,
+        ADAPT_MEAN,
+        ADAPT_AVERAGE,
+        ADAPT_PERCENTILE,
+        ADAPT_ZSCORE,
+        ADAPT_ADAGC,
+        ADAPT_QUANTILE,
+        REACTION_MEAN,
+        REACTION_MAX,
+        REACTION_RECIPROCAL,
+        LEN_BITS,
     ];
     constants.iter().map(|(name, value)| format!("const {name}: u32 = {value}u;\n")).collect()
 }

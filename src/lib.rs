@@ -46,18 +46,21 @@ pub mod cpu;
 pub mod error;
 pub mod gpu;
 pub mod grad;
+pub mod history;
 mod kernels;
 pub mod layout;
 pub mod numbers;
 pub mod plan;
 pub mod report;
+mod segments;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod session;
 
-pub use clip::{Clip, NonFinite, NormType, Scope};
+pub use clip::{Adapt, Axes, Clip, NonFinite, NormType, Reaction, Rule, Scope, Units};
 pub use error::{ClipError, PlanError, PrepareError, ReadBackError, SessionError};
-pub use gpu::{Clipper, ClipperOptions, Pass, ReadBack};
-pub use grad::{DType, Grad};
+pub use gpu::{Clipper, ClipperOptions, Pass, ReadBack, SavedHistory};
+pub use grad::{DType, Grad, Group};
+pub use history::History;
 pub use report::{Report, SegmentReport, TensorReport};
 #[cfg(not(target_arch = "wasm32"))]
 pub use session::{Session, Target};

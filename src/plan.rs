@@ -5,19 +5,24 @@
 //! never overlap, since browsers refuse that for writable bindings.
 
 mod pack;
+mod sums;
 
 use std::ops::Range;
 
-use crate::clip::Scope;
-use crate::error::PlanError;
-use crate::grad::DType;
-use crate::layout::{CHUNK, ChunkRow, MOST_CHUNKS, Partial, Run, SERIAL_RUN, SeamRow, Sum};
+use crate::clip::Clip;
+use crate::error::{PlanError, PrepareError};
+use crate::grad::{DType, Group};
+use crate::layout::{
+    CHUNK, ChunkRow, MOST_CHUNKS, MapRow, NONE, Outcome, Partial, Run, SERIAL_RUN, SeamRow, SegmentRow,
+    State, Sum, UnitRow,
+};
+use crate::segments::{Owner, Segments, TensorInfo};
 
 /// A window is kept below 2 GiB, whatever the device allows, so that byte offsets fit 31 bits.
 const LARGEST_WINDOW: u64 = 1 << 31;
 
 /// Where one tensor lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Placement {
     /// Name of the tensor, for errors.
     pub name: String,
@@ -31,6 +36,12 @@ pub struct Placement {
     pub elements: u64,
     /// Element type.
     pub dtype: DType,
+    /// Shape, row-major, where the clip needs it.
+    pub shape: Option<Box<[u64]>>,
+    /// Group, if it has one.
+    pub group: Option<Group>,
+    /// Where its parameters lie, in the same shape, if the clip needs them.
+    pub parameter: Option<Box<Placement>>,
 }
 
 /// The limits of a device that a plan depends on.
@@ -51,7 +62,9 @@ pub struct PlanLimits {
 /// Storage buffers of the chunk kernels besides the slots.
 pub(crate) const OTHER_STORAGE: u32 = 2;
 /// Buffers of any kind of the chunk kernels besides the slots.
-pub(crate) const OTHER_BUFFERS: u32 = 3;
+pub(crate) const OTHER_BUFFERS: u32 = 4;
+/// Storage buffers of the kernel that has most of them.
+pub(crate) const MOST_STORAGE: u32 = 6;
 
 impl PlanLimits {
     /// What a device with these limits allows.
@@ -63,10 +76,10 @@ impl PlanLimits {
         let storage = limits.max_storage_buffers_per_shader_stage;
         let buffers = limits.max_buffers_and_acceleration_structures_per_shader_stage;
         let least = [
-            ("max_storage_buffers_per_shader_stage", u64::from(OTHER_STORAGE) + 1, u64::from(storage)),
+            ("max_storage_buffers_per_shader_stage", u64::from(MOST_STORAGE), u64::from(storage)),
             (
                 "max_buffers_and_acceleration_structures_per_shader_stage",
-                u64::from(OTHER_BUFFERS) + 1,
+                u64::from(MOST_STORAGE) + 1,
                 u64::from(buffers),
             ),
             (
@@ -117,14 +130,14 @@ impl Window {
     }
 }
 
-/// Chunks that one dispatch works on.
+/// Rows of one table that one dispatch works on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dispatch {
-    /// Element type of all its chunks.
+    /// Element type of all its rows.
     pub dtype: DType,
     /// The windows bound, by slot.
     pub windows: Vec<Window>,
-    /// Rows of [`Plan::rows`].
+    /// Rows of the table.
     pub rows: Range<u32>,
     /// Workgroups.
     pub grid: [u32; 2],
@@ -145,38 +158,62 @@ pub struct Combine {
     pub grid: [u32; 2],
 }
 
-/// The whole plan. Partials are numbered tensor by tensor, chunk by chunk.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The whole plan. Partials are numbered tensor by tensor, chunk by chunk, and unit by unit within a
+/// chunk.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// The dispatches of the reduce and of the apply pass.
+    /// Dispatches over [`Plan::rows`] of the reduce and of the apply pass: tensors that belong to one
+    /// segment whole.
     pub dispatches: Vec<Dispatch>,
-    /// Chunks, in the order of the dispatches.
+    /// Dispatches over [`Plan::rows`] of the reduce pass alone: long units, and parameters.
+    pub measured: Vec<Dispatch>,
+    /// Chunks, in the order of these dispatches.
     pub rows: Vec<ChunkRow>,
-    /// Words of 16-bit elements that no chunk owns whole.
+    /// Dispatches over [`Plan::unit_rows`] of the reduce pass.
+    pub units: Vec<Dispatch>,
+    /// Short or scattered units, side by side.
+    pub unit_rows: Vec<UnitRow>,
+    /// Dispatches over [`Plan::map_rows`] of the apply pass: tensors that are cut into units.
+    pub mapped: Vec<Dispatch>,
+    /// Runs of elements of such tensors.
+    pub map_rows: Vec<MapRow>,
+    /// Words of 16-bit elements that no row owns whole.
     pub seams: Vec<SeamRow>,
-    /// Number of chunks.
+    /// Number of partials.
     pub partials: u32,
-    /// Partials to sums of tensors.
+    /// Where tensors are cut into units, partials to sums of blocks.
+    pub blocks: Option<Combine>,
+    /// Partials, or sums of blocks, to sums of tensors.
     pub tensors: Combine,
+    /// Partials to sums of segments, where tensors are cut into units.
+    pub unit_segments: Option<Combine>,
     /// Sums of tensors to sums of segments.
     pub segments: Combine,
-    /// Workgroups of the kernel that takes one invocation a segment.
+    /// The segments whose outcomes are decided.
+    pub segment_rows: Vec<SegmentRow>,
+    /// Workgroups of the kernel that takes one row of these each.
     pub segment_grid: [u32; 2],
-    /// Segment of each tensor.
+    /// Segment of each tensor, the first one where it is cut into units.
     pub segment_of: Vec<u32>,
+    /// Place of each tensor's sum; parameters' sums follow.
+    pub sum_of: Vec<u32>,
+    tensors_summed: u32,
+    pub(crate) parts: Segments,
 }
+
+/// Partials that one block of a tensor that is cut into units adds up.
+pub(crate) const BLOCK: u32 = 4096;
 
 impl Plan {
     /// Plans the clipping of `tensors`.
     ///
     /// ```
-    /// use gradclip::{DType, Scope, plan::{Placement, Plan, PlanLimits}};
+    /// use gradclip::{Clip, plan::{Placement, Plan, PlanLimits}};
     ///
     /// let limits = PlanLimits::new(&wgpu::Limits::default(), 256)?;
-    /// let tensor = Placement {
-    ///     name: "w".into(), buffer: 0, buffer_size: 400_000, offset: 0, elements: 100_000, dtype: DType::F32,
-    /// };
-    /// let plan = Plan::new(&[tensor], Scope::Global, &limits)?;
+    /// let tensor =
+    ///     Placement { name: "w".into(), buffer_size: 400_000, elements: 100_000, ..Placement::default() };
+    /// let plan = Plan::new(&[tensor], &Clip::global_norm(1.0), &limits).unwrap();
     /// assert_eq!(plan.partials, 7); // 100,000 elements in chunks of 16,384
     /// assert_eq!(plan.dispatches.len(), 1);
     /// # Ok::<(), gradclip::PlanError>(())
@@ -184,30 +221,63 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// Unaligned, overlapping or overlong ranges, or more than the limits can hold.
-    pub fn new(tensors: &[Placement], scope: Scope, limits: &PlanLimits) -> Result<Plan, PlanError> {
-        check_ranges(tensors)?;
-        let counts = chunk_counts(tensors, limits)?;
-        let chunks = pack::cut(tensors, &counts);
-        let segment_of = segments(scope, tensors.len());
-        let packed = pack::dispatches(&chunks, &segment_of, limits)?;
-        let segment_count = segment_count(scope, tensors.len());
-        let per_segment = run_lengths(&segment_of, segment_count);
+    /// A clip that does not validate, tensors without what it needs, unaligned, overlapping or overlong
+    /// ranges, or more than the limits can hold.
+    pub fn new(tensors: &[Placement], clip: &Clip, limits: &PlanLimits) -> Result<Plan, PrepareError> {
+        let infos: Vec<TensorInfo> = tensors.iter().map(Placement::info).collect();
+        let parts = Segments::new(&infos, clip)?;
+        let placed = Placed::all(tensors, &parts);
+        check_ranges(&placed)?;
+        check_sizes(&placed, &parts, limits)?;
+        let packed = pack::rows(&placed, limits)?;
+
+        let cut = parts.cut();
+        let of_tensors = sums::of_tensors(&placed, &parts);
+        let (blocks, of_tensors) = if cut { sums::in_blocks(&of_tensors) } else { (Vec::new(), of_tensors) };
+        let combine = |runs| Combine::new(runs, limits);
+        let tensors_summed = of_tensors.len() as u32;
+        let segment_rows = sums::decided(&parts, limits.workgroup_size);
+        let mut sum_of = vec![0; tensors.len()];
+        parts.order.iter().zip(0..).for_each(|(&tensor, place)| sum_of[tensor as usize] = place);
         Ok(Plan {
-            dispatches: packed.dispatches,
+            dispatches: packed.both,
+            measured: packed.measured,
             rows: packed.rows,
+            units: packed.units,
+            unit_rows: packed.unit_rows,
+            mapped: packed.mapped,
+            map_rows: packed.map_rows,
             seams: packed.seams,
-            partials: chunks.len() as u32,
-            tensors: Combine::new(&counts, limits)?,
-            segments: Combine::new(&per_segment, limits)?,
-            segment_grid: grid(segment_count.div_ceil(limits.workgroup_size as usize) as u64, limits)?,
-            segment_of,
+            partials: placed.iter().map(|p| p.partials).sum(),
+            blocks: cut.then(|| combine(blocks)).transpose()?,
+            tensors: combine(of_tensors)?,
+            unit_segments: cut
+                .then(|| combine(sums::of_units(&placed, &parts, limits.workgroup_size)))
+                .transpose()?,
+            segments: combine(sums::of_segments(&parts, tensors.len()))?,
+            segment_grid: grid(segment_rows.len() as u64, limits)?,
+            segment_rows,
+            segment_of: parts.owners.iter().map(|o| o.first()).collect(),
+            sum_of,
+            tensors_summed,
+            parts,
         })
     }
 
-    /// Number of segments.
+    /// Number of segments that have an outcome, that of the whole set counted.
     pub fn segment_count(&self) -> usize {
-        self.segments.runs.len()
+        self.parts.decided() as usize
+    }
+
+    /// Number of segments that have a sum: those of parameters follow those with an outcome.
+    pub fn segment_sum_count(&self) -> usize {
+        self.parts.summed() as usize
+    }
+
+    /// Number of limits: one a segment, for units one a tensor, for rows one; that of the whole set
+    /// not counted.
+    pub fn limit_count(&self) -> usize {
+        self.parts.limits.len()
     }
 
     /// Number of tensors, empty ones included.
@@ -215,62 +285,104 @@ impl Plan {
         self.segment_of.len()
     }
 
+    /// Number of sums of tensors: parameters have one too.
+    pub fn tensor_sum_count(&self) -> usize {
+        self.tensors_summed as usize
+    }
+
+    /// Number of sums of blocks.
+    pub(crate) fn block_count(&self) -> usize {
+        self.blocks.as_ref().map_or(0, |b| b.runs.len())
+    }
+
     /// Bytes of the buffers that a prepared pass allocates for working, results included.
     pub fn scratch_bytes(&self) -> u64 {
         let bytes = |n: usize, size: usize| (n * size) as u64;
+        let runs =
+            [self.blocks.as_ref(), Some(&self.tensors), self.unit_segments.as_ref(), Some(&self.segments)];
+        let sums = self.block_count() + self.tensor_sum_count() + self.segment_sum_count();
         bytes(self.rows.len(), size_of::<ChunkRow>())
+            + bytes(self.unit_rows.len(), size_of::<UnitRow>())
+            + bytes(self.map_rows.len(), size_of::<MapRow>())
             + bytes(self.seams.len(), size_of::<SeamRow>())
             + bytes(self.partials as usize, size_of::<Partial>())
-            + bytes(self.tensor_count(), size_of::<Run>() + size_of::<Sum>())
-            + bytes(self.segment_count(), size_of::<Run>() + size_of::<Sum>() + 64)
+            + bytes(runs.into_iter().flatten().map(|c| c.runs.len()).sum(), size_of::<Run>())
+            + bytes(sums, size_of::<Sum>())
+            + bytes(self.segment_count(), size_of::<Outcome>())
+            + bytes(self.segment_rows.len(), size_of::<SegmentRow>())
+            + bytes(self.limit_count(), 32 + size_of::<State>())
+    }
+}
+
+impl Placement {
+    fn info(&self) -> TensorInfo {
+        TensorInfo {
+            name: self.name.as_str().into(),
+            dtype: self.dtype,
+            elements: self.elements,
+            shape: self.shape.clone(),
+            group: self.group.clone(),
+            has_parameter: self.parameter.is_some(),
+        }
+    }
+}
+
+/// A tensor or its parameters, with the segments it belongs to and its partials.
+pub(crate) struct Placed<'a> {
+    pub(crate) at: &'a Placement,
+    pub(crate) owner: Owner,
+    /// Parameters are only measured.
+    pub(crate) measured: bool,
+    pub(crate) first_partial: u32,
+    pub(crate) partials: u32,
+}
+
+impl<'a> Placed<'a> {
+    /// All tensors, then all parameters.
+    fn all(tensors: &'a [Placement], parts: &Segments) -> Vec<Placed<'a>> {
+        let shift = parts.decided();
+        let grads = tensors.iter().zip(&parts.owners).map(|(at, &owner)| (at, owner, false));
+        let parameters = tensors
+            .iter()
+            .zip(&parts.owners)
+            .filter(|_| parts.parameters)
+            .filter_map(|(t, owner)| Some((t.parameter.as_deref()?, owner.shifted(shift), true)));
+        let mut first_partial = 0u32;
+        grads
+            .chain(parameters)
+            .map(|(at, owner, measured)| {
+                // Checked against the limits before anything is made of them.
+                let partials = chunks(at.elements, owner).min(u64::from(u32::MAX)) as u32;
+                let placed = Placed { at, owner, measured, first_partial, partials };
+                first_partial = first_partial.saturating_add(partials);
+                placed
+            })
+            .collect()
+    }
+}
+
+/// Chunks of a tensor.
+pub(crate) fn chunks(elements: u64, owner: Owner) -> u64 {
+    match owner {
+        Owner::One(_) => elements.div_ceil(u64::from(CHUNK)),
+        Owner::Units { view, .. } => view.units.saturating_mul(view.chunks()),
     }
 }
 
 impl Combine {
-    /// Consecutive runs of the given lengths, run `i` with target `i`.
-    fn new(lengths: &[u32], limits: &PlanLimits) -> Result<Combine, PlanError> {
-        let mut first = 0;
-        let mut runs: Vec<Run> = Vec::with_capacity(lengths.len());
-        for (target, &count) in lengths.iter().enumerate() {
-            runs.push(Run { first, count, target: target as u32, pad: 0 });
-            first += count;
-        }
-        runs.sort_by_key(|run| run.count > SERIAL_RUN);
-        let serial = runs.partition_point(|run| run.count <= SERIAL_RUN) as u32;
+    /// Short runs that stand alone come first: they share workgroups.
+    fn new(mut runs: Vec<Run>, limits: &PlanLimits) -> Result<Combine, PlanError> {
+        let serial = |run: &Run| run.lanes == 1 && run.count <= SERIAL_RUN;
+        runs.sort_by_key(|run| !serial(run));
+        let serial = runs.partition_point(serial) as u32;
         let groups =
             u64::from(serial.div_ceil(limits.workgroup_size)) + runs.len() as u64 - u64::from(serial);
         Ok(Combine { runs, serial, grid: grid(groups, limits)? })
     }
 }
 
-/// Segment of each of `tensors` tensors.
-pub(crate) fn segments(scope: Scope, tensors: usize) -> Vec<u32> {
-    match scope {
-        Scope::Global => vec![0; tensors],
-        Scope::Tensor => (0..tensors as u32).collect(),
-    }
-}
-
-/// A global segment exists even without tensors: the norm of nothing is 0.
-pub(crate) fn segment_count(scope: Scope, tensors: usize) -> usize {
-    match scope {
-        Scope::Global => 1,
-        Scope::Tensor => tensors,
-    }
-}
-
-/// How many tensors each segment holds. Tensors of one segment are consecutive.
-pub(crate) fn run_lengths(segment_of: &[u32], count: usize) -> Vec<u32> {
-    let mut lengths = vec![0; count];
-    for &segment in segment_of {
-        lengths[segment as usize] += 1;
-    }
-    lengths
-}
-
-fn check_ranges(tensors: &[Placement]) -> Result<(), PlanError> {
-    let mut order: Vec<&Placement> = tensors.iter().filter(|t| t.elements > 0).collect();
-    for t in tensors {
+fn check_ranges(placed: &[Placed<'_>]) -> Result<(), PlanError> {
+    for t in placed.iter().map(|p| p.at) {
         let required = t.dtype.size();
         if t.offset % required != 0 {
             let (tensor, dtype, given) = (t.name.clone(), t.dtype, t.offset);
@@ -282,23 +394,38 @@ fn check_ranges(tensors: &[Placement]) -> Result<(), PlanError> {
             return Err(PlanError::OutOfRange { tensor: t.name.clone(), required, given: t.buffer_size });
         }
     }
-    order.sort_by_key(|t| (t.buffer, t.offset));
-    for pair in order.windows(2) {
-        let [a, b] = pair else { continue };
-        if a.buffer == b.buffer && b.offset < a.offset + a.elements * a.dtype.size() {
-            return Err(PlanError::Overlap { first: a.name.clone(), second: b.name.clone(), at: b.offset });
+    // Parameters are only read, and two tensors may have the same ones.
+    let mut order: Vec<&Placed<'_>> = placed.iter().filter(|p| p.at.elements > 0).collect();
+    order.sort_by_key(|p| (p.at.buffer, p.at.offset));
+    let mut furthest: Option<(&Placed<'_>, u64)> = None;
+    for p in order {
+        let end = p.at.offset + p.at.elements * p.at.dtype.size();
+        if let Some((first, until)) = furthest
+            && first.at.buffer == p.at.buffer
+            && p.at.offset < until
+        {
+            if !(first.measured && p.measured) {
+                let (first, second) = (first.at.name.clone(), p.at.name.clone());
+                return Err(PlanError::Overlap { first, second, at: p.at.offset });
+            }
+            if end <= until {
+                continue;
+            }
         }
+        furthest = Some((p, end));
     }
     Ok(())
 }
 
-fn chunk_counts(tensors: &[Placement], limits: &PlanLimits) -> Result<Vec<u32>, PlanError> {
+fn check_sizes(placed: &[Placed<'_>], parts: &Segments, limits: &PlanLimits) -> Result<(), PlanError> {
     // Every table is bound whole.
     let most = |size: usize| limits.max_binding.min(LARGEST_WINDOW) / size as u64;
-    let total: u128 = tensors.iter().map(|t| u128::from(t.elements.div_ceil(u64::from(CHUNK)))).sum();
+    let total: u128 = placed.iter().map(|p| u128::from(chunks(p.at.elements, p.owner))).sum();
+    let segments = u128::from(parts.count) * 2 + 1;
     let checks = [
         ("chunks of 16,384 elements", total, most(size_of::<Partial>()).min(MOST_CHUNKS)),
-        ("tensors", tensors.len() as u128, most(64)),
+        ("tensors", placed.len() as u128, most(64)),
+        ("segments", segments, most(size_of::<Outcome>())),
     ];
     for (what, given, required) in checks {
         if given > u128::from(required) {
@@ -306,12 +433,12 @@ fn chunk_counts(tensors: &[Placement], limits: &PlanLimits) -> Result<Vec<u32>, 
             return Err(PlanError::TooLarge { what, required, given });
         }
     }
-    Ok(tensors.iter().map(|t| t.elements.div_ceil(u64::from(CHUNK)) as u32).collect())
+    Ok(())
 }
 
 /// Workgroups as a grid of two dimensions; the second only where one is not enough. The product
 /// may exceed `groups`: kernels check.
-fn grid(groups: u64, limits: &PlanLimits) -> Result<[u32; 2], PlanError> {
+pub(crate) fn grid(groups: u64, limits: &PlanLimits) -> Result<[u32; 2], PlanError> {
     let most = u64::from(limits.max_workgroups);
     let y = groups.div_ceil(most).max(1);
     if y > most {

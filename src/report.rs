@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::clip::{Clip, Kind, NonFinite};
 use crate::cpu::coefficient::unscaled_norm;
 use crate::grad::DType;
-use crate::layout::{CLIPPED, KEEP, NONE, Outcome, SKIPPED, Sum};
+use crate::layout::{CLIPPED, KEEP, NONE, Outcome, SKIPPED, Sum, Tally};
+use crate::segments::{Segments, TensorInfo};
 
 /// What a clip measured and did. Norms are those before clipping, of the unscaled gradients, as
 /// `f64`: they are `f32` values, or for norms above `f32::MAX` values of 24 bits, and an `f64`
@@ -15,10 +16,23 @@ use crate::layout::{CLIPPED, KEEP, NONE, Outcome, SKIPPED, Sum};
 #[non_exhaustive]
 pub struct Report {
     /// One entry a segment: a single one for [`Scope::Global`](crate::Scope::Global), one a tensor
-    /// for [`Scope::Tensor`](crate::Scope::Tensor).
+    /// for [`Scope::Tensor`](crate::Scope::Tensor), one a group. None for units and rows, of which
+    /// there may be millions: [`Pass::outcomes`](crate::Pass::outcomes) has them.
     pub segments: Vec<SegmentReport>,
+    /// The whole set, where it is limited beside its segments.
+    pub total: Option<SegmentReport>,
     /// One entry a tensor, in the order given.
     pub tensors: Vec<TensorReport>,
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// Steps so far in which a segment was clipped.
+    pub clipped_steps: u64,
+    /// Steps so far in which a segment was skipped.
+    pub skipped_steps: u64,
+    /// Segments clipped in this step: the number of clipped examples of per-example clipping.
+    pub clipped_segments: u64,
+    /// Segments written to in this step.
+    pub changed_segments: u64,
 }
 
 /// One segment of a [`Report`].
@@ -26,9 +40,11 @@ pub struct Report {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SegmentReport {
+    /// Name of the group, where it is one.
+    pub name: Option<Arc<str>>,
     /// Norm before clipping; infinite or NaN where elements are and the policy does not remove them.
     pub norm: f64,
-    /// The threshold it was compared with.
+    /// The largest norm that was allowed, whatever rule it came from.
     pub threshold: f32,
     /// threshold / norm where the norm exceeded the threshold, else exactly 1. Under
     /// [`NonFinite::Zero`] 0 and under [`NonFinite::Nan`] NaN where an element was not finite.
@@ -58,7 +74,7 @@ pub struct TensorReport {
     pub elements: u64,
     /// Norm before clipping, as in [`SegmentReport::norm`].
     pub norm: f64,
-    /// Its segment.
+    /// Its segment; the first one where it is cut into units.
     pub segment: usize,
     /// Number of non-finite elements, saturating at `u32::MAX`.
     pub non_finite: u32,
@@ -77,18 +93,22 @@ impl Report {
 
     /// Whether any segment was clipped.
     pub fn clipped(&self) -> bool {
-        self.segments.iter().any(|s| s.clipped)
+        self.clipped_segments > 0
+    }
+
+    /// The share of the steps so far in which a segment was clipped, from 0 to 1.
+    pub fn clipped_share(&self) -> f64 {
+        self.clipped_steps as f64 / self.step.max(1) as f64
     }
 
     /// Number of non-finite elements of the set.
     pub fn non_finite(&self) -> u64 {
-        self.segments.iter().map(|s| u64::from(s.non_finite)).sum()
+        self.tensors.iter().map(|t| u64::from(t.non_finite)).sum()
     }
 
     /// Name of the first tensor with a non-finite element.
     pub fn first_non_finite(&self) -> Option<&str> {
-        let first = self.segments.iter().filter_map(|s| s.first_non_finite).min()?;
-        self.tensors.get(first).map(|t| &*t.name)
+        self.tensors.iter().find(|t| t.non_finite > 0).map(|t| &*t.name)
     }
 
     fn single(&self) -> Option<&SegmentReport> {
@@ -99,24 +119,35 @@ impl Report {
     }
 }
 
-/// What is known of a tensor before anything is measured.
-#[derive(Clone, Debug)]
-pub(crate) struct TensorInfo {
-    pub(crate) name: Arc<str>,
-    pub(crate) dtype: DType,
-    pub(crate) elements: u64,
-    pub(crate) segment: u32,
-}
-
-/// Builds the report from the records that GPU and CPU path write alike.
-pub(crate) fn report(clip: &Clip, tensors: &[TensorInfo], sums: &[Sum], outcomes: &[Outcome]) -> Report {
+/// Builds the report from the records that GPU and CPU path write alike. `outcomes` holds those of all
+/// segments, or for units and rows only that of the whole set.
+pub(crate) fn report(
+    clip: &Clip,
+    tensors: &[TensorInfo],
+    parts: &Segments,
+    sums: &[Sum],
+    outcomes: &[Outcome],
+    tally: &Tally,
+) -> Report {
+    let mut segments: Vec<SegmentReport> = outcomes.iter().map(segment).collect();
+    let total = if parts.total { segments.pop() } else { None };
+    for (segment, limit) in segments.iter_mut().zip(&parts.limits) {
+        segment.name.clone_from(&limit.name);
+    }
+    let mut place = vec![0; tensors.len()];
+    parts.order.iter().enumerate().for_each(|(at, &tensor)| place[tensor as usize] = at);
+    let one = |(i, info): (usize, &TensorInfo)| {
+        tensor(clip, info, parts.owners[i].first(), &sums[place[i]], tally.unscale)
+    };
     Report {
-        segments: outcomes.iter().map(segment).collect(),
-        tensors: tensors
-            .iter()
-            .zip(sums)
-            .map(|(info, sum)| tensor(clip, info, sum, outcomes[info.segment as usize].unscale))
-            .collect(),
+        segments,
+        total,
+        tensors: tensors.iter().enumerate().map(one).collect(),
+        step: tally.steps.into(),
+        clipped_steps: tally.clipped_steps.into(),
+        skipped_steps: tally.skipped_steps.into(),
+        clipped_segments: tally.clipped.into(),
+        changed_segments: tally.changed.into(),
     }
 }
 
@@ -125,6 +156,7 @@ fn segment(outcome: &Outcome) -> SegmentReport {
     // An infinite norm with a mantissa is finite, but above f32::MAX.
     let non_finite = outcome.norm.is_nan() || (outcome.norm.is_infinite() && outcome.norm_mantissa == 0);
     SegmentReport {
+        name: None,
         norm: if non_finite { f64::from(outcome.norm) } else { finite },
         threshold: outcome.threshold,
         coefficient: outcome.coefficient,
@@ -136,7 +168,7 @@ fn segment(outcome: &Outcome) -> SegmentReport {
     }
 }
 
-fn tensor(clip: &Clip, info: &TensorInfo, sum: &Sum, unscale: f32) -> TensorReport {
+fn tensor(clip: &Clip, info: &TensorInfo, segment: u32, sum: &Sum, unscale: f32) -> TensorReport {
     let norm = match (sum.non_finite, sum.nan, clip.non_finite) {
         (0, _, _) | (_, _, NonFinite::Sanitize) => {
             unscaled_norm(sum, Kind::from(clip.norm), unscale).to_f64()
@@ -149,7 +181,7 @@ fn tensor(clip: &Clip, info: &TensorInfo, sum: &Sum, unscale: f32) -> TensorRepo
         dtype: info.dtype,
         elements: info.elements,
         norm,
-        segment: info.segment as usize,
+        segment: segment as usize,
         non_finite: sum.non_finite,
     }
 }

@@ -8,7 +8,8 @@ use crate::cpu::{self, GradMut};
 use crate::error::{PrepareError, ReadBackError, SessionError};
 use crate::gpu::{Clipper, caught, filled};
 use crate::grad::Grad;
-use crate::report::Report;
+use crate::report::{Report, TensorReport};
+use crate::segments::TensorInfo;
 
 /// Bytes of gradients that are on their way to the host at once.
 const DOWNLOAD: u64 = 256 << 20;
@@ -144,15 +145,29 @@ impl Gpu {
     }
 
     fn clip(&self, grads: &mut [GradMut<'_>], clip: &Clip) -> Result<Report, SessionError> {
+        let infos: Vec<TensorInfo> = grads.iter().map(GradMut::info).collect();
+        let parameters: Vec<_> = grads.iter().map(GradMut::values).collect();
         let mut tensors: Vec<_> = grads.iter_mut().map(GradMut::contiguous).collect();
-        let uploaded = tensors.iter().map(|t| self.upload(t)).collect::<Result<Vec<_>, _>>()?;
+        let mut uploaded = Vec::with_capacity(tensors.len());
+        for ((info, tensor), parameter) in infos.iter().zip(&tensors).zip(parameters) {
+            let buffer = self.upload(info, &tensor.values())?;
+            let mut grad = Grad::range(&*info.name, &buffer, 0, info.elements).dtype(info.dtype);
+            grad.shape.clone_from(&info.shape);
+            grad.group.clone_from(&info.group);
+            if let Some(values) = parameter {
+                grad = grad.parameter(&self.upload(info, &values)?, 0, values.dtype());
+            }
+            uploaded.push(grad);
+        }
         let pass = self.clipper.prepare(&uploaded, clip)?;
         let mut encoder = self.device.create_command_encoder(&Default::default());
         pass.record(&mut encoder);
         let read_back = pass.read_back(&mut encoder)?;
         self.queue.submit([encoder.finish()]);
         let report = read_back.wait(&self.device)?;
-        let changed: Vec<bool> = report.tensors.iter().map(|t| report.segments[t.segment].changed).collect();
+        let whole = report.changed_segments > 0;
+        let changed = |t: &TensorReport| report.segments.get(t.segment).map_or(whole, |s| s.changed);
+        let changed: Vec<bool> = report.tensors.iter().map(changed).collect();
         // All arrive before any is written, so that a device lost meanwhile leaves none half done.
         let results = self.download(&uploaded, &changed)?;
         for (i, bytes) in results {
@@ -162,16 +177,15 @@ impl Gpu {
         Ok(report)
     }
 
-    fn upload(&self, tensor: &cpu::Contiguous<'_, '_>) -> Result<Grad, PrepareError> {
-        let (required, given) = (tensor.bytes().len() as u64, self.device.limits().max_buffer_size);
+    fn upload(&self, info: &TensorInfo, values: &cpu::Values<'_>) -> Result<wgpu::Buffer, PrepareError> {
+        let (required, given) = (values.bytes().len() as u64, self.device.limits().max_buffer_size);
         if required > given {
-            return Err(PrepareError::BufferSize { tensor: tensor.name().to_string(), required, given });
+            return Err(PrepareError::BufferSize { tensor: info.name.to_string(), required, given });
         }
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-        let buffer = caught(&self.device, "uploading a gradient", || {
-            filled(&self.device, "gradclip gradient", tensor.bytes(), usage)
-        })??;
-        Ok(Grad::range(&*tensor.name(), &buffer, 0, tensor.elements() as u64).dtype(tensor.dtype()))
+        caught(&self.device, "uploading a tensor", || {
+            filled(&self.device, "gradclip tensor", values.bytes(), usage)
+        })?
     }
 
     /// The bytes of the tensors marked, a bounded number of them on their way at once.

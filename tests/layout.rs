@@ -36,9 +36,31 @@ fn records_have_the_offsets_that_naga_computes() {
     same!(SeamRow, slot, word, low, high);
     same!(Partial, lo, hi, exponent, non_finite);
     same!(Sum, mantissa, exponent, non_finite, nan, first, pad);
-    same!(Run, first, count, target, pad);
-    same!(Job, serial, runs, first_row, rows);
-    same!(Setting, threshold, unscale, eps, policy);
+    same!(
+        UnitRow,
+        base,
+        slot,
+        first_unit,
+        units,
+        first,
+        len,
+        partial,
+        segment,
+        kept,
+        kept_high,
+        kept_low,
+        reduced,
+        reduced_high,
+        reduced_low
+    );
+    same!(MapRow, start, slot_len, first, segment, low, kept, high, outer);
+    same!(Run, first, count, target, stride, lanes, tensor);
+    same!(SegmentRow, first, count, limit, step, parameters);
+    same!(Job, serial, runs, first_row, rows, until, total, adaptive, begins);
+    same!(Setting, threshold, lift, unscale, eps, floor, policy, rule, total);
+    same!(Adaptation, rule, window, steps, reaction, a, b);
+    same!(State, steps, observed, mean, variance, threshold, alone, counted, over);
+    same!(Tally, steps, clipped_steps, skipped_steps, clipped, skipped, changed, unscale, pad);
     same!(
         Outcome,
         norm,

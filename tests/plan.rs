@@ -5,7 +5,7 @@
 
 use gradclip::layout::{CHUNK, LEN_BITS};
 use gradclip::plan::{Placement, Plan, PlanLimits};
-use gradclip::{DType, PlanError, Scope};
+use gradclip::{Clip, DType, PlanError, PrepareError};
 use proptest::prelude::*;
 
 fn limits() -> PlanLimits {
@@ -20,7 +20,7 @@ fn limits() -> PlanLimits {
 
 fn placement(buffer: usize, offset: u64, elements: u64) -> Placement {
     let name = format!("b{buffer}+{offset}");
-    Placement { name, buffer, buffer_size: offset + elements * 4 + 1024, offset, elements, dtype: DType::F32 }
+    Placement { name, buffer, buffer_size: offset + elements * 4 + 1024, offset, elements, ..Placement::default() }
 }
 
 /// Checks a plan against its definition and returns how often each byte range was covered.
@@ -74,24 +74,24 @@ fn check(plan: &Plan, tensors: &[Placement], limits: &PlanLimits) {
 #[test]
 fn a_tensor_larger_than_a_binding_is_split_at_a_chunk() {
     let gpt2_embedding = [placement(0, 4, 50_257 * 768)];
-    let plan = Plan::new(&gpt2_embedding, Scope::Global, &limits()).unwrap();
+    let plan = Plan::new(&gpt2_embedding, &Clip::measure(), &limits()).unwrap();
     check(&plan, &gpt2_embedding, &limits());
     let windows: Vec<_> = plan.dispatches.iter().flat_map(|d| &d.windows).collect();
     assert_eq!(windows.len(), 2);
     // It begins off the alignment, so the windows overlap by less than one alignment and go apart.
     assert_eq!(plan.dispatches.len(), 2);
     let aligned = [placement(0, 0, 50_257 * 768)];
-    assert_eq!(Plan::new(&aligned, Scope::Global, &limits()).unwrap().dispatches.len(), 1);
+    assert_eq!(Plan::new(&aligned, &Clip::measure(), &limits()).unwrap().dispatches.len(), 1);
 }
 
 #[test]
 fn beyond_2_to_the_32_elements_and_65535_workgroups() {
     let llama = [placement(0, 0, 5_000_000_000), placement(1, 256, 123)];
-    let plan = Plan::new(&llama, Scope::Global, &limits()).unwrap();
+    let plan = Plan::new(&llama, &Clip::measure(), &limits()).unwrap();
     check(&plan, &llama, &limits());
     assert_eq!(plan.partials, 305_176 + 1);
     let large = PlanLimits { max_binding: u64::MAX, ..limits() };
-    let plan = Plan::new(&llama, Scope::Global, &large).unwrap();
+    let plan = Plan::new(&llama, &Clip::measure(), &large).unwrap();
     check(&plan, &llama, &large);
     assert!(plan.dispatches.iter().any(|d| d.grid[1] > 1));
     // Scratch stays below 0.2 % of the gradients.
@@ -104,13 +104,13 @@ fn one_dispatch_for_any_number_of_tensors_in_an_arena() {
         let tensors: Vec<_> = (0..count).map(|i| placement(0, i * 768 * 4, 768)).collect();
         let tensors: Vec<_> =
             tensors.into_iter().map(|t| Placement { buffer_size: 768 * 4 * count, ..t }).collect();
-        let plan = Plan::new(&tensors, Scope::Global, &limits()).unwrap();
+        let plan = Plan::new(&tensors, &Clip::measure(), &limits()).unwrap();
         check(&plan, &tensors, &limits());
         assert_eq!(plan.dispatches.len(), 1, "{count}");
     }
     // And as few as the slots allow for separate buffers.
     let tensors: Vec<_> = (0..148).map(|i| placement(i, 0, 1000)).collect();
-    let plan = Plan::new(&tensors, Scope::Tensor, &limits()).unwrap();
+    let plan = Plan::new(&tensors, &Clip::per_tensor_norm(1.0), &limits()).unwrap();
     check(&plan, &tensors, &limits());
     assert_eq!(plan.dispatches.len(), 148_usize.div_ceil(6));
     assert_eq!(plan.segment_count(), 148);
@@ -119,10 +119,10 @@ fn one_dispatch_for_any_number_of_tensors_in_an_arena() {
 #[test]
 fn what_does_not_fit_32_bits_is_refused() {
     let huge = Placement { buffer_size: u64::MAX, ..placement(0, 0, 1 << 60) };
-    let e = Plan::new(&[huge], Scope::Global, &limits()).unwrap_err();
-    assert!(matches!(e, PlanError::TooLarge { what: "chunks of 16,384 elements", .. }), "{e}");
+    let e = Plan::new(&[huge], &Clip::measure(), &limits()).unwrap_err();
+    assert!(matches!(e, PrepareError::Plan(PlanError::TooLarge { what: "chunks of 16,384 elements", .. })), "{e}");
     let one_workgroup = PlanLimits { max_workgroups: 2, ..limits() };
-    let e = Plan::new(&[placement(0, 0, 10 * u64::from(CHUNK))], Scope::Global, &one_workgroup).unwrap_err();
+    let e = Plan::new(&[placement(0, 0, 10 * u64::from(CHUNK))], &Clip::measure(), &one_workgroup).unwrap_err();
     assert_eq!(e.to_string(), "workgroups: required at most 4, given 10");
 }
 
@@ -152,8 +152,8 @@ proptest! {
         for t in &mut tensors {
             t.buffer_size = ends[t.buffer];
         }
-        let scope = if per_tensor { Scope::Tensor } else { Scope::Global };
-        let plan = Plan::new(&tensors, scope, &limits).unwrap();
+        let clip = if per_tensor { Clip::per_tensor_norm(1.0) } else { Clip::measure() };
+        let plan = Plan::new(&tensors, &clip, &limits).unwrap();
         check(&plan, &tensors, &limits);
     }
     /// Placements and limits that nobody would ask for: refused with an error or planned rightly.
@@ -184,7 +184,7 @@ proptest! {
             // One size a buffer, that of the first tensor that names it.
             t.buffer_size = sizes.get(t.buffer).copied().unwrap_or(1 << 20);
         }
-        if let Ok(plan) = Plan::new(&tensors, Scope::Global, &limits) {
+        if let Ok(plan) = Plan::new(&tensors, &Clip::measure(), &limits) {
             check(&plan, &tensors, &limits);
         }
     }

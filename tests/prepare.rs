@@ -83,7 +83,7 @@ fn limits_that_are_too_small() {
     let e = gradclip::plan::PlanLimits::new(&limits, 256).unwrap_err();
     assert_eq!(
         e.to_string(),
-        "device limit max_storage_buffers_per_shader_stage: required at least 3, given 2"
+        "device limit max_storage_buffers_per_shader_stage: required at least 6, given 2"
     );
 }
 

@@ -1,5 +1,5 @@
-// Adds up runs of items, each item a Sum given by `item(i)`. Short runs take one invocation each,
-// long runs one workgroup each. What is added and how, combine_integer.wgsl or combine_power.wgsl
+// Adds up runs of items, each item a Sum given by `item(i)`. Short runs and runs side by side take one
+// invocation each, long runs one workgroup each. What is added and how, combine_integer.wgsl or combine_power.wgsl
 // defines: Lane, add_items, gathered, reset, store.
 
 var<workgroup> shared_exponent: atomic<u32>;
@@ -14,7 +14,7 @@ fn saturating_add(a: u32, b: u32) -> u32 {
 fn largest_exponent(run: Run, begin: u32, step: u32) -> u32 {
     var exponent = 0u;
     for (var i = begin; i < run.count; i += step) {
-        exponent = max(exponent, item_exponent(run.first + i));
+        exponent = max(exponent, item_exponent(run.first + i * run.stride));
     }
     return exponent;
 }
@@ -40,6 +40,11 @@ fn gathered_count() -> u32 {
     return select((high << 16u) | (low & 0xffffu), 0xffffffffu, high > 0xffffu);
 }
 
+fn add_alone(run: Run) {
+    let exponent = largest_exponent(run, 0u, 1u);
+    store(run, add_items(run, 0u, 1u, exponent), exponent);
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn combine(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -51,9 +56,7 @@ fn combine(
     if index < serial_groups {
         let i = index * WORKGROUP + lane;
         if i < job.serial {
-            let run = runs[i];
-            let exponent = largest_exponent(run, 0u, 1u);
-            store(run, add_items(run, 0u, 1u, exponent), exponent);
+            add_alone(runs[i]);
         }
         return;
     }
@@ -61,12 +64,20 @@ fn combine(
     if i >= job.runs {
         return;
     }
+    var run = runs[i];
+    if run.lanes > 1u {
+        if lane < run.lanes {
+            run.first += lane;
+            run.target_index += lane;
+            add_alone(run);
+        }
+        return;
+    }
     if lane == 0u {
         reset_counts();
         reset();
     }
     workgroupBarrier();
-    let run = runs[i];
     atomicMax(&shared_exponent, largest_exponent(run, lane, WORKGROUP));
     workgroupBarrier();
     let exponent = atomicLoad(&shared_exponent);

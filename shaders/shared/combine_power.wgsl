@@ -17,7 +17,7 @@ struct Lane {
 fn add_items(run: Run, begin: u32, step: u32, largest: u32) -> Lane {
     var lane = Lane(0.0, 0u, 0u, NONE);
     for (var i = begin; i < run.count; i += step) {
-        let value = item(run.first + i, run.target_index);
+        let value = item(run.first + i * run.stride, run.tensor);
         lane.powers += bitcast<f32>(value.mantissa[0]) * power_of_ratio(value.exponent, largest);
         lane.non_finite = saturating_add(lane.non_finite, value.non_finite);
         lane.nan |= value.nan;

@@ -15,3 +15,9 @@ fn first_whole_word(start: u32) -> u32 {
 fn end_whole_word(end: u32) -> u32 {
     return end;
 }
+
+const PER_WORD: u32 = 1u;
+
+fn first_of_word(word: u32) -> u32 {
+    return word;
+}

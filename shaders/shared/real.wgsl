@@ -131,6 +131,29 @@ fn add(a: Rounded, b: Rounded) -> Real {
     return Real(total.hi, exponent, u32(total.lo != 0u || total.mid != 0u) | lost);
 }
 
+// a - b for exact a and b, a not below b.
+fn subtract(a: Rounded, b: Rounded) -> Real {
+    let x = normalised(a.mantissa, a.exponent, 0u);
+    let y = normalised(b.mantissa, b.exponent, 0u);
+    let down = u32(x.exponent - y.exponent);
+    // Further down b is below a quarter of the last of 24 bits, and rounding gives a.
+    if y.mantissa == 0u || down > 40u {
+        return x;
+    }
+    let difference = sub96(U96(0u, 0u, x.mantissa), shr96(U96(0u, 0u, y.mantissa), down));
+    return normalised96(difference, x.exponent - 64);
+}
+
+// Whether a > b.
+fn exceeds(a: Rounded, b: Rounded) -> bool {
+    let x = normalised(a.mantissa, a.exponent, 0u);
+    let y = normalised(b.mantissa, b.exponent, 0u);
+    if x.mantissa == 0u || y.mantissa == 0u {
+        return x.mantissa > y.mantissa;
+    }
+    return x.exponent > y.exponent || (x.exponent == y.exponent && x.mantissa > y.mantissa);
+}
+
 // To 24 bits, to nearest, ties to even; fewer where the exponent would fall below the least one.
 fn rounded(a: Real, least: i32) -> Rounded {
     if a.mantissa == 0u {

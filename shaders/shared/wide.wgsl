@@ -59,6 +59,10 @@ fn add96(a: U96, b: U96) -> U96 {
     return U96(lo, mid, a.hi + b.hi + carry_mid);
 }
 
+fn sub96(a: U96, b: U96) -> U96 {
+    return add96(add96(a, U96(~b.lo, ~b.mid, ~b.hi)), U96(1u, 0u, 0u));
+}
+
 // Any shift; 96 and more give 0.
 fn shr96(a: U96, shift: u32) -> U96 {
     if shift >= 96u {
@@ -102,4 +106,13 @@ fn bits96(a: U96) -> u32 {
         return 64u - countLeadingZeros(a.mid);
     }
     return 32u - countLeadingZeros(a.lo);
+}
+
+// What one element of mantissa m alone adds to the mantissa of a chunk's sum: m^2 for L2, m * 2^24 for
+// L1.
+fn term_of(m: u32) -> U64 {
+    if NORM == NORM_ONE {
+        return U64(m << 24u, m >> 8u);
+    }
+    return mul32(m, m);
 }

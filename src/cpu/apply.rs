@@ -1,19 +1,27 @@
-//! outcome -> gradients, in place: the twin of `shaders/apply.wgsl`.
+//! outcome -> gradients, in place: the twin of `shaders/apply.wgsl` and `shaders/apply_units.wgsl`.
 
-use crate::layout::{FILL, KEEP, Outcome, SANITIZE};
+use crate::layout::{CLAMP, FILL, KEEP, Outcome, SANITIZE, SIGN};
+use crate::segments::UnitView;
 
 use super::element::Element;
 
-/// Applies an outcome to the elements of one chunk.
+/// Applies an outcome to neighbouring elements.
 pub(crate) fn apply<T: Element>(elements: &mut [T], outcome: &Outcome) {
-    let Outcome { action, scale, rescale, .. } = *outcome;
+    let Outcome { action, scale, rescale, unscale, .. } = *outcome;
     // A product of 24-bit mantissas is exact in f64 and so is the power of two: one rounding.
     let factor = f64::from(rescale) * f64::from(rescale);
     let rescaled = |value: f32| (f64::from(value) * f64::from(scale) * factor) as f32;
-    match action {
+    // What is not finite becomes 0 where that is asked for, and never comes elsewhere.
+    let finite = |value: f32, then: f32| if value.is_finite() { then } else { 0.0 };
+    let sanitize = action & SANITIZE != 0;
+    match action & !SANITIZE {
         KEEP => {}
         FILL => elements.fill(T::from_f32(scale)),
-        SANITIZE => each(elements, |v| if v.is_finite() { rescaled(v) } else { 0.0 }),
+        SIGN if sanitize => each(elements, |v| finite(v, signed(v, scale))),
+        SIGN => each(elements, |v| signed(v, scale)),
+        CLAMP if sanitize => each(elements, |v| finite(v, clamped(v * unscale, scale))),
+        CLAMP => each(elements, |v| clamped(v * unscale, scale)),
+        _ if sanitize => each(elements, |v| finite(v, rescaled(v))),
         _ if rescale == 1.0 => each(elements, |v| v * scale),
         _ => each(elements, rescaled),
     }
@@ -22,4 +30,28 @@ pub(crate) fn apply<T: Element>(elements: &mut [T], outcome: &Outcome) {
 #[inline(always)]
 fn each<T: Element>(elements: &mut [T], f: impl Fn(f32) -> f32) {
     elements.iter_mut().for_each(|e| *e = T::from_f32(f(f32::from_bits(e.f32_bits()))));
+}
+
+#[inline(always)]
+fn signed(value: f32, magnitude: f32) -> f32 {
+    if value == 0.0 { value } else { magnitude.copysign(value) }
+}
+
+/// NaN stays.
+#[inline(always)]
+fn clamped(value: f32, most: f32) -> f32 {
+    if value.abs() > most { most.copysign(value) } else { value }
+}
+
+/// Applies to each element, the first of them element `first` of its tensor, the outcome of its unit.
+pub(crate) fn apply_units<T: Element>(elements: &mut [T], first: u64, view: &UnitView, outcomes: &[Outcome]) {
+    // The longest run whose elements surely belong to the same unit.
+    let run = view.kept.low.stride.max(1);
+    let mut done = 0;
+    while done < elements.len() {
+        let e = first + done as u64;
+        let until = ((e / run + 1) * run - e).min((elements.len() - done) as u64) as usize;
+        apply(&mut elements[done..done + until], &outcomes[view.unit_of(e) as usize]);
+        done += until;
+    }
 }

@@ -1,9 +1,11 @@
-//! sum and setting of a segment -> outcome: the twin of `shaders/coefficient.wgsl`.
+//! sum and setting of a segment -> outcome: the twin of `shaders/coefficient.wgsl` and
+//! `shaders/shared/decide.wgsl`.
 
 use crate::clip::Kind;
 use crate::layout::{
-    CLIPPED, FILL, GUARD, KEEP, MULTIPLY, NAN, NON_FINITE, NONE, Outcome, POLICY_NAN, POLICY_SANITIZE,
-    POLICY_SKIP, SANITIZE, SKIPPED, Setting, Sum,
+    BY_TOTAL, CLAMP, CLIPPED, FILL, GUARD, KEEP, MULTIPLY, NAN, NON_FINITE, Outcome, POLICY_KEEP, POLICY_NAN,
+    POLICY_SANITIZE, POLICY_SKIP, RULE_AGC, RULE_NORMALIZE, RULE_SIGN, RULE_VALUE, SANITIZE, SIGN, SKIPPED,
+    Setting, Sum,
 };
 
 use super::power;
@@ -28,74 +30,135 @@ pub(crate) fn unscaled_norm(sum: &Sum, kind: Kind, unscale: f32) -> Rounded {
     norm_of(sum, kind).multiply(Real::from_f32(unscale)).round(F32_MIN_EXPONENT)
 }
 
+/// A norm below this counts as this in the quotient of adaptive gradient clipping.
+const AGC_LEAST_NORM: f32 = 1e-6;
+/// Largest exponent of an `f32` whose mantissa is an integer of 24 bits.
+const F32_MAX_EXPONENT: i32 = 104;
+
+fn exactly(value: f32) -> Rounded {
+    Real::from_f32(value).round(NO_MIN_EXPONENT)
+}
+
+fn larger(a: Rounded, b: Rounded) -> Rounded {
+    if a.exceeds(b) { a } else { b }
+}
+
+/// The largest norm allowed; `parameters` is the sum of the parameters where the rule compares with it.
+fn limit_of(setting: &Setting, parameters: &Sum, kind: Kind) -> Real {
+    let lifted = Real::from_f32(setting.threshold).times_power_of_two(setting.lift);
+    if setting.rule != RULE_AGC {
+        return lifted;
+    }
+    let norm = norm_of(parameters, kind).round(F32_MIN_EXPONENT);
+    lifted.multiply(larger(norm, exactly(setting.floor)).to_real())
+}
+
+/// limit / (norm + eps).
+fn quotient(norm: Rounded, limit: Rounded, setting: &Setting) -> Real {
+    let divisor = norm.add(exactly(setting.eps)).round(NO_MIN_EXPONENT);
+    let agc = setting.rule == RULE_AGC;
+    limit.quotient(if agc { larger(divisor, exactly(AGC_LEAST_NORM)) } else { divisor })
+}
+
 /// Decides what happens to a segment.
-pub(crate) fn decide(sum: &Sum, setting: &Setting, kind: Kind) -> Outcome {
+pub(crate) fn decide(sum: &Sum, setting: &Setting, parameters: &Sum, kind: Kind) -> Outcome {
     let norm = unscaled_norm(sum, kind, setting.unscale);
-    let norm_f32 = norm.to_f32();
-    let clipped = norm_f32 > setting.threshold;
-    let coefficient = if clipped { quotient(norm, setting) } else { Real::ONE };
+    let unlimited = setting.threshold == f32::INFINITY;
+    let (limit, exact) = if unlimited {
+        (Real::ZERO, Real::ZERO.round(NO_MIN_EXPONENT))
+    } else {
+        let limit = limit_of(setting, parameters, kind);
+        (limit, limit.round(NO_MIN_EXPONENT))
+    };
+    let over = !unlimited && norm.exceeds(exact);
+    let scales = over && setting.rule != RULE_SIGN && setting.rule != RULE_VALUE;
+    let normalises = setting.rule == RULE_NORMALIZE && norm.mantissa != 0;
+    let coefficient = if scales || normalises { quotient(norm, exact, setting) } else { Real::ONE };
     let (scale, rescale) = split(coefficient.multiply(Real::from_f32(setting.unscale)));
     let mut out = Outcome {
-        norm: norm_f32,
+        norm: norm.to_f32(),
         norm_mantissa: norm.mantissa,
         norm_exponent: norm.exponent,
-        threshold: setting.threshold,
+        threshold: if unlimited { f32::INFINITY } else { limit.round(F32_MIN_EXPONENT).to_f32() },
         coefficient: coefficient.round(F32_MIN_EXPONENT).to_f32(),
         scale,
         rescale,
         action: if scale == 1.0 && rescale == 1.0 { KEEP } else { MULTIPLY },
-        flags: if clipped { CLIPPED } else { 0 },
+        flags: if over { CLIPPED } else { 0 },
         non_finite: sum.non_finite,
         first_non_finite: sum.first,
         unscale: setting.unscale,
     };
+    match setting.rule {
+        RULE_SIGN if over => set_elementwise(&mut out, SIGN),
+        RULE_VALUE if over => set_elementwise(&mut out, CLAMP),
+        _ => {}
+    }
     if sum.non_finite != 0 {
-        decide_non_finite(&mut out, sum.nan != 0, setting.policy);
-    } else {
-        debug_assert_eq!(sum.first, NONE);
+        decide_non_finite(&mut out, sum.nan != 0, setting);
     }
     out
 }
 
-/// threshold / (norm + eps).
-fn quotient(norm: Rounded, setting: &Setting) -> Real {
-    let exact = |value: f32| Real::from_f32(value).round(NO_MIN_EXPONENT);
-    let divisor = norm.add(exact(setting.eps)).round(NO_MIN_EXPONENT);
-    exact(setting.threshold).quotient(divisor)
+/// `scale` is a magnitude, and no factor.
+fn set_elementwise(out: &mut Outcome, action: u32) {
+    (out.action, out.scale, out.rescale) = (action, out.threshold, 1.0);
 }
 
 /// Splits a factor so that `f32` holds it: scale, and rescale to be multiplied twice.
 fn split(factor: Real) -> (f32, f32) {
-    let Rounded { mantissa, mut exponent } = factor.round(NO_MIN_EXPONENT);
+    let Rounded { mantissa, exponent } = factor.round(NO_MIN_EXPONENT);
     if mantissa == 0 || exponent < -400 {
         return (0.0, 1.0);
     }
-    let mut rescale = 1.0;
-    if exponent < F32_MIN_EXPONENT {
-        let half = (F32_MIN_EXPONENT - exponent + 1) / 2;
-        rescale = f32::from_bits(((127 - half) as u32) << 23);
-        exponent += 2 * half;
-    }
-    (Rounded { mantissa, exponent }.to_f32(), rescale)
+    let half = match exponent {
+        ..F32_MIN_EXPONENT => -((F32_MIN_EXPONENT - exponent + 1) / 2),
+        F32_MIN_EXPONENT..=F32_MAX_EXPONENT => 0,
+        _ => ((exponent - F32_MAX_EXPONENT + 1) / 2).min(127),
+    };
+    let rescale = f32::from_bits(((127 + half) as u32) << 23);
+    (Rounded { mantissa, exponent: exponent - 2 * half }.to_f32(), rescale)
 }
 
-fn decide_non_finite(out: &mut Outcome, nan: bool, policy: u32) {
+fn decide_non_finite(out: &mut Outcome, nan: bool, setting: &Setting) {
     out.flags |= NON_FINITE | if nan { NAN } else { 0 };
-    if policy == POLICY_SANITIZE {
-        out.action = SANITIZE;
+    if setting.policy == POLICY_SANITIZE {
+        out.action = out.action.max(MULTIPLY) | SANITIZE;
         return;
     }
     out.norm = if nan { f32::NAN } else { f32::INFINITY };
     (out.norm_mantissa, out.norm_exponent) = (0, 0);
+    if setting.policy == POLICY_KEEP {
+        if setting.threshold != f32::INFINITY {
+            out.flags |= CLIPPED;
+            set_elementwise(out, CLAMP);
+        }
+        return;
+    }
     out.flags &= !CLIPPED;
     out.rescale = 1.0;
-    if policy == POLICY_SKIP {
+    if setting.policy == POLICY_SKIP {
         out.flags |= SKIPPED;
         (out.coefficient, out.scale, out.action) = (1.0, 1.0, KEEP);
         return;
     }
-    let value = if policy == POLICY_NAN { f32::NAN } else { 0.0 };
+    let value = if setting.policy == POLICY_NAN { f32::NAN } else { 0.0 };
     (out.coefficient, out.scale, out.action) = (value, value, FILL);
+}
+
+/// The limit on the whole set: what it does to all, or the smaller coefficient.
+pub(crate) fn limit_by_total(out: &mut Outcome, total: &Outcome, setting: &Setting) {
+    let poisoned = total.flags & NON_FINITE != 0 && setting.policy != POLICY_SANITIZE;
+    if !poisoned && total.coefficient.to_bits() >= out.coefficient.to_bits() {
+        return;
+    }
+    out.coefficient = total.coefficient;
+    (out.scale, out.rescale) = (total.scale, total.rescale);
+    out.action = if poisoned { total.action } else { MULTIPLY | (out.action & SANITIZE) };
+    out.flags |= BY_TOTAL | (total.flags & (CLIPPED | SKIPPED));
+    if poisoned {
+        out.flags &= !CLIPPED;
+    }
 }
 
 #[cfg(test)]
@@ -136,6 +199,12 @@ mod tests {
             assert_eq!(f64::from(scale) * f64::from(rescale) * f64::from(rescale), value, "2^{exponent}");
             assert!(scale >= f32::MIN_POSITIVE && rescale >= f32::MIN_POSITIVE, "2^{exponent}");
             assert_eq!(rescale == 1.0, exponent >= -126, "2^{exponent}");
+        }
+        for exponent in 0..377 {
+            let value = 1.5 * 2f64.powi(exponent);
+            let (scale, rescale) = split(real(value));
+            assert_eq!(f64::from(scale) * f64::from(rescale) * f64::from(rescale), value, "2^{exponent}");
+            assert_eq!(rescale == 1.0, exponent <= 127, "2^{exponent}");
         }
         assert_eq!(split(real(1e-200)), (0.0, 1.0));
     }

@@ -6,18 +6,55 @@ use half::{bf16, f16};
 use ndarray::{ArrayViewMut, ArrayViewMutD, Dimension};
 
 use crate::clip::Kind;
-use crate::grad::DType;
+use crate::grad::{DType, Group};
 use crate::layout::{CHUNK, Outcome, Partial};
+use crate::segments::{TensorInfo, UnitView};
 
-use super::apply;
 use super::element::Element;
 use super::reduce::{self, Scratch};
+use super::{apply, units};
 
 /// One named gradient in host memory: a slice, or an ndarray view of any layout.
 #[derive(Debug)]
 pub struct GradMut<'a> {
     name: Arc<str>,
     data: Data<'a>,
+    shape: Option<Box<[u64]>>,
+    group: Option<Group>,
+    parameter: Option<Parameter<'a>>,
+}
+
+/// The parameters whose gradient a tensor is, in the same shape and row-major order, for adaptive
+/// gradient clipping.
+#[derive(Clone, Debug)]
+pub struct Parameter<'a> {
+    data: Values<'a>,
+}
+
+/// A run of elements that is only read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Values<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> From<&'a [f32]> for Parameter<'a> {
+    fn from(elements: &'a [f32]) -> Self {
+        Parameter { data: Values::F32(elements) }
+    }
+}
+
+impl<'a> From<&'a [f16]> for Parameter<'a> {
+    fn from(elements: &'a [f16]) -> Self {
+        Parameter { data: Values::F16(elements) }
+    }
+}
+
+impl<'a> From<&'a [bf16]> for Parameter<'a> {
+    fn from(elements: &'a [bf16]) -> Self {
+        Parameter { data: Values::Bf16(elements) }
+    }
 }
 
 #[derive(Debug)]
@@ -34,13 +71,16 @@ pub(crate) enum Block<'a> {
     Bf16(&'a mut [bf16]),
 }
 
-/// `$body` with `$elements` bound to the slice of a [`Block`], whatever its element type.
+/// `$body` with `$elements` bound to the slice of a [`Block`] or of [`Values`], whatever its type.
 macro_rules! with_elements {
     ($block:expr, $elements:ident => $body:expr) => {
+        with_elements!(Block, $block, $elements => $body)
+    };
+    ($of:ident, $block:expr, $elements:ident => $body:expr) => {
         match $block {
-            Block::F32($elements) => $body,
-            Block::F16($elements) => $body,
-            Block::Bf16($elements) => $body,
+            $of::F32($elements) => $body,
+            $of::F16($elements) => $body,
+            $of::Bf16($elements) => $body,
         }
     };
 }
@@ -48,18 +88,41 @@ macro_rules! with_elements {
 impl<'a> GradMut<'a> {
     /// A slice of `f32`.
     pub fn new(name: impl Into<Arc<str>>, elements: &'a mut [f32]) -> GradMut<'a> {
-        GradMut { name: name.into(), data: Data::Slice(Block::F32(elements)) }
+        GradMut::of(name.into(), Data::Slice(Block::F32(elements)))
     }
 
     /// A slice of `f16`. Norms are summed exactly from its bits; a clipped element is multiplied in
     /// `f32` and rounded once.
     pub fn f16(name: impl Into<Arc<str>>, elements: &'a mut [f16]) -> GradMut<'a> {
-        GradMut { name: name.into(), data: Data::Slice(Block::F16(elements)) }
+        GradMut::of(name.into(), Data::Slice(Block::F16(elements)))
     }
 
     /// A slice of `bf16`, as [`GradMut::f16`].
     pub fn bf16(name: impl Into<Arc<str>>, elements: &'a mut [bf16]) -> GradMut<'a> {
-        GradMut { name: name.into(), data: Data::Slice(Block::Bf16(elements)) }
+        GradMut::of(name.into(), Data::Slice(Block::Bf16(elements)))
+    }
+
+    fn of(name: Arc<str>, data: Data<'a>) -> GradMut<'a> {
+        GradMut { name, data, shape: None, group: None, parameter: None }
+    }
+
+    /// Sets the shape, row-major, for scopes that cut tensors into units or rows. A view has one.
+    #[must_use]
+    pub fn shape(self, shape: &[u64]) -> GradMut<'a> {
+        GradMut { shape: Some(shape.into()), ..self }
+    }
+
+    /// Puts the tensor into a group.
+    #[must_use]
+    pub fn group(self, group: &Group) -> GradMut<'a> {
+        GradMut { group: Some(group.clone()), ..self }
+    }
+
+    /// Names the parameters that this is the gradient of: a slice of as many elements.
+    /// [`Rule::Agc`](crate::Rule::Agc) needs them.
+    #[must_use]
+    pub fn parameter(self, parameter: impl Into<Parameter<'a>>) -> GradMut<'a> {
+        GradMut { parameter: Some(parameter.into()), ..self }
     }
 
     /// An ndarray view. Elements count in logical (row-major) order whatever the strides; a view
@@ -76,20 +139,39 @@ impl<'a> GradMut<'a> {
     /// # Ok::<(), gradclip::ClipError>(())
     /// ```
     pub fn view<D: Dimension>(name: impl Into<Arc<str>>, view: ArrayViewMut<'a, f32, D>) -> GradMut<'a> {
-        let name = name.into();
-        if view.is_standard_layout() {
+        let shape: Vec<u64> = view.shape().iter().map(|&n| n as u64).collect();
+        let data = match view.is_standard_layout() {
             // Standard layout is one slice in logical order.
-            if let Some(elements) = view.into_slice() {
-                return GradMut::new(name, elements);
-            }
-            return GradMut::new(name, &mut []);
-        }
-        GradMut { name, data: Data::View(view.into_dyn()) }
+            true => Data::Slice(Block::F32(view.into_slice().unwrap_or_default())),
+            false => Data::View(view.into_dyn()),
+        };
+        GradMut::of(name.into(), data).shape(&shape)
     }
 
     /// The tensor's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What is known of it before anything is measured.
+    pub(crate) fn info(&self) -> TensorInfo {
+        let (dtype, elements) = match &self.data {
+            Data::Slice(block) => (block.dtype(), with_elements!(block, e => e.len())),
+            Data::View(view) => (DType::F32, view.len()),
+        };
+        TensorInfo {
+            name: self.name.clone(),
+            dtype,
+            elements: elements as u64,
+            shape: self.shape.clone(),
+            group: self.group.clone(),
+            has_parameter: self.parameter.is_some(),
+        }
+    }
+
+    /// The parameters, if there are any.
+    pub(crate) fn values(&self) -> Option<Values<'a>> {
+        self.parameter.as_ref().map(|p| p.data)
     }
 
     /// Its elements in one piece: borrowed where they lie so, else copied.
@@ -101,13 +183,52 @@ impl<'a> GradMut<'a> {
                 Elements::Copied { copy, changed: false, view }
             }
         };
-        Contiguous { name: self.name.clone(), elements }
+        Contiguous { elements }
+    }
+}
+
+impl Values<'_> {
+    pub(crate) fn len(&self) -> usize {
+        with_elements!(Values, self, e => e.len())
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        match self {
+            Values::F32(_) => DType::F32,
+            Values::F16(_) => DType::F16,
+            Values::Bf16(_) => DType::Bf16,
+        }
+    }
+
+    /// The bytes of all elements.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        with_elements!(Values, self, e => bytemuck::cast_slice(e))
+    }
+
+    /// The partial of the chunk that begins at element `first`.
+    pub(crate) fn reduce(&self, first: usize, kind: Kind, scratch: &mut Scratch) -> Partial {
+        fn chunk<T>(elements: &[T], first: usize) -> &[T] {
+            &elements[first..elements.len().min(first + CHUNK as usize)]
+        }
+        with_elements!(Values, self, e => reduce::reduce(chunk(e, first), kind, scratch))
+    }
+
+    /// The partials of one chunk of each of the units in a range.
+    pub(crate) fn reduce_units(
+        &self,
+        view: &UnitView,
+        chunk: u64,
+        range: (u64, u64),
+        kind: Kind,
+        scratch: &mut Scratch,
+        partials: &mut Vec<Partial>,
+    ) {
+        with_elements!(Values, self, e => units::reduce(e, view, chunk, range, kind, scratch, partials));
     }
 }
 
 /// A tensor whose elements lie in one piece.
 pub(crate) struct Contiguous<'s, 'a> {
-    name: Arc<str>,
     elements: Elements<'s, 'a>,
 }
 
@@ -117,29 +238,13 @@ enum Elements<'s, 'a> {
 }
 
 impl Contiguous<'_, '_> {
-    pub(crate) fn name(&self) -> Arc<str> {
-        self.name.clone()
-    }
-
-    pub(crate) fn dtype(&self) -> DType {
+    /// All elements.
+    pub(crate) fn values(&self) -> Values<'_> {
         match &self.elements {
-            Elements::Borrowed(block) => block.dtype(),
-            Elements::Copied { .. } => DType::F32,
-        }
-    }
-
-    pub(crate) fn elements(&self) -> usize {
-        match &self.elements {
-            Elements::Borrowed(block) => with_elements!(block, e => e.len()),
-            Elements::Copied { copy, .. } => copy.len(),
-        }
-    }
-
-    /// The bytes of all elements.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        match &self.elements {
-            Elements::Borrowed(block) => with_elements!(block, e => bytemuck::cast_slice(e)),
-            Elements::Copied { copy, .. } => bytemuck::cast_slice(copy),
+            Elements::Borrowed(Block::F32(e)) => Values::F32(e),
+            Elements::Borrowed(Block::F16(e)) => Values::F16(e),
+            Elements::Borrowed(Block::Bf16(e)) => Values::Bf16(e),
+            Elements::Copied { copy, .. } => Values::F32(copy),
         }
     }
 
@@ -153,19 +258,6 @@ impl Contiguous<'_, '_> {
                 bytemuck::cast_slice_mut::<_, u8>(copy).copy_from_slice(bytes);
                 *changed = true;
             }
-        }
-    }
-
-    /// The partial of the chunk that begins at element `first`.
-    pub(crate) fn reduce(&self, first: usize, kind: Kind, scratch: &mut Scratch) -> Partial {
-        fn chunk<T>(elements: &[T], first: usize) -> &[T] {
-            &elements[first..elements.len().min(first + CHUNK as usize)]
-        }
-        match &self.elements {
-            Elements::Borrowed(block) => {
-                with_elements!(block, e => reduce::reduce(chunk(e, first), kind, scratch))
-            }
-            Elements::Copied { copy, .. } => reduce::reduce(chunk(copy, first), kind, scratch),
         }
     }
 
@@ -201,5 +293,11 @@ impl Block<'_> {
 
     pub(crate) fn apply(self, outcome: &Outcome) {
         with_elements!(self, e => apply::apply(e, outcome));
+    }
+
+    /// As [`Block::apply`], with the outcome of each element's unit; the first of them is element
+    /// `first` of its tensor.
+    pub(crate) fn apply_units(self, first: u64, view: &UnitView, outcomes: &[Outcome]) {
+        with_elements!(self, e => apply::apply_units(e, first, view, outcomes));
     }
 }

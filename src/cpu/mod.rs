@@ -22,31 +22,38 @@ mod lanes;
 mod power;
 mod real;
 mod reduce;
-
-use rayon::prelude::*;
+mod stages;
+mod threshold;
+mod units;
 
 use crate::clip::{Clip, Kind};
 use crate::error::ClipError;
-use crate::layout::{CHUNK, KEEP, Outcome, Partial, Sum};
-use crate::plan;
-use crate::report::{self, Report, TensorInfo};
+use crate::history::History;
+use crate::layout::{Outcome, Partial, Sum, Tally};
+use crate::report::{self, Report};
+use crate::segments::{Segments, TensorInfo};
 
-use grads::Block;
-pub(crate) use grads::Contiguous;
-pub use grads::GradMut;
-use reduce::Scratch;
-
-/// Sets below this many elements are not worth waking other threads for.
-const SEQUENTIAL: u64 = 1 << 17;
+pub(crate) use grads::{Contiguous, Values};
+pub use grads::{GradMut, Parameter};
 
 /// Clips gradients in place and reports. Runs on rayon's current thread pool; small sets run on
 /// the calling thread.
 ///
 /// # Errors
 ///
-/// A [`Clip`] that does not validate. Gradients are then untouched.
+/// A [`Clip`] that does not validate, or tensors without what it needs. Gradients are then untouched.
 pub fn clip(grads: &mut [GradMut<'_>], clip: &Clip) -> Result<Report, ClipError> {
-    Ok(clip_traced(grads, clip)?.report)
+    clip_with(grads, clip, &mut History::default())
+}
+
+/// As [`clip()`], for step after step: `history` counts them, and keeps what adaptive thresholds
+/// remember. It begins as [`History::default`].
+///
+/// # Errors
+///
+/// As [`clip()`], and [`ClipError::State`] for the history of another clip.
+pub fn clip_with(grads: &mut [GradMut<'_>], clip: &Clip, history: &mut History) -> Result<Report, ClipError> {
+    Ok(clip_traced_with(grads, clip, history)?.report)
 }
 
 /// What every stage left behind: the records that a prepared pass leaves in its buffers, equal to
@@ -54,14 +61,17 @@ pub fn clip(grads: &mut [GradMut<'_>], clip: &Clip) -> Result<Report, ClipError>
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Trace {
-    /// One record a chunk, tensor by tensor.
+    /// One record a chunk, tensor by tensor, then those of the parameters.
     pub partials: Vec<Partial>,
-    /// One record a tensor.
+    /// One record a tensor, in the order of [`Plan::sum_of`](crate::plan::Plan::sum_of), then those of
+    /// the parameters.
     pub tensor_sums: Vec<Sum>,
-    /// One record a segment.
+    /// One record a segment; that of the whole set, and those of the parameters, follow.
     pub segment_sums: Vec<Sum>,
-    /// One record a segment.
+    /// One record a segment; that of the whole set follows.
     pub outcomes: Vec<Outcome>,
+    /// The steps so far.
+    pub tally: Tally,
     /// What the records mean.
     pub report: Report,
 }
@@ -72,81 +82,63 @@ pub struct Trace {
 ///
 /// As [`clip()`].
 pub fn clip_traced(grads: &mut [GradMut<'_>], clip: &Clip) -> Result<Trace, ClipError> {
-    clip.validate()?;
+    clip_traced_with(grads, clip, &mut History::default())
+}
+
+/// As [`clip_with()`], and keeps the records of every stage.
+///
+/// # Errors
+///
+/// As [`clip_with()`].
+pub fn clip_traced_with(
+    grads: &mut [GradMut<'_>],
+    clip: &Clip,
+    history: &mut History,
+) -> Result<Trace, ClipError> {
     let kind = Kind::from(clip.norm);
+    let infos: Vec<TensorInfo> = grads.iter().map(GradMut::info).collect();
+    let parts = Segments::new(&infos, clip)?;
+    let parameters = parameters(grads, &infos, &parts)?;
+    history.fit(clip, parts.limits.len())?;
     let mut tensors: Vec<_> = grads.iter_mut().map(GradMut::contiguous).collect();
-    let segment_of = plan::segments(clip.scope, tensors.len());
-    let infos = infos(&tensors, &segment_of);
-    let parallel = infos.iter().map(|t| t.elements).sum::<u64>() > SEQUENTIAL;
 
-    let chunks: Vec<u32> = tensors.iter().map(|t| t.elements().div_ceil(CHUNK as usize) as u32).collect();
-    let partials = partials(&tensors, &chunks, kind, parallel);
-    let tensor_sums: Vec<Sum> = consecutive(&partials, &chunks)
-        .enumerate()
-        .map(|(tensor, own)| {
-            combine::combine(own.iter().map(|p| combine::item(p, tensor as u32, kind)), kind)
-        })
-        .collect();
-    let members = plan::run_lengths(&segment_of, plan::segment_count(clip.scope, tensors.len()));
-    let segment_sums: Vec<Sum> =
-        consecutive(&tensor_sums, &members).map(|own| combine::combine(own.iter().copied(), kind)).collect();
-    let setting = clip.setting();
-    let outcomes: Vec<Outcome> =
-        segment_sums.iter().map(|sum| coefficient::decide(sum, &setting, kind)).collect();
-
-    apply_all(&mut tensors, &segment_of, &outcomes, parallel);
+    let sources = stages::sources(&tensors, &parameters, &parts);
+    let partials = stages::partials(&sources, kind);
+    let tensor_sums = stages::tensor_sums(&sources, &partials, &parts, kind);
+    let segment_sums = stages::segment_sums(&sources, &partials, &tensor_sums, &parts, kind);
+    drop(sources);
+    let settings = parts.settings(clip);
+    stages::thresholds(history, &parts, &settings, &segment_sums, kind);
+    let outcomes = stages::outcomes(history, &parts, &settings, &segment_sums, kind);
+    stages::apply(&mut tensors, &parts, &outcomes);
     tensors.into_iter().for_each(Contiguous::write_back);
-    let report = report::report(clip, &infos, &tensor_sums, &outcomes);
-    Ok(Trace { partials, tensor_sums, segment_sums, outcomes, report })
+
+    // Of units and rows only the whole set is reported.
+    let reported = if parts.cut() { &outcomes[parts.count as usize..] } else { &outcomes[..] };
+    let report = report::report(clip, &infos, &parts, &tensor_sums, reported, &history.tally);
+    Ok(Trace { partials, tensor_sums, segment_sums, outcomes, tally: history.tally, report })
 }
 
-fn infos(tensors: &[Contiguous<'_, '_>], segment_of: &[u32]) -> Vec<TensorInfo> {
-    let info = |(t, &segment): (&Contiguous<'_, '_>, &u32)| TensorInfo {
-        name: t.name(),
-        dtype: t.dtype(),
-        elements: t.elements() as u64,
-        segment,
+/// The parameters that the clip needs, checked.
+fn parameters<'a>(
+    grads: &[GradMut<'a>],
+    infos: &[TensorInfo],
+    parts: &Segments,
+) -> Result<Vec<Values<'a>>, ClipError> {
+    if !parts.parameters {
+        return Ok(Vec::new());
+    }
+    let wrong = |info: &TensorInfo, given: usize| ClipError::Tensor {
+        tensor: info.name.to_string(),
+        required: format!("a parameter of {} elements", info.elements),
+        given: given.to_string(),
     };
-    tensors.iter().zip(segment_of).map(info).collect()
-}
-
-fn partials(tensors: &[Contiguous<'_, '_>], chunks: &[u32], kind: Kind, parallel: bool) -> Vec<Partial> {
-    let work: Vec<(usize, usize)> = chunks
+    grads
         .iter()
-        .enumerate()
-        .flat_map(|(tensor, &count)| (0..count as usize).map(move |k| (tensor, k * CHUNK as usize)))
-        .collect();
-    let partial = |scratch: &mut Scratch, &(tensor, first): &(usize, usize)| {
-        tensors[tensor].reduce(first, kind, scratch)
-    };
-    if parallel {
-        return work.par_iter().map_init(Scratch::new, partial).collect();
-    }
-    let mut scratch = Scratch::new();
-    work.iter().map(|item| partial(&mut scratch, item)).collect()
-}
-
-fn apply_all(tensors: &mut [Contiguous<'_, '_>], segment_of: &[u32], outcomes: &[Outcome], parallel: bool) {
-    let mut work: Vec<(Block<'_>, &Outcome)> = Vec::new();
-    for (tensor, &segment) in tensors.iter_mut().zip(segment_of) {
-        let outcome = &outcomes[segment as usize];
-        if outcome.action != KEEP {
-            work.extend(tensor.blocks_mut(CHUNK as usize).map(|block| (block, outcome)));
-        }
-    }
-    if parallel {
-        work.into_par_iter().for_each(|(block, outcome)| block.apply(outcome));
-    } else {
-        work.into_iter().for_each(|(block, outcome)| block.apply(outcome));
-    }
-}
-
-/// Cuts `items` into consecutive runs of the given lengths.
-fn consecutive<'a, T>(items: &'a [T], lengths: &'a [u32]) -> impl Iterator<Item = &'a [T]> {
-    let mut rest = items;
-    lengths.iter().map(move |&length| {
-        let (run, after) = rest.split_at(length as usize);
-        rest = after;
-        run
-    })
+        .zip(infos)
+        .map(|(grad, info)| {
+            let values = grad.values().ok_or_else(|| wrong(info, 0))?;
+            if values.len() as u64 == info.elements { Ok(values) } else { Err(wrong(info, values.len())) }
+        })
+        .collect()
 }

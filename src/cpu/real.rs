@@ -123,6 +123,20 @@ impl Rounded {
         Real::new(total, large.exponent - 64, down > 64)
     }
 
+    /// Whether `self > other`.
+    pub(crate) fn exceeds(self, other: Rounded) -> bool {
+        let (x, y) = (self.widen(), other.widen());
+        if x.mantissa == 0 || y.mantissa == 0 {
+            return x.mantissa > y.mantissa;
+        }
+        (x.exponent, x.mantissa) > (y.exponent, y.mantissa)
+    }
+
+    /// The same value, exactly.
+    pub(crate) fn to_real(self) -> Real {
+        self.widen()
+    }
+
     /// The `f32` equal to a value rounded with [`F32_MIN_EXPONENT`]; infinity above the largest.
     pub(crate) fn to_f32(self) -> f32 {
         if self.mantissa < 0x80_0000 {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::clip::Clip;
+use crate::clip::{Clip, Rule};
 use crate::error::{PlanError, PrepareError};
 use crate::grad::Grad;
 use crate::plan::{OTHER_BUFFERS, OTHER_STORAGE, Placement, Plan, PlanLimits};
@@ -139,43 +139,80 @@ impl Clipper {
     ///
     /// # Errors
     ///
-    /// A clip that does not validate; a buffer without usage `STORAGE`; ranges that are unaligned,
-    /// overlap or leave their buffer; more than the device's limits can hold; a buffer of another
-    /// device; memory that ran out; a shader that the driver refuses.
+    /// A clip that does not validate; tensors without the shape or parameter that it needs; a buffer
+    /// without usage `STORAGE`; ranges that are unaligned, overlap or leave their buffer; more than the
+    /// device's limits can hold; a buffer of another device; memory that ran out; a shader that the
+    /// driver refuses.
     pub fn prepare(&self, grads: &[Grad], clip: &Clip) -> Result<Pass, PrepareError> {
+        self.prepared(grads, clip, None)
+    }
+
+    /// As [`Clipper::prepare`] for other buffers, or other tensors: the new pass goes on where
+    /// `previous` is, counting its steps and with the history of its adaptive thresholds. Both share
+    /// them on the device from here on; nothing is copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare`], and [`ClipError::State`] where the adaptive threshold or the number of
+    /// limits differs.
+    pub fn prepare_after(&self, previous: &Pass, grads: &[Grad], clip: &Clip) -> Result<Pass, PrepareError> {
+        self.prepared(grads, clip, Some(previous))
+    }
+
+    fn prepared(&self, grads: &[Grad], clip: &Clip, previous: Option<&Pass>) -> Result<Pass, PrepareError> {
         clip.validate()?;
-        if let Some(grad) =
-            grads.iter().find(|g| g.elements > 0 && !g.buffer.usage().contains(wgpu::BufferUsages::STORAGE))
-        {
-            return Err(PrepareError::Usage { tensor: grad.name.clone(), given: grad.buffer.usage() });
+        let agc = matches!(clip.rule, Rule::Agc { .. });
+        for grad in grads.iter().filter(|g| g.elements > 0) {
+            let parameter = grad.parameter.as_ref().filter(|_| agc).map(|p| &p.buffer);
+            let wrong = |b: &&wgpu::Buffer| !b.usage().contains(wgpu::BufferUsages::STORAGE);
+            if let Some(buffer) = std::iter::once(&grad.buffer).chain(parameter).find(wrong) {
+                return Err(PrepareError::Usage { tensor: grad.name.clone(), given: buffer.usage() });
+            }
         }
-        let (placements, buffers) = placements(grads);
-        let plan = Plan::new(&placements, clip.scope, &self.limits)?;
+        let (placements, buffers) = placements(grads, agc);
+        let plan = Plan::new(&placements, clip, &self.limits)?;
+        let memory = previous.map(|p| p.memory_for(clip, plan.limit_count())).transpose()?;
         caught(&self.device, "preparing buffers and bind groups", || {
-            Pass::new(self, grads, &buffers, plan, clip)
+            Pass::new(self, grads, &buffers, plan, clip, memory)
         })?
     }
 }
 
 /// Where each tensor lies, and the distinct buffers.
-fn placements(grads: &[Grad]) -> (Vec<Placement>, Vec<wgpu::Buffer>) {
+fn placements(grads: &[Grad], parameters: bool) -> (Vec<Placement>, Vec<wgpu::Buffer>) {
     let mut numbers: HashMap<&wgpu::Buffer, usize> = HashMap::new();
     let mut buffers = Vec::new();
+    let mut number = |buffer| {
+        *numbers.entry(buffer).or_insert_with(|| {
+            buffers.push(buffer.clone());
+            buffers.len() - 1
+        })
+    };
     let placements = grads
         .iter()
         .map(|grad| {
-            let buffer = *numbers.entry(&grad.buffer).or_insert_with(|| {
-                buffers.push(grad.buffer.clone());
-                buffers.len() - 1
-            });
-            Placement {
+            let gradient = Placement {
                 name: grad.name.clone(),
-                buffer,
+                buffer: number(&grad.buffer),
                 buffer_size: grad.buffer.size(),
                 offset: grad.offset,
                 elements: grad.elements,
                 dtype: grad.dtype,
-            }
+                shape: grad.shape.clone(),
+                group: grad.group.clone(),
+                parameter: None,
+            };
+            let parameter = grad.parameter.as_ref().filter(|_| parameters).map(|p| {
+                Box::new(Placement {
+                    name: format!("{} (parameter)", grad.name),
+                    buffer: number(&p.buffer),
+                    buffer_size: p.buffer.size(),
+                    offset: p.offset,
+                    dtype: p.dtype,
+                    ..gradient.clone()
+                })
+            });
+            Placement { parameter, ..gradient }
         })
         .collect();
     (placements, buffers)

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::clip::{Clip, Kind};
+use crate::clip::{Clip, Scope};
 use crate::error::{ClipError, PrepareError, ReadBackError};
 use crate::grad::Grad;
-use crate::layout::{Outcome, Setting};
+use crate::history::History;
+use crate::layout::{Job, Outcome, Setting};
 use crate::plan::Plan;
-use crate::report::TensorInfo;
+use crate::segments::TensorInfo;
 
 use super::clipper::Clipper;
+use super::memory::SavedHistory;
 use super::readback::{ReadBack, Ring};
-use super::workspace::{Step, Workspace};
+use super::workspace::{Memory, Step, Workspace};
 
 /// The clipping of one set of gradients, prepared once and recorded every step.
 ///
@@ -19,7 +21,10 @@ use super::workspace::{Step, Workspace};
 /// commands: it does not submit, wait, map or allocate on the device.
 #[derive(Debug)]
 pub struct Pass {
+    device: wgpu::Device,
     plan: Plan,
+    clip: Clip,
+    /// One a limit, that of the whole set last.
     settings: Vec<Setting>,
     workspace: Workspace,
     ring: Ring,
@@ -32,21 +37,13 @@ impl Pass {
         buffers: &[wgpu::Buffer],
         plan: Plan,
         clip: &Clip,
+        memory: Option<Arc<Memory>>,
     ) -> Result<Pass, PrepareError> {
-        let setting = clip.setting();
-        let workspace = Workspace::new(clipper, buffers, &plan, setting, Kind::from(clip.norm))?;
-        let infos: Arc<[TensorInfo]> = grads
-            .iter()
-            .zip(&plan.segment_of)
-            .map(|(grad, &segment)| TensorInfo {
-                name: grad.name.as_str().into(),
-                dtype: grad.dtype,
-                elements: grad.elements,
-                segment,
-            })
-            .collect();
+        let settings = plan.parts.settings(clip);
+        let workspace = Workspace::new(clipper, buffers, &plan, clip, &settings, memory)?;
+        let infos: Arc<[TensorInfo]> = grads.iter().map(Grad::info).collect();
         let ring = Ring::new(&clipper.device, clipper.options.read_backs, infos, *clip, &plan)?;
-        Ok(Pass { settings: vec![setting; plan.segment_count()], plan, workspace, ring })
+        Ok(Pass { device: clipper.device.clone(), clip: *clip, settings, plan, workspace, ring })
     }
 
     /// Records norm and apply in one compute pass.
@@ -89,32 +86,54 @@ impl Pass {
     /// ([`ClipperOptions::read_backs`](crate::ClipperOptions::read_backs)) are on their way.
     /// Nothing is recorded then.
     pub fn read_back(&self, encoder: &mut wgpu::CommandEncoder) -> Result<ReadBack, ReadBackError> {
-        self.ring.read_back(encoder, &self.workspace.outcomes, &self.workspace.tensor_sums)
+        let Workspace { outcomes, tensor_sums, memory, .. } = &self.workspace;
+        self.ring.read_back(encoder, [outcomes, tensor_sums, &memory.tally])
     }
 
-    /// Changes the threshold of every segment, from the next submit of `queue` on: commands that
-    /// were recorded but not submitted see the new one too.
+    /// Changes the threshold of every limit, from the next submit of `queue` on: commands that
+    /// were recorded but not submitted see the new one too. Groups lose their own.
+    ///
+    /// Where thresholds adapt, it is what holds until there is a history.
     ///
     /// # Errors
     ///
     /// [`ClipError::Threshold`] for one that is negative or NaN; nothing changes then.
     pub fn set_threshold(&mut self, queue: &wgpu::Queue, threshold: f32) -> Result<(), ClipError> {
-        self.set_thresholds(queue, &vec![threshold; self.settings.len()])
+        self.set_thresholds(queue, &vec![threshold; self.plan.limit_count()])
     }
 
-    /// As [`Pass::set_threshold`], one threshold a segment.
+    /// As [`Pass::set_threshold`], one threshold a limit: a segment, for units a tensor, for rows the
+    /// only one.
     ///
     /// # Errors
     ///
-    /// Also [`ClipError::Thresholds`] for another number than there are segments.
+    /// Also [`ClipError::Thresholds`] for another number than there are limits.
     pub fn set_thresholds(&mut self, queue: &wgpu::Queue, thresholds: &[f32]) -> Result<(), ClipError> {
-        if thresholds.len() != self.settings.len() {
-            let (required, given) = (self.settings.len(), thresholds.len());
+        let (required, given) = (self.plan.limit_count(), thresholds.len());
+        if given != required {
             return Err(ClipError::Thresholds { required, given });
         }
-        thresholds.iter().try_for_each(|&t| Clip::global_norm(t).validate())?;
-        for (setting, threshold) in self.settings.iter_mut().zip(thresholds) {
-            setting.threshold = threshold.abs();
+        thresholds.iter().try_for_each(|&threshold| Clip { threshold, ..self.clip }.validate())?;
+        let unscale = self.clip.unscale;
+        self.settings = self.plan.parts.settings_with(&Clip { unscale, ..self.clip }, thresholds);
+        self.write_settings(queue);
+        Ok(())
+    }
+
+    /// Changes the limit on the norm of the whole set, as [`Pass::set_threshold`] does the others.
+    ///
+    /// # Errors
+    ///
+    /// [`ClipError::Threshold`] for one that is negative or NaN, [`ClipError::Combination`] where the
+    /// clip has no such limit.
+    pub fn set_total(&mut self, queue: &wgpu::Queue, threshold: f32) -> Result<(), ClipError> {
+        Clip::global_norm(threshold).validate()?;
+        if !self.plan.parts.total {
+            let (what, required) = ("a total limit", "a clip that was prepared with one");
+            return Err(ClipError::Combination { what, required });
+        }
+        if let Some(total) = self.settings.last_mut() {
+            total.threshold = threshold.abs();
         }
         self.write_settings(queue);
         Ok(())
@@ -128,13 +147,77 @@ impl Pass {
     /// [`ClipError::Unscale`] for one that is not positive and finite; nothing changes then.
     pub fn set_unscale(&mut self, queue: &wgpu::Queue, unscale: f32) -> Result<(), ClipError> {
         Clip::measure().unscale(unscale).validate()?;
+        self.clip.unscale = unscale;
         self.settings.iter_mut().for_each(|setting| setting.unscale = unscale);
         self.write_settings(queue);
         Ok(())
     }
 
+    /// Under [`Scope::Row`], clips only the first `rows` rows from the next submit of `queue` on: the
+    /// others are not read, count for nothing and keep every bit. A pass prepared for as many rows as
+    /// its buffers can hold then serves any number of them; this writes a word for each of a few
+    /// dispatches.
+    ///
+    /// # Errors
+    ///
+    /// [`ClipError::Combination`] for another scope, or more rows than were prepared.
+    pub fn set_rows(&mut self, queue: &wgpu::Queue, rows: u64) -> Result<(), ClipError> {
+        if self.clip.scope != Scope::Row {
+            return Err(ClipError::Combination { what: "a number of rows", required: "the scope Row" });
+        }
+        if rows > u64::from(self.plan.parts.count) {
+            let (what, required) = ("a number of rows", "at most as many as were prepared");
+            return Err(ClipError::Combination { what, required });
+        }
+        let until = (rows as u32).to_le_bytes();
+        let at = std::mem::offset_of!(Job, until) as u64;
+        self.workspace.jobs.iter().for_each(|job| queue.write_buffer(job, at, &until));
+        Ok(())
+    }
+
     fn write_settings(&self, queue: &wgpu::Queue) {
         queue.write_buffer(&self.workspace.settings, 0, bytemuck::cast_slice(&self.settings));
+    }
+
+    /// Records a copy of what the thresholds remember, to be saved in a checkpoint. Allocates a buffer
+    /// for it; it is not meant for every step.
+    ///
+    /// # Errors
+    ///
+    /// [`PrepareError::Device`] where the buffer cannot be made.
+    pub fn save_history(&self, encoder: &mut wgpu::CommandEncoder) -> Result<SavedHistory, PrepareError> {
+        let empty = History::new(&self.clip, self.plan.limit_count());
+        SavedHistory::record(&self.device, encoder, &self.workspace.memory, empty)
+    }
+
+    /// Goes on from a saved history, from the next submit of `queue` on.
+    ///
+    /// # Errors
+    ///
+    /// [`ClipError::State`] where it is that of another adaptive threshold or other limits.
+    pub fn restore_history(&self, queue: &wgpu::Queue, history: &History) -> Result<(), ClipError> {
+        let mut history = history.clone();
+        history.fit(&self.clip, self.plan.limit_count())?;
+        let Memory { tally, states, norms } = &*self.workspace.memory;
+        queue.write_buffer(tally, 0, bytemuck::bytes_of(&history.tally));
+        queue.write_buffer(states, 0, bytemuck::cast_slice(&history.states));
+        queue.write_buffer(norms, 0, bytemuck::cast_slice(&history.norms));
+        Ok(())
+    }
+
+    /// The memory of this pass, for another one with this clip and number of limits.
+    pub(super) fn memory_for(&self, clip: &Clip, limits: usize) -> Result<Arc<Memory>, ClipError> {
+        let mut own = History::new(&self.clip, self.plan.limit_count());
+        // Not the form that any history fits.
+        own.tally.steps = 1;
+        own.fit(clip, limits)?;
+        Ok(self.workspace.memory.clone())
+    }
+
+    /// The steps so far on the device, and the segments clipped and changed in the last one: a
+    /// [`Tally`](crate::layout::Tally), written by the apply half. Usages `STORAGE | UNIFORM | COPY_SRC`.
+    pub fn tally(&self) -> &wgpu::Buffer {
+        &self.workspace.memory.tally
     }
 
     /// The results on the device: one [`Outcome`](crate::layout::Outcome) a segment, written by the
@@ -149,7 +232,8 @@ impl Pass {
         &self.workspace.segment_sums
     }
 
-    /// The sum of each tensor on the device, in the order given, written by the norm half.
+    /// The sum of each tensor on the device, in the order of
+    /// [`Plan::sum_of`](crate::plan::Plan::sum_of), written by the norm half.
     pub fn tensor_sums(&self) -> &wgpu::Buffer {
         &self.workspace.tensor_sums
     }

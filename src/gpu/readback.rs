@@ -10,9 +10,10 @@ use futures_intrusive::channel::shared::oneshot_channel;
 
 use crate::clip::Clip;
 use crate::error::{PrepareError, ReadBackError};
-use crate::layout::{Outcome, Sum};
+use crate::layout::{Outcome, Sum, Tally};
 use crate::plan::Plan;
-use crate::report::{self, Report, TensorInfo};
+use crate::report::{self, Report};
+use crate::segments::{Segments, TensorInfo};
 
 use super::scope::{caught, now};
 use super::workspace::filled;
@@ -28,14 +29,19 @@ pub(crate) struct Ring {
     contents: Arc<Contents>,
 }
 
-/// What a place holds: outcomes, sums of tensors, and a tag.
+/// What a place holds: outcomes, sums of tensors, the tally, and a tag.
 #[derive(Debug)]
 struct Contents {
     infos: Arc<[TensorInfo]>,
     clip: Clip,
+    parts: Segments,
+    /// Bytes of the outcomes that are not read back: those of units and rows may be millions.
+    skipped_bytes: u64,
     outcome_bytes: u64,
     sum_bytes: u64,
 }
+
+const TALLY_BYTES: u64 = size_of::<Tally>() as u64;
 
 #[derive(Debug)]
 struct Place {
@@ -77,12 +83,15 @@ impl Ring {
         clip: Clip,
         plan: &Plan,
     ) -> Result<Ring, PrepareError> {
-        let outcome_bytes = (plan.segment_count() * size_of::<Outcome>()) as u64;
+        let parts = plan.parts.clone();
+        let bytes = |records: u32| u64::from(records) * size_of::<Outcome>() as u64;
+        let skipped_bytes = if parts.cut() { bytes(parts.count) } else { 0 };
+        let outcome_bytes = bytes(parts.decided()) - skipped_bytes;
         let sum_bytes = (plan.tensor_count() * size_of::<Sum>()) as u64;
         let place = |_| {
             let buffer = device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("gradclip read-back"),
-                size: outcome_bytes + sum_bytes + TAG_BYTES,
+                size: outcome_bytes + sum_bytes + TALLY_BYTES + TAG_BYTES,
                 usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
                 mapped_at_creation: false,
             });
@@ -93,7 +102,7 @@ impl Ring {
                 tag: AtomicU32::new(0),
             })
         };
-        let contents = Arc::new(Contents { infos, clip, outcome_bytes, sum_bytes });
+        let contents = Arc::new(Contents { infos, clip, parts, skipped_bytes, outcome_bytes, sum_bytes });
         let tags = bytemuck::bytes_of(&[0u32, 1, 2]);
         let tags = filled(device, "gradclip tags", tags, wgpu::BufferUsages::COPY_SRC)?;
         Ok(Ring { places: (0..places.max(1)).map(place).collect(), tags, contents })
@@ -102,21 +111,22 @@ impl Ring {
     pub(crate) fn read_back(
         &self,
         encoder: &mut wgpu::CommandEncoder,
-        outcomes: &wgpu::Buffer,
-        sums: &wgpu::Buffer,
+        [outcomes, sums, tally]: [&wgpu::Buffer; 3],
     ) -> Result<ReadBack, ReadBackError> {
         let free = self.places.iter().find(|place| !place.busy.swap(true, Ordering::AcqRel));
         let place = free.ok_or(ReadBackError::RingFull { capacity: self.places.len() })?.clone();
-        let Contents { outcome_bytes, sum_bytes, .. } = *self.contents;
-        if outcome_bytes > 0 {
-            encoder.copy_buffer_to_buffer(outcomes, 0, &place.buffer, 0, outcome_bytes);
-        }
-        if sum_bytes > 0 {
-            encoder.copy_buffer_to_buffer(sums, 0, &place.buffer, outcome_bytes, sum_bytes);
+        let Contents { skipped_bytes, outcome_bytes, sum_bytes, .. } = *self.contents;
+        let mut end = 0;
+        for (from, skipped, bytes) in
+            [(outcomes, skipped_bytes, outcome_bytes), (sums, 0, sum_bytes), (tally, 0, TALLY_BYTES)]
+        {
+            if bytes > 0 {
+                encoder.copy_buffer_to_buffer(from, skipped, &place.buffer, end, bytes);
+            }
+            end += bytes;
         }
         let tag = if place.tag.load(Ordering::Relaxed) == 1 { 2 } else { 1 };
         let from = u64::from(tag) * TAG_BYTES;
-        let end = outcome_bytes + sum_bytes;
         encoder.copy_buffer_to_buffer(&self.tags, from, &place.buffer, end, TAG_BYTES);
         let (sender, receiver) = oneshot_channel();
         let lease = Arc::new(Lease { place, map_ended: AtomicBool::new(false) });
@@ -177,7 +187,7 @@ impl ReadBack {
     }
 
     fn read(&self) -> Result<Report, ReadBackError> {
-        let Contents { infos, clip, outcome_bytes, .. } = &*self.contents;
+        let Contents { infos, clip, parts, outcome_bytes, sum_bytes, .. } = &*self.contents;
         let view = self
             .lease
             .place
@@ -188,11 +198,12 @@ impl ReadBack {
             return Err(ReadBackError::NotSubmitted);
         }
         let (outcomes, rest) = view.split_at(*outcome_bytes as usize);
-        let sums = &rest[..self.contents.sum_bytes as usize];
+        let (sums, rest) = rest.split_at(*sum_bytes as usize);
         // Records are copied out: a mapped range need not be aligned for them.
         let outcomes: Vec<Outcome> = bytemuck::pod_collect_to_vec(outcomes);
         let sums: Vec<Sum> = bytemuck::pod_collect_to_vec(sums);
-        Ok(report::report(clip, infos, &sums, &outcomes))
+        let tally: Tally = bytemuck::pod_read_unaligned(&rest[..TALLY_BYTES as usize]);
+        Ok(report::report(clip, infos, parts, &sums, &outcomes, &tally))
     }
 }
 

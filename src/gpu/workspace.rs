@@ -5,12 +5,15 @@ use std::sync::Arc;
 use bytemuck::{NoUninit, Zeroable};
 use wgpu::BufferUsages as Usage;
 
-use crate::clip::Kind;
+use crate::clip::{Adapt, Clip, Kind};
 use crate::error::PrepareError;
 use crate::grad::DType;
 use crate::kernels::{Kernel, Variant};
-use crate::layout::{ChunkRow, Job, Outcome, Partial, Run, SeamRow, Setting, Sum};
-use crate::plan::{Combine, Dispatch, Plan, Window};
+use crate::layout::{
+    ChunkRow, Job, MapRow, NONE, Outcome, Partial, Run, SeamRow, SegmentRow, Setting, State, Sum, Tally,
+    UnitRow,
+};
+use crate::plan::{Combine, Dispatch, Plan, Window, grid};
 
 use super::clipper::Clipper;
 use super::pipelines::Pipeline;
@@ -24,18 +27,29 @@ pub(crate) struct Step {
     pub(crate) grid: [u32; 2],
 }
 
+/// What thresholds remember from step to step. It outlives the pass it was made for.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    pub(crate) tally: wgpu::Buffer,
+    pub(crate) states: wgpu::Buffer,
+    pub(crate) norms: wgpu::Buffer,
+}
+
 /// Everything that a pass owns on the device.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     /// Chunks, tensors, segments.
     pub(crate) norm: Vec<Step>,
-    /// Coefficient, gradients.
+    /// Thresholds, coefficients, gradients.
     pub(crate) apply: Vec<Step>,
     pub(crate) partials: wgpu::Buffer,
     pub(crate) tensor_sums: wgpu::Buffer,
     pub(crate) segment_sums: wgpu::Buffer,
     pub(crate) settings: wgpu::Buffer,
     pub(crate) outcomes: wgpu::Buffer,
+    pub(crate) memory: Arc<Memory>,
+    /// Jobs of the kernels that leave out inactive segments.
+    pub(crate) jobs: Vec<wgpu::Buffer>,
 }
 
 impl Workspace {
@@ -43,87 +57,170 @@ impl Workspace {
         clipper: &Clipper,
         buffers: &[wgpu::Buffer],
         plan: &Plan,
-        setting: Setting,
-        kind: Kind,
+        clip: &Clip,
+        settings: &[Setting],
+        memory: Option<Arc<Memory>>,
     ) -> Result<Workspace, PrepareError> {
-        let make = Make { clipper, kind };
+        let mut make = Make { clipper, buffers, kind: Kind::from(clip.norm), jobs: Vec::new() };
         let result = Usage::STORAGE | Usage::COPY_SRC;
-        let (tensors, segments) = (plan.tensor_count(), plan.segment_count());
         let rows = make.table("gradclip chunks", &plan.rows, ChunkRow::zeroed(), Usage::STORAGE)?;
+        let units = make.table("gradclip units", &plan.unit_rows, UnitRow::zeroed(), Usage::STORAGE)?;
+        let map = make.table("gradclip map", &plan.map_rows, MapRow::zeroed(), Usage::STORAGE)?;
         let seams = make.table("gradclip seams", &plan.seams, SeamRow::zeroed(), Usage::STORAGE)?;
+        let decided =
+            make.table("gradclip segments", &plan.segment_rows, SegmentRow::zeroed(), Usage::STORAGE)?;
+        let settings =
+            make.table("gradclip settings", settings, Setting::zeroed(), Usage::STORAGE | Usage::COPY_DST)?;
+        let adaptation = [Adapt::record(clip.adapt)];
+        let adaptation = make.table("gradclip adaptation", &adaptation, adaptation[0], Usage::UNIFORM)?;
         let partials = make.empty::<Partial>("gradclip partials", plan.partials as usize, result);
         // Writable from outside, so that sums over machines can be put back.
         let sums = result | Usage::COPY_DST;
-        let tensor_sums = make.empty::<Sum>("gradclip tensor sums", tensors, sums);
-        let segment_sums = make.empty::<Sum>("gradclip segment sums", segments, sums);
-        let settings = vec![setting; segments];
-        let settings =
-            make.table("gradclip settings", &settings, setting, Usage::STORAGE | Usage::COPY_DST)?;
-        let outcomes = make.empty::<Outcome>("gradclip outcomes", segments, result);
+        let blocks = make.empty::<Sum>("gradclip block sums", plan.block_count(), result);
+        let tensor_sums = make.empty::<Sum>("gradclip tensor sums", plan.tensor_sum_count(), sums);
+        let segment_sums = make.empty::<Sum>("gradclip segment sums", plan.segment_sum_count(), sums);
+        let outcomes = make.empty::<Outcome>("gradclip outcomes", plan.segment_count(), result);
+        let memory = memory.unwrap_or_else(|| make.memory(clip, plan));
+        let Memory { tally, states, norms } = &*memory;
 
         let mut norm = Vec::new();
-        for dispatch in &plan.dispatches {
-            norm.push(make.rows(Kernel::Reduce, dispatch, buffers, [&rows, &partials])?);
+        for dispatch in plan.dispatches.iter().chain(&plan.measured) {
+            norm.push(make.rows(Kernel::Reduce, dispatch, &[&rows, &partials])?);
         }
-        norm.push(make.combine(Kernel::Tensors, &plan.tensors, [&partials, &tensor_sums])?);
-        norm.push(make.combine(Kernel::Segments, &plan.segments, [&tensor_sums, &segment_sums])?);
-        let mut apply = vec![make.coefficient(plan, [&segment_sums, &settings, &outcomes])?];
-        for dispatch in &plan.dispatches {
-            apply.push(make.rows(Kernel::Apply, dispatch, buffers, [&rows, &outcomes])?);
-            if !dispatch.seams.is_empty() {
-                apply.push(make.rows(Kernel::Seams, dispatch, buffers, [&seams, &outcomes])?);
+        for dispatch in &plan.units {
+            norm.push(make.rows(Kernel::ReduceUnits, dispatch, &[&units, &partials])?);
+        }
+        match &plan.blocks {
+            None => norm.push(make.combine(Kernel::Partials, &plan.tensors, [&partials, &tensor_sums])?),
+            Some(of_blocks) => {
+                norm.push(make.combine(Kernel::Partials, of_blocks, [&partials, &blocks])?);
+                norm.push(make.combine(Kernel::Sums, &plan.tensors, [&blocks, &tensor_sums])?);
             }
         }
-        Ok(Workspace { norm, apply, partials, tensor_sums, segment_sums, settings, outcomes })
+        if let Some(of_units) = &plan.unit_segments {
+            norm.push(make.combine(Kernel::Partials, of_units, [&partials, &segment_sums])?);
+        }
+        if !plan.segments.runs.is_empty() {
+            norm.push(make.combine(Kernel::Sums, &plan.segments, [&tensor_sums, &segment_sums])?);
+        }
+        let mut apply = Vec::new();
+        if plan.begins_apart(clip) {
+            let tables = [&adaptation, &segment_sums, &settings, states, norms, tally];
+            apply.push(make.threshold(plan, clip, &tables)?);
+        }
+        let tables = [&decided, &segment_sums, &settings, states, tally, &outcomes];
+        apply.push(make.coefficient(plan, clip, &tables)?);
+        for dispatch in &plan.dispatches {
+            apply.push(make.rows(Kernel::Apply, dispatch, &[&rows, &outcomes])?);
+        }
+        for dispatch in &plan.mapped {
+            apply.push(make.rows(Kernel::ApplyUnits, dispatch, &[&map, &outcomes, tally])?);
+        }
+        for dispatch in plan.dispatches.iter().chain(&plan.mapped).filter(|d| !d.seams.is_empty()) {
+            apply.push(make.rows(Kernel::Seams, dispatch, &[&seams, &outcomes])?);
+        }
+        let jobs = make.jobs;
+        Ok(Workspace { norm, apply, partials, tensor_sums, segment_sums, settings, outcomes, memory, jobs })
+    }
+}
+
+impl Plan {
+    /// Whether a kernel of its own begins the step: where several workgroups decide.
+    fn begins_apart(&self, clip: &Clip) -> bool {
+        clip.adapt.is_some() || self.segment_count() != 1
     }
 }
 
 struct Make<'a> {
     clipper: &'a Clipper,
+    buffers: &'a [wgpu::Buffer],
     kind: Kind,
+    jobs: Vec<wgpu::Buffer>,
+}
+
+/// What a job has beside its own.
+fn job() -> Job {
+    Job { until: NONE, total: NONE, ..Job::zeroed() }
 }
 
 impl Make<'_> {
-    /// A kernel over the chunks or seams of a dispatch.
+    fn memory(&self, clip: &Clip, plan: &Plan) -> Arc<Memory> {
+        let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
+        let states = if clip.adapt.is_some() { plan.limit_count() } else { 0 };
+        let norms = states * Adapt::record(clip.adapt).window as usize;
+        Arc::new(Memory {
+            tally: self.empty::<Tally>("gradclip tally", 1, usage | Usage::UNIFORM),
+            states: self.empty::<State>("gradclip states", states, usage),
+            norms: self.empty::<f32>("gradclip norms", norms, usage),
+        })
+    }
+
+    /// A kernel over the rows or seams of a dispatch.
     fn rows(
-        &self,
+        &mut self,
         kernel: Kernel,
         dispatch: &Dispatch,
-        buffers: &[wgpu::Buffer],
-        tables: [&wgpu::Buffer; 2],
+        tables: &[&wgpu::Buffer],
     ) -> Result<Step, PrepareError> {
         let (rows, grid) = match kernel {
             Kernel::Seams => (&dispatch.seams, dispatch.seam_grid),
             _ => (&dispatch.rows, dispatch.grid),
         };
-        let job = Job { first_row: rows.start, rows: rows.end - rows.start, ..Job::zeroed() };
-        let slots = Some((buffers, dispatch.windows.as_slice()));
-        self.step(kernel, dispatch.dtype, job, &tables, slots, grid)
+        let job = Job { first_row: rows.start, rows: rows.end - rows.start, ..job() };
+        self.step(kernel, dispatch.dtype, job, tables, Some(&dispatch.windows), grid)
     }
 
     fn combine(
-        &self,
+        &mut self,
         kernel: Kernel,
         combine: &Combine,
         [items, sums]: [&wgpu::Buffer; 2],
     ) -> Result<Step, PrepareError> {
         let runs = self.table("gradclip runs", &combine.runs, Run::zeroed(), Usage::STORAGE)?;
-        let job = Job { serial: combine.serial, runs: combine.runs.len() as u32, ..Job::zeroed() };
+        let job = Job { serial: combine.serial, runs: combine.runs.len() as u32, ..job() };
         self.step(kernel, DType::F32, job, &[&runs, items, sums], None, combine.grid)
     }
 
-    fn coefficient(&self, plan: &Plan, tables: [&wgpu::Buffer; 3]) -> Result<Step, PrepareError> {
-        let job = Job { runs: plan.segment_count() as u32, ..Job::zeroed() };
-        self.step(Kernel::Coefficient, DType::F32, job, &tables, None, plan.segment_grid)
+    fn total_and_adaptive(plan: &Plan, clip: &Clip) -> Job {
+        Job {
+            total: if plan.parts.total { plan.parts.count } else { NONE },
+            adaptive: if clip.adapt.is_some() { plan.limit_count() as u32 } else { 0 },
+            ..job()
+        }
+    }
+
+    fn threshold(
+        &mut self,
+        plan: &Plan,
+        clip: &Clip,
+        tables: &[&wgpu::Buffer],
+    ) -> Result<Step, PrepareError> {
+        let job = Make::total_and_adaptive(plan, clip);
+        let grid = grid(u64::from(job.adaptive), &self.clipper.limits)?;
+        self.step(Kernel::Threshold, DType::F32, job, tables, None, grid)
+    }
+
+    fn coefficient(
+        &mut self,
+        plan: &Plan,
+        clip: &Clip,
+        tables: &[&wgpu::Buffer],
+    ) -> Result<Step, PrepareError> {
+        let job = Job {
+            runs: plan.segment_rows.len() as u32,
+            begins: u32::from(!plan.begins_apart(clip)),
+            ..Make::total_and_adaptive(plan, clip)
+        };
+        self.step(Kernel::Coefficient, DType::F32, job, tables, None, plan.segment_grid)
     }
 
     fn step(
-        &self,
+        &mut self,
         kernel: Kernel,
         dtype: DType,
         job: Job,
         tables: &[&wgpu::Buffer],
-        slots: Option<(&[wgpu::Buffer], &[Window])>,
+        windows: Option<&[Window]>,
         grid: [u32; 2],
     ) -> Result<Step, PrepareError> {
         let Clipper { device, pipelines, options, .. } = self.clipper;
@@ -133,23 +230,27 @@ impl Make<'_> {
                 kernel,
                 kind: self.kind,
                 dtype,
-                slots: slots.map_or(0, |(_, windows)| windows.len() as u32),
+                slots: windows.map_or(0, |windows| windows.len() as u32),
                 workgroup_size: options.workgroup_size,
             },
         )?;
-        let job = self.table("gradclip job", &[job], job, Usage::UNIFORM)?;
-        let tables: Vec<_> = [&job].iter().chain(tables).map(|b| b.as_entire_binding()).collect();
-        let slots = slots.zip(pipeline.slots.as_ref()).map(|((buffers, windows), layout)| {
+        let job = self.table("gradclip job", &[job], job, Usage::UNIFORM | Usage::COPY_DST)?;
+        let bound: Vec<_> = [&job].iter().chain(tables).map(|b| b.as_entire_binding()).collect();
+        let slots = windows.zip(pipeline.slots.as_ref()).map(|(windows, layout)| {
             let bound = windows.iter().map(|w| {
                 wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &buffers[w.buffer],
+                    buffer: &self.buffers[w.buffer],
                     offset: w.offset,
                     size: wgpu::BufferSize::new(w.size),
                 })
             });
             bind_group(device, kernel, layout, bound)
         });
-        Ok(Step { tables: bind_group(device, kernel, &pipeline.tables, tables), slots, grid, pipeline })
+        let tables = bind_group(device, kernel, &pipeline.tables, bound);
+        if kernel.leaves_out() {
+            self.jobs.push(job);
+        }
+        Ok(Step { tables, slots, grid, pipeline })
     }
 
     fn empty<T>(&self, label: &str, len: usize, usage: Usage) -> wgpu::Buffer {

@@ -1,73 +1,179 @@
-//! Chunks into windows, windows into dispatches, and the words that chunks share.
+//! Pieces of tensors into windows, windows into dispatches, and the words that pieces share.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::{Dispatch, LARGEST_WINDOW, Placement, PlanLimits, Window, grid};
+use super::{Dispatch, LARGEST_WINDOW, Placed, PlanLimits, Window, grid};
 use crate::error::PlanError;
 use crate::grad::DType;
-use crate::layout::{CHUNK, ChunkRow, LEN_BITS, NONE, SeamRow};
+use crate::layout::{CHUNK, ChunkRow, LEN_BITS, MapRow, NONE, SeamRow, UnitRow};
+use crate::segments::{Owner, UnitView};
 
-/// One chunk before its dispatch is known.
-pub(super) struct Chunk {
-    tensor: u32,
-    partial: u32,
-    buffer: usize,
-    dtype: DType,
+/// Units shorter than this lie side by side in a workgroup, one invocation each.
+const LONG_UNIT: u64 = 256;
+
+/// What one row of a table works on, before its dispatch is known.
+struct Piece<'a> {
+    placed: &'a Placed<'a>,
+    /// Bytes of the buffer.
     begin: u64,
-    len: u32,
+    end: u64,
+    part: Part,
 }
 
-impl Chunk {
-    fn end(&self) -> u64 {
-        self.begin + u64::from(self.len) * self.dtype.size()
-    }
+#[derive(Clone, Copy)]
+enum Part {
+    /// Neighbouring elements that add up to one partial.
+    Chunk { partial: u32, segment: u32 },
+    /// Neighbouring elements from this one on, of several units.
+    Mapped { first: u64 },
+    /// A chunk of several units.
+    Units { first_unit: u32, units: u32, first: u32, len: u32, partial: u32 },
 }
 
-/// A window and the chunks in it, as a range of the sorted chunks.
+/// A window and the pieces in it, as a range of the sorted pieces.
 struct Filled {
     window: Window,
     dtype: DType,
-    chunks: Range<usize>,
+    pieces: Range<usize>,
 }
 
-/// All chunks, sorted by element type, buffer and offset.
-pub(super) fn cut(tensors: &[Placement], counts: &[u32]) -> Vec<Chunk> {
-    let mut chunks = Vec::with_capacity(counts.iter().map(|&c| c as usize).sum());
-    for (i, (t, &count)) in tensors.iter().zip(counts).enumerate() {
-        for k in 0..u64::from(count) {
-            let first = k * u64::from(CHUNK);
-            chunks.push(Chunk {
-                tensor: i as u32,
-                partial: chunks.len() as u32,
-                buffer: t.buffer,
-                dtype: t.dtype,
-                begin: t.offset + first * t.dtype.size(),
-                len: (t.elements - first).min(u64::from(CHUNK)) as u32,
-            });
+/// All dispatches with their rows.
+#[derive(Default)]
+pub(super) struct Packed {
+    pub(super) both: Vec<Dispatch>,
+    pub(super) measured: Vec<Dispatch>,
+    pub(super) rows: Vec<ChunkRow>,
+    pub(super) units: Vec<Dispatch>,
+    pub(super) unit_rows: Vec<UnitRow>,
+    pub(super) mapped: Vec<Dispatch>,
+    pub(super) map_rows: Vec<MapRow>,
+    pub(super) seams: Vec<SeamRow>,
+}
+
+pub(super) fn rows(placed: &[Placed<'_>], limits: &PlanLimits) -> Result<Packed, PlanError> {
+    let (mut both, mut measured, mut units, mut mapped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for p in placed {
+        match p.owner {
+            Owner::One(segment) if p.measured => chunks(p, segment, &mut measured),
+            Owner::One(segment) => chunks(p, segment, &mut both),
+            Owner::Units { first, view } => {
+                if view.contiguous() && view.len >= LONG_UNIT {
+                    long_units(p, first, &view, &mut measured);
+                } else {
+                    side_by_side(p, &view, limits, &mut units)?;
+                }
+                if !p.measured {
+                    map(p, &mut mapped);
+                }
+            }
         }
     }
-    chunks.sort_by_key(|c| (c.dtype as u32, c.buffer, c.begin));
-    chunks
+    let mut packed = Packed::default();
+    let mut seams = Seams::default();
+    packed.both = dispatches(both, limits, &mut packed.rows, Some(&mut seams), chunk_row)?;
+    packed.measured = dispatches(measured, limits, &mut packed.rows, None, chunk_row)?;
+    packed.units = dispatches(units, limits, &mut packed.unit_rows, None, unit_row)?;
+    packed.mapped = dispatches(mapped, limits, &mut packed.map_rows, Some(&mut seams), map_row)?;
+    packed.seams = seams.rows;
+    Ok(packed)
 }
 
-/// Merges neighbouring chunks of one buffer into windows as large as a binding may be.
-fn windows(chunks: &[Chunk], limits: &PlanLimits) -> Vec<Filled> {
+/// The runs of at most a chunk that `elements` elements from `first` on are cut into: first element
+/// of each, and length.
+fn runs(elements: u64) -> impl Iterator<Item = (u64, u32)> {
+    (0..elements)
+        .step_by(CHUNK as usize)
+        .map(move |first| (first, (elements - first).min(u64::from(CHUNK)) as u32))
+}
+
+impl<'a> Piece<'a> {
+    fn of(placed: &'a Placed<'a>, first: u64, len: u32, part: Part) -> Piece<'a> {
+        let size = placed.at.dtype.size();
+        let begin = placed.at.offset + first * size;
+        Piece { placed, begin, end: begin + u64::from(len) * size, part }
+    }
+}
+
+fn chunks<'a>(p: &'a Placed<'a>, segment: u32, pieces: &mut Vec<Piece<'a>>) {
+    for ((first, len), partial) in runs(p.at.elements).zip(p.first_partial..) {
+        pieces.push(Piece::of(p, first, len, Part::Chunk { partial, segment }));
+    }
+}
+
+fn long_units<'a>(p: &'a Placed<'a>, segment: u32, view: &UnitView, pieces: &mut Vec<Piece<'a>>) {
+    for unit in 0..view.units {
+        for ((first, len), k) in runs(view.len).zip(0u64..) {
+            let partial = p.first_partial + (k * view.units + unit) as u32;
+            let part = Part::Chunk { partial, segment: segment + unit as u32 };
+            pieces.push(Piece::of(p, view.kept.at(unit) + first, len, part));
+        }
+    }
+}
+
+/// Blocks of units, chunk by chunk, each within what a window can hold.
+fn side_by_side<'a>(
+    p: &'a Placed<'a>,
+    view: &UnitView,
+    limits: &PlanLimits,
+    pieces: &mut Vec<Piece<'a>>,
+) -> Result<(), PlanError> {
+    let size = p.at.dtype.size();
+    let largest = limits.max_binding.min(LARGEST_WINDOW) - limits.alignment - 4;
+    for ((first, len), k) in runs(view.len).zip(0u64..) {
+        let (low, high) = view.reduced.span(first, first + u64::from(len));
+        let mut unit = 0;
+        while unit < view.units {
+            let mut units = u64::from(limits.workgroup_size).min(view.units - unit);
+            let bytes = |units: u64| {
+                let (from, to) = view.kept.span(unit, unit + units);
+                ((from + low) * size, (to + high + 1) * size)
+            };
+            // Neighbours may lie further apart than one unit's own elements.
+            while units > 1 && bytes(units).1 - bytes(units).0 > largest {
+                units /= 2;
+            }
+            let (begin, end) = bytes(units);
+            if end - begin > largest {
+                let (what, given) = ("bytes that 16,384 elements of a unit span", end - begin);
+                return Err(PlanError::TooLarge { what, required: largest, given });
+            }
+            let part = Part::Units {
+                first_unit: unit as u32,
+                units: units as u32,
+                first: first as u32,
+                len,
+                partial: p.first_partial + (k * view.units + unit) as u32,
+            };
+            pieces.push(Piece { placed: p, begin: p.at.offset + begin, end: p.at.offset + end, part });
+            unit += units;
+        }
+    }
+    Ok(())
+}
+
+fn map<'a>(p: &'a Placed<'a>, pieces: &mut Vec<Piece<'a>>) {
+    pieces.extend(runs(p.at.elements).map(|(first, len)| Piece::of(p, first, len, Part::Mapped { first })));
+}
+
+/// Merges neighbouring pieces of one buffer into windows as large as a binding may be.
+fn windows(pieces: &[Piece<'_>], limits: &PlanLimits) -> Vec<Filled> {
     let largest = limits.max_binding.min(LARGEST_WINDOW);
     let mut filled: Vec<Filled> = Vec::new();
-    for (i, c) in chunks.iter().enumerate() {
-        let end = c.end().next_multiple_of(4);
+    for (i, p) in pieces.iter().enumerate() {
+        let (buffer, dtype) = (p.placed.at.buffer, p.placed.at.dtype);
+        let end = p.end.next_multiple_of(4);
         if let Some(last) = filled.last_mut()
-            && (last.dtype, last.window.buffer) == (c.dtype, c.buffer)
-            && end - last.window.offset <= largest
+            && (last.dtype, last.window.buffer) == (dtype, buffer)
+            && end.saturating_sub(last.window.offset) <= largest
         {
-            last.window.size = end - last.window.offset;
-            last.chunks.end = i + 1;
+            last.window.size = last.window.size.max(end - last.window.offset);
+            last.pieces.end = i + 1;
             continue;
         }
-        let offset = c.begin - c.begin % limits.alignment;
-        let window = Window { buffer: c.buffer, offset, size: end - offset };
-        filled.push(Filled { window, dtype: c.dtype, chunks: i..i + 1 });
+        let offset = p.begin - p.begin % limits.alignment;
+        let window = Window { buffer, offset, size: end - offset };
+        filled.push(Filled { window, dtype, pieces: i..i + 1 });
     }
     filled
 }
@@ -94,46 +200,104 @@ fn pack(filled: Vec<Filled>, limits: &PlanLimits) -> Vec<Vec<Filled>> {
     groups
 }
 
-pub(super) fn dispatches(
-    chunks: &[Chunk],
-    segment_of: &[u32],
+/// The dispatches over all pieces, and their rows added to a table.
+fn dispatches<'a, R>(
+    mut pieces: Vec<Piece<'a>>,
     limits: &PlanLimits,
-) -> Result<Packed, PlanError> {
-    let mut rows = Vec::with_capacity(chunks.len());
-    let mut seams = Seams::default();
+    table: &mut Vec<R>,
+    mut seams: Option<&mut Seams>,
+    row: impl Fn(&Piece<'a>, u32, &Window) -> R,
+) -> Result<Vec<Dispatch>, PlanError> {
+    pieces.sort_by_key(|p| (p.placed.at.dtype as u32, p.placed.at.buffer, p.begin));
+    let seam_count = |seams: &Option<&mut Seams>| seams.as_ref().map_or(0, |s| s.rows.len()) as u32;
     let mut dispatches = Vec::new();
-    for group in pack(windows(chunks, limits), limits) {
-        let (first_row, first_seam) = (rows.len() as u32, seams.rows.len() as u32);
-        for (slot, f) in group.iter().enumerate() {
-            for c in &chunks[f.chunks.clone()] {
-                let segment = segment_of[c.tensor as usize];
-                let start = ((c.begin - f.window.offset) / c.dtype.size()) as u32;
-                if c.dtype.size() == 2 {
-                    seams.add(c, f, slot as u32, start, segment);
+    for group in pack(windows(&pieces, limits), limits) {
+        let (first_row, first_seam) = (table.len() as u32, seam_count(&seams));
+        for (slot, f) in (0u32..).zip(&group) {
+            for p in &pieces[f.pieces.clone()] {
+                if let (Some(seams), 2) = (&mut seams, f.dtype.size()) {
+                    seams.add(p, f, slot);
                 }
-                let slot_len = ((slot as u32) << LEN_BITS) | c.len;
-                rows.push(ChunkRow { start, slot_len, partial: c.partial, segment });
+                table.push(row(p, slot, &f.window));
             }
         }
-        let range = first_row..rows.len() as u32;
-        let seam_range = first_seam..seams.rows.len() as u32;
+        let rows = first_row..table.len() as u32;
+        let seam_range = first_seam..seam_count(&seams);
         dispatches.push(Dispatch {
             dtype: group[0].dtype,
-            grid: grid(range.len() as u64, limits)?,
+            grid: grid(rows.len() as u64, limits)?,
             windows: group.iter().map(|f| f.window).collect(),
-            rows: range,
+            rows,
             seam_grid: grid((seam_range.len() as u64).div_ceil(u64::from(limits.workgroup_size)), limits)?,
             seams: seam_range,
         });
     }
-    Ok(Packed { dispatches, rows, seams: seams.rows })
+    Ok(dispatches)
 }
 
-/// All dispatches of the chunk kernels with their rows.
-pub(super) struct Packed {
-    pub(super) dispatches: Vec<Dispatch>,
-    pub(super) rows: Vec<ChunkRow>,
-    pub(super) seams: Vec<SeamRow>,
+/// First element and length of a piece in its window.
+fn placed_in(p: &Piece<'_>, window: &Window) -> (u32, u32) {
+    let size = p.placed.at.dtype.size();
+    (((p.begin - window.offset) / size) as u32, ((p.end - p.begin) / size) as u32)
+}
+
+fn chunk_row(p: &Piece<'_>, slot: u32, window: &Window) -> ChunkRow {
+    let (start, len) = placed_in(p, window);
+    let (partial, segment) = match p.part {
+        Part::Chunk { partial, segment } => (partial, segment),
+        _ => (0, 0),
+    };
+    ChunkRow { start, slot_len: (slot << LEN_BITS) | len, partial, segment }
+}
+
+fn view_of(p: &Piece<'_>) -> (u32, Option<UnitView>) {
+    match p.placed.owner {
+        Owner::One(segment) => (segment, None),
+        Owner::Units { first, view } => (first, Some(view)),
+    }
+}
+
+fn map_row(p: &Piece<'_>, slot: u32, window: &Window) -> MapRow {
+    let (start, len) = placed_in(p, window);
+    let first = if let Part::Mapped { first } = p.part { first as u32 } else { 0 };
+    let (segment, view) = view_of(p);
+    let kept = view.map(|v| v.kept);
+    MapRow {
+        start,
+        slot_len: (slot << LEN_BITS) | len,
+        first,
+        segment,
+        low: kept.map_or(1, |k| k.low.stride.max(1) as u32),
+        kept: kept.map_or(1, |k| k.low.size as u32),
+        high: kept.map_or(1, |k| k.high.stride.max(1) as u32),
+        outer: kept.map_or(1, |k| k.high.size as u32),
+    }
+}
+
+fn unit_row(p: &Piece<'_>, slot: u32, window: &Window) -> UnitRow {
+    let size = p.placed.at.dtype.size() as i64;
+    // Before the window where the block's first element is not the tensor's.
+    let base = (p.placed.at.offset as i64 - window.offset as i64) / size;
+    let (segment, view) = view_of(p);
+    let (Part::Units { first_unit, units, first, len, partial }, Some(view)) = (p.part, view) else {
+        return bytemuck::Zeroable::zeroed();
+    };
+    UnitRow {
+        base: base as u32,
+        slot,
+        first_unit,
+        units,
+        first,
+        len,
+        partial,
+        segment: segment + first_unit,
+        kept: view.kept.low.size.max(1) as u32,
+        kept_high: view.kept.high.stride as u32,
+        kept_low: view.kept.low.stride as u32,
+        reduced: view.reduced.low.size.max(1) as u32,
+        reduced_high: view.reduced.high.stride as u32,
+        reduced_low: view.reduced.low.stride as u32,
+    }
 }
 
 /// The shared words found so far. A word belongs to the dispatch where its first half is met; the
@@ -146,18 +310,25 @@ struct Seams {
 }
 
 impl Seams {
-    fn add(&mut self, chunk: &Chunk, filled: &Filled, slot: u32, start: u32, segment: u32) {
-        let end = start + chunk.len;
+    fn add(&mut self, p: &Piece<'_>, filled: &Filled, slot: u32) {
+        let (start, len) = placed_in(p, &filled.window);
+        let segment = |i: u32| match (p.part, view_of(p)) {
+            (Part::Mapped { first }, (segment, Some(view))) => {
+                segment + view.unit_of(first + u64::from(i)) as u32
+            }
+            (_, (segment, _)) => segment,
+        };
         if start % 2 == 1 {
-            self.row(chunk, filled, slot, start / 2).high = segment;
+            self.row(p, filled, slot, start / 2).high = segment(0);
         }
+        let end = start + len;
         if end % 2 == 1 {
-            self.row(chunk, filled, slot, end / 2).low = segment;
+            self.row(p, filled, slot, end / 2).low = segment(len - 1);
         }
     }
 
-    fn row(&mut self, chunk: &Chunk, filled: &Filled, slot: u32, word: u32) -> &mut SeamRow {
-        let key = (chunk.dtype, chunk.buffer, filled.window.offset + u64::from(word) * 4);
+    fn row(&mut self, p: &Piece<'_>, filled: &Filled, slot: u32, word: u32) -> &mut SeamRow {
+        let key = (p.placed.at.dtype, p.placed.at.buffer, filled.window.offset + u64::from(word) * 4);
         let row = *self.met.entry(key).or_insert_with(|| {
             self.rows.push(SeamRow { slot, word, low: NONE, high: NONE });
             self.rows.len() - 1

@@ -1,0 +1,315 @@
+//! The stages in their order, over all tensors.
+
+use rayon::prelude::*;
+
+use crate::clip::Kind;
+use crate::history::History;
+use crate::layout::{CHUNK, CLIPPED, KEEP, NON_FINITE, Outcome, Partial, SKIPPED, Setting, Sum, Tally};
+use crate::plan::{BLOCK, chunks};
+use crate::segments::{Owner, Segments, UnitView};
+
+use super::coefficient::{decide, limit_by_total, unscaled_norm};
+use super::combine;
+use super::grads::Block;
+use super::reduce::Scratch;
+use super::threshold::{Step, Whole};
+use super::{Contiguous, Values};
+
+/// Sets below this many elements are not worth waking other threads for.
+const SEQUENTIAL: u64 = 1 << 17;
+
+/// A tensor or its parameters, with its segments and the number of its partials.
+pub(super) struct Source<'a> {
+    values: Values<'a>,
+    owner: Owner,
+    partials: usize,
+}
+
+/// All tensors, then all parameters.
+pub(super) fn sources<'a>(
+    tensors: &'a [Contiguous<'_, '_>],
+    parameters: &[Values<'a>],
+    parts: &Segments,
+) -> Vec<Source<'a>> {
+    let owners = parts.owners.iter().copied();
+    let shifted = owners.clone().map(|o| o.shifted(parts.decided()));
+    tensors
+        .iter()
+        .map(Contiguous::values)
+        .zip(owners)
+        .chain(parameters.iter().copied().zip(shifted))
+        .map(|(values, owner)| Source {
+            values,
+            owner,
+            partials: chunks(values.len() as u64, owner) as usize,
+        })
+        .collect()
+}
+
+/// Consecutive partials of one tensor.
+struct Work {
+    source: usize,
+    chunk: u64,
+    /// Units of which that chunk is meant.
+    units: Option<(UnitView, (u64, u64))>,
+}
+
+/// One record a chunk.
+pub(super) fn partials(sources: &[Source<'_>], kind: Kind) -> Vec<Partial> {
+    let mut work = Vec::new();
+    for (source, s) in sources.iter().enumerate() {
+        match s.owner {
+            Owner::One(_) => {
+                work.extend((0..s.partials as u64).map(|chunk| Work { source, chunk, units: None }))
+            }
+            Owner::Units { view, .. } => {
+                // About as many elements as a chunk has.
+                let at_once = (u64::from(CHUNK) / view.len.clamp(1, u64::from(CHUNK))).max(1);
+                for chunk in 0..view.chunks() {
+                    work.extend((0..view.units).step_by(at_once as usize).map(|first| {
+                        let range = (first, (first + at_once).min(view.units));
+                        Work { source, chunk, units: Some((view, range)) }
+                    }));
+                }
+            }
+        }
+    }
+    let partials = |scratch: &mut Scratch, w: &Work, to: &mut Vec<Partial>| {
+        let values = sources[w.source].values;
+        match w.units {
+            None => to.push(values.reduce((w.chunk * u64::from(CHUNK)) as usize, kind, scratch)),
+            Some((view, range)) => values.reduce_units(&view, w.chunk, range, kind, scratch, to),
+        }
+    };
+    if elements(sources) <= SEQUENTIAL {
+        let (mut scratch, mut all) = (Scratch::new(), Vec::new());
+        work.iter().for_each(|w| partials(&mut scratch, w, &mut all));
+        return all;
+    }
+    work.par_iter()
+        .map_init(Scratch::new, |scratch, w| {
+            let mut own = Vec::new();
+            partials(scratch, w, &mut own);
+            own
+        })
+        .flatten_iter()
+        .collect()
+}
+
+fn elements(sources: &[Source<'_>]) -> u64 {
+    sources.iter().map(|s| s.values.len() as u64).sum()
+}
+
+/// One record a tensor, in the order of sums.
+pub(super) fn tensor_sums(
+    sources: &[Source<'_>],
+    partials: &[Partial],
+    parts: &Segments,
+    kind: Kind,
+) -> Vec<Sum> {
+    let mut first = 0;
+    let own: Vec<&[Partial]> = sources
+        .iter()
+        .map(|s| {
+            let own = &partials[first..first + s.partials];
+            first += s.partials;
+            own
+        })
+        .collect();
+    let tensors = parts.owners.len() as u32;
+    let of = |tensor: u32| {
+        let own = own[tensor as usize];
+        let items =
+            |own: &'_ [Partial]| -> Vec<Sum> { own.iter().map(|p| combine::item(p, tensor, kind)).collect() };
+        if parts.cut() {
+            let blocks: Vec<Sum> = own
+                .par_chunks(BLOCK as usize)
+                .map(|block| combine::combine(items(block).into_iter(), kind))
+                .collect();
+            return combine::combine(blocks.into_iter(), kind);
+        }
+        combine::combine(own.iter().map(|p| combine::item(p, tensor, kind)), kind)
+    };
+    parts.order.iter().copied().chain(tensors..sources.len() as u32).map(of).collect()
+}
+
+/// One record a segment, the whole set's, and those of parameters.
+pub(super) fn segment_sums(
+    sources: &[Source<'_>],
+    partials: &[Partial],
+    tensor_sums: &[Sum],
+    parts: &Segments,
+    kind: Kind,
+) -> Vec<Sum> {
+    let nothing = combine::combine(std::iter::empty(), kind);
+    let mut sums = vec![nothing; parts.summed() as usize];
+    if parts.cut() {
+        unit_sums(sources, partials, parts, kind, &mut sums);
+    } else {
+        whole_sums(tensor_sums, parts, kind, &mut sums);
+    }
+    if parts.total {
+        let limited = tensor_sums[..parts.limited as usize].iter().copied();
+        sums[parts.count as usize] = combine::combine(limited, kind);
+    }
+    sums
+}
+
+/// Sums of segments that hold tensors whole, and of their parameters.
+fn whole_sums(tensor_sums: &[Sum], parts: &Segments, kind: Kind, sums: &mut [Sum]) {
+    let tensors = parts.owners.len();
+    let mut first = 0;
+    while first < tensors {
+        let segment = parts.owners[parts.order[first] as usize].first();
+        let members = parts.order[first..]
+            .iter()
+            .take_while(|&&tensor| parts.owners[tensor as usize].first() == segment)
+            .count();
+        let own = |from: usize| combine::combine(tensor_sums[from..from + members].iter().copied(), kind);
+        sums[segment as usize] = own(first);
+        if parts.parameters {
+            sums[(segment + parts.decided()) as usize] = own(first + tensors);
+        }
+        first += members;
+    }
+}
+
+/// Sums of units, each over the chunks of all tensors that share its segment.
+fn unit_sums(sources: &[Source<'_>], partials: &[Partial], parts: &Segments, kind: Kind, sums: &mut [Sum]) {
+    let tensors = parts.owners.len();
+    let (mut begin, mut at) = (0, 0);
+    while at < sources.len() {
+        let Owner::Units { first, view } = sources[at].owner else { return };
+        let shares = |s: &&Source<'_>| matches!(s.owner, Owner::Units { first: f, view: v } if (f, v.units) == (first, view.units));
+        let group = if view.units == 0 { 1 } else { sources[at..].iter().take_while(shares).count() };
+        let end = begin + sources[at..at + group].iter().map(|s| s.partials).sum::<usize>();
+        let (own, units) = (&partials[begin..end], view.units as usize);
+        let tensor = if group == 1 { (at % tensors) as u32 } else { crate::layout::NONE };
+        sums[first as usize..first as usize + units].par_iter_mut().enumerate().with_min_len(1024).for_each(
+            |(unit, sum)| {
+                let items = own.iter().skip(unit).step_by(units).map(|p| combine::item(p, tensor, kind));
+                *sum = combine::combine(items, kind);
+            },
+        );
+        (begin, at) = (end, at + group);
+    }
+}
+
+/// The thresholds of limits that adapt, and the beginning of a step.
+pub(super) fn thresholds(
+    history: &mut History,
+    parts: &Segments,
+    settings: &[Setting],
+    sums: &[Sum],
+    kind: Kind,
+) {
+    let History { adaptation, tally, states, norms } = history;
+    *tally = Tally { steps: tally.steps + 1, clipped: 0, skipped: 0, changed: 0, ..*tally };
+    tally.unscale = settings.first().map_or(tally.unscale, |s| s.unscale);
+    let whole = whole_of(parts, settings, sums, kind);
+    let whole = whole.map_or(Whole { coefficient: 1.0, finite: true }, |w| Whole {
+        coefficient: w.coefficient,
+        finite: w.flags & NON_FINITE == 0,
+    });
+    let window = adaptation.window as usize;
+    for (limit, state) in states.iter_mut().enumerate() {
+        let setting = &settings[limit];
+        let sum = &sums[(parts.limits[limit].first as usize).min(sums.len() - 1)];
+        let step = Step {
+            adaptation,
+            initial: setting.threshold,
+            norm: unscaled_norm(sum, kind, setting.unscale).to_f32().min(f32::MAX),
+            measured: sum.non_finite == 0,
+            whole,
+        };
+        step.run(state, &mut norms[limit * window..(limit + 1) * window]);
+    }
+}
+
+fn whole_of(parts: &Segments, settings: &[Setting], sums: &[Sum], kind: Kind) -> Option<Outcome> {
+    let sum = &sums[parts.count as usize..parts.decided() as usize];
+    sum.first().zip(settings.last()).map(|(sum, setting)| decide(sum, setting, sum, kind))
+}
+
+/// One record a segment, and that of the whole set.
+pub(super) fn outcomes(
+    history: &mut History,
+    parts: &Segments,
+    settings: &[Setting],
+    sums: &[Sum],
+    kind: Kind,
+) -> Vec<Outcome> {
+    let whole = whole_of(parts, settings, sums, kind);
+    let mut outcomes = Vec::with_capacity(parts.decided() as usize);
+    for (limit, own) in parts.limits.iter().enumerate() {
+        let mut setting = settings[limit];
+        let state = history.states.get_mut(limit);
+        if let Some(state) = &state {
+            (setting.threshold, setting.lift) = (state.threshold, 0);
+            setting.total &= 1 - state.alone;
+        }
+        let (mut counted, mut over) = (0, 0);
+        for segment in own.first..own.first + own.segments {
+            let sum = &sums[segment as usize];
+            let parameters = if parts.parameters { &sums[(segment + parts.decided()) as usize] } else { sum };
+            let mut out = decide(sum, &setting, parameters, kind);
+            counted += u32::from(sum.non_finite == 0);
+            over += u32::from(sum.non_finite == 0 && out.flags & CLIPPED != 0);
+            if let (Some(whole), 1) = (&whole, setting.total) {
+                limit_by_total(&mut out, whole, &settings[settings.len() - 1]);
+            }
+            count(&mut history.tally, &out);
+            outcomes.push(out);
+        }
+        if let Some(state) = state {
+            (state.counted, state.over) = (counted, over);
+        }
+    }
+    let Tally { clipped, skipped, .. } = history.tally;
+    history.tally.clipped_steps += u32::from(clipped > 0);
+    history.tally.skipped_steps += u32::from(skipped > 0);
+    outcomes.extend(whole);
+    outcomes
+}
+
+fn count(tally: &mut Tally, out: &Outcome) {
+    tally.clipped += u32::from(out.flags & CLIPPED != 0);
+    tally.skipped += u32::from(out.flags & SKIPPED != 0);
+    tally.changed += u32::from(out.action != KEEP);
+}
+
+/// What is written to, and how.
+enum Change<'a> {
+    Whole(Block<'a>, &'a Outcome),
+    Units(Block<'a>, u64, UnitView, &'a [Outcome]),
+}
+
+/// The gradients, where an outcome changes them.
+pub(super) fn apply(tensors: &mut [Contiguous<'_, '_>], parts: &Segments, outcomes: &[Outcome]) {
+    let elements: u64 = tensors.iter().map(|t| t.values().len() as u64).sum();
+    let mut work: Vec<Change<'_>> = Vec::new();
+    for (tensor, &owner) in tensors.iter_mut().zip(&parts.owners) {
+        let first = owner.first() as usize;
+        let own = match owner {
+            Owner::One(_) => &outcomes[first..=first],
+            Owner::Units { view, .. } => &outcomes[first..first + view.units as usize],
+        };
+        if own.iter().all(|o| o.action == KEEP) {
+            continue;
+        }
+        let blocks = tensor.blocks_mut(CHUNK as usize).zip((0..).step_by(CHUNK as usize));
+        work.extend(blocks.map(|(block, at)| match owner {
+            Owner::One(_) => Change::Whole(block, &own[0]),
+            Owner::Units { view, .. } => Change::Units(block, at, view, own),
+        }));
+    }
+    let change = |change: Change<'_>| match change {
+        Change::Whole(block, outcome) => block.apply(outcome),
+        Change::Units(block, first, view, outcomes) => block.apply_units(first, &view, outcomes),
+    };
+    if elements > SEQUENTIAL {
+        work.into_par_iter().for_each(change);
+    } else {
+        work.into_iter().for_each(change);
+    }
+}

@@ -1,0 +1,203 @@
+//! norm and history of a limit -> its threshold, and the history of the next step: the twin of
+//! `shaders/threshold.wgsl`, in `f32` operations that every processor rounds correctly.
+
+use crate::layout::{
+    ADAPT_ADAGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_PERCENTILE, ADAPT_QUANTILE, ADAPT_ZSCORE, Adaptation,
+    REACTION_MAX, REACTION_MEAN, State,
+};
+
+/// Beside a standard deviation.
+const SMALL: f32 = 1e-6;
+
+/// What the limit on the whole set makes of this step.
+#[derive(Clone, Copy)]
+pub(crate) struct Whole {
+    pub(crate) coefficient: f32,
+    pub(crate) finite: bool,
+}
+
+/// One limit in one step. `norm` is `None` where an element is not finite.
+pub(crate) struct Step<'a> {
+    pub(crate) adaptation: &'a Adaptation,
+    /// What holds without a history.
+    pub(crate) initial: f32,
+    /// At most `f32::MAX`.
+    pub(crate) norm: f32,
+    pub(crate) measured: bool,
+    pub(crate) whole: Whole,
+}
+
+impl Step<'_> {
+    /// Sets the threshold of this step in `state`, and remembers the norm. `norms` is the ring of the
+    /// limit's norms.
+    pub(crate) fn run(mut self, state: &mut State, norms: &mut [f32]) {
+        let Adaptation { rule, window, a, .. } = *self.adaptation;
+        let place = (state.observed % window.max(1)) as usize;
+        let before = state.observed.min(window) as usize;
+        let filled = (state.observed + u32::from(self.measured)).min(window) as usize;
+        let old = *state;
+        if self.measured && window > 0 && rule != ADAPT_MEAN {
+            norms[place] = self.norm;
+        }
+        state.threshold = self.initial;
+        state.alone = 0;
+        match rule {
+            ADAPT_MEAN => {
+                if before > 0 {
+                    state.threshold = mul(a, mean(&norms[..before]));
+                }
+                if self.measured {
+                    norms[place] = self.norm;
+                }
+            }
+            ADAPT_AVERAGE => self.by_average(state),
+            ADAPT_PERCENTILE if filled > 0 => state.threshold = percentile(&norms[..filled], a),
+            ADAPT_ZSCORE => self.by_score(state, &norms[..filled]),
+            ADAPT_ADAGC => self.by_tensor(state),
+            ADAPT_QUANTILE => self.by_quantile(state),
+            _ => {}
+        }
+        if self.measured {
+            state.observed += 1;
+        } else {
+            (state.mean, state.variance) = (old.mean, old.variance);
+        }
+        state.steps += 1;
+        (state.counted, state.over) = (0, 0);
+    }
+
+    /// The exponential average, which begins with the first norm.
+    fn averaged(&self, state: &State, norm: f32) -> f32 {
+        if state.observed == 0 { norm } else { average(self.adaptation.b, state.mean, norm) }
+    }
+
+    fn by_average(&self, state: &mut State) {
+        if state.observed > 0 {
+            state.threshold = mul(self.adaptation.a, state.mean);
+        }
+        state.mean = self.averaged(state, self.norm);
+    }
+
+    fn by_score(&self, state: &mut State, norms: &[f32]) {
+        if state.observed < self.adaptation.steps {
+            if norms.len() == self.adaptation.steps as usize {
+                state.mean = mean(norms);
+                state.variance = variance(norms, state.mean);
+            }
+            return;
+        }
+        state.threshold = self.spike_threshold(state);
+        let clipped = self.norm.min(state.threshold);
+        let b = self.adaptation.b;
+        state.mean = average(b, state.mean, clipped);
+        let distance = (clipped - state.mean).abs();
+        state.variance = average(b, state.variance, mul(distance, distance));
+    }
+
+    /// Where a norm far above the mean is reduced to; else something that does not clip it.
+    fn spike_threshold(&self, state: &State) -> f32 {
+        let Adaptation { a: z, reaction, .. } = *self.adaptation;
+        let deviation = state.variance.sqrt();
+        let divisor = add(deviation, SMALL);
+        let score = div((self.norm - state.mean).max(0.0), divisor);
+        if score <= z {
+            return self.norm.max(add(state.mean, mul(z, divisor)));
+        }
+        let above = mul(z, deviation);
+        match reaction {
+            REACTION_MEAN => state.mean,
+            REACTION_MAX => add(state.mean, above),
+            _ => add(state.mean, div(above, div(score, z))),
+        }
+    }
+
+    /// During the warm-up the limit on the whole set holds, and the least of what it leaves is kept.
+    fn by_tensor(&mut self, state: &mut State) {
+        let Adaptation { a, steps, .. } = *self.adaptation;
+        state.threshold = f32::INFINITY;
+        if state.steps < steps {
+            let clipped = mul(self.norm, self.whole.coefficient);
+            self.measured &= self.whole.finite;
+            state.mean = clipped.min(if state.observed == 0 { f32::MAX } else { state.mean });
+            return;
+        }
+        state.alone = 1;
+        if state.observed > 0 {
+            state.threshold = mul(a, state.mean);
+        }
+        state.mean = self.averaged(state, self.norm.min(state.threshold));
+    }
+
+    /// C after the last step, whose segments were counted.
+    fn by_quantile(&mut self, state: &mut State) {
+        let Adaptation { a: quantile, b: rate, .. } = *self.adaptation;
+        if state.steps == 0 {
+            state.mean = self.initial;
+        } else if state.counted > 0 {
+            let share = div((state.counted - state.over) as f32, state.counted as f32);
+            let factor = exp(mul(rate, (share - quantile).abs()));
+            state.mean = if share > quantile { div(state.mean, factor) } else { mul(state.mean, factor) };
+        }
+        self.measured = true;
+        state.threshold = state.mean;
+    }
+}
+
+fn add(a: f32, b: f32) -> f32 {
+    (a + b).min(f32::MAX)
+}
+
+fn mul(a: f32, b: f32) -> f32 {
+    (a * b).min(f32::MAX)
+}
+
+fn div(a: f32, b: f32) -> f32 {
+    (a / b).min(f32::MAX)
+}
+
+/// b * m + (1 - b) * x.
+fn average(b: f32, m: f32, x: f32) -> f32 {
+    add(mul(b, m), mul(1.0 - b, x))
+}
+
+/// e^x for x up to 16: the series to the seventh power at x / 2^k below a quarter, squared k times.
+fn exp(x: f32) -> f32 {
+    let (mut y, mut k) = (x, 0);
+    while y > 0.25 {
+        y *= 0.5;
+        k += 1;
+    }
+    let series = (1..=7).rev().fold(1.0, |e, n| add(1.0, mul(e, div(y, n as f32))));
+    (0..k).fold(series, |e, _| mul(e, e))
+}
+
+/// Summed as integers in units of the largest one's exponent: in any order the same.
+fn mean(norms: &[f32]) -> f32 {
+    let field = |norm: f32| (norm.to_bits() >> 23).max(1);
+    let exponent = norms.iter().map(|&n| field(n)).max().unwrap_or(1);
+    let term = |&norm: &f32| {
+        let mantissa = u64::from(norm.to_bits() - ((field(norm) - 1) << 23)) << 32;
+        u128::from(mantissa.checked_shr(exponent - field(norm)).unwrap_or(0))
+    };
+    let sum = super::real::Real::new(norms.iter().map(term).sum(), exponent as i32 - 182, false);
+    let sum = sum.round(super::real::F32_MIN_EXPONENT).to_f32().min(f32::MAX);
+    div(sum, norms.len().max(1) as f32)
+}
+
+/// The mean squared distance from the mean.
+fn variance(norms: &[f32], mean: f32) -> f32 {
+    let square = |&norm: &f32| mul((norm - mean).abs(), (norm - mean).abs());
+    div(norms.iter().map(square).fold(0.0, add), norms.len().max(1) as f32)
+}
+
+/// Between the two nearest ranks, as numpy interpolates.
+fn percentile(norms: &[f32], percent: f32) -> f32 {
+    let mut sorted = norms.to_vec();
+    sorted.sort_unstable_by(f32::total_cmp);
+    let last = sorted.len() - 1;
+    let rank = div(mul(percent, last as f32), 100.0);
+    let k = rank as usize;
+    let t = rank - k as f32;
+    let (a, b) = (sorted[k], sorted[(k + 1).min(last)]);
+    if t < 0.5 { add(a, mul(b - a, t)) } else { b - mul(b - a, 1.0 - t) }
+}

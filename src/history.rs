@@ -1,0 +1,144 @@
+//! What adaptive thresholds remember, on the host: saved, restored, and used by the CPU path.
+
+use bytemuck::Zeroable;
+
+use crate::clip::{Adapt, Clip};
+use crate::error::ClipError;
+use crate::layout::{Adaptation, State, Tally};
+
+/// What the thresholds of a clip remember of earlier steps, and how many steps there were.
+///
+/// The CPU path keeps one from step to step ([`cpu::clip_with`](crate::cpu::clip_with)); a prepared
+/// pass keeps the same on the device, from where [`Pass::save_history`](crate::Pass::save_history)
+/// copies it and to where [`Pass::restore_history`](crate::Pass::restore_history) writes it. The
+/// thresholds that follow are the same bits wherever it is continued.
+///
+/// ```
+/// use gradclip::{Adapt, Clip, History, cpu::{self, GradMut}};
+///
+/// let clip = Clip::global_norm(f32::INFINITY).adapt(Adapt::Average { factor: 1.5, decay: 0.9 });
+/// let mut history = History::default();
+/// for norm in [1.0f32, 1.0, 8.0] {
+///     let mut g = [norm];
+///     let report = cpu::clip_with(&mut [GradMut::new("g", &mut g)], &clip, &mut history)?;
+///     assert_eq!(g[0], norm.min(1.5));
+///     assert_eq!(report.clipped(), norm > 1.5);
+/// }
+/// let restored = History::from_bytes(&history.to_bytes())?;
+/// assert_eq!(restored, history);
+/// # Ok::<(), gradclip::ClipError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct History {
+    pub(crate) adaptation: Adaptation,
+    pub(crate) tally: Tally,
+    /// One a limit, none where thresholds are fixed.
+    pub(crate) states: Vec<State>,
+    /// [`Adaptation::window`] norms a limit.
+    pub(crate) norms: Vec<f32>,
+}
+
+/// Nothing yet, for any clip and any number of tensors: it takes its form at the first step.
+impl Default for History {
+    fn default() -> History {
+        History {
+            adaptation: Adapt::record(None),
+            tally: Tally::zeroed(),
+            states: Vec::new(),
+            norms: Vec::new(),
+        }
+    }
+}
+
+/// Begins every saved history; the last byte is the version of the format.
+const MAGIC: [u8; 8] = *b"gradclp\x01";
+
+impl History {
+    /// For a clip with this many limits.
+    pub(crate) fn new(clip: &Clip, limits: usize) -> History {
+        let adaptation = Adapt::record(clip.adapt);
+        let states = if clip.adapt.is_some() { limits } else { 0 };
+        History {
+            adaptation,
+            tally: Tally::zeroed(),
+            states: vec![State::zeroed(); states],
+            norms: vec![0.0; states * adaptation.window as usize],
+        }
+    }
+
+    /// Takes the form that a clip needs, if it has none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ClipError::State`] where it was begun with another adaptive threshold, or other limits.
+    pub(crate) fn fit(&mut self, clip: &Clip, limits: usize) -> Result<(), ClipError> {
+        let needed = History::new(clip, limits);
+        if *self == History::default() {
+            *self = needed;
+            return Ok(());
+        }
+        let form = |h: &History| (h.adaptation, h.states.len());
+        if form(self) == form(&needed) {
+            return Ok(());
+        }
+        let words = |h: &History| format!("{} limits of {:?}", h.states.len(), h.adaptation);
+        Err(ClipError::State { required: words(&needed), given: words(self) })
+    }
+
+    /// Number of the last step, 0 before the first.
+    pub fn steps(&self) -> u64 {
+        self.tally.steps.into()
+    }
+
+    /// The threshold of each limit in the last step; empty where thresholds are fixed.
+    pub fn thresholds(&self) -> Vec<f32> {
+        self.states.iter().map(|s| s.threshold).collect()
+    }
+
+    /// As bytes, for a checkpoint. The order of bytes is little-endian everywhere.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        let mut add = |words: &[u32]| bytes.extend(words.iter().flat_map(|w| w.to_le_bytes()));
+        add(bytemuck::cast_slice(&[self.adaptation]));
+        add(&[self.states.len() as u32]);
+        add(bytemuck::cast_slice(&[self.tally]));
+        add(bytemuck::cast_slice(&self.states));
+        add(bytemuck::cast_slice(&self.norms));
+        bytes
+    }
+
+    /// From what [`History::to_bytes`] gave.
+    ///
+    /// # Errors
+    ///
+    /// [`ClipError::State`] for other bytes, or some of them.
+    pub fn from_bytes(bytes: &[u8]) -> Result<History, ClipError> {
+        let wrong = |given: String| ClipError::State { required: "a saved history".into(), given };
+        let Some(rest) = bytes.strip_prefix(&MAGIC) else {
+            return Err(wrong(format!("{} bytes that do not begin as one", bytes.len())));
+        };
+        let words: Vec<u32> =
+            rest.chunks_exact(4).filter_map(|w| w.first_chunk()).map(|w| u32::from_le_bytes(*w)).collect();
+        const HEAD: usize = size_of::<Adaptation>() / 4;
+        const TALLY: usize = size_of::<Tally>() / 4;
+        const STATE: usize = size_of::<State>() / 4;
+        let cut = || wrong(format!("{} bytes, too many or too few of them", bytes.len()));
+        let (head, words) = words.split_at_checked(HEAD).ok_or_else(cut)?;
+        let (&states, words) = words.split_first().ok_or_else(cut)?;
+        let adaptation: Adaptation = bytemuck::pod_read_unaligned(bytemuck::cast_slice(head));
+        let (states, window) = (states as usize, adaptation.window as usize);
+        let norms = states.checked_mul(window).ok_or_else(cut)?;
+        let whole = states.checked_mul(STATE).and_then(|n| n.checked_add(norms)?.checked_add(TALLY));
+        if Some(words.len()) != whole || rest.len() % 4 != 0 {
+            return Err(cut());
+        }
+        let (tally, words) = words.split_at(TALLY);
+        let (states, norms) = words.split_at(states * STATE);
+        Ok(History {
+            adaptation,
+            tally: bytemuck::pod_read_unaligned(bytemuck::cast_slice(tally)),
+            states: bytemuck::pod_collect_to_vec(states),
+            norms: bytemuck::pod_collect_to_vec(norms),
+        })
+    }
+}

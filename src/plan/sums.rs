@@ -1,0 +1,117 @@
+//! Which partials make a tensor's sum, which sums a segment's, and which segments are decided alike.
+
+use super::{BLOCK, NONE, Placed, Run, SegmentRow};
+use crate::segments::{Owner, Segments};
+
+/// Partials to tensors, in the order of their sums; parameters follow.
+pub(super) fn of_tensors(placed: &[Placed<'_>], parts: &Segments) -> Vec<Run> {
+    let tensors = parts.owners.len() as u32;
+    let all = parts.order.iter().copied().chain(tensors..placed.len() as u32);
+    all.zip(0..)
+        .map(|(tensor, target)| {
+            let Placed { first_partial, partials, .. } = placed[tensor as usize];
+            Run { first: first_partial, count: partials, target, stride: 1, lanes: 1, tensor }
+        })
+        .collect()
+}
+
+/// The same runs in blocks, and the blocks to tensors: a tensor of many units would keep one workgroup
+/// busy for long.
+pub(super) fn in_blocks(tensors: &[Run]) -> (Vec<Run>, Vec<Run>) {
+    let mut blocks: Vec<Run> = Vec::new();
+    let whole = tensors
+        .iter()
+        .map(|run| {
+            let first = blocks.len() as u32;
+            blocks.extend((0..run.count).step_by(BLOCK as usize).map(|done| Run {
+                first: run.first + done,
+                count: (run.count - done).min(BLOCK),
+                ..*run
+            }));
+            Run { first, count: blocks.len() as u32 - first, ..*run }
+        })
+        .collect();
+    blocks.iter_mut().zip(0..).for_each(|(block, target)| block.target = target);
+    (blocks, whole)
+}
+
+/// Partials to the segments of units. Tensors that share their rows lie one after the other, with the
+/// partials of a row at equal distances.
+pub(super) fn of_units(placed: &[Placed<'_>], parts: &Segments, workgroup: u32) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (p, tensor) in placed.iter().zip(0..) {
+        let Owner::Units { first: target, view } = p.owner else { continue };
+        let (lanes, count) = (view.units as u32, view.chunks() as u32);
+        match runs.last_mut() {
+            Some(last) if last.target == target && last.lanes == lanes && lanes > 0 => {
+                last.count += count;
+                last.tensor = NONE;
+            }
+            _ => runs.push(Run { first: p.first_partial, count, target, stride: lanes, lanes, tensor }),
+        }
+    }
+    let tensors = parts.owners.len() as u32;
+    let named = |tensor: u32| if tensor == NONE { NONE } else { tensor % tensors.max(1) };
+    runs.iter()
+        .flat_map(|run| {
+            // Few units of many chunks take a workgroup each, many units an invocation each.
+            let step = if run.count > workgroup { 1 } else { workgroup };
+            (0..run.lanes).step_by(step as usize).map(move |done| Run {
+                first: run.first + done,
+                target: run.target + done,
+                lanes: (run.lanes - done).min(step),
+                tensor: named(run.tensor),
+                ..*run
+            })
+        })
+        .collect()
+}
+
+/// Sums of tensors to segments that hold them whole, and to that of the whole set.
+pub(super) fn of_segments(parts: &Segments, tensors: usize) -> Vec<Run> {
+    let mut runs = Vec::new();
+    let mut add = |first: u32, count: u32, target: u32| {
+        runs.push(Run { first, count, target, stride: 1, lanes: 1, tensor: NONE });
+    };
+    if !parts.cut() {
+        let mut members = vec![0; parts.count as usize];
+        parts.owners.iter().for_each(|o| members[o.first() as usize] += 1);
+        let mut first = vec![0; parts.count as usize];
+        for (place, &tensor) in parts.order.iter().enumerate().rev() {
+            first[parts.owners[tensor as usize].first() as usize] = place as u32;
+        }
+        for (segment, (&first, &count)) in (0..).zip(first.iter().zip(&members)) {
+            add(first, count, segment);
+            if parts.parameters {
+                add(first + tensors as u32, count, segment + parts.decided());
+            }
+        }
+    }
+    if parts.total {
+        add(0, parts.limited, parts.count);
+    }
+    runs
+}
+
+/// Segments in rows of at most a workgroup.
+pub(super) fn decided(parts: &Segments, workgroup: u32) -> Vec<SegmentRow> {
+    let mut rows = Vec::new();
+    let mut add = |first: u32, segments: u32, limit: u32, step: u32| {
+        for done in (0..segments).step_by(workgroup as usize) {
+            let first = first + done;
+            let parameters =
+                if parts.parameters && first < parts.count { first + parts.decided() } else { NONE };
+            let limit = limit + done * step;
+            rows.push(SegmentRow { first, count: (segments - done).min(workgroup), limit, step, parameters });
+        }
+    };
+    if parts.limits.iter().all(|l| l.segments == 1) {
+        add(0, parts.count, 0, 1);
+    } else {
+        parts.limits.iter().zip(0..).for_each(|(l, limit)| add(l.first, l.segments, limit, 0));
+    }
+    if parts.total {
+        add(parts.count, 1, parts.limits.len() as u32, 0);
+    }
+    rows
+}
