@@ -31,10 +31,7 @@ fn limit_by_total(out: ptr<function, Outcome>) {
     (*out).coefficient = total.coefficient;
     (*out).scale = total.scale;
     (*out).rescale = total.rescale;
-    (*out).action = total.action;
-    if !poisoned {
-        (*out).action = MULTIPLY | ((*out).action & SANITIZE);
-    }
+    (*out).action = select(MULTIPLY | ((*out).action & SANITIZE), total.action, poisoned);
     (*out).flags |= BY_TOTAL | (total.flags & (CLIPPED | SKIPPED));
     if poisoned {
         (*out).flags &= ~CLIPPED;
