@@ -1,6 +1,6 @@
 // norm and history of each limit that adapts -> its threshold of this step, and the history of the next.
 // One workgroup a limit; src/cpu/threshold.rs is its twin, to the bit. The first workgroup also begins the
-// step.
+// step. ADAPT is the rule: each is a kernel of its own, since all together take seconds to compile.
 
 @group(0) @binding(0) var<uniform> job: Job;
 @group(0) @binding(1) var<uniform> adaptation: Adaptation;
@@ -15,6 +15,7 @@ const HUNDRED: u32 = 0x42c80000u;
 
 var<workgroup> shared_count: atomic<u32>;
 var<workgroup> shared_largest: atomic<u32>;
+var<workgroup> shared_least: atomic<u32>;
 
 // The norms of a limit: those kept, with this step's among them where it has come in.
 struct Window {
@@ -58,6 +59,22 @@ fn smallest(window: Window, k: u32, lane: u32) -> u32 {
     return value;
 }
 
+// The smallest norm above `value`, or `value` itself where more than k + 1 norms are not above it.
+fn next_smallest(window: Window, k: u32, value: u32, lane: u32) -> u32 {
+    if lane == 0u {
+        atomicStore(&shared_least, LARGEST_BITS);
+    }
+    let up_to = count_below(window, value + 1u, lane);
+    var least = LARGEST_BITS;
+    for (var i = lane; i < window.filled; i += WORKGROUP) {
+        let norm = norm_in(window, i);
+        least = min(least, select(norm, LARGEST_BITS, norm <= value));
+    }
+    atomicMin(&shared_least, least);
+    workgroupBarrier();
+    return select(atomicLoad(&shared_least), value, up_to > k + 1u);
+}
+
 // Between the two nearest ranks, as numpy interpolates.
 fn percentile_of(window: Window, lane: u32) -> u32 {
     let last = max(window.filled, 1u) - 1u;
@@ -65,7 +82,8 @@ fn percentile_of(window: Window, lane: u32) -> u32 {
     let k = whole_part(rank);
     let t = f_distance(rank, f_of(k));
     let a = smallest(window, k, lane);
-    let b = smallest(window, min(k + 1u, last), lane);
+    let above = next_smallest(window, k, a, lane);
+    let b = select(above, a, k == last);
     let gap = f_distance(b, a);
     if t < 0x3f000000u {
         return f_add(a, f_mul(gap, t));
@@ -235,7 +253,7 @@ fn threshold(
     step.mean = states[limit].mean;
     step.variance = states[limit].variance;
     // The quantile rule counts segments, and needs no norm.
-    if adaptation.rule != ADAPT_QUANTILE {
+    if ADAPT != ADAPT_QUANTILE {
         let sum = sums[limit];
         step.norm = saturated(unscaled_norm(sum, settings[limit].unscale));
         step.measured = sum.non_finite == 0u;
@@ -246,20 +264,20 @@ fn threshold(
     let filled = min(step.observed + u32(step.measured), adaptation.window);
     let window = Window(first, filled, select(NONE, place, step.measured), step.norm);
     var found = 0u;
-    if adaptation.rule == ADAPT_MEAN {
+    if ADAPT == ADAPT_MEAN {
         found = mean_of(before, lane);
     }
-    if adaptation.rule == ADAPT_ZSCORE {
+    if ADAPT == ADAPT_ZSCORE {
         found = mean_of(window, lane);
     }
-    if adaptation.rule == ADAPT_PERCENTILE {
+    if ADAPT == ADAPT_PERCENTILE {
         found = percentile_of(window, lane);
     }
     if lane != 0u {
         return;
     }
     let steps = states[limit].steps;
-    switch adaptation.rule {
+    switch ADAPT {
         case ADAPT_MEAN: {
             if before.filled > 0u {
                 step.threshold = f_mul(adaptation.a, found);

@@ -32,7 +32,8 @@ pub(crate) enum Kernel {
     Seams,
 }
 
-/// What a kernel is compiled for. Kernels that read no gradients ignore `dtype` and `slots`.
+/// What a kernel is compiled for. Kernels that read no gradients ignore `dtype` and `slots`, all but
+/// [`Kernel::Threshold`] ignore `adapt`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Variant {
     pub(crate) kernel: Kernel,
@@ -40,6 +41,8 @@ pub(crate) struct Variant {
     pub(crate) dtype: DType,
     pub(crate) slots: u32,
     pub(crate) workgroup_size: u32,
+    /// One of the `ADAPT_` constants.
+    pub(crate) adapt: u32,
 }
 
 /// How a buffer of bind group 0 is bound.
@@ -172,6 +175,7 @@ impl Variant {
         for (name, value) in [("NORM_INF", 0), ("NORM_ONE", 1), ("NORM_P", 3), ("NORM", norm)] {
             let _ = writeln!(text, "const {name}: u32 = {value}u;");
         }
+        let _ = writeln!(text, "const ADAPT: u32 = {}u;", self.adapt);
         let _ = writeln!(text, "const P: f32 = {p:e}f;");
         let _ = writeln!(text, "const ALIGN: u32 = {}u;", self.kind.align());
         if let Some(access) = self.kernel.slots() {
@@ -274,12 +278,15 @@ mod tests {
                     if (kernel, dtype) == (Kernel::Seams, DType::F32) {
                         continue; // words are never shared
                     }
-                    let source = Variant { kernel, kind, dtype, slots: 3, workgroup_size: 64 }.source();
-                    let module = naga::front::wgsl::parse_str(&source)
-                        .unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
-                    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
-                    assert!(validator.validate(&module).is_ok(), "{kernel:?} {kind:?} {dtype:?}");
-                    assert!(module.entry_points.iter().any(|e| e.name == kernel.entry()));
+                    for adapt in 0..if kernel == Kernel::Threshold { 7 } else { 1 } {
+                        let variant = Variant { kernel, kind, dtype, slots: 3, workgroup_size: 64, adapt };
+                        let source = variant.source();
+                        let module = naga::front::wgsl::parse_str(&source)
+                            .unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
+                        let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
+                        assert!(validator.validate(&module).is_ok(), "{variant:?}");
+                        assert!(module.entry_points.iter().any(|e| e.name == kernel.entry()));
+                    }
                 }
             }
         }

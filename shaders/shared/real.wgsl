@@ -62,7 +62,8 @@ fn square_root(value: U96, exponent: i32) -> Real {
     // Bit by bit: root * root stays the largest square not above the operand.
     let operand = U64(scaled.lo, scaled.mid);
     var root = 0u;
-    for (var bit = 0x80000000u; bit != 0u; bit >>= 1u) {
+    let last = min(1u, bits); // 1, but no constant: unrolled, this takes Mesa seconds to compile
+    for (var bit = 0x80000000u; bit >= last; bit >>= 1u) {
         let candidate = root | bit;
         if !less64(operand, mul32(candidate, candidate)) {
             root = candidate;
@@ -85,6 +86,18 @@ fn multiply(a: Real, b: Real) -> Real {
     return Real((p.hi << 1u) | (p.lo >> 31u), exponent - 1, sticky | u32((p.lo << 1u) != 0u));
 }
 
+// A quotient so far, and what is left to be divided.
+struct Digits {
+    result: u32,
+    rest: u32,
+}
+
+fn more_digits(d: Digits, divisor: u32, count: u32) -> Digits {
+    let moved = d.rest << count;
+    let digit = moved / divisor;
+    return Digits((d.result << count) | digit, moved - digit * divisor);
+}
+
 // a / b for exact a and b of at most 24 bits, b not zero.
 fn quotient(a: Rounded, b: Rounded) -> Real {
     if a.mantissa == 0u {
@@ -93,15 +106,16 @@ fn quotient(a: Rounded, b: Rounded) -> Real {
     let up_a = countLeadingZeros(a.mantissa) - 8u;
     let up_b = countLeadingZeros(b.mantissa) - 8u;
     let divisor = b.mantissa << up_b;
-    var rest = a.mantissa << up_a;
-    var result = 0u;
-    for (var i = 0u; i < 30u; i++) {
-        let fits = rest >= divisor;
-        result = (result << 1u) | u32(fits);
-        rest = select(rest, rest - divisor, fits) << 1u;
-    }
+    let dividend = a.mantissa << up_a;
+    let fits = dividend >= divisor;
+    var digits = Digits(u32(fits), select(dividend, dividend - divisor, fits));
+    // 30 bits, as many at a time as fit a word beside the rest of 24.
+    digits = more_digits(digits, divisor, 7u);
+    digits = more_digits(digits, divisor, 7u);
+    digits = more_digits(digits, divisor, 7u);
+    digits = more_digits(digits, divisor, 8u);
     let exponent = a.exponent - i32(up_a) - b.exponent + i32(up_b) - 29;
-    return normalised(result, exponent, u32(rest != 0u));
+    return normalised(digits.result, exponent, u32(digits.rest != 0u));
 }
 
 // a + b for exact a and b.

@@ -10,8 +10,8 @@ use crate::error::PrepareError;
 use crate::grad::DType;
 use crate::kernels::{Kernel, Variant};
 use crate::layout::{
-    ChunkRow, Job, MapRow, NONE, Outcome, Partial, Run, SeamRow, SegmentRow, Setting, State, Sum, Tally,
-    UnitRow,
+    ADAPT_NONE, ChunkRow, Job, MapRow, NONE, Outcome, Partial, Run, SeamRow, SegmentRow, Setting, State, Sum,
+    Tally, UnitRow,
 };
 use crate::plan::{Combine, Dispatch, Plan, Window, grid};
 
@@ -61,7 +61,13 @@ impl Workspace {
         settings: &[Setting],
         memory: Option<Arc<Memory>>,
     ) -> Result<Workspace, PrepareError> {
-        let mut make = Make { clipper, buffers, kind: Kind::from(clip.norm), jobs: Vec::new() };
+        let mut make = Make {
+            clipper,
+            buffers,
+            kind: Kind::from(clip.norm),
+            adapt: Adapt::record(clip.adapt).rule,
+            jobs: Vec::new(),
+        };
         let result = Usage::STORAGE | Usage::COPY_SRC;
         let rows = make.table("gradclip chunks", &plan.rows, ChunkRow::zeroed(), Usage::STORAGE)?;
         let units = make.table("gradclip units", &plan.unit_rows, UnitRow::zeroed(), Usage::STORAGE)?;
@@ -135,6 +141,7 @@ struct Make<'a> {
     clipper: &'a Clipper,
     buffers: &'a [wgpu::Buffer],
     kind: Kind,
+    adapt: u32,
     jobs: Vec<wgpu::Buffer>,
 }
 
@@ -232,6 +239,7 @@ impl Make<'_> {
                 dtype,
                 slots: windows.map_or(0, |windows| windows.len() as u32),
                 workgroup_size: options.workgroup_size,
+                adapt: if kernel == Kernel::Threshold { self.adapt } else { ADAPT_NONE },
             },
         )?;
         let job = self.table("gradclip job", &[job], job, Usage::UNIFORM | Usage::COPY_DST)?;
