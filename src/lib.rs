@@ -55,6 +55,7 @@ pub mod report;
 mod segments;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod session;
+pub mod telemetry;
 
 pub use clip::{Adapt, Axes, Clip, NonFinite, NormType, Reaction, Rule, Scope, Units};
 pub use error::{ClipError, PlanError, PrepareError, ReadBackError, SessionError};
@@ -64,4 +65,5 @@ pub use history::History;
 pub use report::{Report, SegmentReport, TensorReport};
 #[cfg(not(target_arch = "wasm32"))]
 pub use session::{Session, Target};
+pub use telemetry::Telemetry;
 pub use {ndarray, wgpu};

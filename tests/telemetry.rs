@@ -1,0 +1,204 @@
+//! Telemetry, and the calls to wgpu that clipping makes in 500 steps, read from wgpu's own trace.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::cell::Cell;
+
+use common::{Held, gpu};
+use gradclip::{Adapt, Clip, Clipper, ClipperOptions, Grad, Pass, ReadBackError, Telemetry, wgpu};
+
+const STEPS: u32 = 500;
+
+fn step(gpu: &Held, grads: &[Grad], pass: &Pass, telemetry: &mut Telemetry, norm: f32) {
+    gpu.queue.write_buffer(grads[0].buffer(), 0, bytemuck::cast_slice(&[norm, 0.0]));
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    pass.record(&mut encoder);
+    telemetry.record(pass, &mut encoder);
+    gpu.queue.submit([encoder.finish()]);
+}
+
+#[test]
+fn every_step_arrives_in_order() {
+    let Some(gpu) = gpu() else { return };
+    let grads = gpu.separate(&[vec![0.0, 0.0], vec![0.0]]);
+    let pass = gpu.clipper.prepare(&grads, &Clip::global_norm(10.0)).unwrap();
+    let mut telemetry = Telemetry::default();
+    let mut seen = 0;
+    let mut clipped = 0;
+    let mut check = |report: gradclip::Report| {
+        seen += 1;
+        assert_eq!(report.step, seen);
+        let norm = f64::from(seen as f32);
+        clipped += u64::from(norm > 10.0);
+        assert_eq!((report.norm(), report.clipped()), (Some(norm), norm > 10.0));
+        assert_eq!(report.clipped_steps, clipped);
+        assert!((report.clipped_share() - clipped as f64 / seen as f64).abs() < 1e-12);
+        assert_eq!(report.tensors[0].norm, norm);
+        assert_eq!(report.segments[0].threshold, 10.0);
+    };
+    for i in 1..=40 {
+        step(&gpu, &grads, &pass, &mut telemetry, i as f32);
+        gpu.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+        while let Some(report) = telemetry.poll() {
+            check(report.unwrap());
+        }
+    }
+    assert_eq!((seen, telemetry.dropped(), telemetry.is_empty()), (40, 0, true));
+}
+
+#[test]
+fn a_full_ring_drops_the_newest_and_counts() {
+    let Some(gpu) = gpu() else { return };
+    let clipper = gpu.clipper_with(ClipperOptions::default().read_backs(4));
+    let grads = gpu.separate(&[vec![0.0, 0.0]]);
+    let pass = clipper.prepare(&grads, &Clip::global_norm(2.0)).unwrap();
+    let mut telemetry = Telemetry::default();
+    for i in 1..=10 {
+        step(&gpu, &grads, &pass, &mut telemetry, i as f32);
+    }
+    assert_eq!((telemetry.len(), telemetry.dropped()), (4, 6));
+    gpu.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+    // As a stream this time; it ends when nothing is on its way.
+    let next = |telemetry: &mut Telemetry| {
+        pollster::block_on(std::future::poll_fn(|context| {
+            futures_core::Stream::poll_next(std::pin::Pin::new(&mut *telemetry), context)
+        }))
+    };
+    for i in 1..=4 {
+        assert_eq!(next(&mut telemetry).unwrap().unwrap().step, i);
+    }
+    assert!(next(&mut telemetry).is_none());
+    // Steps whose report was dropped are counted all the same.
+    step(&gpu, &grads, &pass, &mut telemetry, 1.0);
+    gpu.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+    let report = next(&mut telemetry).unwrap().unwrap();
+    assert_eq!((report.step, report.clipped_steps), (11, 8));
+    assert_eq!(telemetry.dropped(), 6);
+    // An encoder that is never submitted.
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    telemetry.record(&pass, &mut encoder);
+    drop(encoder);
+    assert_eq!(telemetry.poll(), Some(Err(ReadBackError::NotSubmitted)));
+    assert!(telemetry.is_empty());
+}
+
+#[test]
+fn non_finite_steps_are_told() {
+    let Some(gpu) = gpu() else { return };
+    let grads = gpu.separate(&[vec![0.0, 0.0]]);
+    let pass = gpu.clipper.prepare(&grads, &Clip::global_norm(1.0).adapt(Adapt::zclip())).unwrap();
+    let mut telemetry = Telemetry::default();
+    for (i, norm) in [1.0, f32::NAN, 1.0].into_iter().enumerate() {
+        step(&gpu, &grads, &pass, &mut telemetry, norm);
+        gpu.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+        let report = telemetry.poll().unwrap().unwrap();
+        assert_eq!(report.non_finite(), u64::from(norm.is_nan()));
+        assert_eq!(report.segments[0].skipped, norm.is_nan());
+        assert_eq!(report.skipped_steps, u64::from(i >= 1));
+    }
+}
+
+/// wgpu's own record of every call that reaches it. Between the two marks lie 500 steps.
+fn traced(prepare_and_run: impl FnOnce(&wgpu::Device, &wgpu::Queue, &dyn Fn(&str))) -> Option<String> {
+    let gpu = gpu()?;
+    let folder = tempfile::tempdir().unwrap();
+    let descriptor = wgpu::DeviceDescriptor {
+        required_limits: Clipper::required_limits(&gpu.adapter),
+        trace: wgpu::Trace::Directory(folder.path().to_owned()),
+        ..Default::default()
+    };
+    let (device, queue) = pollster::block_on(gpu.adapter.request_device(&descriptor)).unwrap();
+    let mark = |label: &str| {
+        drop(device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: 4,
+            usage: wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        }));
+    };
+    prepare_and_run(&device, &queue, &mark);
+    device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+    drop((device, queue));
+    let trace = std::fs::read_to_string(folder.path().join("trace.ron")).unwrap();
+    let begin = trace.find("steps begin").expect("the first mark");
+    let end = trace.find("steps end").expect("the second mark");
+    Some(trace[begin..end].to_owned())
+}
+
+fn gradients(device: &wgpu::Device) -> Vec<Grad> {
+    (0..20)
+        .map(|i| {
+            let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("gradient"),
+                size: 400,
+                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            Grad::new(format!("g{i}"), &buffer)
+        })
+        .collect()
+}
+
+fn steps(device: &wgpu::Device, queue: &wgpu::Queue, mut record: impl FnMut(&mut wgpu::CommandEncoder)) {
+    for _ in 0..STEPS {
+        let mut encoder = device.create_command_encoder(&Default::default());
+        record(&mut encoder);
+        queue.submit([encoder.finish()]);
+    }
+}
+
+/// Data reaches the host only through a buffer that can be mapped, and such a buffer cannot be bound as
+/// storage: without a copy there is no read-back.
+#[test]
+fn five_hundred_adaptive_steps_read_nothing_back() {
+    for adapt in [Adapt::zclip(), Adapt::autoclip(10.0), Adapt::Mean { factor: 1.0, window: 9 }] {
+        let dispatches = Cell::new(0);
+        let trace = traced(|device, queue, mark| {
+            let clipper = Clipper::new(device).unwrap();
+            let pass = clipper.prepare(&gradients(device), &Clip::global_norm(1.0).adapt(adapt)).unwrap();
+            dispatches.set(pass.dispatch_count());
+            mark("steps begin");
+            steps(device, queue, |encoder| pass.record(encoder));
+            mark("steps end");
+        });
+        let Some(trace) = trace else { return };
+        let count = |call: &str| trace.matches(call).count();
+        assert_eq!(count("Submit("), STEPS as usize, "submits are the caller's own");
+        assert_eq!(count("RunComputePass"), STEPS as usize);
+        assert_eq!(count("Dispatch"), STEPS as usize * dispatches.get());
+        for call in ["CopyBufferToBuffer", "CreateBuffer(", "CreateBindGroup(", "WriteBuffer", "ClearBuffer"]
+        {
+            assert_eq!(count(call), usize::from(call == "CreateBuffer("), "{call} in 500 steps");
+        }
+    }
+}
+
+/// With telemetry each report is one copy of three results and a tag into a place of the ring, in the
+/// caller's own submit.
+#[test]
+fn telemetry_submits_nothing_of_its_own() {
+    let trace = traced(|device, queue, mark| {
+        let clipper = Clipper::with_options(device, ClipperOptions::default().read_backs(8)).unwrap();
+        let pass = clipper.prepare(&gradients(device), &Clip::global_norm(1.0)).unwrap();
+        let mut telemetry = Telemetry::default();
+        let mut taken = 0;
+        mark("steps begin");
+        steps(device, queue, |encoder| {
+            pass.record(encoder);
+            telemetry.record(&pass, encoder);
+            while let Some(report) = telemetry.poll() {
+                report.unwrap();
+                taken += 1;
+            }
+        });
+        mark("steps end");
+        assert_eq!(taken + telemetry.len() as u64 + telemetry.dropped(), u64::from(STEPS));
+    });
+    let Some(trace) = trace else { return };
+    let count = |call: &str| trace.matches(call).count();
+    assert_eq!(count("Submit("), STEPS as usize);
+    assert!(count("CopyBufferToBuffer") <= 4 * STEPS as usize && count("CopyBufferToBuffer") > 0);
+    assert_eq!(count("CreateBuffer("), 1);
+}
