@@ -11,7 +11,7 @@
 
 fn setting_of(limit: u32) -> Setting {
     var setting = settings[limit];
-    if limit < job.adaptive {
+    if limit < job.adaptive && setting.rule != RULE_FREE {
         setting.threshold = states[limit].threshold;
         setting.lift = 0;
         setting.total &= 1u - states[limit].alone;

@@ -234,6 +234,35 @@ fn by_quantile(step: ptr<function, Step>, steps: u32, counted: u32, over: u32) {
     (*step).threshold = (*step).mean;
 }
 
+// The rule, given what the workgroup found in the window.
+fn adapt(step: ptr<function, Step>, before: Window, window: Window, found: u32, limit: u32) {
+    switch ADAPT {
+        case ADAPT_MEAN: {
+            if before.filled > 0u {
+                (*step).threshold = f_mul(adaptation.a, found);
+            }
+        }
+        case ADAPT_AVERAGE: {
+            by_average(step);
+        }
+        case ADAPT_PERCENTILE: {
+            if window.filled > 0u {
+                (*step).threshold = found;
+            }
+        }
+        case ADAPT_ZSCORE: {
+            by_score(step, window, found);
+        }
+        case ADAPT_ADAGC: {
+            by_tensor(step, states[limit].steps);
+        }
+        case ADAPT_QUANTILE: {
+            by_quantile(step, states[limit].steps, atomicLoad(&states[limit].counted), atomicLoad(&states[limit].over));
+        }
+        default: {}
+    }
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn threshold(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -277,30 +306,11 @@ fn threshold(
         return;
     }
     let steps = states[limit].steps;
-    switch ADAPT {
-        case ADAPT_MEAN: {
-            if before.filled > 0u {
-                step.threshold = f_mul(adaptation.a, found);
-            }
-        }
-        case ADAPT_AVERAGE: {
-            by_average(&step);
-        }
-        case ADAPT_PERCENTILE: {
-            if window.filled > 0u {
-                step.threshold = found;
-            }
-        }
-        case ADAPT_ZSCORE: {
-            by_score(&step, window, found);
-        }
-        case ADAPT_ADAGC: {
-            by_tensor(&step, steps);
-        }
-        case ADAPT_QUANTILE: {
-            by_quantile(&step, steps, atomicLoad(&states[limit].counted), atomicLoad(&states[limit].over));
-        }
-        default: {}
+    if settings[limit].rule == RULE_FREE {
+        step = Step();
+        step.threshold = INFINITY_BITS;
+    } else {
+        adapt(&step, before, window, found, limit);
     }
     if step.measured {
         states[limit].observed = step.observed + 1u;

@@ -68,6 +68,8 @@ pub const RULE_AGC: u32 = 2;
 pub const RULE_SIGN: u32 = 3;
 /// [`Setting::rule`] for [`Rule::Normalize`](crate::Rule::Normalize).
 pub const RULE_NORMALIZE: u32 = 4;
+/// [`Setting::rule`] of excluded groups: nothing is limited, also where thresholds adapt.
+pub const RULE_FREE: u32 = 5;
 
 /// [`Adaptation::rule`]: the threshold is fixed.
 pub const ADAPT_NONE: u32 = 0;
@@ -425,6 +427,7 @@ pub fn wgsl_constants() -> String {
         RULE_AGC,
         RULE_SIGN,
         RULE_NORMALIZE,
+        RULE_FREE,
         ADAPT_NONE,
         ADAPT_MEAN,
         ADAPT_AVERAGE,

@@ -8,8 +8,8 @@ use crate::clip::{Clip, NonFinite, Rule, Scope, Units};
 use crate::error::ClipError;
 use crate::grad::{DType, Group};
 use crate::layout::{
-    POLICY_KEEP, POLICY_NAN, POLICY_SANITIZE, POLICY_SKIP, POLICY_ZERO, RULE_AGC, RULE_NORM, RULE_NORMALIZE,
-    RULE_SIGN, RULE_VALUE, Setting,
+    POLICY_KEEP, POLICY_NAN, POLICY_SANITIZE, POLICY_SKIP, POLICY_ZERO, RULE_AGC, RULE_FREE, RULE_NORM,
+    RULE_NORMALIZE, RULE_SIGN, RULE_VALUE, Setting,
 };
 
 /// What is known of a tensor before anything is measured.
@@ -209,7 +209,7 @@ impl Segments {
         }
         let (owners, limits) = match clip.scope {
             Scope::Global => whole(tensors),
-            Scope::Group => groups(tensors)?,
+            Scope::Group => groups(tensors, clip)?,
             Scope::Tensor => each(tensors),
             Scope::Unit(units) => unit_by_unit(tensors, units)?,
             Scope::Row => row_by_row(tensors)?,
@@ -260,7 +260,7 @@ impl Segments {
             .map(|(limit, &threshold)| {
                 let setting = setting(clip, threshold, limit.elements);
                 // Measured and unscaled, whatever the rule.
-                let free = Setting { policy: POLICY_SKIP, rule: RULE_NORM, total: 0, ..setting };
+                let free = Setting { policy: POLICY_SKIP, rule: RULE_FREE, total: 0, ..setting };
                 if limit.excluded { free } else { setting }
             })
             .collect();
@@ -333,7 +333,8 @@ fn each(tensors: &[TensorInfo]) -> Parted {
 }
 
 /// Groups in the order in which they are met.
-fn groups(tensors: &[TensorInfo]) -> Result<Parted, ClipError> {
+fn groups(tensors: &[TensorInfo], clip: &Clip) -> Result<Parted, ClipError> {
+    let quantile = matches!(clip.adapt, Some(crate::Adapt::Quantile { .. }));
     let mut limits: Vec<Limit> = Vec::new();
     let mut owners = Vec::with_capacity(tensors.len());
     for t in tensors {
@@ -344,6 +345,10 @@ fn groups(tensors: &[TensorInfo]) -> Result<Parted, ClipError> {
             return Err(ClipError::Threshold { given });
         }
         let excluded = t.group.as_ref().is_some_and(|g| g.threshold.is_none());
+        if quantile && !excluded && threshold.is_some_and(|t| t == 0.0 || t.is_infinite()) {
+            let (what, required) = ("Adapt::Quantile", "first thresholds of groups above 0 and finite");
+            return Err(ClipError::Combination { what, required });
+        }
         let found = limits.iter().position(|l| l.name == name);
         let i = found.unwrap_or_else(|| {
             let plain = Limit::new(limits.len() as u32, 1, 0);

@@ -20,7 +20,14 @@ fn limits() -> PlanLimits {
 
 fn placement(buffer: usize, offset: u64, elements: u64) -> Placement {
     let name = format!("b{buffer}+{offset}");
-    Placement { name, buffer, buffer_size: offset + elements * 4 + 1024, offset, elements, ..Placement::default() }
+    Placement {
+        name,
+        buffer,
+        buffer_size: offset + elements * 4 + 1024,
+        offset,
+        elements,
+        ..Placement::default()
+    }
 }
 
 /// Checks a plan against its definition and returns how often each byte range was covered.
@@ -120,9 +127,13 @@ fn one_dispatch_for_any_number_of_tensors_in_an_arena() {
 fn what_does_not_fit_32_bits_is_refused() {
     let huge = Placement { buffer_size: u64::MAX, ..placement(0, 0, 1 << 60) };
     let e = Plan::new(&[huge], &Clip::measure(), &limits()).unwrap_err();
-    assert!(matches!(e, PrepareError::Plan(PlanError::TooLarge { what: "chunks of 16,384 elements", .. })), "{e}");
+    assert!(
+        matches!(e, PrepareError::Plan(PlanError::TooLarge { what: "chunks of 16,384 elements", .. })),
+        "{e}"
+    );
     let one_workgroup = PlanLimits { max_workgroups: 2, ..limits() };
-    let e = Plan::new(&[placement(0, 0, 10 * u64::from(CHUNK))], &Clip::measure(), &one_workgroup).unwrap_err();
+    let e =
+        Plan::new(&[placement(0, 0, 10 * u64::from(CHUNK))], &Clip::measure(), &one_workgroup).unwrap_err();
     assert_eq!(e.to_string(), "workgroups: required at most 4, given 10");
 }
 

@@ -4,7 +4,9 @@ use rayon::prelude::*;
 
 use crate::clip::Kind;
 use crate::history::History;
-use crate::layout::{CHUNK, CLIPPED, KEEP, NON_FINITE, Outcome, Partial, SKIPPED, Setting, Sum, Tally};
+use crate::layout::{
+    CHUNK, CLIPPED, KEEP, NON_FINITE, Outcome, Partial, RULE_FREE, SKIPPED, Setting, Sum, Tally,
+};
 use crate::plan::{BLOCK, chunks};
 use crate::segments::{Owner, Segments, UnitView};
 
@@ -130,7 +132,8 @@ pub(super) fn tensor_sums(
         }
         combine::combine(own.iter().map(|p| combine::item(p, tensor, kind)), kind)
     };
-    parts.order.iter().copied().chain(tensors..sources.len() as u32).map(of).collect()
+    let parameters = parts.order.iter().map(|tensor| tensor + tensors).filter(|_| parts.parameters);
+    parts.order.iter().copied().chain(parameters).map(of).collect()
 }
 
 /// One record a segment, the whole set's, and those of parameters.
@@ -221,6 +224,7 @@ pub(super) fn thresholds(
             norm: unscaled_norm(sum, kind, setting.unscale).to_f32().min(f32::MAX),
             measured: sum.non_finite == 0,
             whole,
+            free: setting.rule == RULE_FREE,
         };
         step.run(state, &mut norms[limit * window..(limit + 1) * window]);
     }
@@ -244,7 +248,7 @@ pub(super) fn outcomes(
     for (limit, own) in parts.limits.iter().enumerate() {
         let mut setting = settings[limit];
         let state = history.states.get_mut(limit);
-        if let Some(state) = &state {
+        if let Some(state) = state.as_ref().filter(|_| setting.rule != RULE_FREE) {
             (setting.threshold, setting.lift) = (state.threshold, 0);
             setting.total &= 1 - state.alone;
         }

@@ -25,6 +25,8 @@ pub(crate) struct Step<'a> {
     pub(crate) norm: f32,
     pub(crate) measured: bool,
     pub(crate) whole: Whole,
+    /// Nothing is limited, and nothing remembered.
+    pub(crate) free: bool,
 }
 
 impl Step<'_> {
@@ -36,6 +38,17 @@ impl Step<'_> {
         let before = state.observed.min(window) as usize;
         let filled = (state.observed + u32::from(self.measured)).min(window) as usize;
         let old = *state;
+        if self.free {
+            *state = State {
+                steps: old.steps + 1,
+                threshold: f32::INFINITY,
+                alone: 0,
+                counted: 0,
+                over: 0,
+                ..old
+            };
+            return;
+        }
         if self.measured && window > 0 && rule != ADAPT_MEAN {
             norms[place] = self.norm;
         }

@@ -6,7 +6,8 @@ use crate::segments::{Owner, Segments};
 /// Partials to tensors, in the order of their sums; parameters follow.
 pub(super) fn of_tensors(placed: &[Placed<'_>], parts: &Segments) -> Vec<Run> {
     let tensors = parts.owners.len() as u32;
-    let all = parts.order.iter().copied().chain(tensors..placed.len() as u32);
+    let parameters = parts.order.iter().map(|tensor| tensor + tensors).filter(|_| parts.parameters);
+    let all = parts.order.iter().copied().chain(parameters);
     all.zip(0..)
         .map(|(tensor, target)| {
             let Placed { first_partial, partials, .. } = placed[tensor as usize];

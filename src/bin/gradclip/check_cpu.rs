@@ -1,39 +1,50 @@
 //! One gradient set through the CPU path and through f64 arithmetic, which shares nothing with it.
 
-use gradclip::cpu::{self, GradMut};
-use gradclip::{Clip, NonFinite, NormType, Report, Scope, SegmentReport};
+use gradclip::cpu::{self, Trace};
+use gradclip::layout::{CLIPPED, Outcome};
+use gradclip::{Clip, NonFinite, NormType, Rule};
 
 use crate::cases::Case;
 use crate::failure::Failure;
 use crate::tally::{Findings, Tally, ulp};
-use crate::tensor::{Data, Element, Tensor};
+use crate::tensor::Element;
+use crate::verify_f64::{Exact, Measured, Segment, rounded};
 
 /// The error of an L1, L2 or infinity norm: half an ulp of rounding, and what the sum drops.
 const NORM: f64 = 0.65;
-/// The coefficient's: half an ulp, and f64's own.
-const COEFFICIENT: f64 = 0.501;
-/// A clipped f32's beside the norm's: quotient, scale and product are rounded.
+/// Of what is rounded once: half an ulp, and f64's own error.
+const ROUNDED: f64 = 0.501;
+/// A clipped f32's beside the norm's: the sum with eps and the scale are rounded, which is an ulp each
+/// of a result with a small mantissa, and the product half an ulp.
 const APPLIED: f64 = 2.5;
 /// A clipped half's: rounded once, what went before hardly shows.
 const APPLIED_HALF: f64 = 0.51;
+/// A limit that follows from parameters: twice the norm's error, where mantissas are small, and a product.
+const LIMIT: f64 = 2.0 * NORM + 1.0;
 
 pub(crate) fn tallies() -> Vec<Tally> {
-    ["norm", "power", "coefficient", "apply"].map(Tally::new).to_vec()
+    ["norm", "power", "coefficient", "apply", "units", "rules"].map(Tally::new).to_vec()
 }
 
-pub(crate) fn check(name: &str, case: Case, tallies: &mut [Tally]) -> Result<(), Failure> {
-    let Case { mut tensors, clip, .. } = case;
-    let before: Vec<Data> = tensors.iter().map(|t| t.data.clone()).collect();
-    let mut grads: Vec<GradMut<'_>> = tensors.iter_mut().map(Tensor::grad).collect();
-    let report = cpu::clip(&mut grads, &clip)?;
-    drop(grads);
-    let norms = norms(&before, &report, &clip);
-    let (exact, power) = match clip.norm {
-        NormType::P(_) => (Findings::default(), norms),
-        _ => (norms, Findings::default()),
+/// Checks one case. Units are the norms of units and rows, rules the limits of any rule but the norm
+/// itself and what becomes of the elements.
+pub(crate) fn check(name: &str, mut case: Case, tallies: &mut [Tally]) -> Result<(), Failure> {
+    let before = case.clone();
+    let clip = case.clip;
+    let trace = cpu::clip_traced(&mut case.grads(), &clip)?;
+    let exact = Exact::of(&before);
+    let mut found = [Findings::default(); 6];
+    let [norm, power, coefficient, apply, units, rules] = &mut found;
+    let plain = clip.rule == Rule::Norm;
+    let norms = match clip.norm {
+        NormType::P(_) => power,
+        _ if case.cut() => units,
+        _ => norm,
     };
-    let findings = [exact, power, coefficients(&report, &clip), elements(&before, &tensors, &report, &clip)];
-    for (tally, findings) in tallies.iter_mut().zip(&findings).filter(|(_, f)| f.compared > 0) {
+    check_norms(&before, &exact, &trace, norms);
+    coefficients(&before, &exact, &trace, if plain { coefficient } else { &mut *rules });
+    elements(&before, &case, &exact, &trace, if plain { apply } else { rules });
+    for (tally, findings) in tallies.iter_mut().zip(&found).filter(|(_, f)| f.compared > 0) {
         tally.add(name, findings);
     }
     Ok(())
@@ -49,10 +60,9 @@ fn most(norm: NormType) -> f64 {
 }
 
 /// Norms of tensors and segments.
-fn norms(before: &[Data], report: &Report, clip: &Clip) -> Findings {
-    let mut findings = Findings::default();
-    let mut check = |tensors: &mut dyn Iterator<Item = &Data>, reported: f64| {
-        let exact = norm(tensors, clip);
+fn check_norms(case: &Case, exact: &Exact, trace: &Trace, findings: &mut Findings) {
+    let clip = &case.clip;
+    let mut check = |exact: f64, reported: f64| {
         let error = match (exact.is_finite(), exact.is_nan() && reported.is_nan()) {
             (true, _) => (reported - exact).abs() / ulp(Element::F32, exact),
             (false, true) => 0.0,
@@ -61,148 +71,169 @@ fn norms(before: &[Data], report: &Report, clip: &Clip) -> Findings {
         };
         findings.value(error, most(clip.norm));
     };
-    for (data, tensor) in before.iter().zip(&report.tensors) {
-        check(&mut std::iter::once(data), tensor.norm);
+    for (tensor, reported) in case.tensors.iter().zip(&trace.report.tensors) {
+        let measured = Measured::of(&tensor.data, clip.norm);
+        let finite = clip.non_finite == NonFinite::Sanitize;
+        check(measured.norm(clip.norm, finite) * f64::from(clip.unscale), reported.norm);
     }
-    for (i, segment) in report.segments.iter().enumerate() {
-        let own = before.iter().zip(&report.tensors).filter(|(_, t)| t.segment == i || global(clip));
-        check(&mut own.map(|(data, _)| data), segment.norm);
+    for (segment, outcome) in exact.segments.iter().chain(&exact.total).zip(&trace.outcomes) {
+        check(segment.norm(case), norm_of(outcome));
     }
-    findings
+    for (segment, outcome) in trace.report.segments.iter().zip(&trace.outcomes).filter(|_| !case.cut()) {
+        check(norm_of(outcome), segment.norm);
+    }
 }
 
-fn global(clip: &Clip) -> bool {
-    clip.scope == Scope::Global
+/// The norm of an outcome, also above the largest f32.
+fn norm_of(outcome: &Outcome) -> f64 {
+    match outcome.norm {
+        n if n.is_nan() || (n.is_infinite() && outcome.norm_mantissa == 0) => n.into(),
+        _ => f64::from(outcome.norm_mantissa) * 2f64.powi(outcome.norm_exponent),
+    }
 }
 
-fn norm(tensors: &mut dyn Iterator<Item = &Data>, clip: &Clip) -> f64 {
-    let sanitize = clip.non_finite == NonFinite::Sanitize;
-    let p = match clip.norm {
-        NormType::One => 1.0,
-        NormType::P(p) => f64::from(p),
-        _ => 2.0,
+/// Limits against f64, and coefficients against the norms and limits reported beside them.
+fn coefficients(case: &Case, exact: &Exact, trace: &Trace, findings: &mut Findings) {
+    let agc = matches!(case.clip.rule, Rule::Agc { .. });
+    // The sum with eps is rounded to f32, as whoever adds an eps of f32 expects.
+    let total = exact.total.as_ref().zip(trace.outcomes.last());
+    let total = total.map(|(segment, outcome)| {
+        let (norm, limit) = (norm_of(outcome), segment.threshold());
+        (segment, if norm > limit { quotient(norm, limit, case, false, rounded) } else { 1.0 })
+    });
+    for (segment, outcome) in exact.segments.iter().zip(&trace.outcomes) {
+        let limit = segment.limit(case);
+        let error = distance(Element::F32, outcome.threshold.into(), limit);
+        findings.value(error, if agc { LIMIT } else { ROUNDED });
+        let (norm, over) = (norm_of(outcome), exceeds(case, segment, outcome));
+        let rule = segment.rule(case);
+        let own = match poisoned(case, segment) {
+            true => filled(segment.policy(case)),
+            false => coefficient(segment.rule(case), norm, limit, over, case, rounded),
+        };
+        let expected = match total.filter(|_| !segment.excluded) {
+            None => own,
+            Some((whole, _)) if poisoned(case, whole) => filled(case.clip.non_finite),
+            Some((_, whole)) => own.min(whole),
+        };
+        let error = distance(Element::F32, outcome.coefficient.into(), expected);
+        findings.value(error, ROUNDED + if agc { LIMIT } else { 0.0 });
+    }
+}
+
+/// The coefficient of what no norm decides.
+fn filled(policy: NonFinite) -> f64 {
+    match policy {
+        NonFinite::Zero => 0.0,
+        NonFinite::Nan => f64::NAN,
+        _ => 1.0,
+    }
+}
+
+fn poisoned(case: &Case, segment: &Segment) -> bool {
+    segment.gradients.offends() && segment.policy(case) != NonFinite::Sanitize
+}
+
+/// Whether a norm exceeds its limit by the values reported. Where the limit itself may be off, the flag
+/// says it.
+fn exceeds(case: &Case, segment: &Segment, outcome: &Outcome) -> bool {
+    let (norm, limit) = (norm_of(outcome), segment.limit(case));
+    let near = matches!(case.clip.rule, Rule::Agc { .. }) && (norm / limit - 1.0).abs() < 1e-6;
+    if near { outcome.flags & CLIPPED != 0 } else { norm > limit }
+}
+
+/// What the norm is multiplied by; 1 where elements are limited one by one.
+fn coefficient(rule: Rule, norm: f64, limit: f64, over: bool, case: &Case, sum: fn(f64) -> f64) -> f64 {
+    match rule {
+        Rule::Sign | Rule::Value => 1.0,
+        Rule::Normalize if norm > 0.0 => quotient(norm, limit, case, false, sum),
+        _ if over => quotient(norm, limit, case, matches!(rule, Rule::Agc { .. }), sum),
+        _ => 1.0,
+    }
+}
+
+/// limit / (norm + eps), with what becomes of the sum.
+fn quotient(norm: f64, limit: f64, case: &Case, agc: bool, sum: fn(f64) -> f64) -> f64 {
+    let divisor = sum(norm + f64::from(case.clip.eps));
+    limit / if agc { divisor.max(1e-6f32.into()) } else { divisor }
+}
+
+/// What happens to the elements of a segment.
+enum Change {
+    Keep,
+    Fill(f64),
+    Multiply(f64),
+    Sign(f64),
+    Clamp(f64),
+}
+
+/// Every element against f64, with norms and limits in f64 too.
+fn elements(before: &Case, after: &Case, exact: &Exact, trace: &Trace, findings: &mut Findings) {
+    let total = exact.total.as_ref();
+    let changes: Vec<Change> =
+        exact.segments.iter().zip(&trace.outcomes).map(|(s, o)| change(before, s, o, total)).collect();
+    let limit = match before.clip.rule {
+        Rule::Rms | Rule::Average => 1.0,
+        Rule::Agc { .. } => LIMIT,
+        _ => 0.0,
     };
-    let (mut sum, mut largest, mut nan, mut infinite) = (0.0f64, 0.0f64, false, false);
-    for data in tensors {
-        for i in 0..data.len() {
-            let value = data.value(i).abs();
-            if value.is_finite() {
-                // f64 holds these powers of any f32, for the p that are tried.
-                sum += if p == 2.0 { value * value } else { value.powf(p) };
-                largest = largest.max(value);
-            } else {
-                nan |= value.is_nan();
-                infinite |= value.is_infinite();
-            }
-        }
-    }
-    let unscale = f64::from(clip.unscale);
-    match clip.norm {
-        _ if nan && !sanitize => f64::NAN,
-        _ if infinite && !sanitize => f64::INFINITY,
-        NormType::Inf => largest * unscale,
-        _ => sum.powf(1.0 / p) * unscale,
-    }
-}
-
-/// Coefficients against the norms reported beside them.
-fn coefficients(report: &Report, clip: &Clip) -> Findings {
-    let mut findings = Findings::default();
-    for segment in &report.segments {
-        let expected = match clip.non_finite {
-            NonFinite::Zero if segment.non_finite > 0 => 0.0,
-            NonFinite::Nan if segment.non_finite > 0 => f64::NAN,
-            NonFinite::Skip if segment.non_finite > 0 => 1.0,
-            _ => quotient(segment, clip),
-        };
-        let got = f64::from(segment.coefficient);
-        let error = match expected.is_nan() {
-            true => f64::from(u8::from(!got.is_nan())),
-            false => (got - expected).abs() / ulp(Element::F32, expected),
-        };
-        findings.value(error, COEFFICIENT);
-    }
-    findings
-}
-
-/// threshold / (norm + eps) where the norm exceeds the threshold, else 1.
-fn quotient(segment: &SegmentReport, clip: &Clip) -> f64 {
-    let threshold = f64::from(clip.threshold);
-    if segment.norm > threshold {
-        // The sum is rounded to f32 too, as whoever adds an eps of f32 expects.
-        threshold / rounded(segment.norm + f64::from(clip.eps))
-    } else {
-        1.0
-    }
-}
-
-/// Rounds to the 24 bits of an f32, also above its largest.
-fn rounded(value: f64) -> f64 {
-    let unit = ulp(Element::F32, value);
-    (value / unit).round_ties_even() * unit
-}
-
-/// Every element against f64, with the norm in f64 too.
-fn elements(before: &[Data], after: &[Tensor], report: &Report, clip: &Clip) -> Findings {
-    let mut findings = Findings::default();
-    let factors: Vec<Option<f64>> = report
-        .segments
-        .iter()
-        .enumerate()
-        .map(|(i, segment)| {
-            let own = before.iter().zip(&report.tensors).filter(|(_, t)| t.segment == i);
-            factor(segment, norm(&mut own.map(|(data, _)| data), clip), clip)
-        })
-        .collect();
-    for ((before, after), tensor) in before.iter().zip(after).zip(&report.tensors) {
-        let (segment, factor) = (&report.segments[tensor.segment], factors[tensor.segment]);
-        let Some(factor) = factor else {
-            // Left alone, bit for bit.
-            let same = before.bytes() == after.data.bytes();
-            findings.value(if same { 0.0 } else { f64::INFINITY }, 0.0);
-            continue;
-        };
-        let element = before.element();
-        let applied = if element == Element::F32 { APPLIED + most(clip.norm) } else { APPLIED_HALF };
-        let offending = segment.non_finite > 0;
-        for i in 0..before.len() {
-            let (from, to) = (before.value(i), after.data.value(i));
-            let expected = match clip.non_finite {
-                NonFinite::Zero if offending => 0.0,
-                NonFinite::Nan if offending => f64::NAN,
-                _ if !from.is_finite() => 0.0,
-                _ => from * factor,
+    let full = APPLIED + 2.0 * most(before.clip.norm) + limit;
+    let Clip { unscale, non_finite, .. } = before.clip;
+    for ((before, after), owner) in before.tensors.iter().zip(&after.tensors).zip(&exact.owners) {
+        let element = before.data.element();
+        let applied = if element == Element::F32 { full } else { APPLIED_HALF };
+        for i in 0..before.data.len() {
+            let (from, to) = (before.data.value(i), after.data.value(i));
+            let (expected, most) = match changes[owner.at(i)] {
+                Change::Keep => {
+                    let same = before.data.bits(i) == after.data.bits(i);
+                    findings.value(if same { 0.0 } else { f64::INFINITY }, 0.0);
+                    continue;
+                }
+                Change::Fill(value) => (value, 0.0),
+                _ if !from.is_finite() && non_finite != NonFinite::Keep => (0.0, 0.0),
+                Change::Clamp(most) => ((from * f64::from(unscale)).clamp(-most, most), APPLIED_HALF),
+                Change::Sign(_) if from == 0.0 => (0.0, 0.0),
+                Change::Sign(magnitude) => (magnitude.copysign(from), APPLIED_HALF),
+                Change::Multiply(factor) => (from * factor, applied),
             };
-            if expected.is_nan() {
-                findings.value(f64::from(u8::from(!to.is_nan())), 0.0);
-            } else {
-                findings.value(distance(element, to, expected), applied);
-            }
+            findings.value(distance(element, to, expected), most);
         }
     }
-    findings
 }
 
-/// What elements are multiplied by, `None` where they keep every bit.
-fn factor(segment: &SegmentReport, norm: f64, clip: &Clip) -> Option<f64> {
-    if segment.non_finite > 0 {
-        match clip.non_finite {
-            NonFinite::Skip => return None,
-            NonFinite::Zero | NonFinite::Nan => return Some(0.0),
-            _ => {}
-        }
+fn change(case: &Case, segment: &Segment, outcome: &Outcome, total: Option<&Segment>) -> Change {
+    let total = total.filter(|_| !segment.excluded);
+    let offends = segment.gradients.offends();
+    match segment.policy(case) {
+        _ if !offends && !total.is_some_and(|t| poisoned(case, t)) => {}
+        NonFinite::Skip => return Change::Keep,
+        NonFinite::Zero => return Change::Fill(0.0),
+        NonFinite::Nan => return Change::Fill(f64::NAN),
+        _ => {}
     }
-    let unscale = f64::from(clip.unscale);
-    // Whether a norm within its own error of the threshold exceeds it is the report's to say.
-    let factor = match segment.norm > f64::from(clip.threshold) {
-        true => f64::from(clip.threshold) / (norm + f64::from(clip.eps)) * unscale,
-        false => unscale,
-    };
-    (factor != 1.0 || segment.non_finite > 0).then_some(factor)
+    let (norm, limit) = (segment.norm(case), segment.limit(case));
+    // Whether a norm within its own error of the limit exceeds it is the report's to say.
+    let over = exceeds(case, segment, outcome) || (offends && case.clip.non_finite == NonFinite::Keep);
+    match segment.rule(case) {
+        Rule::Value if over => return Change::Clamp(limit),
+        Rule::Sign if over => return Change::Sign(limit),
+        _ => {}
+    }
+    let own = coefficient(segment.rule(case), norm, limit, over, case, |divisor| divisor);
+    let whole = total.map_or(f64::INFINITY, |t| {
+        let (norm, limit) = (t.norm(case), t.threshold());
+        if norm > limit { quotient(norm, limit, case, false, |divisor| divisor) } else { 1.0 }
+    });
+    let factor = own.min(whole) * f64::from(case.clip.unscale);
+    if factor == 1.0 && !offends { Change::Keep } else { Change::Multiply(factor) }
 }
 
 /// Ulp between a result and what it should be. The number after the largest is infinity.
 fn distance(element: Element, got: f64, expected: f64) -> f64 {
+    if expected.is_nan() {
+        return f64::from(u8::from(!got.is_nan()));
+    }
     let largest = match element {
         Element::F32 => f64::from(f32::MAX),
         Element::F16 => half::f16::MAX.to_f64(),

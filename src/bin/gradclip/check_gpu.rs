@@ -1,53 +1,68 @@
 //! One gradient set through the shaders of an adapter and through the CPU path, stage by stage.
 
-use std::collections::HashSet;
-
 use bytemuck::Pod;
-use gradclip::cpu::{self, GradMut};
+use gradclip::cpu;
 use gradclip::layout::{Outcome, Partial, Sum};
-use gradclip::wgpu::BufferUsages as Usage;
-use gradclip::{Grad, NormType, wgpu};
+use gradclip::{NormType, Pass};
 
 use crate::cases::Case;
 use crate::failure::Failure;
 use crate::gpu::Gpu;
 use crate::tally::{Findings, Tally, ulp};
-use crate::tensor::{Data, Element, Tensor};
-
-/// What lies between tensors in memory and must stay.
-const GUARD: u8 = 0xa5;
-/// Largest offset of the first tensor, so that alignment is not taken for granted.
-const LEAD: u64 = 12;
+use crate::tensor::Element;
+use crate::verify_history::Course;
+use crate::verify_placed::Placed;
 
 pub(crate) fn tallies() -> Vec<Tally> {
-    ["reduce", "tensors", "segments", "coefficient", "apply", "seams", "power"].map(Tally::new).to_vec()
+    WHAT.map(Tally::new).to_vec()
 }
 
-/// Checks one case. Seams are words that two 16-bit tensors share; power is any norm but 1, 2 and
-/// infinity.
+/// What is checked, shader by shader. Seams are words that two 16-bit tensors share; power is any norm but
+/// 1, 2 and infinity.
+const WHAT: [&str; 10] = [
+    "reduce",
+    "tensors",
+    "segments",
+    "coefficient",
+    "apply",
+    "seams",
+    "power",
+    "reduce_units",
+    "apply_units",
+    "threshold",
+];
+
+/// Checks one case.
 pub(crate) fn check(gpu: &Gpu, name: &str, case: Case, tallies: &mut [Tally]) -> Result<(), Failure> {
     if let NormType::P(p) = case.clip.norm {
         let findings = power(gpu, case, p.into())?;
-        tallies.iter_mut().filter(|t| t.what == "power").for_each(|t| t.add(name, &findings));
+        add(tallies, "power", name, &findings);
         return Ok(());
     }
-    let findings = exact(gpu, case)?;
-    for (tally, findings) in tallies.iter_mut().zip(&findings).filter(|(_, f)| f.compared > 0) {
-        tally.add(name, findings);
-    }
+    exact(gpu, case)?.iter().for_each(|(what, findings)| add(tallies, what, name, findings));
     Ok(())
+}
+
+/// Checks a threshold from step to step.
+pub(crate) fn check_course(gpu: &Gpu, course: &Course, tallies: &mut [Tally]) -> Result<(), Failure> {
+    let findings = course.check(gpu)?;
+    add(tallies, "threshold", &course.to_string(), &findings);
+    Ok(())
+}
+
+fn add(tallies: &mut [Tally], what: &str, name: &str, findings: &Findings) {
+    let own = tallies.iter_mut().filter(|t| t.what == what && findings.compared > 0);
+    own.for_each(|t| t.add(name, findings));
 }
 
 /// Every stage to the bit. Coefficient and apply are given the right sums, so that they are judged
 /// by themselves whatever came out of the norm.
-fn exact(gpu: &Gpu, mut case: Case) -> Result<[Findings; 6], Failure> {
+fn exact(gpu: &Gpu, mut case: Case) -> Result<[(&'static str, Findings); 7], Failure> {
     let placed = Placed::upload(gpu, &case);
-    let before: Vec<Data> = case.tensors.iter().map(|t| t.data.clone()).collect();
-    let mut grads: Vec<GradMut<'_>> = case.tensors.iter_mut().map(Tensor::grad).collect();
-    let expected = cpu::clip_traced(&mut grads, &case.clip)?;
-    drop(grads);
+    let (before, clip) = (case.tensors.clone(), case.clip);
+    let expected = cpu::clip_traced(&mut case.grads(), &clip)?;
 
-    let pass = gpu.clipper.prepare(&placed.grads, &case.clip)?;
+    let pass = gpu.clipper.prepare(&placed.grads, &clip)?;
     let mut encoder = gpu.encoder();
     pass.record_norm(&mut encoder);
     let sums = [pass.partials(), pass.tensor_sums(), pass.segment_sums()];
@@ -61,7 +76,7 @@ fn exact(gpu: &Gpu, mut case: Case) -> Result<[Findings; 6], Failure> {
 
     let sums = gpu.read(&sums)?;
     let results = gpu.read(&results)?;
-    let norm = case.clip.norm;
+    let norm = clip.norm;
     let partial = |a: &Partial, b: &Partial| {
         let mantissa = |p: &Partial| f64::from(p.hi) * 2f64.powi(32) + f64::from(p.lo);
         sum_error(norm, (mantissa(a), a.exponent), (mantissa(b), b.exponent))
@@ -71,124 +86,63 @@ fn exact(gpu: &Gpu, mut case: Case) -> Result<[Findings; 6], Failure> {
         sum_error(norm, (mantissa(a), a.exponent), (mantissa(b), b.exponent))
     };
     let [apply, seams] = placed.compare(&before, &case.tensors, &results[1..]);
+    let by_units = by_units(&pass, expected.partials.len());
+    let partials = |units| records(&sums[0], &expected.partials, partial, |i| by_units[i] == units);
+    let all = |_| true;
     Ok([
-        records(&sums[0], &expected.partials, partial),
-        records(&sums[1], &expected.tensor_sums, sum),
-        records(&sums[2], &expected.segment_sums, sum),
-        records(&results[0], &expected.outcomes, outcome_error),
-        apply,
-        seams,
+        ("reduce", partials(false)),
+        ("reduce_units", partials(true)),
+        ("tensors", records(&sums[1], &expected.tensor_sums, sum, all)),
+        ("segments", records(&sums[2], &expected.segment_sums, sum, all)),
+        ("coefficient", records(&results[0], &expected.outcomes, outcome_error, all)),
+        (if case.cut() { "apply_units" } else { "apply" }, apply),
+        ("seams", seams),
     ])
+}
+
+/// Whether each partial is that of a short or scattered unit.
+fn by_units(pass: &Pass, partials: usize) -> Vec<bool> {
+    let mut by_units = vec![false; partials];
+    for row in &pass.plan().unit_rows {
+        by_units[row.partial as usize..(row.partial + row.units) as usize].fill(true);
+    }
+    by_units
 }
 
 /// Norms that are summed in floating point: close, not equal.
 fn power(gpu: &Gpu, mut case: Case, p: f64) -> Result<Findings, Failure> {
     let placed = Placed::upload(gpu, &case);
-    let mut grads: Vec<GradMut<'_>> = case.tensors.iter_mut().map(Tensor::grad).collect();
-    let expected = cpu::clip(&mut grads, &case.clip)?;
-    let pass = gpu.clipper.prepare(&placed.grads, &case.clip)?;
+    let clip = case.clip;
+    let expected = cpu::clip_traced(&mut case.grads(), &clip)?;
+    let pass = gpu.clipper.prepare(&placed.grads, &clip)?;
     let mut encoder = gpu.encoder();
     pass.record(&mut encoder);
     let outcomes = gpu.stage(&mut encoder, [pass.outcomes()]);
     gpu.queue.submit([encoder.finish()]);
     let outcomes: Vec<Outcome> =
         gpu.read(&outcomes)?.iter().flat_map(|b| bytemuck::pod_collect_to_vec(b)).collect();
-    let elements: u64 = expected.tensors.iter().map(|t| t.elements).sum();
+    let elements: u64 = expected.report.tensors.iter().map(|t| t.elements).sum();
     // A logarithm and a power are off by some 2^-21, and the root divides that by p.
     let most = 2.0 * (8.0 * (elements as f64).log2() / p + 16.0 + 208.0 / p);
     let mut findings = Findings::default();
-    for (got, expected) in outcomes.iter().zip(&expected.segments) {
-        let norm = f64::from(got.norm_mantissa) * 2f64.powi(got.norm_exponent);
-        findings.value((norm - expected.norm).abs() / ulp(Element::F32, expected.norm), most);
+    for (got, expected) in outcomes.iter().zip(&expected.outcomes) {
+        let norm = |o: &Outcome| f64::from(o.norm_mantissa) * 2f64.powi(o.norm_exponent);
+        findings.value((norm(got) - norm(expected)).abs() / ulp(Element::F32, norm(expected)), most);
     }
     Ok(findings)
 }
 
-/// Gradients on the device: in one arena, packed without gaps but for alignment, or in buffers of
-/// their own.
-struct Placed {
-    buffers: Vec<wgpu::Buffer>,
-    grads: Vec<Grad>,
-    /// Buffer and first byte of each tensor.
-    places: Vec<(usize, u64)>,
-    /// What the buffers hold, tensors and gaps.
-    contents: Vec<Vec<u8>>,
-}
-
-impl Placed {
-    fn upload(gpu: &Gpu, case: &Case) -> Placed {
-        let mut contents: Vec<Vec<u8>> = Vec::new();
-        let mut places = Vec::new();
-        for (i, tensor) in case.tensors.iter().enumerate() {
-            if contents.is_empty() || !case.arena {
-                contents.push(vec![GUARD; (i as u64 * 4 % (LEAD + 4)) as usize]);
-            }
-            let buffer = contents.len() - 1;
-            let bytes = &mut contents[buffer];
-            let size = tensor.data.dtype().size() as usize;
-            bytes.resize(bytes.len().next_multiple_of(size), GUARD);
-            places.push((buffer, bytes.len() as u64));
-            bytes.extend_from_slice(tensor.data.bytes());
-        }
-        for bytes in &mut contents {
-            bytes.resize(bytes.len().next_multiple_of(4).max(4), GUARD);
-        }
-        let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
-        let buffers: Vec<wgpu::Buffer> =
-            contents.iter().map(|bytes| gpu.buffer(bytes.len() as u64, usage)).collect();
-        for (buffer, bytes) in buffers.iter().zip(&contents) {
-            gpu.queue.write_buffer(buffer, 0, bytes);
-        }
-        let grad = |(t, &(buffer, offset)): (&Tensor, &(usize, u64))| {
-            Grad::range(&t.name, &buffers[buffer], offset, t.data.len() as u64).dtype(t.data.dtype())
-        };
-        let grads = case.tensors.iter().zip(&places).map(grad).collect();
-        Placed { buffers, grads, places, contents }
-    }
-
-    /// Compares every tensor, and whatever lies between tensors with what lay there before.
-    /// Elements in words of their tensor alone are apply's, others are those of seams.
-    fn compare(&self, before: &[Data], expected: &[Tensor], got: &[Vec<u8>]) -> [Findings; 2] {
-        let (mut apply, mut seams) = (Findings::default(), Findings::default());
-        let mut gaps: Vec<Vec<u8>> = got.to_vec();
-        let shared = self.shared(expected);
-        for ((tensor, before), &(buffer, offset)) in expected.iter().zip(before).zip(&self.places) {
-            let range = offset as usize..offset as usize + tensor.data.bytes().len();
-            let result = Data::from_bytes(tensor.data.element(), &got[buffer][range.clone()]);
-            let size = tensor.data.dtype().size();
-            let is_shared = |i: usize| shared.contains(&(buffer, (offset + i as u64 * size) / 4));
-            let len = tensor.data.len();
-            let own = usize::from(is_shared(0)).min(len)..len - usize::from(len > 1 && is_shared(len - 1));
-            apply.elements(before, &tensor.data, &result, own.clone());
-            seams.elements(before, &tensor.data, &result, 0..own.start);
-            seams.elements(before, &tensor.data, &result, own.end..len);
-            gaps[buffer][range.clone()].copy_from_slice(&self.contents[buffer][range]);
-        }
-        let touched = gaps.iter().zip(&self.contents).filter(|(a, b)| a != b).count();
-        apply.wrong += touched as u64;
-        [apply, seams]
-    }
-
-    /// The words, by buffer, that hold elements of two tensors.
-    fn shared(&self, tensors: &[Tensor]) -> HashSet<(usize, u64)> {
-        let mut seen = HashSet::new();
-        let mut shared = HashSet::new();
-        for (tensor, &(buffer, offset)) in tensors.iter().zip(&self.places).filter(|(t, _)| t.data.len() > 0)
-        {
-            let last = offset + tensor.data.bytes().len() as u64 - 1;
-            let words = HashSet::from([(buffer, offset / 4), (buffer, last / 4)]);
-            shared.extend(words.intersection(&seen));
-            seen.extend(words);
-        }
-        shared
-    }
-}
-
-/// Records that must be equal in every bit. The error only says how far off the others are.
-fn records<T: Pod>(got: &[u8], expected: &[T], error: impl Fn(&T, &T) -> f64) -> Findings {
-    let mut findings = Findings { compared: expected.len() as u64, ..Findings::default() };
+/// Records that must be equal in every bit, of those meant. The error only says how far off the others are.
+pub(crate) fn records<T: Pod>(
+    got: &[u8],
+    expected: &[T],
+    error: impl Fn(&T, &T) -> f64,
+    meant: impl Fn(usize) -> bool,
+) -> Findings {
+    let mut findings = Findings::default();
     let got: Vec<T> = bytemuck::pod_collect_to_vec(&got[..size_of_val(expected)]);
-    for (got, expected) in got.iter().zip(expected) {
+    for (_, (got, expected)) in got.iter().zip(expected).enumerate().filter(|(i, _)| meant(*i)) {
+        findings.compared += 1;
         if bytemuck::bytes_of(got) != bytemuck::bytes_of(expected) {
             findings.wrong += 1;
             findings.worst = findings.worst.max(error(got, expected));
@@ -213,7 +167,7 @@ fn sum_error(norm: NormType, got: (f64, u32), expected: (f64, u32)) -> f64 {
 }
 
 /// How far norm, coefficient and scale are off, in steps of an f32.
-fn outcome_error(got: &Outcome, expected: &Outcome) -> f64 {
+pub(crate) fn outcome_error(got: &Outcome, expected: &Outcome) -> f64 {
     let steps = |a: f32, b: f32| f64::from(a.to_bits().abs_diff(b.to_bits()));
     let pairs =
         [(got.norm, expected.norm), (got.coefficient, expected.coefficient), (got.scale, expected.scale)];

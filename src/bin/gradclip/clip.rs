@@ -3,11 +3,15 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use gradclip::{Clip, NonFinite, NormType, Report, Target};
+use gradclip::{Clip, NonFinite, Report, Rule, Session, Target};
 
 use crate::failure::Failure;
-use crate::file::{GradientFile, Output};
+use crate::file::GradientFile;
+use crate::output::Output;
+use crate::params::Parameters;
+use crate::rule::RuleArgs;
 use crate::summary::Summary;
+use crate::tensor::Tensor;
 use crate::{device, options, text};
 
 #[derive(clap::Args)]
@@ -19,25 +23,14 @@ pub(crate) struct Args {
     /// Write the clipped gradients: same names, shapes, types and metadata. Never leaves half a file
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Clip to this norm: 0 makes zeros, `inf` only measures
-    #[arg(long, value_name = "C", allow_hyphen_values = true, value_parser = options::max_norm)]
-    max_norm: f32,
-    /// What shares one norm
-    #[arg(long, value_enum, default_value_t = Sharing::Global)]
-    scope: Sharing,
-    /// Norm type: 2, 1, inf or any P above 0
-    #[arg(long, value_name = "P", default_value = "2", allow_hyphen_values = true,
-        value_parser = options::norm_type)]
-    norm: NormType,
-    /// Added to the norm in the quotient C / (norm + E); 1e-6 reproduces PyTorch
-    #[arg(long, value_name = "E", default_value = "0", allow_hyphen_values = true,
-        value_parser = options::eps)]
-    eps: f32,
+    #[command(flatten)]
+    rule: RuleArgs,
     /// Multiply the gradients by 1/S first: S is the loss scale or the number of accumulated steps
     #[arg(long, value_name = "S", default_value = "1", allow_hyphen_values = true,
         value_parser = options::unscale)]
     unscale: f32,
-    /// What an infinite or NaN element does, with `--scope tensor` to its tensor
+    /// What an infinite or NaN element does: with `--scope tensor` and `--block-rms` to its tensor,
+    /// with `--agc` to its unit
     #[arg(long, value_enum, default_value_t = Policy::Error)]
     on_nonfinite: Policy,
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device::target,
@@ -49,16 +42,9 @@ pub(crate) struct Args {
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Sharing {
-    /// The whole set
-    Global,
-    /// Each tensor by itself
-    Tensor,
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Policy {
-    /// Exit with code 3, name the first such tensor, write nothing
+    /// Exit with code 3, name the first such tensor, write nothing; with `--value` clamp infinities
+    /// and leave NaN
     Error,
     /// Leave all gradients as they are
     Skip,
@@ -72,37 +58,32 @@ enum Policy {
 
 impl Args {
     fn clip(&self) -> Clip {
-        let clip = match self.scope {
-            Sharing::Global => Clip::global_norm(self.max_norm),
-            Sharing::Tensor => Clip::per_tensor_norm(self.max_norm),
-        };
         let policy = match self.on_nonfinite {
-            Policy::Error | Policy::Skip => NonFinite::Skip,
-            Policy::Zero => NonFinite::Zero,
-            Policy::Sanitize => NonFinite::Sanitize,
-            Policy::Nan => NonFinite::Nan,
+            Policy::Error => None,
+            Policy::Skip => Some(NonFinite::Skip),
+            Policy::Zero => Some(NonFinite::Zero),
+            Policy::Sanitize => Some(NonFinite::Sanitize),
+            Policy::Nan => Some(NonFinite::Nan),
         };
-        clip.norm_type(self.norm).eps(self.eps).unscale(self.unscale).on_non_finite(policy)
+        self.rule.clip(policy).unscale(self.unscale)
     }
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let clip = args.clip();
     clip.validate()?;
-    let mut file = GradientFile::read(&args.input)?;
-    let output = args.out.as_deref().map(Output::prepare).transpose()?;
+    let mut file = GradientFile::read("INPUT", &args.input)?;
+    let parameters = args.rule.params.as_deref().map(|path| Parameters::read(path, &file)).transpose()?;
+    let output = args.out.as_deref().map(|path| Output::prepare("--out", path)).transpose()?;
     let session = device::open(&args.device)?;
-    let mut report = session.clip(&mut file.grads(), &clip)?;
-    let refused = args.on_nonfinite == Policy::Error && report.non_finite() > 0;
+    let mut report = clipped(&session, &mut file, parameters.as_ref(), &clip)?;
+    let refused = args.on_nonfinite == Policy::Error && clip.rule != Rule::Value && report.non_finite() > 0;
     if refused {
-        // Nothing leaves this process, the tensors without non-finite elements included.
-        for segment in &mut report.segments {
-            (segment.clipped, segment.coefficient) = (false, 1.0);
-        }
+        refuse(&mut report);
     }
     let mut summary = Summary::new(&report, &clip, session.adapter());
     if let (Some(output), false) = (output, refused) {
-        output.commit(&file)?;
+        output.commit(|to| file.write(to))?;
         summary.written = args.out.as_deref();
     }
     if args.json {
@@ -111,6 +92,43 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         text::print(&summary.text())?
     }
     if refused { Err(non_finite(&report)) } else { Ok(()) }
+}
+
+fn clipped(
+    session: &Session,
+    file: &mut GradientFile,
+    parameters: Option<&Parameters>,
+    clip: &Clip,
+) -> Result<Report, Failure> {
+    let norms = if clip.rule == Rule::Value { Some(norms(session, &file.tensors, clip)?) } else { None };
+    let mut report = session.clip(&mut file.grads(parameters), clip)?;
+    // Value clipping itself looks at the largest magnitudes only.
+    for (tensor, norm) in report.tensors.iter_mut().zip(norms.into_iter().flatten()) {
+        tensor.norm = norm;
+    }
+    Ok(report)
+}
+
+/// The L2 norms of the tensors as a clip by norm would report them.
+fn norms(session: &Session, tensors: &[Tensor], clip: &Clip) -> Result<Vec<f64>, Failure> {
+    let policy = match clip.non_finite {
+        NonFinite::Sanitize => NonFinite::Sanitize,
+        _ => NonFinite::Skip,
+    };
+    let measure = Clip::measure().unscale(clip.unscale).on_non_finite(policy);
+    // Unscaling and sanitising change elements, and belong to the clip that follows.
+    let mut copies = tensors.to_vec();
+    let mut grads: Vec<_> = copies.iter_mut().map(Tensor::grad).collect();
+    let report = session.clip(&mut grads, &measure)?;
+    Ok(report.tensors.iter().map(|t| t.norm).collect())
+}
+
+/// Nothing leaves this process, the tensors without non-finite elements included.
+fn refuse(report: &mut Report) {
+    for segment in &mut report.segments {
+        (segment.clipped, segment.coefficient) = (false, 1.0);
+    }
+    report.clipped_segments = 0;
 }
 
 fn non_finite(report: &Report) -> Failure {

@@ -15,13 +15,26 @@ mod file;
 mod gpu;
 mod norm;
 mod options;
+mod output;
+mod params;
+mod plot;
+mod plot_axis;
 mod progress;
+mod rule;
 mod shapes;
+mod stats;
+mod suggest;
 mod summary;
 mod tally;
 mod tensor;
 mod text;
 mod verify;
+mod verify_f64;
+mod verify_history;
+mod verify_placed;
+mod verify_recipes;
+mod verify_scopes;
+mod verify_values;
 
 use std::process::ExitCode;
 
@@ -32,7 +45,7 @@ Exit codes:
   0  done
   1  a check failed
   2  wrong usage, or a file that cannot be read or written
-  3  non-finite gradients under --on-nonfinite error
+  3  non-finite gradients under --on-nonfinite error, or in every file of `suggest`
   4  no such device, or a device failure";
 
 /// Gradient clipping on the GPU, and the same bits on the CPU.
@@ -49,6 +62,8 @@ enum Command {
     Clip(clip::Args),
     /// Measure the norm of the gradients of a file
     Norm(norm::Args),
+    /// Suggest a threshold from the norms of a series of gradient files
+    Suggest(suggest::Args),
     /// Check every shader of every adapter against the CPU path, and that against f64
     Verify(verify::Args),
     /// Time CPU and GPU on this machine, clipped and not clipped
@@ -61,6 +76,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Clip(args) => clip::run(&args),
         Command::Norm(args) => norm::run(&args),
+        Command::Suggest(args) => suggest::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Devices(args) => devices::run(&args),

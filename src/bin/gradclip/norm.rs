@@ -28,9 +28,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let clip = Clip::measure().norm_type(args.norm);
-    let mut file = GradientFile::read(&args.input)?;
+    let mut file = GradientFile::read("INPUT", &args.input)?;
     let session = device::open(&args.device)?;
-    let report = session.clip(&mut file.grads(), &clip)?;
+    let report = session.clip(&mut file.grads(None), &clip)?;
     let summary = Summary::new(&report, &clip, session.adapter());
     if args.json { text::print_json(&summary.json()) } else { text::print(&summary.text()) }
 }

@@ -1,17 +1,19 @@
 //! Options whose words need a reading of their own. Each error says what was expected.
 
+use std::path::PathBuf;
+
 use gradclip::{Clip, NormType};
 
-/// `--max-norm`: 0 or more, `inf` only measures.
-pub(crate) fn max_norm(text: &str) -> Result<f32, String> {
-    let value = number(text, "a number, 0 or more (`inf` only measures)")?;
+/// `--max-norm`, `--value` and the like: 0 or more, `inf` limits nothing.
+pub(crate) fn threshold(text: &str) -> Result<f32, String> {
+    let value = number(text, "a number, 0 or more, or `inf`, which limits nothing")?;
     if value.is_nan() || value < 0.0 {
-        return Err("expected 0 or more; `inf` only measures".into());
+        return Err("expected 0 or more; `inf` limits nothing".into());
     }
     single(value)
 }
 
-/// `--eps`: 0 or more, finite.
+/// `--eps`, `--agc-eps`: 0 or more, finite.
 pub(crate) fn eps(text: &str) -> Result<f32, String> {
     let value = number(text, "a finite number, 0 or more")?;
     if !(value >= 0.0 && value.is_finite()) {
@@ -45,6 +47,21 @@ pub(crate) fn norm_type(text: &str) -> Result<NormType, String> {
     }
 }
 
+/// `--percentile`: 0 to 100.
+pub(crate) fn percentile(text: &str) -> Result<f64, String> {
+    let value = number(text, "a number from 0 to 100")?;
+    if (0.0..=100.0).contains(&value) { Ok(value) } else { Err("expected a number from 0 to 100".into()) }
+}
+
+/// `--plot`: the picture has one format, which the file's name must say.
+pub(crate) fn svg(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension() {
+        Some(extension) if extension.eq_ignore_ascii_case("svg") => Ok(path),
+        _ => Err("expected a file whose name ends in .svg".into()),
+    }
+}
+
 /// How a norm type is called.
 pub(crate) fn norm_name(norm: NormType) -> String {
     match norm {
@@ -75,11 +92,11 @@ mod tests {
 
     #[test]
     fn thresholds() {
-        assert_eq!(max_norm("0.5"), Ok(0.5));
-        assert_eq!(max_norm("inf"), Ok(f32::INFINITY));
-        assert_eq!(max_norm("1e-50"), Ok(0.0));
+        assert_eq!(threshold("0.5"), Ok(0.5));
+        assert_eq!(threshold("inf"), Ok(f32::INFINITY));
+        assert_eq!(threshold("1e-50"), Ok(0.0));
         for wrong in ["-1", "nan", "-inf", "1e39", "x", ""] {
-            assert!(max_norm(wrong).is_err(), "{wrong}");
+            assert!(threshold(wrong).is_err(), "{wrong}");
         }
     }
 
@@ -88,6 +105,18 @@ mod tests {
         assert_eq!(unscale("1000"), Ok((1.0f64 / 1000.0) as f32));
         for wrong in ["0", "-2", "inf", "nan", "1e-60", "1e300"] {
             assert!(unscale(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn percentiles_and_pictures() {
+        assert_eq!((percentile("0"), percentile("97.5"), percentile("100")), (Ok(0.0), Ok(97.5), Ok(100.0)));
+        for wrong in ["-1", "100.1", "nan", "inf", "p90", ""] {
+            assert!(percentile(wrong).is_err(), "{wrong}");
+        }
+        assert!(svg("a.svg").is_ok() && svg("folder/B.SVG").is_ok());
+        for wrong in ["a.png", "svg", ".svg", "a.svg.gz", ""] {
+            assert!(svg(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use gradclip::session::adapter_name;
-use gradclip::{Clip, Report, Scope, TensorReport};
+use gradclip::{Clip, NormType, Report, Rule, Scope, SegmentReport, TensorReport, Units};
 use serde_json::{Value, json};
 
 use crate::{options, text};
@@ -24,14 +24,29 @@ impl<'a> Summary<'a> {
         Summary { report, clip, adapter, written: None }
     }
 
-    /// Norm and coefficient of the whole set, where it has them.
-    fn whole(&self) -> Option<(f64, f32)> {
-        let (norm, coefficient) = (self.report.norm()?, self.report.coefficient()?);
-        (self.clip.scope == Scope::Global).then_some((norm, coefficient))
+    /// The whole set, where it has a norm and a coefficient.
+    fn whole(&self) -> Option<&SegmentReport> {
+        let global = self.clip.scope == Scope::Global && self.clip.rule != Rule::Value;
+        self.report.segments.first().filter(|_| global)
     }
 
-    fn coefficient(&self, tensor: &TensorReport) -> f32 {
-        self.report.segments[tensor.segment].coefficient
+    /// What the gradients of a segment were multiplied by, where that is what was done to them.
+    fn coefficient(&self, segment: &SegmentReport) -> Option<f32> {
+        match self.clip.rule {
+            Rule::Value => None,
+            Rule::Sign if segment.clipped => None,
+            _ => Some(segment.coefficient),
+        }
+    }
+
+    /// As [`Summary::coefficient`]; a tensor of several units has no single one.
+    fn tensor_coefficient(&self, tensor: &TensorReport) -> Option<f32> {
+        self.report.segments.get(tensor.segment).and_then(|segment| self.coefficient(segment))
+    }
+
+    /// Whether tensors have coefficients that may differ.
+    fn per_tensor(&self) -> bool {
+        self.clip.scope == Scope::Tensor && self.clip.rule != Rule::Value
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -41,15 +56,16 @@ impl<'a> Summary<'a> {
                 "dtype": t.dtype.to_string(),
                 "elements": t.elements,
                 "norm": norm_value(t.norm),
-                "coefficient": coefficient_value(self.coefficient(t)),
+                "coefficient": self.tensor_coefficient(t).map(coefficient_value),
             })
         };
+        let whole = self.whole();
         json!({
             "device": if self.adapter.is_some() { "gpu" } else { "cpu" },
             "adapter": self.adapter.map(|info| info.name.as_str()),
             "backend": self.adapter.map(|info| info.backend.to_string()),
-            "norm": self.whole().map(|(norm, _)| norm_value(norm)),
-            "coefficient": self.whole().map(|(_, coefficient)| coefficient_value(coefficient)),
+            "norm": whole.map(|segment| norm_value(segment.norm)),
+            "coefficient": whole.and_then(|segment| self.coefficient(segment)).map(coefficient_value),
             "clipped": self.report.clipped(),
             "non_finite": self.report.non_finite(),
             "first_non_finite": self.report.first_non_finite(),
@@ -69,23 +85,18 @@ impl<'a> Summary<'a> {
     fn facts(&self) -> Vec<(&'static str, String)> {
         let elements: u64 = self.report.tensors.iter().map(|t| t.elements).sum();
         let measured_only = self.clip.threshold == f32::INFINITY;
-        let kind = options::norm_name(self.clip.norm);
         let mut facts = vec![
             ("adapter", self.adapter.map_or("none, CPU path".into(), adapter_name)),
             ("elements", text::count(elements)),
             ("tensors", text::count(self.report.tensors.len() as u64)),
-            (
-                "norm",
-                match self.whole() {
-                    Some((norm, _)) => format!("{} ({kind})", text::short(norm)),
-                    None => format!("one a tensor ({kind})"),
-                },
-            ),
         ];
+        facts.extend(self.rule().map(|rule| ("rule", rule.to_owned())));
+        facts.push(("norm", self.norm()));
         if !measured_only {
-            facts.push(("threshold", text::short(self.clip.threshold.into())));
+            facts.push(("threshold", self.threshold()));
         }
-        if let (Some((_, coefficient)), false) = (self.whole(), measured_only) {
+        let coefficient = self.whole().and_then(|segment| self.coefficient(segment));
+        if let (Some(coefficient), false) = (coefficient, measured_only) {
             facts.push(("coefficient", text::short(coefficient.into())));
         }
         facts.push(("clipped", self.outcome(measured_only)));
@@ -96,16 +107,54 @@ impl<'a> Summary<'a> {
         facts
     }
 
+    /// The rule, where it is not the usual one.
+    fn rule(&self) -> Option<&'static str> {
+        match (self.clip.rule, self.clip.scope) {
+            (Rule::Value, _) => Some("clamp of every element"),
+            (Rule::Rms, _) => Some("root mean square of each tensor"),
+            (Rule::Agc { .. }, Scope::Unit(Units::OutputLast)) => Some("adaptive, units along the last axis"),
+            (Rule::Agc { .. }, _) => Some("adaptive, units along the first axis"),
+            (Rule::Sign, _) => Some("sign of every element where the norm exceeds the threshold"),
+            _ => None,
+        }
+    }
+
+    fn norm(&self) -> String {
+        // Value clipping is reported with the usual norms, not with the one it looks at.
+        let norm = if self.clip.rule == Rule::Value { NormType::Two } else { self.clip.norm };
+        let kind = options::norm_name(norm);
+        match self.whole() {
+            Some(segment) => format!("{} ({kind})", text::short(segment.norm)),
+            None => format!("one a tensor ({kind})"),
+        }
+    }
+
+    fn threshold(&self) -> String {
+        let threshold = text::short(self.clip.threshold.into());
+        match self.clip.rule {
+            Rule::Agc { eps } => {
+                let least = text::short(eps.into());
+                format!("{threshold} of the parameters' norm, or of {least} where that is larger")
+            }
+            _ => threshold,
+        }
+    }
+
     fn outcome(&self, measured_only: bool) -> String {
-        let segments = &self.report.segments;
-        let clipped = segments.iter().filter(|s| s.clipped).count();
+        let clipped = self.report.clipped_segments;
         if measured_only {
             return "no, measured only".into();
         }
-        match self.clip.scope {
-            Scope::Tensor => format!("{clipped} of {}", text::counted(segments.len() as u64, "tensor")),
+        match (self.clip.scope, self.clip.rule) {
+            (Scope::Tensor, _) => {
+                let all = text::counted(self.report.tensors.len() as u64, "tensor");
+                format!("{} of {all}", text::count(clipped))
+            }
+            (Scope::Unit(_), _) => text::counted(clipped, "unit"),
+            (_, Rule::Sign) if clipped > 0 => "yes, to the signs".into(),
             _ if clipped > 0 => "yes".into(),
             _ if self.report.non_finite() > 0 => "no, because of non-finite elements".into(),
+            (_, Rule::Value) => "no, every element is within the threshold".into(),
             _ => "no, the norm is within the threshold".into(),
         }
     }
@@ -126,7 +175,7 @@ impl<'a> Summary<'a> {
         let key = |t: &TensorReport| if t.norm.is_nan() { f64::INFINITY } else { t.norm };
         tensors.sort_by(|a, b| key(b).total_cmp(&key(a)));
         let largest = tensors.iter().map(|t| t.norm).filter(|n| n.is_finite()).fold(0.0, f64::max);
-        let per_tensor = self.clip.scope == Scope::Tensor;
+        let per_tensor = self.per_tensor();
         // Columns of the longest name and bar.
         let (name, bar) = if per_tensor { (28, 10) } else { (34, 20) };
         let row = |t: &&TensorReport| {
@@ -137,7 +186,7 @@ impl<'a> Summary<'a> {
                 text::short(t.norm),
             ];
             if per_tensor {
-                row.push(text::short(self.coefficient(t).into()));
+                row.push(self.tensor_coefficient(t).map_or(String::new(), |c| text::short(c.into())));
             }
             row.push(match t.norm.is_finite() {
                 true => text::bar(t.norm / largest, bar),
@@ -161,7 +210,7 @@ impl<'a> Summary<'a> {
 }
 
 /// A norm; infinity and NaN are no JSON numbers.
-fn norm_value(norm: f64) -> Value {
+pub(crate) fn norm_value(norm: f64) -> Value {
     match norm {
         n if n.is_nan() => "nan".into(),
         n if n.is_infinite() => "inf".into(),

@@ -52,6 +52,14 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
+    /// Takes what else the case showed.
+    pub(crate) fn join(&mut self, other: Findings) {
+        self.compared += other.compared;
+        self.wrong += other.wrong;
+        self.flushed += other.flushed;
+        self.worst = self.worst.max(other.worst);
+    }
+
     /// One value that is off by `ulp`, of which `most` are allowed. NaN is never right.
     pub(crate) fn value(&mut self, ulp: f64, most: f64) {
         self.compared += 1;

@@ -1,7 +1,7 @@
 //! A named tensor in host memory, aligned for its element type.
 
 use gradclip::DType;
-use gradclip::cpu::GradMut;
+use gradclip::cpu::{GradMut, Parameter};
 use half::{bf16, f16};
 
 #[derive(Clone, Debug)]
@@ -48,6 +48,11 @@ impl Data {
             Element::F16 => Data::F16(bytemuck::pod_collect_to_vec(bytes)),
             Element::Bf16 => Data::Bf16(bytemuck::pod_collect_to_vec(bytes)),
         }
+    }
+
+    /// The parameters that these elements are.
+    pub(crate) fn parameter(&self) -> Parameter<'_> {
+        with_elements!(self, e => e.as_slice().into())
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

@@ -84,6 +84,11 @@ pub(crate) fn short(value: f64) -> String {
     }
 }
 
+/// A number with up to 4 significant digits, where more would only be in the way.
+pub(crate) fn rough(value: f64) -> String {
+    short(format!("{value:.3e}").parse().unwrap_or(value))
+}
+
 /// A count with its thousands apart.
 pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
@@ -154,6 +159,11 @@ mod tests {
         for (value, text) in cases {
             assert_eq!(short(value), text);
         }
+        assert_eq!(
+            (rough(0.123_46), rough(3.4567e38), rough(9_999.7)),
+            ("0.1235".into(), "3.457e38".into(), "10000".into())
+        );
+        assert_eq!((rough(0.0), rough(f64::INFINITY)), ("0".into(), "inf".into()));
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(count(999), "999");
     }

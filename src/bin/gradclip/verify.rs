@@ -4,17 +4,19 @@ use gradclip::session::adapters;
 use gradclip::{Target, wgpu};
 use serde_json::{Value, json};
 
-use crate::cases::{self, Recipe};
+use crate::cases::Recipe;
 use crate::failure::Failure;
 use crate::gpu::Gpu;
 use crate::progress::Progress;
 use crate::tally::Tally;
-use crate::{check_cpu, check_gpu, device, text};
+use crate::verify_history::{self, Course};
+use crate::{check_cpu, check_gpu, device, text, verify_recipes};
 
 const NOTES: &str = "\
 Shaders are compared with the CPU path, and the CPU path with f64. All shaders but power must be\n\
 equal in every bit, except that an adapter may flush subnormal results to 0: they are counted apart.\n\
-Seams are words shared by two 16-bit tensors. Power is any norm but L1, L2 and L∞: close, not equal.";
+Seams are words shared by two 16-bit tensors. Power is any norm but L1, L2 and L∞: close, not equal.\n\
+Units are norms of units and rows; rules all that limits something else than the norm.";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -35,17 +37,18 @@ struct Checked {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let (cpu, adapters) = devices(args.device.as_ref())?;
-    let recipes = cases::recipes();
+    let (recipes, courses) = (verify_recipes::recipes(), verify_history::courses());
     let devices = adapters.len() + usize::from(cpu);
-    let mut progress = Progress::new((recipes.len() * devices) as u64);
+    let steps = recipes.len() * devices + courses.len() * adapters.len();
+    let mut progress = Progress::new(steps as u64);
     let mut checked = Vec::new();
     if cpu {
-        checked.push(check_all(None, &recipes, &mut progress)?);
+        checked.push(check_all(None, &recipes, &courses, &mut progress)?);
     }
     let mut broken = None;
     for adapter in &adapters {
         // An adapter that fails must not hide what the others show.
-        match Gpu::open(adapter).and_then(|gpu| check_all(Some(&gpu), &recipes, &mut progress)) {
+        match Gpu::open(adapter).and_then(|gpu| check_all(Some(&gpu), &recipes, &courses, &mut progress)) {
             Ok(found) => checked.push(found),
             Err(failure) => broken = broken.or(Some(failure)),
         }
@@ -82,7 +85,12 @@ fn devices(target: Option<&Target>) -> Result<(bool, Vec<wgpu::Adapter>), Failur
     Ok((true, adapters))
 }
 
-fn check_all(gpu: Option<&Gpu>, recipes: &[Recipe], progress: &mut Progress) -> Result<Checked, Failure> {
+fn check_all(
+    gpu: Option<&Gpu>,
+    recipes: &[Recipe],
+    courses: &[Course],
+    progress: &mut Progress,
+) -> Result<Checked, Failure> {
     let mut tallies = match gpu {
         Some(_) => check_gpu::tallies(),
         None => check_cpu::tallies(),
@@ -94,6 +102,10 @@ fn check_all(gpu: Option<&Gpu>, recipes: &[Recipe], progress: &mut Progress) -> 
             Some(gpu) => check_gpu::check(gpu, &recipe.to_string(), case, &mut tallies)?,
             None => check_cpu::check(&recipe.to_string(), case, &mut tallies)?,
         }
+        progress.step(&name);
+    }
+    for (gpu, course) in gpu.iter().flat_map(|gpu| courses.iter().map(move |course| (gpu, course))) {
+        check_gpu::check_course(gpu, course, &mut tallies)?;
         progress.step(&name);
     }
     Ok(Checked { adapter: gpu.map(|gpu| gpu.info.clone()), tallies })
