@@ -411,7 +411,7 @@ fn row_by_row(tensors: &[TensorInfo]) -> Result<Parted, ClipError> {
                 format!("shape {shape:?}"),
             ));
         }
-        let len = if required == 0 { 0 } else { t.elements / required };
+        let len = t.elements.checked_div(required).unwrap_or(0);
         let view = UnitView::new(&[required, len], |axis| axis == 1);
         // Two axes never alternate more than four times.
         owners.extend(

@@ -70,12 +70,12 @@ fn value_keeps_nan_and_limits_infinity() {
     assert!(after[0].iter().zip(&ramp).all(|(a, b)| *a == b.clamp(-2.5, 2.5)) && after[1] == [2.0; 10]);
     // Unscaled first, by any factor; 0 makes zeros, infinity only measures.
     for unscale in [0.5, 1e-3, 3.0, f32::from_bits(1), 1e38] {
-        let (_, after) = clip(&gpu, &[ramp.clone()], &Clip::value(2.5).unscale(unscale));
+        let (_, after) = clip(&gpu, std::slice::from_ref(&ramp), &Clip::value(2.5).unscale(unscale));
         for (a, b) in after[0].iter().zip(&ramp) {
             assert_eq!(*a, ((f64::from(*b) * f64::from(unscale)) as f32).clamp(-2.5, 2.5));
         }
     }
-    assert!(clip(&gpu, &[ramp.clone()], &Clip::value(0.0)).1[0].iter().all(|x| *x == 0.0));
+    assert!(clip(&gpu, std::slice::from_ref(&ramp), &Clip::value(0.0)).1[0].iter().all(|x| *x == 0.0));
     let (report, after) = clip(&gpu, &[specials()], &Clip::value(f32::INFINITY));
     assert!(bits(&after) == bits(&[specials()]) && !report.clipped());
 }
@@ -137,14 +137,14 @@ fn root_mean_square_and_average() {
     }
     // TensorFlow's average norm: 5 / 6 is above .8 and below .9.
     let x = vec![-3.0f32, 0.0, 0.0, 4.0, 0.0, 0.0];
-    let (_, after) = clip(&gpu, &[x.clone()], &Clip::average_norm(0.8));
+    let (_, after) = clip(&gpu, std::slice::from_ref(&x), &Clip::average_norm(0.8));
     close(&after[0], &[-2.88, 0.0, 0.0, 3.84, 0.0, 0.0], FEW_ROUNDINGS);
-    assert_eq!(clip(&gpu, &[x.clone()], &Clip::average_norm(0.9)).1, [x]);
+    assert_eq!(clip(&gpu, std::slice::from_ref(&x), &Clip::average_norm(0.9)).1, [x]);
     // A constant tensor's RMS is its magnitude, and not above it.
     for c in [0.1f32, 1e-30, 1e30, f32::MAX, f32::from_bits(1)] {
         for n in [1usize, 2, 3, 1000, 16_385] {
             let constant = vec![c; n];
-            let (report, after) = clip(&gpu, &[constant.clone()], &Clip::block_rms(c));
+            let (report, after) = clip(&gpu, std::slice::from_ref(&constant), &Clip::block_rms(c));
             assert!(!report.clipped() && after[0] == constant, "{n} × {c:e}");
         }
     }
@@ -268,7 +268,8 @@ fn adaptive_gradient_clipping() {
     }
     // The whole tensor as one segment.
     let after = agc(&gpu, &weights[..1], &Clip::per_tensor_norm(0.1).rule(Rule::Agc { eps: 1e-3 }));
-    let factor = 0.1 * common::norm(&[weights[0].1.clone()]) / common::norm(&[weights[0].0.clone()]);
+    let factor = 0.1 * common::norm(std::slice::from_ref(&weights[0].1))
+        / common::norm(std::slice::from_ref(&weights[0].0));
     let want: Vec<f64> = weights[0].0.iter().map(|x| f64::from(*x) * factor).collect();
     close(&after[0], &want, 4e-7);
 }

@@ -210,7 +210,7 @@ fn a_unit_is_a_tensor_of_its_own() {
                     .map(|row| Tensor { shape: vec![shape[1]], values: row.to_vec() })
                     .collect();
                 let clip = Clip::per_unit_norm(1.0, Units::OutputFirst).norm_type(norm);
-                let (cut, _) = check(&gpu, &[t.clone()], &clip, &format!("{kind:?} {norm:?}"));
+                let (cut, _) = check(&gpu, std::slice::from_ref(&t), &clip, &format!("{kind:?} {norm:?}"));
                 let (alone, _) = cpu_trace(&rows, &Clip::per_tensor_norm(1.0).norm_type(norm));
                 let norms = |o: &[Outcome]| o.iter().map(|o| o.norm.to_bits()).collect::<Vec<_>>();
                 assert_eq!(norms(&cut.outcomes), norms(&alone.outcomes), "{kind:?} {norm:?} {shape:?}");
@@ -233,7 +233,7 @@ fn any_p_over_units() {
     let t = tensor(&[60, 50], Kind::Uniform(1.0), 2);
     for (units, stride) in [(Units::OutputFirst, 1), (Units::over(&[0]), 50)] {
         let clip = Clip::per_unit_norm(f32::INFINITY, units).norm_type(NormType::P(3.0));
-        let grads = shaped(gpu.separate(&[t.values.clone()]), std::slice::from_ref(&t));
+        let grads = shaped(gpu.separate(std::slice::from_ref(&t.values)), std::slice::from_ref(&t));
         let pass = gpu.clipper.prepare(&grads, &clip).unwrap();
         gpu.run(&pass);
         for (u, outcome) in gpu.read::<Outcome>(pass.outcomes()).iter().enumerate() {

@@ -35,7 +35,7 @@ pub(crate) fn reduce<T: Element>(
         }
         return;
     }
-    let mut gathered: Vec<Vec<T>> = vec![Vec::with_capacity(len as usize); SIDE_BY_SIDE];
+    let mut gathered: [Vec<T>; SIDE_BY_SIDE] = std::array::from_fn(|_| Vec::with_capacity(len as usize));
     let mut unit = first;
     while unit < end {
         let units = SIDE_BY_SIDE.min((end - unit) as usize);

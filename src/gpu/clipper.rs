@@ -153,7 +153,7 @@ impl Clipper {
     ///
     /// # Errors
     ///
-    /// As [`Clipper::prepare`], and [`ClipError::State`] where the adaptive threshold or the number of
+    /// As [`Clipper::prepare`], and [`ClipError::State`](crate::ClipError::State) where the adaptive threshold or the number of
     /// limits differs.
     pub fn prepare_after(&self, previous: &Pass, grads: &[Grad], clip: &Clip) -> Result<Pass, PrepareError> {
         self.prepared(grads, clip, Some(previous))

@@ -106,7 +106,6 @@ fn coefficients(case: &Case, exact: &Exact, trace: &Trace, findings: &mut Findin
         let error = distance(Element::F32, outcome.threshold.into(), limit);
         findings.value(error, if agc { LIMIT } else { ROUNDED });
         let (norm, over) = (norm_of(outcome), exceeds(case, segment, outcome));
-        let rule = segment.rule(case);
         let own = match poisoned(case, segment) {
             true => filled(segment.policy(case)),
             false => coefficient(segment.rule(case), norm, limit, over, case, rounded),

@@ -82,7 +82,7 @@ fn course(turn: usize, adapt: Adapt, before: usize, scope: Scope) -> Course {
         .on_non_finite(policies[turn / 3 % 4])
         .unscale([1.0, 1.0, 0.3][turn / 2 % 3])
         .adapt(adapt);
-    let limited = rule == Rule::Norm && scope != Scope::Global && turn % 2 == 0;
+    let limited = rule == Rule::Norm && scope != Scope::Global && turn.is_multiple_of(2);
     Course { clip: if limited { clip.total(30.0) } else { clip }, before, seed: 20_000 + turn as u64 }
 }
 

@@ -124,10 +124,9 @@ mod tests {
         let recipes = recipes();
         let seen = |test: &dyn Fn(&Recipe) -> bool| assert!(recipes.iter().any(test));
         let cut = |r: &Recipe| matches!(r.clip.scope, Scope::Unit(_) | Scope::Row);
-        for rule in 0..7 {
-            let is =
-                |r: &Recipe| std::mem::discriminant(&r.clip.rule) == std::mem::discriminant(&RULES[rule]);
-            for norm in NORMS.into_iter().filter(|n| rule != 1 || *n == NormType::Inf) {
+        for rule in RULES {
+            let is = |r: &Recipe| std::mem::discriminant(&r.clip.rule) == std::mem::discriminant(&rule);
+            for norm in NORMS.into_iter().filter(|n| rule != Rule::Value || *n == NormType::Inf) {
                 for arena in [true, false].into_iter().filter(|a| *a || norm == NormType::Two) {
                     seen(&|r| is(r) && cut(r) && r.clip.norm == norm && r.arena == arena);
                 }
