@@ -264,6 +264,7 @@ fn non_finite_elements_do_what_they_do_to_each_rule() {
             assert_close(&what, &values(&after, "fine"), &fine);
             assert_close(&what, &values(&after, "bad"), &bad);
             assert_eq!((&report["non_finite"], &report["first_non_finite"]), (&2.into(), &"bad".into()));
+            assert_eq!(report["norm"].is_null(), rule != sign, "{what}: {report}");
             let norms = if policy == "sanitize" { 12.0.into() } else { Value::from("nan") };
             assert_eq!(
                 (&report["tensors"][0]["norm"], &report["tensors"][1]["norm"]),
