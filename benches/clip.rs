@@ -210,7 +210,8 @@ fn benches(criterion: &mut Criterion) {
     let wanted = std::env::var("GRADCLIP_BENCH").unwrap_or_else(|_| "resnet50,gpt2,lstm,tiny,single".into());
     let gpu = open();
     for name in wanted.split(',') {
-        let sizes = shapes::preset(name).unwrap_or_else(|| panic!("no gradient set `{name}`"));
+        let shapes = shapes::shapes(name).unwrap_or_else(|| panic!("no gradient set `{name}`"));
+        let sizes: Vec<u64> = shapes.iter().map(|shape| shape.iter().product()).collect();
         let set = set(&sizes);
         let mut group = criterion.benchmark_group(name);
         group.sample_size(10).warm_up_time(Duration::from_millis(500));

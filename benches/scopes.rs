@@ -1,8 +1,8 @@
-//! What smaller segments cost: the scope of each tensor, of output-first units, of columns and of rows
-//! beside the global one, on the CPU path and on an adapter. Prints the dispatches of each pass.
+//! What smaller segments cost: the scope of each tensor, of units by the first and by the last axis, and of
+//! rows beside the global one, on the CPU path and on an adapter. Prints the dispatches of each pass.
 //!
-//! As in `clip`: gradients are restored outside the timing, and each arm's first norm is checked against
-//! f64 before it is timed. `GRADCLIP_BENCH=splats` picks sets, `GRADCLIP_TEST_ADAPTER` the adapter.
+//! As in `clip`: gradients are restored outside the timing, and every norm is checked against f64
+//! before it is timed. `GRADCLIP_BENCH=splats` picks sets, `GRADCLIP_TEST_ADAPTER` the adapter.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use std::time::{Duration, Instant};
@@ -10,47 +10,33 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gradclip::cpu::{self, GradMut};
 use gradclip::layout::Outcome;
-use gradclip::{Clip, Clipper, Grad, Scope, Units, wgpu};
+use gradclip::{Clip, Clipper, Grad, Scope, wgpu};
 
 #[allow(dead_code, unused_imports, unreachable_pub)]
 #[path = "../src/bin/gradclip/shapes.rs"]
 mod shapes;
 
-/// Rank 2: outputs first. The bias or scale that follows a weight tells its outputs.
-fn shapes(name: &str, sizes: &[u64]) -> Vec<[u64; 2]> {
-    let shape = |i: usize| {
-        let (size, next) = (sizes[i], sizes.get(i + 1).copied().unwrap_or(1));
-        match name {
-            "splats" => [1_000_000, size / 1_000_000],
-            _ if next < size && size % next == 0 => [next, size / next],
-            _ if size % 768 == 0 => [size / 768, 768],
-            _ => [1, size],
-        }
-    };
-    (0..sizes.len()).map(shape).collect()
-}
+#[allow(dead_code, unused_imports, unreachable_pub)]
+#[path = "../src/bin/gradclip/bench_scope.rs"]
+mod bench_scope;
 
-fn scopes(name: &str) -> Vec<(&'static str, Scope)> {
-    let all = [
-        ("global", Scope::Global),
-        ("tensor", Scope::Tensor),
-        ("units", Scope::Unit(Units::OutputFirst)),
-        ("columns", Scope::Unit(Units::over(&[0]))),
-        ("rows", Scope::Row),
-    ];
-    let fits = |scope: &Scope| {
-        if name == "splats" { !matches!(scope, Scope::Unit(_)) } else { *scope != Scope::Row }
-    };
-    all.into_iter().filter(|(_, scope)| fits(scope)).collect()
+use bench_scope::Cut;
+
+/// The scopes that suit a set.
+fn scopes(name: &str) -> impl Iterator<Item = &'static str> {
+    let splats = name == "splats";
+    bench_scope::NAMES
+        .into_iter()
+        .filter(move |scope| !scope.starts_with(if splats { "unit" } else { "row" }))
 }
 
 struct Set {
-    shapes: Vec<[u64; 2]>,
+    shapes: Vec<Vec<u64>>,
     values: Vec<f32>,
 }
 
 /// Uniform in [-1e-3, 1e-3), from SplitMix64 with a fixed seed.
-fn set(name: &str, sizes: &[u64]) -> Set {
+fn set(shapes: Vec<Vec<u64>>) -> Set {
     let mut state = 42u64;
     let mut next = || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -59,35 +45,23 @@ fn set(name: &str, sizes: &[u64]) -> Set {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
-    let values = (0..sizes.iter().sum()).map(|_: u64| next() * 1e-3).collect();
-    Set { shapes: shapes(name, sizes), values }
+    let elements: u64 = shapes.iter().map(|shape| shape.iter().product::<u64>()).sum();
+    Set { values: (0..elements).map(|_| next() * 1e-3).collect(), shapes }
 }
 
 impl Set {
     fn sizes(&self) -> impl Iterator<Item = usize> {
-        self.shapes.iter().map(|s| (s[0] * s[1]) as usize)
+        self.shapes.iter().map(|shape| shape.iter().product::<u64>() as usize)
     }
 
-    /// The norm of the first segment, in f64.
-    fn first_norm(&self, scope: Scope) -> f64 {
-        let [rows, columns] = self.shapes[0].map(|n| n as usize);
-        let square = |x: &f32| f64::from(*x).powi(2);
-        let squares: f64 = match scope {
-            Scope::Global => self.values.iter().map(square).sum(),
-            Scope::Tensor => self.values[..rows * columns].iter().map(square).sum(),
-            Scope::Unit(Units::OutputFirst) => self.values[..columns].iter().map(square).sum(),
-            Scope::Unit(_) => self.values[..rows * columns].iter().step_by(columns).map(square).sum(),
-            _ => {
-                let mut begin = 0;
-                let rows = self.shapes.iter().map(|s| {
-                    let row = &self.values[begin..begin + s[1] as usize];
-                    begin += (s[0] * s[1]) as usize;
-                    row.iter().map(square).sum::<f64>()
-                });
-                rows.sum()
-            }
-        };
-        squares.sqrt()
+    /// Checks every norm against f64.
+    fn check(&self, who: &str, scope: Scope, outcomes: &[Outcome]) {
+        let norms = Cut::new(scope, &self.shapes).unwrap().norms(&self.values);
+        assert_eq!(outcomes.len(), norms.len(), "{who}");
+        for (outcome, exact) in outcomes.iter().zip(norms) {
+            let error = (f64::from(outcome.norm) / exact - 1.0).abs();
+            assert!(error < 1.2e-7, "{who}: norm {}, not {exact}", outcome.norm);
+        }
     }
 
     fn grads<'a>(&self, mut values: &'a mut [f32]) -> Vec<GradMut<'a>> {
@@ -101,15 +75,11 @@ impl Set {
     }
 }
 
-fn check(who: &str, norm: f32, exact: f64) {
-    assert!((f64::from(norm) / exact - 1.0).abs() < 1.2e-7, "{who}: norm {norm}, not {exact}");
-}
-
 /// One arm: prepares, runs once for the check, and returns how to time one step.
 fn on_cpu<'a>(set: &'a Set, clip: Clip) -> Box<dyn FnMut() -> Duration + 'a> {
     let mut values = set.values.clone();
     let trace = cpu::clip_traced(&mut set.grads(&mut values), &clip).unwrap();
-    check("CPU", trace.outcomes[0].norm, set.first_norm(clip.scope));
+    set.check("CPU", clip.scope, &trace.outcomes);
     Box::new(move || {
         values.copy_from_slice(&set.values);
         let mut grads = set.grads(&mut values);
@@ -176,18 +146,18 @@ impl Gpu {
         restore();
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("bench staging"),
-            size: size_of::<Outcome>() as u64,
+            size: pass.outcome_bytes(),
             usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
             mapped_at_creation: false,
         });
         self.run(|e| {
             pass.record(e);
-            e.copy_buffer_to_buffer(pass.outcomes(), 0, &staging, 0, size_of::<Outcome>() as u64);
+            e.copy_buffer_to_buffer(pass.outcomes(), 0, &staging, 0, pass.outcome_bytes());
         });
         staging.map_async(wgpu::MapMode::Read, .., |_| {});
         self.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
-        let outcome: Outcome = bytemuck::pod_read_unaligned(&staging.get_mapped_range(..).unwrap());
-        check(&self.name, outcome.norm, set.first_norm(clip.scope));
+        let outcomes: Vec<Outcome> = bytemuck::pod_collect_to_vec(&staging.get_mapped_range(..).unwrap());
+        set.check(&self.name, clip.scope, &outcomes);
         let dispatches = pass.dispatch_count();
         (
             dispatches,
@@ -203,14 +173,14 @@ fn benches(criterion: &mut Criterion) {
     let wanted = std::env::var("GRADCLIP_BENCH").unwrap_or_else(|_| "resnet50,gpt2,splats".into());
     let gpu = open();
     for name in wanted.split(',') {
-        let sizes = shapes::preset(name).unwrap_or_else(|| panic!("no gradient set `{name}`"));
-        let set = set(name, &sizes);
+        let set = set(shapes::shapes(name).unwrap_or_else(|| panic!("no gradient set `{name}`")));
         let mut group = criterion.benchmark_group(format!("scopes {name}"));
         group
             .sample_size(10)
             .warm_up_time(Duration::from_millis(100))
             .measurement_time(Duration::from_secs(1));
-        for (scope_name, scope) in scopes(name) {
+        for scope_name in scopes(name) {
+            let scope = bench_scope::scope(scope_name).unwrap();
             for (regime, threshold, bytes) in [("clipped", 1e-4, 12), ("not clipped", f32::INFINITY, 4)] {
                 let clip = Clip::global_norm(threshold).scope(scope);
                 group.throughput(Throughput::Bytes(set.values.len() as u64 * bytes));

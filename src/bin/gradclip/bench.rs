@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use clap::builder::PossibleValuesParser;
-use gradclip::{Target, wgpu};
-use rayon::prelude::*;
+use gradclip::{Scope, Target, wgpu};
 
 use crate::bench_cpu::Cpu;
 use crate::bench_gpu::{GpuArm, Inside};
-use crate::cases::Random;
+use crate::bench_scope::Cut;
+use crate::bench_work::Work;
 use crate::failure::Failure;
 use crate::gpu::Gpu;
 use crate::progress::Progress;
-use crate::{bench_report, device, shapes, text};
+use crate::{bench_report, bench_scope, device, shapes, text};
 
 /// Bandwidth is measured over at least this many elements, so that no cache holds them.
 pub(crate) const LEAST_COPIED: u64 = 1 << 24;
@@ -20,8 +20,6 @@ pub(crate) const LEAST_COPIED: u64 = 1 << 24;
 const MOST_TENSORS: i64 = 1_000_000;
 /// Time to spend on measuring, about.
 const BUDGET: Duration = Duration::from_secs(10);
-/// A norm may be off from f64 by this share: an ulp of f32 and what f64 itself loses.
-const TOLERANCE: f64 = 1.2e-7;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -36,6 +34,11 @@ pub(crate) struct Args {
     /// Elements of each tensor, together with --tensors
     #[arg(long, value_name = "M", requires = "tensors", value_parser = clap::value_parser!(u64).range(1..))]
     elements: Option<u64>,
+    /// What shares one norm: all, each tensor, each output's weights (the first axis counts outputs, or
+    /// the last one), each row
+    #[arg(long, value_name = "SCOPE", default_value = "global",
+        value_parser = PossibleValuesParser::new(bench_scope::NAMES))]
+    scope: String,
     /// Which GPU to time beside the CPU, as in `gradclip clip`; `cpu` times the CPU alone
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device::target)]
     device: Target,
@@ -44,7 +47,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Whether the norm exceeds the threshold.
+/// Whether norms exceed the threshold.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Regime {
     Clipped,
@@ -64,7 +67,10 @@ pub(crate) struct Times {
 /// One arm's results.
 pub(crate) struct Arm {
     pub(crate) adapter: Option<wgpu::AdapterInfo>,
-    pub(crate) norm: f64,
+    /// The largest relative error of a norm against f64.
+    pub(crate) error: f64,
+    /// The norm, where there is one segment.
+    pub(crate) norm: Option<f64>,
     pub(crate) dispatches: Option<usize>,
     /// Seconds of the copies, and their bytes read and written.
     pub(crate) copies: Vec<f64>,
@@ -72,47 +78,44 @@ pub(crate) struct Arm {
     pub(crate) regimes: [(Regime, Times); 2],
 }
 
-/// What both arms work on.
-pub(crate) struct Work {
-    pub(crate) sizes: Vec<u64>,
-    pub(crate) elements: u64,
-    /// The gradients, never changed.
-    pub(crate) pristine: Vec<f32>,
-    /// Their norm in f64.
-    pub(crate) norm: f64,
-}
-
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let (name, sizes) = sizes(args)?;
+    let (name, shapes) = shapes_of(args)?;
+    let (scope, cut) = cut(args, &shapes)?;
     let adapter = device::adapter(&args.device)?;
-    let elements = sizes.iter().sum();
+    let elements = shapes.iter().map(|shape| shape.iter().product::<u64>()).sum();
     fits(&name, elements, adapter.as_ref())?;
     let gpu = adapter.as_ref().map(Gpu::open).transpose()?;
-    let work = Work::new(sizes, elements);
+    let work = Work::new(shapes, elements, scope, cut);
     let mut cpu = Cpu::new(&work)?;
     let mut gpu = gpu.as_ref().map(|gpu| GpuArm::new(gpu, &work)).transpose()?;
     measure(&mut cpu, gpu.as_mut(), &work)?;
     let arms: Vec<Arm> = std::iter::once(cpu.finish()).chain(gpu.map(GpuArm::finish)).collect();
     if args.json {
-        text::print_json(&bench_report::json(&name, &work, &arms))
+        text::print_json(&bench_report::json(&name, &args.scope, &work, &arms))
     } else {
-        text::print(&bench_report::page(&name, &work, &arms))
+        text::print(&bench_report::page(&name, &args.scope, &work, &arms))
     }
 }
 
-fn sizes(args: &Args) -> Result<(String, Vec<u64>), Failure> {
+/// Name of the gradient set, and its shapes.
+fn shapes_of(args: &Args) -> Result<(String, Vec<Vec<u64>>), Failure> {
     if let (Some(tensors), Some(elements)) = (args.tensors, args.elements) {
         let name = format!("{tensors} x {elements}");
-        match elements.checked_mul(tensors.into()).and_then(|n| n.checked_mul(64)) {
-            Some(_) => return Ok((name, vec![elements; tensors as usize])),
-            None => {
-                return Err(Failure::Usage(format!("--tensors, --elements: {name} does not fit any memory")));
-            }
-        }
+        return match elements.checked_mul(tensors.into()).and_then(|n| n.checked_mul(64)) {
+            Some(_) => Ok((name, vec![vec![elements]; tensors as usize])),
+            None => Err(Failure::Usage(format!("--tensors, --elements: {name} does not fit any memory"))),
+        };
     }
     let name = args.preset.as_deref().unwrap_or(shapes::DEFAULT);
-    let sizes = shapes::preset(name).ok_or_else(|| Failure::Usage(format!("--preset: no `{name}`")))?;
-    Ok((name.to_owned(), sizes))
+    let shapes = shapes::shapes(name).ok_or_else(|| Failure::Usage(format!("--preset: no `{name}`")))?;
+    Ok((name.to_owned(), shapes))
+}
+
+fn cut(args: &Args, shapes: &[Vec<u64>]) -> Result<(Scope, Cut), Failure> {
+    let wrong = |what: &str| Failure::Usage(format!("--scope {}: {what}", args.scope));
+    let scope = bench_scope::scope(&args.scope).ok_or_else(|| wrong("no such scope"))?;
+    let same = "expected tensors that all have as many rows, as `--preset splats` has";
+    Ok((scope, Cut::new(scope, shapes).ok_or_else(|| wrong(same))?))
 }
 
 /// Refuses what would not fit, before anything is allocated.
@@ -151,59 +154,6 @@ fn available_memory() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
-impl Work {
-    fn new(sizes: Vec<u64>, elements: u64) -> Work {
-        let mut pristine = vec![0.0f32; elements as usize];
-        // A seed for each block, so that the values do not depend on the number of threads.
-        pristine.par_chunks_mut(1 << 16).enumerate().for_each(|(block, values)| {
-            let mut random = Random(block as u64);
-            values.iter_mut().for_each(|v| *v = bell(random.next()) * 0.01);
-        });
-        let square = |values: &[f32]| values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
-        let squares: Vec<f64> = pristine.par_chunks(1 << 16).map(square).collect();
-        let norm = squares.iter().sum::<f64>().sqrt();
-        Work { sizes, elements, pristine, norm }
-    }
-
-    pub(crate) fn threshold(&self, regime: Regime) -> f32 {
-        match regime {
-            Regime::Clipped => (self.norm * 0.5) as f32,
-            Regime::NotClipped => (self.norm * 2.0) as f32,
-        }
-    }
-
-    /// Checks a norm, and clipped gradients that begin at element `first`, before anything is
-    /// timed.
-    pub(crate) fn check(&self, arm: &str, norm: f64, first: usize, clipped: &[f32]) -> Result<(), Failure> {
-        let wrong = |what: String| Err(Failure::Check(format!("bench: {arm}: {what}")));
-        if (norm / self.norm - 1.0).abs() > TOLERANCE {
-            return wrong(format!("the norm is {norm}, and in f64 {}", self.norm));
-        }
-        let factor = f64::from(self.threshold(Regime::Clipped)) / self.norm;
-        let pristine = &self.pristine[first..first + clipped.len()];
-        let off = pristine.par_iter().zip(clipped).position_any(|(&from, &to)| {
-            let expected = f64::from(from) * factor;
-            let error = (f64::from(to) - expected).abs();
-            error.is_nan() || error > expected.abs() * 4e-7 + f64::from(f32::MIN_POSITIVE)
-        });
-        match off {
-            None => Ok(()),
-            Some(i) => wrong(format!(
-                "element {} is {} from {}, factor {factor}",
-                first + i,
-                clipped[i],
-                pristine[i]
-            )),
-        }
-    }
-}
-
-/// About a normal distribution: four uniform numbers added up.
-fn bell(bits: u64) -> f32 {
-    let lanes = [bits, bits >> 16, bits >> 32, bits >> 48].map(|lane| (lane & 0xffff) as f32);
-    (lanes.iter().sum::<f32>() / 65_536.0 - 2.0) * 1.732
 }
 
 /// Interleaves arms and regimes, since a shared machine drifts.

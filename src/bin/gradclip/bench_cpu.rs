@@ -2,11 +2,11 @@
 
 use std::hint::black_box;
 
-use gradclip::Clip;
 use gradclip::cpu::{self, GradMut};
 use rayon::prelude::*;
 
-use crate::bench::{Arm, LEAST_COPIED, Regime, Times, Work, seconds};
+use crate::bench::{Arm, LEAST_COPIED, Regime, Times, seconds};
+use crate::bench_work::Work;
 use crate::failure::Failure;
 
 /// Elements that a thread copies at once.
@@ -16,7 +16,8 @@ pub(crate) struct Cpu<'w> {
     work: &'w Work,
     /// The gradients that are clipped, and room to measure bandwidth in.
     values: Vec<f32>,
-    norm: f64,
+    error: f64,
+    norm: Option<f64>,
     copies: Vec<f64>,
     regimes: [(Regime, Times); 2],
 }
@@ -26,11 +27,12 @@ impl<'w> Cpu<'w> {
     pub(crate) fn new(work: &'w Work) -> Result<Cpu<'w>, Failure> {
         let values = vec![0.0; work.elements.max(LEAST_COPIED) as usize];
         let regimes = [Regime::Clipped, Regime::NotClipped].map(|r| (r, Times::default()));
-        let mut cpu = Cpu { work, values, norm: 0.0, copies: Vec::new(), regimes };
+        let mut cpu = Cpu { work, values, error: 0.0, norm: None, copies: Vec::new(), regimes };
         cpu.restore();
-        let clip = Clip::global_norm(work.threshold(Regime::Clipped));
-        cpu.norm = cpu::clip(&mut cpu.grads(), &clip)?.norm().unwrap_or(f64::NAN);
-        work.check("cpu", cpu.norm, 0, &cpu.values[..work.elements as usize])?;
+        let trace = cpu::clip_traced(&mut cpu.grads(), &work.clip(Regime::Clipped))?;
+        cpu.error = work.error("cpu", &trace.outcomes)?;
+        cpu.norm = trace.report.norm();
+        work.check("cpu", 0, &cpu.values[..work.elements as usize])?;
         Ok(cpu)
     }
 
@@ -42,12 +44,12 @@ impl<'w> Cpu<'w> {
 
     fn grads(&mut self) -> Vec<GradMut<'_>> {
         let mut rest = self.values.as_mut_slice();
-        let grad = |(i, &size): (usize, &u64)| {
+        let grad = |(i, size): (usize, u64)| {
             let (own, after) = std::mem::take(&mut rest).split_at_mut(size as usize);
             rest = after;
-            GradMut::new(format!("t{i}"), own)
+            GradMut::new(format!("t{i}"), own).shape(&self.work.shapes[i])
         };
-        self.work.sizes.iter().enumerate().map(grad).collect()
+        self.work.sizes().enumerate().map(grad).collect()
     }
 
     pub(crate) fn time(&mut self, work: &Work, regime: Regime, keep: bool) -> Result<(), Failure> {
@@ -58,7 +60,7 @@ impl<'w> Cpu<'w> {
             Ok(())
         })?;
         self.restore();
-        let clip = Clip::global_norm(work.threshold(regime));
+        let clip = work.clip(regime);
         let mut grads = self.grads();
         let mut clipped = false;
         let total = seconds(|| {
@@ -79,6 +81,7 @@ impl<'w> Cpu<'w> {
     pub(crate) fn finish(self) -> Arm {
         Arm {
             adapter: None,
+            error: self.error,
             norm: self.norm,
             dispatches: None,
             copied: 8 * self.values.len() as u64,

@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
+use gradclip::layout::Outcome;
 use gradclip::wgpu::BufferUsages as Usage;
-use gradclip::{Clip, Grad, Pass, wgpu};
+use gradclip::{Grad, Pass, wgpu};
 
-use crate::bench::{Arm, LEAST_COPIED, Regime, Times, Work, seconds};
+use crate::bench::{Arm, LEAST_COPIED, Regime, Times, seconds};
+use crate::bench_work::Work;
 use crate::failure::Failure;
 use crate::gpu::Gpu;
 
@@ -29,7 +31,8 @@ pub(crate) struct GpuArm<'g> {
     arena: wgpu::Buffer,
     pristine: wgpu::Buffer,
     clock: Option<Clock>,
-    norm: f64,
+    error: f64,
+    norm: Option<f64>,
     copies: Vec<f64>,
     regimes: [(Regime, Times); 2],
 }
@@ -48,17 +51,16 @@ impl<'g> GpuArm<'g> {
             gpu.wait()?;
         }
         let mut offset = 0;
-        let grad = |(i, &elements): (usize, &u64)| {
+        let grad = |(i, elements): (usize, u64)| {
             offset += 4 * elements;
-            Grad::range(format!("t{i}"), &arena, offset - 4 * elements, elements)
+            Grad::range(format!("t{i}"), &arena, offset - 4 * elements, elements).shape(&work.shapes[i])
         };
-        let grads: Vec<Grad> = work.sizes.iter().enumerate().map(grad).collect();
-        let clip = Clip::global_norm(work.threshold(Regime::Clipped));
-        let pass = gpu.clipper.prepare(&grads, &clip)?;
+        let grads: Vec<Grad> = work.sizes().enumerate().map(grad).collect();
+        let pass = gpu.clipper.prepare(&grads, &work.clip(Regime::Clipped))?;
         let clock = Clock::new(gpu);
         let regimes = [Regime::Clipped, Regime::NotClipped].map(|r| (r, Times::default()));
         let copies = Vec::new();
-        let mut arm = GpuArm { gpu, pass, arena, pristine, clock, norm: 0.0, copies, regimes };
+        let mut arm = GpuArm { gpu, pass, arena, pristine, clock, error: 0.0, norm: None, copies, regimes };
         arm.check(work)?;
         Ok(arm)
     }
@@ -76,13 +78,15 @@ impl<'g> GpuArm<'g> {
         ];
         encoder.copy_buffer_to_buffer(&self.arena, 0, &ends[0], 0, size);
         encoder.copy_buffer_to_buffer(&self.arena, last, &ends[1], 0, size);
-        let staged = self.gpu.stage(&mut encoder, &ends);
+        let staged = self.gpu.stage(&mut encoder, ends.iter().chain([self.pass.outcomes()]));
         self.gpu.queue.submit([encoder.finish()]);
-        let report = report.wait(&self.gpu.device)?;
-        self.norm = report.norm().unwrap_or(f64::NAN);
-        for (bytes, first) in self.gpu.read(&staged)?.iter().zip([0, last / 4]) {
+        self.norm = report.wait(&self.gpu.device)?.norm();
+        let (name, read) = (self.gpu.name(), self.gpu.read(&staged)?);
+        let outcomes: Vec<Outcome> = bytemuck::pod_collect_to_vec(&read[2]);
+        self.error = work.error(&name, &outcomes)?;
+        for (bytes, first) in read.iter().zip([0, last / 4]) {
             let clipped: Vec<f32> = bytemuck::pod_collect_to_vec(bytes);
-            work.check(&self.gpu.name(), self.norm, first as usize, &clipped)?;
+            work.check(&name, first as usize, &clipped)?;
         }
         Ok(())
     }
@@ -107,7 +111,7 @@ impl<'g> GpuArm<'g> {
         if inside == Inside::Halves && self.clock.is_none() {
             return Ok(());
         }
-        self.pass.set_threshold(&self.gpu.queue, work.threshold(regime))?;
+        self.pass.set_threshold(&self.gpu.queue, work.clip(regime).threshold)?;
         let copied = self.restore()?;
         let (mut record, mut total, mut halves) = (0.0, 0.0, [0.0; 2]);
         match (&self.clock, inside) {
@@ -144,6 +148,7 @@ impl<'g> GpuArm<'g> {
     pub(crate) fn finish(self) -> Arm {
         Arm {
             adapter: Some(self.gpu.info.clone()),
+            error: self.error,
             norm: self.norm,
             dispatches: Some(self.pass.dispatch_count()),
             copied: 2 * self.arena.size(),

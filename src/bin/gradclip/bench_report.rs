@@ -3,13 +3,15 @@
 use gradclip::session::adapter_name;
 use serde_json::{Value, json};
 
-use crate::bench::{Arm, Regime, Times, Work};
+use crate::bench::{Arm, Regime, Times};
+use crate::bench_work::Work;
 use crate::text;
 
 const NOTES: &str = "\
 Bytes are counted as 4 an element (norm) and 12 where it clips (norm, read and write), whatever was\n\
 really moved. Copy is an in-place multiply on all cores, or buffer to buffer on the GPU, over 64 MiB\n\
-or more, in the same run. Gradients are restored outside the timing. The norm's error is against f64.";
+or more, in the same run. Gradients are restored outside the timing. Clipped: every segment is, else\n\
+none. The error is that of the norms against f64, the largest.";
 
 /// Median, least and most.
 struct Spread {
@@ -66,16 +68,18 @@ impl Arm {
             let total = spread(&times.total)?;
             let bytes = regime.bytes() * work.elements;
             let rate = bytes as f64 / total.median;
-            let error = (self.norm / work.norm - 1.0).abs();
             let (regime, runs) = (*regime, times.total.len());
-            Some(Line { regime, total, runs, bytes, rate, copy, error })
+            Some(Line { regime, total, runs, bytes, rate, copy, error: self.error })
         };
         self.regimes.iter().filter_map(|pair| Some((line(pair)?, &pair.1))).collect()
     }
 }
 
-pub(crate) fn page(name: &str, work: &Work, arms: &[Arm]) -> String {
-    let ms = |seconds: f64| format!("{:.3}", seconds * 1e3);
+pub(crate) fn page(name: &str, scope: &str, work: &Work, arms: &[Arm]) -> String {
+    let ms = |seconds: f64| match seconds * 1e3 {
+        long if long >= 100.0 => format!("{long:.1}"),
+        short => format!("{short:.3}"),
+    };
     let (mut rows, mut inside, mut copies) = (Vec::new(), Vec::new(), Vec::new());
     for arm in arms {
         for (line, times) in arm.lines(work) {
@@ -87,17 +91,17 @@ pub(crate) fn page(name: &str, work: &Work, arms: &[Arm]) -> String {
                 format!("{:.2}", line.rate / 1e9),
                 format!("{:.0} %", line.rate / line.copy * 100.0),
                 format!("{:.1e}", line.error),
+                arm.dispatches.map_or("-".into(), |n| n.to_string()),
             ]);
             if line.regime == Regime::Clipped {
                 copies.push(format!("{} {:.1} GB/s", arm.device(), line.copy / 1e9));
             }
-            let (Some(dispatches), Some(record)) = (arm.dispatches, spread(&times.record)) else { continue };
+            let Some(record) = spread(&times.record) else { continue };
             let on_device = |times: &[f64]| spread(times).map_or("-".into(), |s| ms(s.median));
             inside.push(vec![
                 arm.device().to_owned(),
                 line.regime.name().to_owned(),
                 format!("{:.1}", record.median * 1e6),
-                dispatches.to_string(),
                 on_device(&times.norm),
                 on_device(&times.apply),
             ]);
@@ -105,24 +109,25 @@ pub(crate) fn page(name: &str, work: &Work, arms: &[Arm]) -> String {
     }
     let mut facts = vec![
         ("gradients", name.to_owned()),
-        ("tensors", text::count(work.sizes.len() as u64)),
+        ("tensors", text::count(work.shapes.len() as u64)),
         ("elements", text::count(work.elements)),
+        ("scope", format!("{scope}, {}", text::counted(work.norms.len() as u64, "segment"))),
         ("cpu", text::counted(rayon::current_num_threads() as u64, "thread")),
     ];
     facts.extend(arms.iter().filter_map(|arm| Some(("gpu", adapter_name(arm.adapter.as_ref()?)))));
     facts.push(("copy", copies.join(", ")));
     let mut page = text::pairs(&facts);
-    let header = ["device", "regime", "median ms", "min .. max", "GB/s", "of copy", "norm error"];
-    page += &format!("\n{}\n", text::table(&header, 2..7, rows));
+    let header =
+        ["device", "regime", "median ms", "min .. max", "GB/s", "of copy", "norm error", "dispatches"];
+    page += &format!("\n{}\n", text::table(&header, 2..8, rows));
     if !inside.is_empty() {
-        let header =
-            ["device", "regime", "record+submit µs", "dispatches", "on the device: norm ms", "apply ms"];
-        page += &format!("\n{}\n", text::table(&header, 2..6, inside));
+        let header = ["device", "regime", "record+submit µs", "on the device: norm ms", "apply ms"];
+        page += &format!("\n{}\n", text::table(&header, 2..5, inside));
     }
     page + NOTES
 }
 
-pub(crate) fn json(name: &str, work: &Work, arms: &[Arm]) -> Value {
+pub(crate) fn json(name: &str, scope: &str, work: &Work, arms: &[Arm]) -> Value {
     let arm = |arm: &Arm| {
         let lines = arm.lines(work);
         json!({
@@ -138,9 +143,11 @@ pub(crate) fn json(name: &str, work: &Work, arms: &[Arm]) -> Value {
     };
     json!({
         "gradients": name,
-        "tensors": work.sizes.len(),
+        "tensors": work.shapes.len(),
         "elements": work.elements,
-        "norm_f64": work.norm,
+        "scope": scope,
+        "segments": work.norms.len(),
+        "norm_f64": if let [norm] = work.norms[..] { Some(norm) } else { None },
         "threads": rayon::current_num_threads(),
         "arms": arms.iter().map(arm).collect::<Vec<Value>>(),
     })

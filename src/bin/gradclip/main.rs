@@ -4,6 +4,8 @@ mod bench;
 mod bench_cpu;
 mod bench_gpu;
 mod bench_report;
+mod bench_scope;
+mod bench_work;
 mod cases;
 mod check_cpu;
 mod check_gpu;

@@ -119,11 +119,11 @@ impl Checked {
     fn rows(&self) -> impl Iterator<Item = Vec<String>> {
         self.tallies.iter().map(|t| {
             vec![
-                text::adapter(&self.device(), 32),
+                text::adapter(&self.device(), 28),
                 t.what.to_owned(),
                 text::count(t.cases),
                 text::count(t.compared),
-                format!("{:.2}", t.worst),
+                if t.worst < 1e6 { format!("{:.2}", t.worst) } else { format!("{:.1e}", t.worst) },
                 text::count(t.flushed),
                 if t.passed() { "pass".into() } else { "FAIL".into() },
             ]
