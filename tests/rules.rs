@@ -8,7 +8,7 @@ mod common;
 use common::{Gpu, Kind, bits, contents, data, gpu};
 use gradclip::cpu::{self, GradMut};
 use gradclip::layout::Outcome;
-use gradclip::{Clip, DType, Grad, NonFinite, NormType, Report, Rule, Units};
+use gradclip::{Clip, DType, Grad, Group, NonFinite, NormType, Report, Rule, Units};
 use half::{bf16, f16};
 
 /// On the CPU, and on the GPU to the same bits.
@@ -295,4 +295,45 @@ fn check_agc(g: &[f32], p: &[f32], shape: &[u64], units: Units, eps: f64, after:
         let want = f64::from(*b) * (limit / of_g[unit(e)].max(1e-6)).min(1.0);
         assert!((f64::from(*a) - want).abs() <= want.abs() * 4e-7, "{shape:?} {units:?} [{e}]: {a} {want}");
     }
+}
+
+/// Groups that are not met in the order of their tensors: each is limited by its own parameters.
+#[test]
+fn adaptive_gradient_clipping_of_groups() {
+    let Some(gpu) = gpu() else { return };
+    let groups = [Group::new("a", 0.1), Group::new("b", 0.2)];
+    let of = [0usize, 1, 0, 1, 0];
+    let before: Vec<Vec<f32>> = (0..5).map(|i| data(Kind::Uniform(1.0), 30 + i, i as u64)).collect();
+    let parameters: Vec<Vec<f32>> =
+        (0..5).map(|i| data(Kind::Uniform(1.0 + i as f32), 30 + i, 90 + i as u64)).collect();
+    let clip = Clip::per_group_norm(1.0).rule(Rule::Agc { eps: 1e-3 });
+    let mut after = before.clone();
+    let mut grads: Vec<_> = after
+        .iter_mut()
+        .zip(&parameters)
+        .zip(of)
+        .map(|((g, p), group)| GradMut::new("w", g).parameter(&p[..]).group(&groups[group]))
+        .collect();
+    cpu::clip(&mut grads, &clip).unwrap();
+    let own = |tensors: &[Vec<f32>], group: usize| -> f64 {
+        let members: Vec<_> = (0..5).filter(|&i| of[i] == group).map(|i| tensors[i].clone()).collect();
+        common::norm(&members)
+    };
+    for (i, group) in of.into_iter().enumerate() {
+        let limit = [f64::from(0.1f32), f64::from(0.2f32)][group] * own(&parameters, group);
+        let factor = (limit / own(&before, group)).min(1.0);
+        assert!(factor < 1.0);
+        let want: Vec<f64> = before[i].iter().map(|x| f64::from(*x) * factor).collect();
+        close(&after[i], &want, 4e-7);
+    }
+    let buffers = gpu.separate(&parameters);
+    let grads: Vec<Grad> = gpu
+        .separate(&before)
+        .into_iter()
+        .zip(&buffers)
+        .zip(of)
+        .map(|((g, p), group)| g.parameter(p.buffer(), 0, DType::F32).group(&groups[group]))
+        .collect();
+    gpu.run(&gpu.clipper.prepare(&grads, &clip).unwrap());
+    assert!(bits(&contents(&gpu, &grads, &before)) == bits(&after), "gradients on {}", gpu.name);
 }

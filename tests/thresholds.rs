@@ -9,7 +9,7 @@ mod common;
 use common::{Gpu, Random, gpu};
 use gradclip::cpu::{self, GradMut};
 use gradclip::layout::Outcome;
-use gradclip::{Adapt, Clip, ClipError, Grad, History, Pass, Reaction};
+use gradclip::{Adapt, Clip, ClipError, Grad, Group, History, Pass, Reaction};
 
 const STEPS: usize = 500;
 const NAN_STEP: usize = 250;
@@ -448,4 +448,40 @@ fn constants_out_of_range_are_refused() {
     assert!(combination(Clip::global_norm(1.0).adapt(Adapt::adagc())));
     assert!(combination(Clip::value(1.0).adapt(Adapt::zclip())));
     assert!(combination(Clip::measure().adapt(Adapt::Quantile { quantile: 0.5, rate: 0.2 })));
+}
+
+/// An excluded group keeps every bit whatever threshold the others find, and has no history.
+#[test]
+fn excluded_groups_do_not_adapt() {
+    let gpu = gpu();
+    let free = Group::excluded("free");
+    for adapt in [
+        Adapt::Mean { factor: 0.5, window: 3 },
+        Adapt::Average { factor: 0.5, decay: 0.5 },
+        Adapt::Percentile { percentile: 0.0, window: 3 },
+        Adapt::Quantile { quantile: 0.5, rate: 0.2 },
+    ] {
+        let clip = Clip::per_group_norm(0.5).adapt(adapt);
+        // Norms that grow, so that every rule clips.
+        let run: Vec<Vec<Vec<f32>>> =
+            (1..5).map(|step| vec![vec![3.0 * step as f32, 4.0], vec![30.0, 40.0]]).collect();
+        let mut history = History::default();
+        let mut clipped = 0;
+        for before in &run {
+            let [mut own, mut other] = [before[0].clone(), before[1].clone()];
+            let mut grads = [GradMut::new("own", &mut own), GradMut::new("other", &mut other).group(&free)];
+            let report = cpu::clip_with(&mut grads, &clip, &mut history).unwrap();
+            clipped += report.clipped_segments;
+            assert!(!report.segments[1].clipped && report.segments[1].threshold == f32::INFINITY);
+            assert_eq!(other, before[1], "{adapt:?}");
+        }
+        assert!(clipped > 0, "{adapt:?}");
+        let Some(gpu) = &gpu else { continue };
+        let [own, other] = gpu.separate(&run[0]).try_into().unwrap();
+        let grads = [own, other.group(&free)];
+        let pass = gpu.clipper.prepare(&grads, &clip).unwrap();
+        on_gpu(gpu, &run, &grads, &pass);
+        assert_eq!(gpu.read::<f32>(grads[1].buffer()), run[0][1], "{adapt:?} on {}", gpu.name);
+        assert_eq!(save(gpu, &pass), history, "{adapt:?} on {}", gpu.name);
+    }
 }
