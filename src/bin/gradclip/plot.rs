@@ -177,6 +177,7 @@ fn font(size: u32, colour: RGBColor) -> TextStyle<'static> {
 fn chart<'s>(area: &Area<'s>, numbers: u32, x: Axis, y: &Axis) -> Result<Chart<'s>, Error> {
     let mut builder = ChartBuilder::on(area);
     builder
+        .margin_left(16)
         .margin_right(14)
         .margin_top(6)
         .margin_bottom(8)
