@@ -337,3 +337,41 @@ fn adaptive_gradient_clipping_of_groups() {
     gpu.run(&gpu.clipper.prepare(&grads, &clip).unwrap());
     assert!(bits(&contents(&gpu, &grads, &before)) == bits(&after), "gradients on {}", gpu.name);
 }
+
+/// Parameters that are not finite limit nothing: what the policy says of such gradients happens.
+#[test]
+fn parameters_that_are_not_finite() {
+    let Some(gpu) = gpu() else { return };
+    let before = vec![vec![3.0f32, 4.0], vec![3.0, 4.0]];
+    let parameters = vec![vec![1.0f32, 0.0], vec![0.0, f32::NAN]];
+    let cases = [
+        (NonFinite::Skip, [3.0f32, 4.0]),
+        (NonFinite::Zero, [0.0, 0.0]),
+        (NonFinite::Nan, [f32::NAN; 2]),
+        // The finite parameters: a norm of 0, so of 1e-3.
+        (NonFinite::Sanitize, [3.0 * 2e-5, 4.0 * 2e-5]),
+    ];
+    for (policy, want) in cases {
+        let clip = Clip::per_tensor_norm(0.1).rule(Rule::Agc { eps: 1e-3 }).on_non_finite(policy);
+        let mut after = before.clone();
+        let mut grads: Vec<_> =
+            after.iter_mut().zip(&parameters).map(|(g, p)| GradMut::new("w", g).parameter(&p[..])).collect();
+        let report = cpu::clip(&mut grads, &clip).unwrap();
+        close(&after[0], &[0.06, 0.08], 4e-7);
+        let same = |(a, w): (&f32, &f32)| (a.is_nan() && w.is_nan()) || (a - w).abs() <= w * 4e-7;
+        assert!(after[1].iter().zip(&want).all(same), "{policy:?}: {:?}", after[1]);
+        assert_eq!(report.segments[1].first_non_finite, Some(1), "{policy:?}");
+        assert_eq!(report.segments[1].non_finite, 1, "{policy:?}");
+        assert_eq!(report.skipped_steps, u64::from(policy == NonFinite::Skip));
+        let buffers = gpu.separate(&parameters);
+        let there = gpu.separate(&before);
+        let grads: Vec<Grad> =
+            there.into_iter().zip(&buffers).map(|(g, p)| g.parameter(p.buffer(), 0, DType::F32)).collect();
+        let there = gpu.run(&gpu.clipper.prepare(&grads, &clip).unwrap());
+        assert_eq!(there.segments.len(), report.segments.len());
+        for (a, b) in there.segments.iter().zip(&report.segments) {
+            assert_eq!(format!("{a:?}"), format!("{b:?}"), "{policy:?} on {}", gpu.name);
+        }
+        assert!(bits(&contents(&gpu, &grads, &before)) == bits(&after), "{policy:?} on {}", gpu.name);
+    }
+}

@@ -120,8 +120,16 @@ fn decide(sum: Sum, setting: Setting, parameters: Sum) -> Outcome {
     if over && setting.rule == RULE_VALUE {
         set_elementwise(&out, CLAMP);
     }
-    if sum.non_finite != 0u {
-        decide_non_finite(&out, sum.nan, setting);
+    var nan = sum.nan;
+    if setting.rule == RULE_AGC {
+        // No limit follows from parameters that are not finite.
+        let both = sum.non_finite + parameters.non_finite;
+        out.non_finite = select(both, 0xffffffffu, both < sum.non_finite);
+        out.first_non_finite = min(sum.first, parameters.first);
+        nan |= parameters.nan;
+    }
+    if out.non_finite != 0u {
+        decide_non_finite(&out, nan, setting);
     }
     return out;
 }

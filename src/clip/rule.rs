@@ -120,7 +120,8 @@ impl Axes {
 }
 
 /// What an infinite or NaN element does to its segment. It is always reported, and never reaches the
-/// history of an adaptive threshold.
+/// history of an adaptive threshold. Under [`Rule::Agc`] one of the parameters counts like one of the
+/// gradient.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

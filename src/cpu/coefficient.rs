@@ -94,8 +94,14 @@ pub(crate) fn decide(sum: &Sum, setting: &Setting, parameters: &Sum, kind: Kind)
         RULE_VALUE if over => set_elementwise(&mut out, CLAMP),
         _ => {}
     }
-    if sum.non_finite != 0 {
-        decide_non_finite(&mut out, sum.nan != 0, setting);
+    if setting.rule == RULE_AGC {
+        // No limit follows from parameters that are not finite.
+        out.non_finite = out.non_finite.saturating_add(parameters.non_finite);
+        out.first_non_finite = out.first_non_finite.min(parameters.first);
+    }
+    if out.non_finite != 0 {
+        let nan = sum.nan != 0 || (setting.rule == RULE_AGC && parameters.nan != 0);
+        decide_non_finite(&mut out, nan, setting);
     }
     out
 }

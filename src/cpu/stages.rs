@@ -119,8 +119,9 @@ pub(super) fn tensor_sums(
         })
         .collect();
     let tensors = parts.owners.len() as u32;
-    let of = |tensor: u32| {
-        let own = own[tensor as usize];
+    let of = |source: u32| {
+        let own = own[source as usize];
+        let tensor = source % tensors.max(1);
         let items =
             |own: &'_ [Partial]| -> Vec<Sum> { own.iter().map(|p| combine::item(p, tensor, kind)).collect() };
         if parts.cut() {

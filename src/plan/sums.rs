@@ -11,6 +11,7 @@ pub(super) fn of_tensors(placed: &[Placed<'_>], parts: &Segments) -> Vec<Run> {
     all.zip(0..)
         .map(|(tensor, target)| {
             let Placed { first_partial, partials, .. } = placed[tensor as usize];
+            let tensor = tensor % tensors.max(1);
             Run { first: first_partial, count: partials, target, stride: 1, lanes: 1, tensor }
         })
         .collect()
