@@ -8,9 +8,11 @@
 @group(0) @binding(4) var<storage, read_write> states: array<State>;
 @group(0) @binding(5) var<storage, read_write> tally: Tally;
 @group(0) @binding(6) var<storage, read_write> outcomes: array<Outcome>;
+@group(0) @binding(7) var<uniform> progress: Progress;
 
 fn setting_of(limit: u32) -> Setting {
     var setting = settings[limit];
+    setting.unscale = with_loss_scale(setting.unscale);
     if limit < job.adaptive && setting.rule != RULE_FREE {
         setting.threshold = states[limit].threshold;
         setting.lift = 0;
@@ -21,7 +23,7 @@ fn setting_of(limit: u32) -> Setting {
 
 // The limit on the whole set: what it does to all, or the smaller coefficient.
 fn limit_by_total(out: ptr<function, Outcome>) {
-    let setting = settings[arrayLength(&settings) - 1u];
+    let setting = setting_of(arrayLength(&settings) - 1u);
     let sum = sums[job.total];
     let total = decide(sum, setting, sum);
     let poisoned = (total.flags & NON_FINITE) != 0u && setting.policy != POLICY_SANITIZE;
@@ -48,6 +50,9 @@ fn count_outcome(out: Outcome) {
     if out.action != KEEP {
         atomicAdd(&tally.changed, 1u);
     }
+    if (out.flags & NON_FINITE) != 0u {
+        atomicAdd(&tally.non_finite, 1u);
+    }
 }
 
 fn untouched(setting: Setting) -> Outcome {
@@ -57,6 +62,7 @@ fn untouched(setting: Setting) -> Outcome {
     out.coefficient = ONE_BITS;
     out.scale = ONE_BITS;
     out.rescale = ONE_BITS;
+    out.flags = LEFT_OUT;
     out.first_non_finite = NONE;
     out.unscale = setting.unscale;
     return out;
@@ -81,7 +87,7 @@ fn coefficient(
     }
     let segment = row.first + lane;
     if segment == 0u {
-        tally.unscale = settings[0].unscale;
+        tally.unscale = with_loss_scale(settings[0].unscale);
     }
     let limit = row.limit + lane * row.step;
     let setting = setting_of(limit);

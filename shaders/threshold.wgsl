@@ -9,6 +9,7 @@
 @group(0) @binding(4) var<storage, read_write> states: array<State>;
 @group(0) @binding(5) var<storage, read_write> history: array<u32>;
 @group(0) @binding(6) var<storage, read_write> tally: Tally;
+@group(0) @binding(7) var<uniform> progress: Progress;
 
 const SMALL: u32 = 0x358637bdu; // 1e-6, beside a standard deviation
 const HUNDRED: u32 = 0x42c80000u;
@@ -202,7 +203,9 @@ fn by_score(step: ptr<function, Step>, window: Window, window_mean: u32) {
 fn by_tensor(step: ptr<function, Step>, steps: u32) {
     if steps < adaptation.steps {
         let sum = sums[job.total];
-        let total = decide(sum, settings[arrayLength(&settings) - 1u], sum);
+        var setting = settings[arrayLength(&settings) - 1u];
+        setting.unscale = with_loss_scale(setting.unscale);
+        let total = decide(sum, setting, sum);
         let clipped = f_mul((*step).norm, total.coefficient);
         (*step).measured = (*step).measured && sum.non_finite == 0u;
         (*step).threshold = INFINITY_BITS;
@@ -284,7 +287,7 @@ fn threshold(
     // The quantile rule counts segments, and needs no norm.
     if ADAPT != ADAPT_QUANTILE {
         let sum = sums[limit];
-        step.norm = saturated(unscaled_norm(sum, settings[limit].unscale));
+        step.norm = saturated(unscaled_norm(sum, with_loss_scale(settings[limit].unscale)));
         step.measured = sum.non_finite == 0u;
     }
     let first = limit * adaptation.window;

@@ -1,9 +1,12 @@
 //! What to do with a set of gradients, as plain data.
 
 mod adapt;
+mod loss_scale;
 mod rule;
 
 pub use adapt::{Adapt, Reaction};
+pub use loss_scale::LossScale;
+pub(crate) use loss_scale::MOST_SCALE;
 pub use rule::{Axes, NonFinite, NormType, Rule, Scope, Units};
 
 use crate::error::ClipError;
@@ -41,6 +44,8 @@ pub struct Clip {
     /// Gradients are multiplied by this first, in the same passes: 1 / loss scale, or
     /// 1 / accumulation count. 1 unless set.
     pub unscale: f32,
+    /// Divides gradients by a loss scale that follows them, besides. None unless set.
+    pub loss_scale: Option<LossScale>,
     /// Added to the norm in the quotient threshold / (norm + eps). 0 unless set; PyTorch has 1e-6.
     /// Gradients whose norm does not exceed the threshold are left alone whatever it is.
     pub eps: f32,
@@ -59,6 +64,7 @@ impl Clip {
             adapt: None,
             non_finite: NonFinite::Skip,
             unscale: 1.0,
+            loss_scale: None,
             eps: 0.0,
         }
     }
@@ -168,6 +174,25 @@ impl Clip {
         Clip { unscale, ..self }
     }
 
+    /// Scales the loss: see [`LossScale`].
+    ///
+    /// ```
+    /// use gradclip::{Clip, History, LossScale, cpu::{self, GradMut}};
+    ///
+    /// let clip = Clip::global_norm(1.0).loss_scale(LossScale::default().initial(1024.0));
+    /// let mut history = History::default();
+    /// let scale = history.loss_scale(&clip);
+    /// let mut g = [0.5 * scale, f32::INFINITY]; // what the scaled loss gave
+    /// let report = cpu::clip_with(&mut [GradMut::new("g", &mut g)], &clip, &mut history)?;
+    /// assert_eq!(report.skipped_steps, 1);
+    /// assert_eq!(history.loss_scale(&clip), 512.0);
+    /// # Ok::<(), gradclip::ClipError>(())
+    /// ```
+    #[must_use]
+    pub fn loss_scale(self, scale: LossScale) -> Clip {
+        Clip { loss_scale: Some(scale), ..self }
+    }
+
     /// Sets what is added to the norm in the quotient.
     #[must_use]
     pub fn eps(self, eps: f32) -> Clip {
@@ -203,8 +228,8 @@ impl Clip {
     /// # Errors
     ///
     /// A threshold or eps that is negative or NaN, an infinite eps, an unscale factor that is not
-    /// positive and finite, a p that is not above 0, constants of an adaptive threshold out of their
-    /// range; and combinations that mean nothing, which [`ClipError::Combination`] names.
+    /// positive and finite, a p that is not above 0, constants of an adaptive threshold or of loss
+    /// scaling out of their range; and combinations that mean nothing, which [`ClipError::Combination`] names.
     pub fn validate(&self) -> Result<(), ClipError> {
         for threshold in std::iter::once(self.threshold).chain(self.total) {
             if threshold.is_nan() || threshold < 0.0 {
@@ -226,6 +251,7 @@ impl Clip {
             }
         }
         self.adapt.map_or(Ok(()), Adapt::validate)?;
+        self.loss_scale.map_or(Ok(()), LossScale::validate)?;
         self.wrong_combination()
             .map_or(Ok(()), |(what, required)| Err(ClipError::Combination { what, required }))
     }

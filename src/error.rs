@@ -40,6 +40,16 @@ pub enum ClipError {
         /// Its value.
         given: f32,
     },
+    /// A constant of loss scaling is out of its range.
+    #[error("loss scaling: required a {what} of {required}, given {given}")]
+    LossScale {
+        /// Which constant.
+        what: &'static str,
+        /// Its range.
+        required: &'static str,
+        /// Its value.
+        given: f32,
+    },
     /// Fields that mean nothing together.
     #[error("{what}: required {required}")]
     Combination {
@@ -84,6 +94,42 @@ pub enum ClipError {
         /// Thresholds given.
         given: usize,
     },
+}
+
+/// An [`Optimizer`](crate::Optimizer) that makes no sense.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptimizerError {
+    /// A constant is out of its range.
+    #[error("optimiser: required a {what} of {required}, given {given}")]
+    Constant {
+        /// Which constant.
+        what: &'static str,
+        /// Its range.
+        required: &'static str,
+        /// Its value.
+        given: f64,
+    },
+    /// Constants that mean nothing together.
+    #[error("optimiser: {what} requires {required}")]
+    Combination {
+        /// What was asked for.
+        what: &'static str,
+        /// What it needs beside it.
+        required: &'static str,
+    },
+}
+
+/// What can fail in a step on the CPU path, before anything is written.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// The clip is wrong, or a tensor lacks what it needs.
+    #[error(transparent)]
+    Clip(#[from] ClipError),
+    /// The optimiser is wrong.
+    #[error(transparent)]
+    Optimizer(#[from] OptimizerError),
 }
 
 /// A set of gradients that cannot be cut into chunks, windows and dispatches.
@@ -156,6 +202,9 @@ pub enum PrepareError {
     /// The gradients do not fit the device or each other.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The optimiser is wrong.
+    #[error(transparent)]
+    Optimizer(#[from] OptimizerError),
     /// The tensor's buffer cannot be bound as storage.
     #[error("tensor `{tensor}`: required a buffer with usage STORAGE, given {given:?}")]
     Usage {

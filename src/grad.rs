@@ -95,6 +95,11 @@ pub struct Grad {
     pub(crate) shape: Option<Box<[u64]>>,
     pub(crate) group: Option<Group>,
     pub(crate) parameter: Option<Parameter>,
+    /// Buffer and offset of each.
+    pub(crate) moments: Vec<(wgpu::Buffer, u64)>,
+    pub(crate) accumulator: Option<(wgpu::Buffer, u64)>,
+    pub(crate) lr_scale: f64,
+    pub(crate) weight_decay: Option<f64>,
 }
 
 impl Grad {
@@ -114,6 +119,10 @@ impl Grad {
             shape: None,
             group: None,
             parameter: None,
+            moments: Vec::new(),
+            accumulator: None,
+            lr_scale: 1.0,
+            weight_decay: None,
         }
     }
 
@@ -137,10 +146,40 @@ impl Grad {
     }
 
     /// Says where the parameters lie that this is the gradient of, from byte `offset` of `buffer` in
-    /// the gradient's own shape. They are only read. [`Rule::Agc`](crate::Rule::Agc) needs them.
+    /// the gradient's own shape. [`Rule::Agc`](crate::Rule::Agc) reads them, a [`Stepper`](crate::Stepper)
+    /// moves them.
     #[must_use]
     pub fn parameter(self, buffer: &wgpu::Buffer, offset: u64, dtype: DType) -> Grad {
         Grad { parameter: Some(Parameter { buffer: buffer.clone(), offset, dtype }), ..self }
+    }
+
+    /// Says where an `f32` state tensor of the optimiser lies, in the gradient's own shape: the momentum,
+    /// or the first moment and, in a second call, the second. It holds zeros at first. Without this a
+    /// [`Stepper`](crate::Stepper) allocates them.
+    #[must_use]
+    pub fn moment(mut self, buffer: &wgpu::Buffer, offset: u64) -> Grad {
+        self.moments.push((buffer.clone(), offset));
+        self
+    }
+
+    /// Says where the `f32` accumulator lies that an [`Accumulator`](crate::Accumulator) adds this
+    /// gradient to, in its own shape.
+    #[must_use]
+    pub fn accumulator(self, buffer: &wgpu::Buffer, offset: u64) -> Grad {
+        Grad { accumulator: Some((buffer.clone(), offset)), ..self }
+    }
+
+    /// Sets a factor of the learning rate for this tensor. 1 unless set.
+    #[must_use]
+    pub fn lr_scale(self, factor: f64) -> Grad {
+        Grad { lr_scale: factor, ..self }
+    }
+
+    /// Sets a weight decay for this tensor: 0, usually, for biases and norms. That of the optimiser
+    /// unless set.
+    #[must_use]
+    pub fn weight_decay(self, weight_decay: f64) -> Grad {
+        Grad { weight_decay: Some(weight_decay), ..self }
     }
 
     /// The tensor's name.

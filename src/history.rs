@@ -2,11 +2,12 @@
 
 use bytemuck::Zeroable;
 
-use crate::clip::{Adapt, Clip};
+use crate::clip::{Adapt, Clip, LossScale};
 use crate::error::ClipError;
-use crate::layout::{Adaptation, State, Tally};
+use crate::layout::{Adaptation, Progress, State, Tally};
 
-/// What the thresholds of a clip remember of earlier steps, and how many steps there were.
+/// What the thresholds of a clip remember of earlier steps, how many steps there were, and the loss
+/// scale.
 ///
 /// The CPU path keeps one from step to step ([`cpu::clip_with`](crate::cpu::clip_with)); a prepared
 /// pass keeps the same on the device, from where [`Pass::save_history`](crate::Pass::save_history)
@@ -32,6 +33,9 @@ use crate::layout::{Adaptation, State, Tally};
 pub struct History {
     pub(crate) adaptation: Adaptation,
     pub(crate) tally: Tally,
+    /// Whether the loss is scaled.
+    pub(crate) scaled: bool,
+    pub(crate) progress: Progress,
     /// One a limit, none where thresholds are fixed.
     pub(crate) states: Vec<State>,
     /// [`Adaptation::window`] norms a limit.
@@ -44,6 +48,8 @@ impl Default for History {
         History {
             adaptation: Adapt::record(None),
             tally: Tally::zeroed(),
+            scaled: false,
+            progress: LossScale::begin(None),
             states: Vec::new(),
             norms: Vec::new(),
         }
@@ -51,7 +57,7 @@ impl Default for History {
 }
 
 /// Begins every saved history; the last byte is the version of the format.
-const MAGIC: [u8; 8] = *b"gradclp\x01";
+const MAGIC: [u8; 8] = *b"gradclp\x02";
 
 impl History {
     /// For a clip with this many limits.
@@ -61,6 +67,8 @@ impl History {
         History {
             adaptation,
             tally: Tally::zeroed(),
+            scaled: clip.loss_scale.is_some(),
+            progress: LossScale::begin(clip.loss_scale),
             states: vec![State::zeroed(); states],
             norms: vec![0.0; states * adaptation.window as usize],
         }
@@ -70,18 +78,22 @@ impl History {
     ///
     /// # Errors
     ///
-    /// [`ClipError::State`] where it was begun with another adaptive threshold, or other limits.
+    /// [`ClipError::State`] where it was begun with another adaptive threshold, other limits, or loss
+    /// scaling in one of both only.
     pub(crate) fn fit(&mut self, clip: &Clip, limits: usize) -> Result<(), ClipError> {
         let needed = History::new(clip, limits);
         if *self == History::default() {
             *self = needed;
             return Ok(());
         }
-        let form = |h: &History| (h.adaptation, h.states.len());
+        let form = |h: &History| (h.adaptation, h.states.len(), h.scaled);
         if form(self) == form(&needed) {
             return Ok(());
         }
-        let words = |h: &History| format!("{} limits of {:?}", h.states.len(), h.adaptation);
+        let words = |h: &History| {
+            let scaled = if h.scaled { "loss scaling" } else { "no loss scaling" };
+            format!("{} limits of {:?} and {scaled}", h.states.len(), h.adaptation)
+        };
         Err(ClipError::State { required: words(&needed), given: words(self) })
     }
 
@@ -95,13 +107,25 @@ impl History {
         self.states.iter().map(|s| s.threshold).collect()
     }
 
+    /// What the next loss is to be multiplied by: 1 unless `clip` has a
+    /// [`LossScale`](crate::LossScale).
+    pub fn loss_scale(&self, clip: &Clip) -> f32 {
+        if self.scaled { self.progress.scale } else { LossScale::begin(clip.loss_scale).scale }
+    }
+
+    /// Optimiser steps so far: skipped ones do not count.
+    pub fn updates(&self) -> u64 {
+        self.progress.updates.into()
+    }
+
     /// As bytes, for a checkpoint. The order of bytes is little-endian everywhere.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         let mut add = |words: &[u32]| bytes.extend(words.iter().flat_map(|w| w.to_le_bytes()));
         add(bytemuck::cast_slice(&[self.adaptation]));
-        add(&[self.states.len() as u32]);
+        add(&[self.states.len() as u32, u32::from(self.scaled)]);
         add(bytemuck::cast_slice(&[self.tally]));
+        add(bytemuck::cast_slice(&[self.progress]));
         add(bytemuck::cast_slice(&self.states));
         add(bytemuck::cast_slice(&self.norms));
         bytes
@@ -121,22 +145,28 @@ impl History {
             rest.chunks_exact(4).filter_map(|w| w.first_chunk()).map(|w| u32::from_le_bytes(*w)).collect();
         const HEAD: usize = size_of::<Adaptation>() / 4;
         const TALLY: usize = size_of::<Tally>() / 4;
+        const PROGRESS: usize = size_of::<Progress>() / 4;
         const STATE: usize = size_of::<State>() / 4;
         let cut = || wrong(format!("{} bytes, too many or too few of them", bytes.len()));
         let (head, words) = words.split_at_checked(HEAD).ok_or_else(cut)?;
         let (&states, words) = words.split_first().ok_or_else(cut)?;
+        let (&scaled, words) = words.split_first().ok_or_else(cut)?;
         let adaptation: Adaptation = bytemuck::pod_read_unaligned(bytemuck::cast_slice(head));
         let (states, window) = (states as usize, adaptation.window as usize);
         let norms = states.checked_mul(window).ok_or_else(cut)?;
-        let whole = states.checked_mul(STATE).and_then(|n| n.checked_add(norms)?.checked_add(TALLY));
+        let whole =
+            states.checked_mul(STATE).and_then(|n| n.checked_add(norms)?.checked_add(TALLY + PROGRESS));
         if Some(words.len()) != whole || rest.len() % 4 != 0 {
             return Err(cut());
         }
         let (tally, words) = words.split_at(TALLY);
+        let (progress, words) = words.split_at(PROGRESS);
         let (states, norms) = words.split_at(states * STATE);
         Ok(History {
             adaptation,
             tally: bytemuck::pod_read_unaligned(bytemuck::cast_slice(tally)),
+            scaled: scaled != 0,
+            progress: bytemuck::pod_read_unaligned(bytemuck::cast_slice(progress)),
             states: bytemuck::pod_collect_to_vec(states),
             norms: bytemuck::pod_collect_to_vec(norms),
         })

@@ -11,12 +11,16 @@
 //! | `Apply` | `apply.wgsl` | outcomes | gradients, in place | `cpu/apply.rs` |
 //! | `ApplyUnits` | `apply_units.wgsl` | outcomes | gradients of tensors cut into units | `cpu/apply.rs` |
 //! | `Seams` | `seams.wgsl` | outcomes | words shared by two 16-bit gradients | `cpu/apply.rs` |
+//! | `Advance` | `advance.wgsl` | tally | loss scale, corrections of the step | `cpu/advance.rs` |
+//! | `UpdateSgd`, `UpdateMomentum`, `UpdateAdam` | `update_sgd.wgsl` … | gradients, outcomes | parameters, moments | `cpu/update.rs` |
+//! | `Accumulate` | `accumulate.wgsl` | gradients, outcomes | accumulators | `cpu/accumulate.rs` |
 
 use std::fmt::Write;
 
 use crate::clip::Kind;
 use crate::grad::DType;
 use crate::layout::wgsl_constants;
+use crate::plan::Pattern;
 
 /// A kernel; see the module's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,10 +34,15 @@ pub(crate) enum Kernel {
     Apply,
     ApplyUnits,
     Seams,
+    Advance,
+    UpdateSgd,
+    UpdateMomentum,
+    UpdateAdam,
+    Accumulate,
 }
 
 /// What a kernel is compiled for. Kernels that read no gradients ignore `dtype` and `slots`, all but
-/// [`Kernel::Threshold`] ignore `adapt`.
+/// [`Kernel::Threshold`] ignore `adapt`, all but the joint ones ignore `pattern`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Variant {
     pub(crate) kernel: Kernel,
@@ -43,6 +52,8 @@ pub(crate) struct Variant {
     pub(crate) workgroup_size: u32,
     /// One of the `ADAPT_` constants.
     pub(crate) adapt: u32,
+    /// Where what belongs to a gradient is bound.
+    pub(crate) pattern: Pattern,
 }
 
 /// How a buffer of bind group 0 is bound.
@@ -66,6 +77,11 @@ impl Kernel {
             Kernel::Apply => "apply",
             Kernel::ApplyUnits => "apply_units",
             Kernel::Seams => "seams",
+            Kernel::Advance => "advance",
+            Kernel::UpdateSgd => "update_sgd",
+            Kernel::UpdateMomentum => "update_momentum",
+            Kernel::UpdateAdam => "update_adam",
+            Kernel::Accumulate => "accumulate",
         }
     }
 
@@ -73,6 +89,7 @@ impl Kernel {
     pub(crate) fn entry(self) -> &'static str {
         match self {
             Kernel::Partials | Kernel::Sums => "combine",
+            joint if joint.is_joint() => "joint",
             other => other.stem(),
         }
     }
@@ -83,11 +100,20 @@ impl Kernel {
         match self {
             Kernel::Reduce | Kernel::ReduceUnits => &[Uniform, Read, ReadWrite],
             Kernel::Partials | Kernel::Sums => &[Uniform, Read, Read, ReadWrite],
-            Kernel::Threshold => &[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite],
-            Kernel::Coefficient => &[Uniform, Read, Read, Read, ReadWrite, ReadWrite, ReadWrite],
+            Kernel::Threshold => &[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
+            Kernel::Coefficient => &[Uniform, Read, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Kernel::Apply | Kernel::Seams => &[Uniform, Read, Read],
             Kernel::ApplyUnits => &[Uniform, Read, Read, Uniform],
+            Kernel::Advance => &[Uniform, Uniform, ReadWrite, ReadWrite],
+            Kernel::UpdateSgd | Kernel::UpdateMomentum | Kernel::UpdateAdam | Kernel::Accumulate => {
+                &[Uniform, Uniform, Uniform, Read, Read, Read]
+            }
         }
+    }
+
+    /// Whether it works on gradients together with what belongs to them.
+    pub(crate) fn is_joint(self) -> bool {
+        matches!(self, Kernel::UpdateSgd | Kernel::UpdateMomentum | Kernel::UpdateAdam | Kernel::Accumulate)
     }
 
     /// How the gradients in group 1 are bound, for kernels that touch them.
@@ -95,6 +121,8 @@ impl Kernel {
         match self {
             Kernel::Reduce | Kernel::ReduceUnits => Some(Binding::Read),
             Kernel::Apply | Kernel::ApplyUnits | Kernel::Seams => Some(Binding::ReadWrite),
+            // One buffer may hold gradients too, and cannot be bound in two ways at once.
+            joint if joint.is_joint() => Some(Binding::ReadWrite),
             _ => None,
         }
     }
@@ -107,6 +135,11 @@ impl Kernel {
     fn parts(self, kind: Kind) -> &'static [&'static str] {
         macro_rules! wgsl {
             ($($stem:literal),+) => { &[$(include_str!(concat!("../shaders/", $stem, ".wgsl"))),+] };
+        }
+        macro_rules! joint {
+            ($($stem:literal),+) => {
+                wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "shared/joint", $($stem),+]
+            };
         }
         let any_p = matches!(kind, Kind::P(_));
         match self {
@@ -157,6 +190,13 @@ impl Kernel {
                 wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "apply_units"]
             }
             Kernel::Seams => wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "seams"],
+            Kernel::Advance => {
+                wgsl!["shared/wide", "shared/element", "shared/real", "shared/float", "advance"]
+            }
+            Kernel::UpdateSgd => joint!["shared/update", "update_sgd"],
+            Kernel::UpdateMomentum => joint!["shared/update", "update_momentum"],
+            Kernel::UpdateAdam => joint!["shared/update", "update_adam"],
+            Kernel::Accumulate => joint!["accumulate"],
         }
     }
 }
@@ -186,7 +226,7 @@ impl Variant {
         }
         text.push_str(include_str!("../shaders/shared/records.wgsl"));
         for part in self.kernel.parts(self.kind) {
-            text.push_str(&expand(part, self.slots));
+            text.push_str(&expand(part, self.slots, &self.pattern));
         }
         text
     }
@@ -233,20 +273,30 @@ fn applied_word_source(dtype: DType) -> &'static str {
 }
 
 /// Repeats what stands between the lines `//@each slot` and `//@end` once a slot, with `SLOT`
-/// replaced by its number.
-fn expand(source: &str, slots: u32) -> String {
+/// replaced by its number and `ROLE0` to `ROLE3` by the bindings of what belongs together. Between
+/// `//@each binding` and `//@end` the same once a binding.
+fn expand(source: &str, slots: u32, pattern: &Pattern) -> String {
+    let a_slot = pattern.bindings().max(1);
     let mut out = String::with_capacity(source.len());
     let mut lines = source.lines();
     while let Some(line) = lines.next() {
-        if line.trim() != "//@each slot" {
-            out.push_str(line);
-            out.push('\n');
-            continue;
-        }
+        let count = match line.trim() {
+            "//@each slot" => slots as usize,
+            "//@each binding" => slots as usize * a_slot,
+            _ => {
+                out.push_str(line);
+                out.push('\n');
+                continue;
+            }
+        };
         let block: Vec<&str> = lines.by_ref().take_while(|line| line.trim() != "//@end").collect();
         let block = block.join("\n") + "\n";
-        for slot in 0..slots {
-            out.push_str(&block.replace("SLOT", &slot.to_string()));
+        for slot in 0..count {
+            let mut block = block.replace("SLOT", &slot.to_string());
+            for (role, binding) in pattern.binding_of().enumerate() {
+                block = block.replace(&format!("ROLE{role}"), &format!("slot_{}", slot * a_slot + binding));
+            }
+            out.push_str(&block);
         }
     }
     out
@@ -258,7 +308,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Kernel; 9] = [
+    const ALL: [Kernel; 14] = [
         Kernel::Reduce,
         Kernel::ReduceUnits,
         Kernel::Partials,
@@ -268,6 +318,11 @@ mod tests {
         Kernel::Apply,
         Kernel::ApplyUnits,
         Kernel::Seams,
+        Kernel::Advance,
+        Kernel::UpdateSgd,
+        Kernel::UpdateMomentum,
+        Kernel::UpdateAdam,
+        Kernel::Accumulate,
     ];
 
     #[test]
@@ -279,7 +334,9 @@ mod tests {
                         continue; // words are never shared
                     }
                     for adapt in 0..if kernel == Kernel::Threshold { 7 } else { 1 } {
-                        let variant = Variant { kernel, kind, dtype, slots: 3, workgroup_size: 64, adapt };
+                        let pattern = Pattern::apart(4);
+                        let variant =
+                            Variant { kernel, kind, dtype, slots: 3, workgroup_size: 64, adapt, pattern };
                         let source = variant.source();
                         let module = naga::front::wgsl::parse_str(&source)
                             .unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));

@@ -4,7 +4,11 @@
 //! records are declared again in `shaders/shared/records.wgsl`; `tests/layout.rs` compares every
 //! offset with the one that naga computes from the WGSL.
 
+mod step;
+
 use bytemuck::{Pod, Zeroable};
+
+pub use step::*;
 
 /// Elements of a column: the block that is summed in units of its own largest exponent.
 pub const ROWS: u32 = 16;
@@ -32,6 +36,9 @@ pub const NAN: u32 = 4;
 pub const SKIPPED: u32 = 8;
 /// Bit of [`Outcome::flags`]: the limit on the whole set was the smaller one.
 pub const BY_TOTAL: u32 = 16;
+/// Bit of [`Outcome::flags`]: the segment is left out, see
+/// [`Pass::set_rows`](crate::Pass::set_rows).
+pub const LEFT_OUT: u32 = 32;
 
 /// [`Outcome::action`]: gradients keep every bit.
 pub const KEEP: u32 = 0;
@@ -273,7 +280,7 @@ pub struct Job {
     pub total: u32,
     /// Number of limits that adapt.
     pub adaptive: u32,
-    /// 1 where the deciding kernel also begins the step.
+    /// 1 where the deciding kernel also begins the step, or an accumulating one the sum.
     pub begins: u32,
 }
 
@@ -357,8 +364,8 @@ pub struct Tally {
     pub changed: u32,
     /// The unscale factor of the last step.
     pub unscale: f32,
-    /// Always 0.
-    pub pad: u32,
+    /// Segments that held a non-finite element in the last step.
+    pub non_finite: u32,
 }
 
 /// The result for one segment, 48 bytes. An optimiser may bind the buffer and read it.
@@ -384,7 +391,8 @@ pub struct Outcome {
     /// What the apply pass does: [`KEEP`], [`MULTIPLY`], [`FILL`], [`CLAMP`] or [`SIGN`], the
     /// middle ones perhaps with [`SANITIZE`].
     pub action: u32,
-    /// [`CLIPPED`], [`NON_FINITE`], [`NAN`], [`SKIPPED`], [`BY_TOTAL`].
+    /// [`CLIPPED`], [`NON_FINITE`], [`NAN`], [`SKIPPED`], [`BY_TOTAL`],
+    /// [`LEFT_OUT`].
     pub flags: u32,
     /// Number of non-finite elements, saturating at `u32::MAX`.
     pub non_finite: u32,
@@ -411,6 +419,7 @@ pub fn wgsl_constants() -> String {
         NAN,
         SKIPPED,
         BY_TOTAL,
+        LEFT_OUT,
         KEEP,
         MULTIPLY,
         FILL,
@@ -439,6 +448,12 @@ pub fn wgsl_constants() -> String {
         REACTION_MAX,
         REACTION_RECIPROCAL,
         LEN_BITS,
+        SCALES_LOSS,
+        STEPS,
+        ADAM,
+        NESTEROV,
+        DECOUPLED,
+        EPS_HAT,
     ];
     constants.iter().map(|(name, value)| format!("const {name}: u32 = {value}u;\n")).collect()
 }

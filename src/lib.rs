@@ -50,19 +50,23 @@ pub mod history;
 mod kernels;
 pub mod layout;
 pub mod numbers;
+pub mod optimizer;
 pub mod plan;
 pub mod report;
+pub mod schedule;
 mod segments;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod session;
 pub mod telemetry;
 
-pub use clip::{Adapt, Axes, Clip, NonFinite, NormType, Reaction, Rule, Scope, Units};
-pub use error::{ClipError, PlanError, PrepareError, ReadBackError, SessionError};
-pub use gpu::{Clipper, ClipperOptions, Pass, ReadBack, SavedHistory};
+pub use clip::{Adapt, Axes, Clip, LossScale, NonFinite, NormType, Reaction, Rule, Scope, Units};
+pub use error::{ClipError, OptimizerError, PlanError, PrepareError, ReadBackError, SessionError, StepError};
+pub use gpu::{Accumulator, Clipper, ClipperOptions, Moment, Pass, ReadBack, SavedHistory, Stepper};
 pub use grad::{DType, Grad, Group};
 pub use history::History;
+pub use optimizer::{Adam, Optimizer, Sgd};
 pub use report::{Report, SegmentReport, TensorReport};
+pub use schedule::{Schedule, ScheduleError};
 #[cfg(not(target_arch = "wasm32"))]
 pub use session::{Session, Target};
 pub use telemetry::Telemetry;

@@ -4,6 +4,7 @@
 //! place of a window in a dispatch. Every chunk lies in one window whole; windows of one dispatch
 //! never overlap, since browsers refuse that for writable bindings.
 
+mod joint;
 mod pack;
 mod sums;
 
@@ -17,6 +18,8 @@ use crate::layout::{
     State, Sum, UnitRow,
 };
 use crate::segments::{Owner, Segments, TensorInfo};
+
+pub use joint::{Joined, Joint, MOST_ROLES, Pattern};
 
 /// A window is kept below 2 GiB, whatever the device allows, so that byte offsets fit 31 bits.
 const LARGEST_WINDOW: u64 = 1 << 31;
@@ -49,6 +52,9 @@ pub struct Placement {
 pub struct PlanLimits {
     /// Windows that one dispatch can bind, at least 1.
     pub slots: u32,
+    /// Windows that one dispatch over gradients and what belongs to them can bind; a slot of it takes
+    /// several.
+    pub bindings: u32,
     /// Largest binding in bytes.
     pub max_binding: u64,
     /// Alignment of a binding's offset in bytes.
@@ -65,6 +71,10 @@ pub(crate) const OTHER_STORAGE: u32 = 2;
 pub(crate) const OTHER_BUFFERS: u32 = 4;
 /// Storage buffers of the kernel that has most of them.
 pub(crate) const MOST_STORAGE: u32 = 6;
+/// Uniform buffers of the kernel that has most of them.
+const MOST_UNIFORM: u32 = 3;
+/// Storage buffers of the joint kernels besides the slots.
+const JOINT_STORAGE: u32 = 3;
 
 impl PlanLimits {
     /// What a device with these limits allows.
@@ -79,7 +89,7 @@ impl PlanLimits {
             ("max_storage_buffers_per_shader_stage", u64::from(MOST_STORAGE), u64::from(storage)),
             (
                 "max_buffers_and_acceleration_structures_per_shader_stage",
-                u64::from(MOST_STORAGE) + 1,
+                u64::from(MOST_STORAGE + MOST_UNIFORM),
                 u64::from(buffers),
             ),
             (
@@ -103,6 +113,7 @@ impl PlanLimits {
         }
         Ok(PlanLimits {
             slots: (storage - OTHER_STORAGE).min(buffers - OTHER_BUFFERS),
+            bindings: (storage - JOINT_STORAGE).min(buffers - JOINT_STORAGE - MOST_UNIFORM),
             max_binding: limits.max_storage_buffer_binding_size,
             alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(4),
             max_workgroups: limits.max_compute_workgroups_per_dimension,
@@ -227,7 +238,8 @@ impl Plan {
         let infos: Vec<TensorInfo> = tensors.iter().map(Placement::info).collect();
         let parts = Segments::new(&infos, clip)?;
         let placed = Placed::all(tensors, &parts);
-        check_ranges(&placed)?;
+        let ranges = placed.iter().map(|p| Written { at: p.at, may_share: p.measured });
+        check_ranges(&ranges.collect::<Vec<_>>())?;
         check_sizes(&placed, &parts, limits)?;
         let packed = pack::rows(&placed, limits)?;
 
@@ -381,8 +393,14 @@ impl Combine {
     }
 }
 
-fn check_ranges(placed: &[Placed<'_>]) -> Result<(), PlanError> {
-    for t in placed.iter().map(|p| p.at) {
+/// A range of a buffer. Those that are only read may share bytes with each other.
+pub(crate) struct Written<'a> {
+    pub(crate) at: &'a Placement,
+    pub(crate) may_share: bool,
+}
+
+fn check_ranges(ranges: &[Written<'_>]) -> Result<(), PlanError> {
+    for t in ranges.iter().map(|r| r.at) {
         let required = t.dtype.size();
         if t.offset % required != 0 {
             let (tensor, dtype, given) = (t.name.clone(), t.dtype, t.offset);
@@ -394,25 +412,24 @@ fn check_ranges(placed: &[Placed<'_>]) -> Result<(), PlanError> {
             return Err(PlanError::OutOfRange { tensor: t.name.clone(), required, given: t.buffer_size });
         }
     }
-    // Parameters are only read, and two tensors may have the same ones.
-    let mut order: Vec<&Placed<'_>> = placed.iter().filter(|p| p.at.elements > 0).collect();
-    order.sort_by_key(|p| (p.at.buffer, p.at.offset));
-    let mut furthest: Option<(&Placed<'_>, u64)> = None;
-    for p in order {
-        let end = p.at.offset + p.at.elements * p.at.dtype.size();
+    let mut order: Vec<&Written<'_>> = ranges.iter().filter(|r| r.at.elements > 0).collect();
+    order.sort_by_key(|r| (r.at.buffer, r.at.offset));
+    let mut furthest: Option<(&Written<'_>, u64)> = None;
+    for r in order {
+        let end = r.at.offset + r.at.elements * r.at.dtype.size();
         if let Some((first, until)) = furthest
-            && first.at.buffer == p.at.buffer
-            && p.at.offset < until
+            && first.at.buffer == r.at.buffer
+            && r.at.offset < until
         {
-            if !(first.measured && p.measured) {
-                let (first, second) = (first.at.name.clone(), p.at.name.clone());
-                return Err(PlanError::Overlap { first, second, at: p.at.offset });
+            if !(first.may_share && r.may_share) {
+                let (first, second) = (first.at.name.clone(), r.at.name.clone());
+                return Err(PlanError::Overlap { first, second, at: r.at.offset });
             }
             if end <= until {
                 continue;
             }
         }
-        furthest = Some((p, end));
+        furthest = Some((r, end));
     }
     Ok(())
 }

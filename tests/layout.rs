@@ -60,7 +60,11 @@ fn records_have_the_offsets_that_naga_computes() {
     same!(Setting, threshold, lift, unscale, eps, floor, policy, rule, total);
     same!(Adaptation, rule, window, steps, reaction, a, b);
     same!(State, steps, observed, mean, variance, threshold, alone, counted, over);
-    same!(Tally, steps, clipped_steps, skipped_steps, clipped, skipped, changed, unscale, pad);
+    same!(Tally, steps, clipped_steps, skipped_steps, clipped, skipped, changed, unscale, non_finite);
+    same!(Hyper, lr, decay, share, second_decay, second_share, eps, growth, backoff, interval, flags);
+    same!(Progress, scale, unscale, finite_steps, updates, moves, share, correction, second_correction);
+    same!(JointRow, start, slot_len, first, segment, parameter, moment, second_moment, tensor);
+    same!(JointTensor, lr_scale, weight_decay, low, kept, high, outer);
     same!(
         Outcome,
         norm,

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 fn limits() -> PlanLimits {
     PlanLimits {
         slots: 6,
+        bindings: 5,
         max_binding: 128 << 20,
         alignment: 256,
         max_workgroups: 65_535,
@@ -150,7 +151,7 @@ proptest! {
         per_tensor in any::<bool>(),
     ) {
         let max_binding = max_binding & !3;
-        let limits = PlanLimits { slots, max_binding, alignment, max_workgroups, workgroup_size: 64 };
+        let limits = PlanLimits { slots, bindings: slots, max_binding, alignment, max_workgroups, workgroup_size: 64 };
         let mut ends = [0u64; 8];
         let mut tensors = Vec::new();
         for &(buffer, elements, gap, half) in &sizes {
@@ -178,7 +179,7 @@ proptest! {
         max_workgroups in prop_oneof![1u32..10, 10u32..70_000],
         workgroup_size in prop::sample::select(vec![32u32, 64, 256]),
     ) {
-        let limits = PlanLimits { slots, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size };
+        let limits = PlanLimits { slots, bindings: slots, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size };
         let mut tensors: Vec<_> = asked
             .into_iter()
             .map(|(buffer, offset, elements, size, dtype)| Placement {

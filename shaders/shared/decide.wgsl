@@ -34,10 +34,6 @@ fn unscaled_norm(sum: Sum, unscale: u32) -> Rounded {
     return rounded(multiply(norm_of(sum), from_f32(unscale)), F32_MIN_EXPONENT);
 }
 
-fn exactly(bits: u32) -> Rounded {
-    return rounded(from_f32(bits), NO_MIN_EXPONENT);
-}
-
 fn larger(a: Rounded, b: Rounded) -> Rounded {
     if exceeds(a, b) {
         return a;

@@ -200,3 +200,8 @@ fn to_f32(a: Rounded) -> u32 {
     }
     return (u32(field) << 23u) | (a.mantissa & 0x7fffffu);
 }
+
+// An f32 as it is.
+fn exactly(bits: u32) -> Rounded {
+    return rounded(from_f32(bits), NO_MIN_EXPONENT);
+}

@@ -127,7 +127,7 @@ struct Tally {
     skipped: atomic<u32>,
     changed: atomic<u32>,
     unscale: u32,
-    pad: u32,
+    non_finite: atomic<u32>,
 }
 
 struct Outcome {
@@ -143,4 +143,48 @@ struct Outcome {
     non_finite: u32,
     first_non_finite: u32,
     unscale: u32,
+}
+
+struct Hyper {
+    lr: u32,
+    decay: u32,
+    share: u32,
+    second_decay: u32,
+    second_share: u32,
+    eps: u32,
+    growth: u32,
+    backoff: u32,
+    interval: u32,
+    flags: u32,
+}
+
+struct Progress {
+    scale: u32,
+    unscale: u32,
+    finite_steps: u32,
+    updates: u32,
+    moves: u32,
+    share: u32,
+    correction: u32,
+    second_correction: u32,
+}
+
+struct JointRow {
+    start: u32,
+    slot_len: u32,
+    first: u32,
+    segment: u32,
+    parameter: u32,
+    moment: u32,
+    second_moment: u32,
+    tensor: u32,
+}
+
+struct JointTensor {
+    lr_scale: u32,
+    weight_decay: u32,
+    low: u32,
+    kept: u32,
+    high: u32,
+    outer: u32,
 }

@@ -11,8 +11,9 @@ use crate::layout::{CHUNK, Outcome, Partial};
 use crate::segments::{TensorInfo, UnitView};
 
 use super::element::Element;
+use super::joint::{Action, Target};
 use super::reduce::{self, Scratch};
-use super::{apply, units};
+use super::{apply, units, update};
 
 /// One named gradient in host memory: a slice, or an ndarray view of any layout.
 #[derive(Debug)]
@@ -21,14 +22,13 @@ pub struct GradMut<'a> {
     data: Data<'a>,
     shape: Option<Box<[u64]>>,
     group: Option<Group>,
-    parameter: Option<Parameter<'a>>,
+    parameter: Option<Slice<'a>>,
 }
 
-/// The parameters whose gradient a tensor is, in the same shape and row-major order, for adaptive
-/// gradient clipping.
-#[derive(Clone, Debug)]
-pub struct Parameter<'a> {
-    data: Values<'a>,
+/// A run of elements that is only read, in row-major order.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice<'a> {
+    pub(super) data: Values<'a>,
 }
 
 /// A run of elements that is only read.
@@ -39,21 +39,21 @@ pub(crate) enum Values<'a> {
     Bf16(&'a [bf16]),
 }
 
-impl<'a> From<&'a [f32]> for Parameter<'a> {
+impl<'a> From<&'a [f32]> for Slice<'a> {
     fn from(elements: &'a [f32]) -> Self {
-        Parameter { data: Values::F32(elements) }
+        Slice { data: Values::F32(elements) }
     }
 }
 
-impl<'a> From<&'a [f16]> for Parameter<'a> {
+impl<'a> From<&'a [f16]> for Slice<'a> {
     fn from(elements: &'a [f16]) -> Self {
-        Parameter { data: Values::F16(elements) }
+        Slice { data: Values::F16(elements) }
     }
 }
 
-impl<'a> From<&'a [bf16]> for Parameter<'a> {
+impl<'a> From<&'a [bf16]> for Slice<'a> {
     fn from(elements: &'a [bf16]) -> Self {
-        Parameter { data: Values::Bf16(elements) }
+        Slice { data: Values::Bf16(elements) }
     }
 }
 
@@ -121,7 +121,7 @@ impl<'a> GradMut<'a> {
     /// Names the parameters that this is the gradient of: a slice of as many elements.
     /// [`Rule::Agc`](crate::Rule::Agc) needs them.
     #[must_use]
-    pub fn parameter(self, parameter: impl Into<Parameter<'a>>) -> GradMut<'a> {
+    pub fn parameter(self, parameter: impl Into<Slice<'a>>) -> GradMut<'a> {
         GradMut { parameter: Some(parameter.into()), ..self }
     }
 
@@ -187,7 +187,7 @@ impl<'a> GradMut<'a> {
     }
 }
 
-impl Values<'_> {
+impl<'a> Values<'a> {
     pub(crate) fn len(&self) -> usize {
         with_elements!(Values, self, e => e.len())
     }
@@ -203,6 +203,20 @@ impl Values<'_> {
     /// The bytes of all elements.
     pub(crate) fn bytes(&self) -> &[u8] {
         with_elements!(Values, self, e => bytemuck::cast_slice(e))
+    }
+
+    /// `len` elements from element `at` on.
+    pub(crate) fn range(&self, at: usize, len: usize) -> Values<'a> {
+        match self {
+            Values::F32(e) => Values::F32(&e[at..at + len]),
+            Values::F16(e) => Values::F16(&e[at..at + len]),
+            Values::Bf16(e) => Values::Bf16(&e[at..at + len]),
+        }
+    }
+
+    /// Moves a parameter or adds to an accumulator.
+    pub(super) fn act(&self, outcome: &Outcome, action: &Action, target: Target<'_>) {
+        with_elements!(Values, self, e => update::act(e, outcome, action, target));
     }
 
     /// The partial of the chunk that begins at element `first`.

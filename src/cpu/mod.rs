@@ -13,28 +13,37 @@
 //! # Ok::<(), gradclip::ClipError>(())
 //! ```
 
+mod accumulate;
+mod advance;
 mod apply;
 pub(crate) mod coefficient;
 mod combine;
 mod element;
 mod grads;
+mod joint;
 mod lanes;
 mod power;
 mod real;
 mod reduce;
 mod stages;
+mod step;
 mod threshold;
 mod units;
+mod update;
 
-use crate::clip::{Clip, Kind};
+use bytemuck::Zeroable;
+
+use crate::clip::{Clip, Kind, LossScale};
 use crate::error::ClipError;
 use crate::history::History;
-use crate::layout::{Outcome, Partial, Sum, Tally};
+use crate::layout::{Hyper, Outcome, Partial, Sum, Tally};
 use crate::report::{self, Report};
 use crate::segments::{Segments, TensorInfo};
 
+pub use accumulate::{SumMut, accumulate, accumulate_clipped};
 pub(crate) use grads::{Contiguous, Values};
-pub use grads::{GradMut, Parameter};
+pub use grads::{GradMut, Slice};
+pub use step::{Moments, StepMut, step};
 
 /// Clips gradients in place and reports. Runs on rayon's current thread pool; small sets run on
 /// the calling thread.
@@ -95,28 +104,46 @@ pub fn clip_traced_with(
     clip: &Clip,
     history: &mut History,
 ) -> Result<Trace, ClipError> {
-    let kind = Kind::from(clip.norm);
     let infos: Vec<TensorInfo> = grads.iter().map(GradMut::info).collect();
     let parts = Segments::new(&infos, clip)?;
     let parameters = parameters(grads, &infos, &parts)?;
     history.fit(clip, parts.limits.len())?;
     let mut tensors: Vec<_> = grads.iter_mut().map(GradMut::contiguous).collect();
-
-    let sources = stages::sources(&tensors, &parameters, &parts);
-    let partials = stages::partials(&sources, kind);
-    let tensor_sums = stages::tensor_sums(&sources, &partials, &parts, kind);
-    let segment_sums = stages::segment_sums(&sources, &partials, &tensor_sums, &parts, kind);
-    drop(sources);
-    let settings = parts.settings(clip);
-    stages::thresholds(history, &parts, &settings, &segment_sums, kind);
-    let outcomes = stages::outcomes(history, &parts, &settings, &segment_sums, kind);
-    stages::apply(&mut tensors, &parts, &outcomes);
+    let values: Vec<Values<'_>> = tensors.iter().map(Contiguous::values).collect();
+    let trace = decided(&values, &parameters, &infos, &parts, clip, history);
+    drop(values);
+    advance::advance(
+        &LossScale::add_to(clip.loss_scale, Hyper::zeroed()),
+        &history.tally,
+        &mut history.progress,
+    );
+    stages::apply(&mut tensors, &parts, &trace.outcomes);
     tensors.into_iter().for_each(Contiguous::write_back);
+    Ok(trace)
+}
 
+/// Norms, thresholds and coefficients: everything before something uses them.
+fn decided(
+    tensors: &[Values<'_>],
+    parameters: &[Values<'_>],
+    infos: &[TensorInfo],
+    parts: &Segments,
+    clip: &Clip,
+    history: &mut History,
+) -> Trace {
+    let kind = Kind::from(clip.norm);
+    let sources = stages::sources(tensors, parameters, parts);
+    let partials = stages::partials(&sources, kind);
+    let tensor_sums = stages::tensor_sums(&sources, &partials, parts, kind);
+    let segment_sums = stages::segment_sums(&sources, &partials, &tensor_sums, parts, kind);
+    let unscale = clip.unscale * history.progress.unscale;
+    let settings = parts.settings(&Clip { unscale, ..*clip });
+    stages::thresholds(history, parts, &settings, &segment_sums, kind);
+    let outcomes = stages::outcomes(history, parts, &settings, &segment_sums, kind);
     // Of units and rows only the whole set is reported.
     let reported = if parts.cut() { &outcomes[parts.count as usize..] } else { &outcomes[..] };
-    let report = report::report(clip, &infos, &parts, &tensor_sums, reported, &history.tally);
-    Ok(Trace { partials, tensor_sums, segment_sums, outcomes, tally: history.tally, report })
+    let report = report::report(clip, infos, parts, &tensor_sums, reported, &history.tally);
+    Trace { partials, tensor_sums, segment_sums, outcomes, tally: history.tally, report }
 }
 
 /// The parameters that the clip needs, checked.

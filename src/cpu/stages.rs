@@ -18,7 +18,7 @@ use super::threshold::{Step, Whole};
 use super::{Contiguous, Values};
 
 /// Sets below this many elements are not worth waking other threads for.
-const SEQUENTIAL: u64 = 1 << 17;
+pub(super) const SEQUENTIAL: u64 = 1 << 17;
 
 /// A tensor or its parameters, with its segments and the number of its partials.
 pub(super) struct Source<'a> {
@@ -29,7 +29,7 @@ pub(super) struct Source<'a> {
 
 /// All tensors, then all parameters.
 pub(super) fn sources<'a>(
-    tensors: &'a [Contiguous<'_, '_>],
+    tensors: &[Values<'a>],
     parameters: &[Values<'a>],
     parts: &Segments,
 ) -> Vec<Source<'a>> {
@@ -37,7 +37,7 @@ pub(super) fn sources<'a>(
     let shifted = owners.clone().map(|o| o.shifted(parts.decided()));
     tensors
         .iter()
-        .map(Contiguous::values)
+        .copied()
         .zip(owners)
         .chain(parameters.iter().copied().zip(shifted))
         .map(|(values, owner)| Source {
@@ -207,8 +207,8 @@ pub(super) fn thresholds(
     sums: &[Sum],
     kind: Kind,
 ) {
-    let History { adaptation, tally, states, norms } = history;
-    *tally = Tally { steps: tally.steps + 1, clipped: 0, skipped: 0, changed: 0, ..*tally };
+    let History { adaptation, tally, states, norms, .. } = history;
+    *tally = Tally { steps: tally.steps + 1, clipped: 0, skipped: 0, changed: 0, non_finite: 0, ..*tally };
     tally.unscale = settings.first().map_or(tally.unscale, |s| s.unscale);
     let whole = whole_of(parts, settings, sums, kind);
     let whole = whole.map_or(Whole { coefficient: 1.0, finite: true }, |w| Whole {
@@ -281,6 +281,7 @@ fn count(tally: &mut Tally, out: &Outcome) {
     tally.clipped += u32::from(out.flags & CLIPPED != 0);
     tally.skipped += u32::from(out.flags & SKIPPED != 0);
     tally.changed += u32::from(out.action != KEEP);
+    tally.non_finite += u32::from(out.flags & NON_FINITE != 0);
 }
 
 /// What is written to, and how.

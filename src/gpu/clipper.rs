@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::clip::{Clip, Rule};
 use crate::error::{PlanError, PrepareError};
-use crate::grad::Grad;
+use crate::grad::{DType, Grad};
 use crate::plan::{OTHER_BUFFERS, OTHER_STORAGE, Placement, Plan, PlanLimits};
 
 use super::pass::Pass;
@@ -69,8 +69,7 @@ pub struct Clipper {
 }
 
 impl Clipper {
-    /// For a device with any limits at or above [`wgpu::Limits::downlevel_defaults`] and no
-    /// particular features.
+    /// For a device with any limits at or above [`wgpu::Limits::default`] and no particular features.
     ///
     /// # Errors
     ///
@@ -159,15 +158,17 @@ impl Clipper {
         self.prepared(grads, clip, Some(previous))
     }
 
-    fn prepared(&self, grads: &[Grad], clip: &Clip, previous: Option<&Pass>) -> Result<Pass, PrepareError> {
+    pub(super) fn prepared(
+        &self,
+        grads: &[Grad],
+        clip: &Clip,
+        previous: Option<&Pass>,
+    ) -> Result<Pass, PrepareError> {
         clip.validate()?;
         let agc = matches!(clip.rule, Rule::Agc { .. });
         for grad in grads.iter().filter(|g| g.elements > 0) {
             let parameter = grad.parameter.as_ref().filter(|_| agc).map(|p| &p.buffer);
-            let wrong = |b: &&wgpu::Buffer| !b.usage().contains(wgpu::BufferUsages::STORAGE);
-            if let Some(buffer) = std::iter::once(&grad.buffer).chain(parameter).find(wrong) {
-                return Err(PrepareError::Usage { tensor: grad.name.clone(), given: buffer.usage() });
-            }
+            std::iter::once(&grad.buffer).chain(parameter).try_for_each(|b| check_usage(grad, b))?;
         }
         let (placements, buffers) = placements(grads, agc);
         let plan = Plan::new(&placements, clip, &self.limits)?;
@@ -178,42 +179,77 @@ impl Clipper {
     }
 }
 
+/// The distinct buffers, numbered in the order in which they are met.
+#[derive(Default)]
+pub(super) struct Buffers {
+    numbers: HashMap<wgpu::Buffer, usize>,
+    pub(super) all: Vec<wgpu::Buffer>,
+}
+
+impl Buffers {
+    fn number(&mut self, buffer: &wgpu::Buffer) -> usize {
+        *self.numbers.entry(buffer.clone()).or_insert_with(|| {
+            self.all.push(buffer.clone());
+            self.all.len() - 1
+        })
+    }
+
+    /// Where a gradient lies.
+    pub(super) fn gradient(&mut self, grad: &Grad) -> Placement {
+        Placement {
+            name: grad.name.clone(),
+            buffer: self.number(&grad.buffer),
+            buffer_size: grad.buffer.size(),
+            offset: grad.offset,
+            elements: grad.elements,
+            dtype: grad.dtype,
+            shape: grad.shape.clone(),
+            group: grad.group.clone(),
+            parameter: None,
+        }
+    }
+
+    /// Where something in the shape of a gradient lies.
+    pub(super) fn beside(
+        &mut self,
+        grad: &Grad,
+        what: &str,
+        dtype: DType,
+        (buffer, offset): (&wgpu::Buffer, u64),
+    ) -> Placement {
+        Placement {
+            name: format!("{} ({what})", grad.name),
+            buffer: self.number(buffer),
+            buffer_size: buffer.size(),
+            offset,
+            dtype,
+            ..self.gradient(grad)
+        }
+    }
+}
+
 /// Where each tensor lies, and the distinct buffers.
 fn placements(grads: &[Grad], parameters: bool) -> (Vec<Placement>, Vec<wgpu::Buffer>) {
-    let mut numbers: HashMap<&wgpu::Buffer, usize> = HashMap::new();
-    let mut buffers = Vec::new();
-    let mut number = |buffer| {
-        *numbers.entry(buffer).or_insert_with(|| {
-            buffers.push(buffer.clone());
-            buffers.len() - 1
-        })
-    };
+    let mut buffers = Buffers::default();
     let placements = grads
         .iter()
         .map(|grad| {
-            let gradient = Placement {
-                name: grad.name.clone(),
-                buffer: number(&grad.buffer),
-                buffer_size: grad.buffer.size(),
-                offset: grad.offset,
-                elements: grad.elements,
-                dtype: grad.dtype,
-                shape: grad.shape.clone(),
-                group: grad.group.clone(),
-                parameter: None,
-            };
-            let parameter = grad.parameter.as_ref().filter(|_| parameters).map(|p| {
-                Box::new(Placement {
-                    name: format!("{} (parameter)", grad.name),
-                    buffer: number(&p.buffer),
-                    buffer_size: p.buffer.size(),
-                    offset: p.offset,
-                    dtype: p.dtype,
-                    ..gradient.clone()
-                })
-            });
+            let gradient = buffers.gradient(grad);
+            let parameter = grad
+                .parameter
+                .as_ref()
+                .filter(|_| parameters)
+                .map(|p| Box::new(buffers.beside(grad, "parameter", p.dtype, (&p.buffer, p.offset))));
             Placement { parameter, ..gradient }
         })
         .collect();
-    (placements, buffers)
+    (placements, buffers.all)
+}
+
+/// That a buffer can be bound.
+pub(super) fn check_usage(grad: &Grad, buffer: &wgpu::Buffer) -> Result<(), PrepareError> {
+    if buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
+        return Ok(());
+    }
+    Err(PrepareError::Usage { tensor: grad.name.clone(), given: buffer.usage() })
 }

@@ -43,6 +43,7 @@ impl SavedHistory {
             (&memory.tally, size_of_val(&empty.tally)),
             (&memory.states, size_of_val(&empty.states[..])),
             (&memory.norms, size_of_val(&empty.norms[..])),
+            (&memory.progress, size_of_val(&empty.progress)),
         ];
         let bytes: u64 = parts.iter().map(|(_, bytes)| *bytes as u64).sum();
         let (buffer, arrived) = caught(device, "saving a history", || {
@@ -98,11 +99,13 @@ impl SavedHistory {
         let mut history = self.empty.clone();
         let (tally, rest) = view.split_at(size_of_val(&history.tally));
         let (states, rest) = rest.split_at(size_of_val(&history.states[..]));
-        let (norms, arrived) = rest.split_at(size_of_val(&history.norms[..]));
+        let (norms, rest) = rest.split_at(size_of_val(&history.norms[..]));
+        let (progress, arrived) = rest.split_at(size_of_val(&history.progress));
         if arrived != bytemuck::bytes_of(&ARRIVED) {
             return Err(ReadBackError::NotSubmitted);
         }
         bytemuck::bytes_of_mut(&mut history.tally).copy_from_slice(tally);
+        bytemuck::bytes_of_mut(&mut history.progress).copy_from_slice(progress);
         bytemuck::cast_slice_mut(&mut history.states).copy_from_slice(states);
         bytemuck::cast_slice_mut(&mut history.norms).copy_from_slice(norms);
         Ok(history)

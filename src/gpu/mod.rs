@@ -1,17 +1,21 @@
 //! The GPU path: pipelines of a device, prepared passes, and what comes back from them.
 
+mod accumulator;
 mod clipper;
 mod memory;
 mod pass;
 mod pipelines;
 mod readback;
 mod scope;
+mod stepper;
 mod workspace;
 
+pub use accumulator::Accumulator;
 pub use clipper::{Clipper, ClipperOptions};
 pub use memory::SavedHistory;
 pub use pass::Pass;
 pub use readback::ReadBack;
+pub use stepper::{Moment, Stepper};
 
 pub(crate) use scope::caught;
 pub(crate) use workspace::filled;

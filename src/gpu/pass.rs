@@ -73,7 +73,19 @@ impl Pass {
 
     /// As [`Pass::record_apply`], into a compute pass of the caller's.
     pub fn dispatch_apply(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.dispatch_decide(pass);
+        self.dispatch_advance(pass);
         self.workspace.apply.iter().for_each(|step| step.dispatch(pass));
+    }
+
+    /// The next loss scale, where it follows the gradients.
+    pub(super) fn dispatch_advance(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.workspace.advance.iter().for_each(|step| step.dispatch(pass));
+    }
+
+    /// Thresholds and coefficients alone.
+    pub(super) fn dispatch_decide(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.workspace.decide.iter().for_each(|step| step.dispatch(pass));
     }
 
     /// Records a copy of the results, and returns their way to the host: a future that is ready
@@ -198,11 +210,25 @@ impl Pass {
     pub fn restore_history(&self, queue: &wgpu::Queue, history: &History) -> Result<(), ClipError> {
         let mut history = history.clone();
         history.fit(&self.clip, self.plan.limit_count())?;
-        let Memory { tally, states, norms } = &*self.workspace.memory;
+        let Memory { tally, states, norms, progress } = &*self.workspace.memory;
+        queue.write_buffer(progress, 0, bytemuck::bytes_of(&history.progress));
         queue.write_buffer(tally, 0, bytemuck::bytes_of(&history.tally));
         queue.write_buffer(states, 0, bytemuck::cast_slice(&history.states));
         queue.write_buffer(norms, 0, bytemuck::cast_slice(&history.norms));
         Ok(())
+    }
+
+    /// Dispatches of the norm and of the decision.
+    pub(super) fn decide_count(&self) -> usize {
+        self.workspace.norm.len() + self.workspace.decide.len()
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.workspace.memory
+    }
+
+    pub(super) fn clip(&self) -> &Clip {
+        &self.clip
     }
 
     /// The memory of this pass, for another one with this clip and number of limits.
@@ -218,6 +244,13 @@ impl Pass {
     /// [`Tally`](crate::layout::Tally), written by the apply half. Usages `STORAGE | UNIFORM | COPY_SRC`.
     pub fn tally(&self) -> &wgpu::Buffer {
         &self.workspace.memory.tally
+    }
+
+    /// Loss scale and optimiser steps on the device: a [`Progress`](crate::layout::Progress), written by
+    /// the apply half. Usages `STORAGE | UNIFORM | COPY_SRC`: the forward pass may bind it and multiply
+    /// the loss by its first word.
+    pub fn progress(&self) -> &wgpu::Buffer {
+        &self.workspace.memory.progress
     }
 
     /// The results on the device: one [`Outcome`](crate::layout::Outcome) a segment, written by the
@@ -251,7 +284,8 @@ impl Pass {
 
     /// Number of dispatches that one [`Pass::record`] records.
     pub fn dispatch_count(&self) -> usize {
-        self.workspace.norm.len() + self.workspace.apply.len()
+        let Workspace { norm, decide, advance, apply, .. } = &self.workspace;
+        norm.len() + decide.len() + usize::from(advance.is_some()) + apply.len()
     }
 
     /// Bytes of [`Pass::outcomes`].
@@ -261,7 +295,7 @@ impl Pass {
 }
 
 impl Step {
-    fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
+    pub(super) fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
         pass.set_pipeline(&self.pipeline.pipeline);
         pass.set_bind_group(0, &self.tables, &[]);
         if let Some(slots) = &self.slots {
@@ -272,6 +306,6 @@ impl Step {
     }
 }
 
-fn begin<'e>(encoder: &'e mut wgpu::CommandEncoder, label: &str) -> wgpu::ComputePass<'e> {
+pub(super) fn begin<'e>(encoder: &'e mut wgpu::CommandEncoder, label: &str) -> wgpu::ComputePass<'e> {
     encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(label), timestamp_writes: None })
 }

@@ -43,8 +43,8 @@ fn compile(device: &wgpu::Device, variant: Variant) -> Pipeline {
         source: wgpu::ShaderSource::Wgsl(variant.source().into()),
     });
     let tables = bind_group_layout(device, label, kernel.bindings());
-    let slots =
-        kernel.slots().map(|access| bind_group_layout(device, label, &vec![access; variant.slots as usize]));
+    let bound = variant.slots as usize * variant.pattern.bindings().max(1);
+    let slots = kernel.slots().map(|access| bind_group_layout(device, label, &vec![access; bound]));
     let mut groups = vec![Some(&tables)];
     groups.extend(slots.as_ref().map(Some));
     let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use bytemuck::{NoUninit, Zeroable};
 use wgpu::BufferUsages as Usage;
 
-use crate::clip::{Adapt, Clip, Kind};
+use crate::clip::{Adapt, Clip, Kind, LossScale};
 use crate::error::PrepareError;
 use crate::grad::DType;
 use crate::kernels::{Kernel, Variant};
 use crate::layout::{
-    ADAPT_NONE, ChunkRow, Job, MapRow, NONE, Outcome, Partial, Run, SeamRow, SegmentRow, Setting, State, Sum,
-    Tally, UnitRow,
+    ADAPT_NONE, ChunkRow, Hyper, Job, MapRow, NONE, Outcome, Partial, Run, SeamRow, SegmentRow, Setting,
+    State, Sum, Tally, UnitRow,
 };
-use crate::plan::{Combine, Dispatch, Plan, Window, grid};
+use crate::plan::{Combine, Dispatch, Pattern, Plan, Window, grid};
 
 use super::clipper::Clipper;
 use super::pipelines::Pipeline;
@@ -27,12 +27,13 @@ pub(crate) struct Step {
     pub(crate) grid: [u32; 2],
 }
 
-/// What thresholds remember from step to step. It outlives the pass it was made for.
+/// What thresholds and the loss scale remember from step to step. It outlives the pass it was made for.
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub(crate) tally: wgpu::Buffer,
     pub(crate) states: wgpu::Buffer,
     pub(crate) norms: wgpu::Buffer,
+    pub(crate) progress: wgpu::Buffer,
 }
 
 /// Everything that a pass owns on the device.
@@ -40,7 +41,11 @@ pub(crate) struct Memory {
 pub(crate) struct Workspace {
     /// Chunks, tensors, segments.
     pub(crate) norm: Vec<Step>,
-    /// Thresholds, coefficients, gradients.
+    /// Thresholds, coefficients.
+    pub(crate) decide: Vec<Step>,
+    /// The next loss scale, where it follows the gradients.
+    pub(crate) advance: Option<Step>,
+    /// Gradients, in place.
     pub(crate) apply: Vec<Step>,
     pub(crate) partials: wgpu::Buffer,
     pub(crate) tensor_sums: wgpu::Buffer,
@@ -61,13 +66,7 @@ impl Workspace {
         settings: &[Setting],
         memory: Option<Arc<Memory>>,
     ) -> Result<Workspace, PrepareError> {
-        let mut make = Make {
-            clipper,
-            buffers,
-            kind: Kind::from(clip.norm),
-            adapt: Adapt::record(clip.adapt).rule,
-            jobs: Vec::new(),
-        };
+        let mut make = Make::new(clipper, buffers, clip);
         let result = Usage::STORAGE | Usage::COPY_SRC;
         let rows = make.table("gradclip chunks", &plan.rows, ChunkRow::zeroed(), Usage::STORAGE)?;
         let units = make.table("gradclip units", &plan.unit_rows, UnitRow::zeroed(), Usage::STORAGE)?;
@@ -86,8 +85,8 @@ impl Workspace {
         let tensor_sums = make.empty::<Sum>("gradclip tensor sums", plan.tensor_sum_count(), sums);
         let segment_sums = make.empty::<Sum>("gradclip segment sums", plan.segment_sum_count(), sums);
         let outcomes = make.empty::<Outcome>("gradclip outcomes", plan.segment_count(), result);
-        let memory = memory.unwrap_or_else(|| make.memory(clip, plan));
-        let Memory { tally, states, norms } = &*memory;
+        let memory = memory.map_or_else(|| make.memory(clip, plan), Ok)?;
+        let Memory { tally, states, norms, progress } = &*memory;
 
         let mut norm = Vec::new();
         for dispatch in plan.dispatches.iter().chain(&plan.measured) {
@@ -109,13 +108,16 @@ impl Workspace {
         if !plan.segments.runs.is_empty() {
             norm.push(make.combine(Kernel::Sums, &plan.segments, [&tensor_sums, &segment_sums])?);
         }
-        let mut apply = Vec::new();
+        let mut decide = Vec::new();
         if plan.begins_apart(clip) {
-            let tables = [&adaptation, &segment_sums, &settings, states, norms, tally];
-            apply.push(make.threshold(plan, clip, &tables)?);
+            let tables = [&adaptation, &segment_sums, &settings, states, norms, tally, progress];
+            decide.push(make.threshold(plan, clip, &tables)?);
         }
-        let tables = [&decided, &segment_sums, &settings, states, tally, &outcomes];
-        apply.push(make.coefficient(plan, clip, &tables)?);
+        let tables = [&decided, &segment_sums, &settings, states, tally, &outcomes, progress];
+        decide.push(make.coefficient(plan, clip, &tables)?);
+        let hyper = LossScale::add_to(clip.loss_scale, Hyper::zeroed());
+        let advance = clip.loss_scale.map(|_| make.advance(&make.hyper(hyper)?, &memory)).transpose()?;
+        let mut apply = Vec::new();
         for dispatch in &plan.dispatches {
             apply.push(make.rows(Kernel::Apply, dispatch, &[&rows, &outcomes])?);
         }
@@ -126,7 +128,19 @@ impl Workspace {
             apply.push(make.rows(Kernel::Seams, dispatch, &[&seams, &outcomes])?);
         }
         let jobs = make.jobs;
-        Ok(Workspace { norm, apply, partials, tensor_sums, segment_sums, settings, outcomes, memory, jobs })
+        Ok(Workspace {
+            norm,
+            decide,
+            advance,
+            apply,
+            partials,
+            tensor_sums,
+            segment_sums,
+            settings,
+            outcomes,
+            memory,
+            jobs,
+        })
     }
 }
 
@@ -137,7 +151,8 @@ impl Plan {
     }
 }
 
-struct Make<'a> {
+/// Makes buffers, and dispatches over the `buffers` that windows name.
+pub(crate) struct Make<'a> {
     clipper: &'a Clipper,
     buffers: &'a [wgpu::Buffer],
     kind: Kind,
@@ -145,21 +160,59 @@ struct Make<'a> {
     jobs: Vec<wgpu::Buffer>,
 }
 
+/// The windows that a dispatch binds, slot by slot.
+struct Slots<'a> {
+    windows: &'a [Window],
+    pattern: Pattern,
+}
+
 /// What a job has beside its own.
 fn job() -> Job {
     Job { until: NONE, total: NONE, ..Job::zeroed() }
 }
 
-impl Make<'_> {
-    fn memory(&self, clip: &Clip, plan: &Plan) -> Arc<Memory> {
+impl<'a> Make<'a> {
+    pub(crate) fn new(clipper: &'a Clipper, buffers: &'a [wgpu::Buffer], clip: &Clip) -> Make<'a> {
+        let (kind, adapt) = (Kind::from(clip.norm), Adapt::record(clip.adapt).rule);
+        Make { clipper, buffers, kind, adapt, jobs: Vec::new() }
+    }
+
+    fn memory(&self, clip: &Clip, plan: &Plan) -> Result<Arc<Memory>, PrepareError> {
         let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
         let states = if clip.adapt.is_some() { plan.limit_count() } else { 0 };
         let norms = states * Adapt::record(clip.adapt).window as usize;
-        Arc::new(Memory {
+        let begin = LossScale::begin(clip.loss_scale);
+        Ok(Arc::new(Memory {
             tally: self.empty::<Tally>("gradclip tally", 1, usage | Usage::UNIFORM),
             states: self.empty::<State>("gradclip states", states, usage),
             norms: self.empty::<f32>("gradclip norms", norms, usage),
-        })
+            progress: self.table("gradclip progress", &[begin], begin, usage | Usage::UNIFORM)?,
+        }))
+    }
+
+    /// The constants of loss scaling and optimiser.
+    pub(crate) fn hyper(&self, hyper: Hyper) -> Result<wgpu::Buffer, PrepareError> {
+        self.table("gradclip hyper", &[hyper], hyper, Usage::UNIFORM | Usage::COPY_DST)
+    }
+
+    /// What follows from what the step was.
+    pub(crate) fn advance(&mut self, hyper: &wgpu::Buffer, memory: &Memory) -> Result<Step, PrepareError> {
+        let tables = [hyper, &memory.tally, &memory.progress];
+        self.step(Kernel::Advance, DType::F32, job(), &tables, None, [1, 1])
+    }
+
+    /// A kernel over gradients with what belongs to them. `begins` is for accumulation.
+    pub(crate) fn joint(
+        &mut self,
+        kernel: Kernel,
+        (dispatch, pattern): &(Dispatch, Pattern),
+        begins: bool,
+        tables: &[&wgpu::Buffer],
+    ) -> Result<Step, PrepareError> {
+        let Dispatch { rows, windows, .. } = dispatch;
+        let job = Job { first_row: rows.start, rows: rows.end - rows.start, begins: begins.into(), ..job() };
+        let slots = Some(Slots { windows, pattern: *pattern });
+        self.step(kernel, dispatch.dtype, job, tables, slots, dispatch.grid)
     }
 
     /// A kernel over the rows or seams of a dispatch.
@@ -174,7 +227,8 @@ impl Make<'_> {
             _ => (&dispatch.rows, dispatch.grid),
         };
         let job = Job { first_row: rows.start, rows: rows.end - rows.start, ..job() };
-        self.step(kernel, dispatch.dtype, job, tables, Some(&dispatch.windows), grid)
+        let slots = Some(Slots { windows: &dispatch.windows, pattern: Pattern::apart(1) });
+        self.step(kernel, dispatch.dtype, job, tables, slots, grid)
     }
 
     fn combine(
@@ -227,7 +281,7 @@ impl Make<'_> {
         dtype: DType,
         job: Job,
         tables: &[&wgpu::Buffer],
-        windows: Option<&[Window]>,
+        slots: Option<Slots<'_>>,
         grid: [u32; 2],
     ) -> Result<Step, PrepareError> {
         let Clipper { device, pipelines, options, .. } = self.clipper;
@@ -237,15 +291,16 @@ impl Make<'_> {
                 kernel,
                 kind: self.kind,
                 dtype,
-                slots: windows.map_or(0, |windows| windows.len() as u32),
+                slots: slots.as_ref().map_or(0, |s| (s.windows.len() / s.pattern.bindings().max(1)) as u32),
+                pattern: slots.as_ref().map_or(Pattern::default(), |s| s.pattern),
                 workgroup_size: options.workgroup_size,
                 adapt: if kernel == Kernel::Threshold { self.adapt } else { ADAPT_NONE },
             },
         )?;
         let job = self.table("gradclip job", &[job], job, Usage::UNIFORM | Usage::COPY_DST)?;
         let bound: Vec<_> = [&job].iter().chain(tables).map(|b| b.as_entire_binding()).collect();
-        let slots = windows.zip(pipeline.slots.as_ref()).map(|(windows, layout)| {
-            let bound = windows.iter().map(|w| {
+        let slots = slots.zip(pipeline.slots.as_ref()).map(|(slots, layout)| {
+            let bound = slots.windows.iter().map(|w| {
                 wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                     buffer: &self.buffers[w.buffer],
                     offset: w.offset,
@@ -261,7 +316,7 @@ impl Make<'_> {
         Ok(Step { tables, slots, grid, pipeline })
     }
 
-    fn empty<T>(&self, label: &str, len: usize, usage: Usage) -> wgpu::Buffer {
+    pub(crate) fn empty<T>(&self, label: &str, len: usize, usage: Usage) -> wgpu::Buffer {
         self.clipper.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
             size: (len.max(1) * size_of::<T>()) as u64,
@@ -271,7 +326,7 @@ impl Make<'_> {
     }
 
     /// A buffer that holds `rows`, or one `filler` where there are none: nothing empty can be bound.
-    fn table<T: NoUninit>(
+    pub(crate) fn table<T: NoUninit>(
         &self,
         label: &'static str,
         rows: &[T],

@@ -81,7 +81,7 @@ pub(super) fn rows(placed: &[Placed<'_>], limits: &PlanLimits) -> Result<Packed,
 
 /// The runs of at most a chunk that `elements` elements from `first` on are cut into: first element
 /// of each, and length.
-fn runs(elements: u64) -> impl Iterator<Item = (u64, u32)> {
+pub(super) fn runs(elements: u64) -> impl Iterator<Item = (u64, u32)> {
     (0..elements)
         .step_by(CHUNK as usize)
         .map(move |first| (first, (elements - first).min(u64::from(CHUNK)) as u32))

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gradclip::cpu::Parameter;
+use gradclip::cpu::Slice;
 use safetensors::SafeTensors;
 
 use crate::failure::Failure;
@@ -26,7 +26,7 @@ impl Parameters {
     }
 
     /// The parameters of gradient `i`.
-    pub(crate) fn get(&self, i: usize) -> Parameter<'_> {
+    pub(crate) fn get(&self, i: usize) -> Slice<'_> {
         self.0[i].parameter()
     }
 }

@@ -1,7 +1,7 @@
 //! A named tensor in host memory, aligned for its element type.
 
 use gradclip::DType;
-use gradclip::cpu::{GradMut, Parameter};
+use gradclip::cpu::{GradMut, Slice};
 use half::{bf16, f16};
 
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ impl Data {
     }
 
     /// The parameters that these elements are.
-    pub(crate) fn parameter(&self) -> Parameter<'_> {
+    pub(crate) fn parameter(&self) -> Slice<'_> {
         with_elements!(self, e => e.as_slice().into())
     }
 

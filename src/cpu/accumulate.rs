@@ -1,0 +1,104 @@
+//! Sums of micro-batches on slices: the twin of [`Accumulator`](crate::Accumulator) and of
+//! `shaders/accumulate.wgsl`.
+
+use std::sync::Arc;
+
+use crate::clip::{Clip, LossScale};
+use crate::error::ClipError;
+use crate::grad::Group;
+use crate::history::History;
+use crate::layout::Outcome;
+use crate::report::Report;
+use crate::segments::{Segments, TensorInfo};
+
+use super::grads::{Slice, Values};
+use super::joint::{self, Action, Joined};
+use super::{advance, decided};
+
+/// One gradient of a micro-batch, which is only read, and the accumulator it is added to.
+#[derive(Debug)]
+pub struct SumMut<'a> {
+    joined: Joined<'a>,
+}
+
+impl<'a> SumMut<'a> {
+    /// A gradient, `f32`, `f16` or `bf16`, and an accumulator of as many elements.
+    pub fn new(
+        name: impl Into<Arc<str>>,
+        gradient: impl Into<Slice<'a>>,
+        accumulator: &'a mut [f32],
+    ) -> SumMut<'a> {
+        SumMut { joined: Joined::new(name.into(), gradient.into(), accumulator) }
+    }
+
+    /// Sets the shape, row-major, for scopes that cut tensors into units or rows.
+    #[must_use]
+    pub fn shape(mut self, shape: &[u64]) -> SumMut<'a> {
+        self.joined.shape = Some(shape.into());
+        self
+    }
+
+    /// Puts the tensor into a group.
+    #[must_use]
+    pub fn group(mut self, group: &Group) -> SumMut<'a> {
+        self.joined.group = Some(group.clone());
+        self
+    }
+}
+
+/// Adds gradients as they are; the first micro-batch overwrites. [`Accumulator`](crate::Accumulator)
+/// says what this is for.
+///
+/// ```
+/// use gradclip::{Clip, cpu::{self, GradMut, SumMut}};
+///
+/// let mut sum = [f32::NAN; 2];
+/// for (batch, g) in [[1.0f32, 4.0], [5.0, 4.0]].iter().enumerate() {
+///     cpu::accumulate(&mut [SumMut::new("w", &g[..], &mut sum)], batch == 0)?;
+/// }
+/// let clip = Clip::global_norm(1.0).unscale(0.5); // the mean, (3, 4)
+/// cpu::clip(&mut [GradMut::new("w", &mut sum)], &clip)?;
+/// assert_eq!(sum, [0.6, 0.8]);
+/// # Ok::<(), gradclip::ClipError>(())
+/// ```
+///
+/// # Errors
+///
+/// An accumulator of another length than its gradient. Nothing is written then.
+pub fn accumulate(sums: &mut [SumMut<'_>], first: bool) -> Result<(), ClipError> {
+    sums.iter().try_for_each(|s| s.joined.check("an accumulator"))?;
+    let infos: Vec<TensorInfo> = sums.iter().map(|s| s.joined.info()).collect();
+    let parts = Segments::new(&infos, &Clip::measure())?;
+    // All zeros keep gradients as they are.
+    add(sums, first, &parts, &[bytemuck::Zeroable::zeroed()]);
+    Ok(())
+}
+
+/// Adds gradients as `clip` leaves them: each micro-batch is clipped by its own norms.
+///
+/// # Errors
+///
+/// As [`accumulate`] and [`clip_with`](super::clip_with()). Nothing is written then.
+pub fn accumulate_clipped(
+    sums: &mut [SumMut<'_>],
+    first: bool,
+    clip: &Clip,
+    history: &mut History,
+) -> Result<Report, ClipError> {
+    sums.iter().try_for_each(|s| s.joined.check("an accumulator"))?;
+    let infos: Vec<TensorInfo> =
+        sums.iter().map(|s| TensorInfo { has_parameter: false, ..s.joined.info() }).collect();
+    let parts = Segments::new(&infos, clip)?;
+    history.fit(clip, parts.limits.len())?;
+    let gradients: Vec<Values<'_>> = sums.iter().map(|s| s.joined.gradient).collect();
+    let trace = decided(&gradients, &[], &infos, &parts, clip, history);
+    let hyper = LossScale::add_to(clip.loss_scale, bytemuck::Zeroable::zeroed());
+    advance::advance(&hyper, &history.tally, &mut history.progress);
+    add(sums, first, &parts, &trace.outcomes);
+    Ok(trace.report)
+}
+
+fn add(sums: &mut [SumMut<'_>], begins: bool, parts: &Segments, outcomes: &[Outcome]) {
+    let tensors = sums.iter_mut().map(|s| (&mut s.joined, &mut [][..], Action::Add { begins }));
+    joint::run(tensors, parts, outcomes);
+}

@@ -1,0 +1,145 @@
+//! Gradients with what belongs to them, chunk by chunk: the twin of `shaders/shared/joint.wgsl`.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::error::ClipError;
+use crate::grad::Group;
+use crate::layout::{CHUNK, Outcome};
+use crate::segments::{Owner, Segments, TensorInfo, UnitView};
+
+use super::grads::{Slice, Values};
+use super::stages;
+use super::update::Rates;
+
+/// A gradient, and the parameter or accumulator that it goes into.
+#[derive(Debug)]
+pub(super) struct Joined<'a> {
+    name: Arc<str>,
+    pub(super) gradient: Values<'a>,
+    pub(super) target: &'a mut [f32],
+    pub(super) shape: Option<Box<[u64]>>,
+    pub(super) group: Option<Group>,
+}
+
+impl<'a> Joined<'a> {
+    pub(super) fn new(name: Arc<str>, gradient: Slice<'a>, target: &'a mut [f32]) -> Joined<'a> {
+        Joined { name, gradient: gradient.data, target, shape: None, group: None }
+    }
+
+    pub(super) fn info(&self) -> TensorInfo {
+        TensorInfo {
+            name: self.name.clone(),
+            dtype: self.gradient.dtype(),
+            elements: self.gradient.len() as u64,
+            shape: self.shape.clone(),
+            group: self.group.clone(),
+            has_parameter: true,
+        }
+    }
+
+    /// That both have the same length.
+    pub(super) fn check(&self, what: &str) -> Result<(), ClipError> {
+        let (required, given) = (self.gradient.len(), self.target.len());
+        if required == given {
+            return Ok(());
+        }
+        let required = format!("{what} of {required} elements, as its gradient has");
+        Err(ClipError::Tensor { tensor: self.name.to_string(), required, given: given.to_string() })
+    }
+}
+
+/// What a gradient does.
+#[derive(Clone, Copy)]
+pub(super) enum Action {
+    /// It moves a parameter.
+    Update(Rates),
+    /// It is added to an accumulator, or begins the sum.
+    Add { begins: bool },
+}
+
+/// Neighbouring elements of a parameter and its moments, or of an accumulator.
+pub(super) struct Target<'a> {
+    pub(super) parameter: &'a mut [f32],
+    /// None, one or two of the parameter's length.
+    pub(super) moments: [&'a mut [f32]; 2],
+}
+
+/// A chunk and what it does.
+struct Work<'a> {
+    gradient: Values<'a>,
+    target: Target<'a>,
+    action: Action,
+    outcomes: &'a [Outcome],
+    /// The chunk's first element in its tensor, where that is cut into units.
+    units: Option<(u64, UnitView)>,
+}
+
+/// Lets every gradient do what it does, read through the outcomes of its segments.
+pub(super) fn run<'t, 'a: 't>(
+    tensors: impl Iterator<Item = (&'t mut Joined<'a>, &'t mut [Vec<f32>], Action)>,
+    parts: &Segments,
+    outcomes: &[Outcome],
+) {
+    let mut elements = 0;
+    let mut work = Vec::new();
+    for ((joined, moments, action), &owner) in tensors.zip(&parts.owners) {
+        elements += joined.target.len() as u64;
+        let first = owner.first() as usize;
+        let (own, view) = match owner {
+            Owner::One(_) => (&outcomes[first..=first], None),
+            Owner::Units { view, .. } => (&outcomes[first..first + view.units as usize], Some(view)),
+        };
+        let len = CHUNK as usize;
+        let mut moments = moments.iter_mut().map(|m| m.chunks_mut(len));
+        let (mut m, mut v) = (moments.next(), moments.next());
+        let next = |chunks: &mut Option<std::slice::ChunksMut<'t, f32>>| {
+            chunks.as_mut().and_then(Iterator::next).unwrap_or_default()
+        };
+        for (at, parameter) in (0..).step_by(len).zip(joined.target.chunks_mut(len)) {
+            let gradient = joined.gradient.range(at, parameter.len());
+            let target = Target { parameter, moments: [next(&mut m), next(&mut v)] };
+            let units = view.map(|view| (at as u64, view));
+            work.push(Work { gradient, target, action, outcomes: own, units });
+        }
+    }
+    if elements > stages::SEQUENTIAL {
+        work.into_par_iter().for_each(Work::run);
+    } else {
+        work.into_iter().for_each(Work::run);
+    }
+}
+
+impl Work<'_> {
+    fn run(self) {
+        let Work { gradient, target, action, outcomes, units } = self;
+        let Some((first, view)) = units else {
+            return gradient.act(&outcomes[0], &action, target);
+        };
+        let Target { mut parameter, moments: [mut m, mut v] } = target;
+        // The longest run whose elements surely belong to the same unit.
+        let run = view.kept.low.stride.max(1);
+        let mut done = 0;
+        while !parameter.is_empty() {
+            let e = first + done as u64;
+            let len = ((e / run + 1) * run - e).min(parameter.len() as u64) as usize;
+            let outcome = &outcomes[view.unit_of(e) as usize];
+            let target = Target {
+                parameter: split(&mut parameter, len),
+                moments: [split(&mut m, len), split(&mut v, len)],
+            };
+            gradient.range(done, len).act(outcome, &action, target);
+            done += len;
+        }
+    }
+}
+
+/// Takes the first `len` elements off, or all where there are fewer.
+fn split<'a>(slice: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
+    let all = std::mem::take(slice);
+    let len = len.min(all.len());
+    let (first, rest) = all.split_at_mut(len);
+    *slice = rest;
+    first
+}

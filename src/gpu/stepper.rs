@@ -1,0 +1,383 @@
+//! A pass that ends in an optimiser's step: parameters move, gradients stay as they are.
+
+use std::sync::Arc;
+
+use wgpu::BufferUsages as Usage;
+
+use crate::clip::{Clip, LossScale};
+use crate::error::{ClipError, OptimizerError, PrepareError};
+use crate::grad::{DType, Grad};
+use crate::kernels::Kernel;
+use crate::layout::{JointRow, JointTensor};
+use crate::optimizer::{Optimizer, at_least_0};
+use crate::plan::{Joined, Joint};
+
+use super::clipper::{Buffers, Clipper, check_usage};
+use super::pass::{Pass, begin};
+use super::scope::caught;
+use super::workspace::{Make, Step};
+
+/// Where a state tensor of an optimiser lies: `f32` in its parameter's shape.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moment {
+    /// The buffer. Those that a [`Stepper`] allocates have usages `STORAGE | COPY_SRC | COPY_DST`, so
+    /// that they can be saved and restored.
+    pub buffer: wgpu::Buffer,
+    /// First byte.
+    pub offset: u64,
+    /// Number of elements.
+    pub elements: u64,
+}
+
+/// Norm, coefficient and an optimiser's step over one set of gradients, prepared once and recorded
+/// every step.
+///
+/// Gradients are read twice and never written, where clipping in place would read them three times and
+/// write them. Clipped gradients are not rounded to 16 bits in between. Where a gradient is not finite
+/// and the policy is [`NonFinite::Skip`](crate::NonFinite::Skip), no parameter and no state moves,
+/// whatever segment it belongs to, and the step does not count. Under the other policies the step goes
+/// on with what they leave.
+///
+/// ```no_run
+/// # fn run(device: &gradclip::wgpu::Device, queue: &gradclip::wgpu::Queue, w: &gradclip::wgpu::Buffer,
+/// #        dw: &gradclip::wgpu::Buffer) -> Result<(), Box<dyn std::error::Error>> {
+/// use gradclip::{Adam, Clip, Clipper, DType, Grad, Schedule};
+///
+/// let schedule = Schedule::cosine(1e-3, 10_000, 0.0)?.warm_up(100);
+/// let grads = [Grad::new("w", dw).parameter(w, 0, DType::F32)];
+/// let clipper = Clipper::new(device)?;
+/// let mut stepper = clipper.prepare_step(&grads, &Clip::global_norm(1.0), Adam::decoupled(1e-3))?;
+/// for t in 0..10_000 {
+///     stepper.set_lr(queue, schedule.at(t))?;
+///     let mut encoder = device.create_command_encoder(&Default::default());
+///     // … forward and backward …
+///     stepper.record_step(&mut encoder);
+///     queue.submit([encoder.finish()]);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Stepper {
+    pass: Pass,
+    optimizer: Optimizer,
+    advance: Step,
+    update: Vec<Step>,
+    hyper: wgpu::Buffer,
+    rates: wgpu::Buffer,
+    tensors: Vec<JointTensor>,
+    /// Weight decay of those that have one of their own.
+    own_decay: Vec<Option<f64>>,
+    moments: Arc<Vec<Vec<Moment>>>,
+}
+
+impl Clipper {
+    /// Prepares clip and step. Every gradient names its `f32` parameter ([`Grad::parameter`]), and may
+    /// name its state ([`Grad::moment`]), which is allocated otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare`], [`PrepareError::Optimizer`] for constants out of their range, and
+    /// [`ClipError::Tensor`] for a gradient without an `f32` parameter, or with some of its state.
+    pub fn prepare_step(
+        &self,
+        grads: &[Grad],
+        clip: &Clip,
+        optimizer: impl Into<Optimizer>,
+    ) -> Result<Stepper, PrepareError> {
+        let optimizer = optimizer.into();
+        optimizer.validate()?;
+        check(grads, &optimizer)?;
+        let moments = Arc::new(self.moments(grads, optimizer.moments())?);
+        Stepper::new(self, self.prepared(grads, clip, None)?, grads, optimizer, moments)
+    }
+
+    /// As [`Clipper::prepare_step`] for other buffers: goes on with the state, the number of steps and
+    /// the history of `previous`, which are shared and not copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare_step`], and [`ClipError::State`] where the state is that of other tensors,
+    /// another optimiser or another clip.
+    pub fn prepare_step_after(
+        &self,
+        previous: &Stepper,
+        grads: &[Grad],
+        clip: &Clip,
+        optimizer: impl Into<Optimizer>,
+    ) -> Result<Stepper, PrepareError> {
+        let optimizer = optimizer.into();
+        optimizer.validate()?;
+        check(grads, &optimizer)?;
+        let form = |moments: &[Vec<Moment>]| -> Vec<(usize, u64)> {
+            moments.iter().map(|m| (m.len(), m.first().map_or(0, |m| m.elements))).collect()
+        };
+        let needed: Vec<_> = grads
+            .iter()
+            .map(|g| (optimizer.moments(), if optimizer.moments() > 0 { g.elements } else { 0 }))
+            .collect();
+        let given = form(&previous.moments);
+        if needed != given {
+            let words = |form: &[(usize, u64)]| format!("moments and elements of {form:?}");
+            let (required, given) = (words(&needed), words(&given));
+            return Err(ClipError::State { required, given }.into());
+        }
+        let moments = if grads.iter().any(|g| !g.moments.is_empty()) {
+            Arc::new(self.moments(grads, optimizer.moments())?)
+        } else {
+            previous.moments.clone()
+        };
+        Stepper::new(self, self.prepared(grads, clip, Some(&previous.pass))?, grads, optimizer, moments)
+    }
+
+    /// The state of each tensor, allocated where it is not named.
+    fn moments(&self, grads: &[Grad], count: usize) -> Result<Vec<Vec<Moment>>, PrepareError> {
+        let mut moments: Vec<Vec<Moment>> = grads
+            .iter()
+            .map(|g| {
+                let named = g.moments.iter().take(count);
+                named
+                    .map(|(b, offset)| Moment { buffer: b.clone(), offset: *offset, elements: g.elements })
+                    .collect()
+            })
+            .collect();
+        for k in 0..count {
+            let missing: Vec<usize> = (0..grads.len()).filter(|&i| moments[i].len() == k).collect();
+            let sizes: Vec<u64> = missing.iter().map(|&i| grads[i].elements).collect();
+            let made = caught(&self.device, "allocating optimiser state", || arenas(&self.device, &sizes))?;
+            missing.iter().zip(made).for_each(|(&i, moment)| moments[i].push(moment));
+        }
+        Ok(moments)
+    }
+}
+
+/// Tensors of these numbers of elements in as few buffers as the device allows, each where any device
+/// can bind it.
+fn arenas(device: &wgpu::Device, sizes: &[u64]) -> Vec<Moment> {
+    const ALIGNMENT: u64 = 256;
+    let largest = device.limits().max_buffer_size;
+    let mut places: Vec<(usize, u64)> = Vec::new();
+    let mut lengths: Vec<u64> = Vec::new();
+    for bytes in sizes.iter().map(|elements| elements * 4) {
+        let end = lengths.last().map_or(0, |l| l.next_multiple_of(ALIGNMENT));
+        if lengths.is_empty() || end + bytes > largest {
+            lengths.push(bytes);
+            places.push((lengths.len() - 1, 0));
+        } else if let Some(last) = lengths.last_mut() {
+            *last = end + bytes;
+            places.push((lengths.len() - 1, end));
+        }
+    }
+    let buffers: Vec<wgpu::Buffer> = lengths
+        .iter()
+        .map(|&length| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("gradclip optimiser state"),
+                size: length.max(4),
+                usage: Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST,
+                mapped_at_creation: false,
+            })
+        })
+        .collect();
+    let moment = |(&(arena, offset), &elements): (&(usize, u64), &u64)| {
+        let buffer: &wgpu::Buffer = &buffers[arena];
+        Moment { buffer: buffer.clone(), offset, elements }
+    };
+    places.iter().zip(sizes).map(moment).collect()
+}
+
+/// That every tensor has what a step needs.
+fn check(grads: &[Grad], optimizer: &Optimizer) -> Result<(), PrepareError> {
+    for grad in grads {
+        let wrong = |required: String, given: String| {
+            PrepareError::Clip(ClipError::Tensor { tensor: grad.name.clone(), required, given })
+        };
+        match &grad.parameter {
+            None => return Err(wrong("its parameter, for a step".into(), "none".into())),
+            Some(p) if p.dtype != DType::F32 => {
+                return Err(wrong("a parameter of f32, for a step".into(), p.dtype.to_string()));
+            }
+            Some(p) if grad.elements > 0 => check_usage(grad, &p.buffer)?,
+            Some(_) => {}
+        }
+        let (required, given) = (optimizer.moments(), grad.moments.len());
+        if given != 0 && given != required {
+            return Err(wrong(
+                format!("{required} moments, or none to have them allocated"),
+                given.to_string(),
+            ));
+        }
+        grad.moments.iter().filter(|_| grad.elements > 0).try_for_each(|(b, _)| check_usage(grad, b))?;
+        at_least_0("learning rate factor", grad.lr_scale)?;
+        at_least_0("weight decay", grad.weight_decay.unwrap_or(0.0))?;
+    }
+    Ok(())
+}
+
+impl Stepper {
+    fn new(
+        clipper: &Clipper,
+        pass: Pass,
+        grads: &[Grad],
+        optimizer: Optimizer,
+        moments: Arc<Vec<Vec<Moment>>>,
+    ) -> Result<Stepper, PrepareError> {
+        let mut buffers = Buffers::default();
+        let joined: Vec<Joined> = grads
+            .iter()
+            .zip(&*moments)
+            .map(|(grad, moments)| Joined {
+                gradient: buffers.gradient(grad),
+                beside: beside(grad, moments, &mut buffers),
+                lr_scale: grad.lr_scale as f32,
+                weight_decay: grad.weight_decay.unwrap_or(optimizer.weight_decay()) as f32,
+            })
+            .collect();
+        let joint = Joint::new(&joined, &pass.plan().parts, &clipper.plan_limits())?;
+        let own_decay = grads.iter().map(|g| g.weight_decay).collect();
+        caught(&clipper.device, "preparing a step", || {
+            Stepper::assembled(clipper, pass, &buffers.all, &joint, optimizer, own_decay, moments)
+        })?
+    }
+
+    fn assembled(
+        clipper: &Clipper,
+        pass: Pass,
+        buffers: &[wgpu::Buffer],
+        joint: &Joint,
+        optimizer: Optimizer,
+        own_decay: Vec<Option<f64>>,
+        moments: Arc<Vec<Vec<Moment>>>,
+    ) -> Result<Stepper, PrepareError> {
+        let mut make = Make::new(clipper, buffers, pass.clip());
+        let filler = JointTensor { kept: 1, outer: 1, low: 1, high: 1, ..bytemuck::Zeroable::zeroed() };
+        let rows: JointRow = bytemuck::Zeroable::zeroed();
+        let rows = make.table("gradclip joint chunks", &joint.rows, rows, Usage::STORAGE)?;
+        let usage = Usage::STORAGE | Usage::COPY_DST;
+        let rates = make.table("gradclip rates", &joint.tensors, filler, usage)?;
+        let hyper = make.hyper(LossScale::add_to(pass.clip().loss_scale, optimizer.record()))?;
+        let memory = pass.memory();
+        let advance = make.advance(&hyper, memory)?;
+        let kernel = match (&optimizer, optimizer.moments()) {
+            (Optimizer::Adam(_), _) => Kernel::UpdateAdam,
+            (Optimizer::Sgd(_), 0) => Kernel::UpdateSgd,
+            (Optimizer::Sgd(_), _) => Kernel::UpdateMomentum,
+        };
+        let tables = [&hyper, &memory.progress, &rows, &rates, pass.outcomes()];
+        let update = joint
+            .dispatches
+            .iter()
+            .map(|dispatch| make.joint(kernel, dispatch, false, &tables))
+            .collect::<Result<_, _>>()?;
+        let tensors = joint.tensors.clone();
+        Ok(Stepper { pass, optimizer, advance, update, hyper, rates, tensors, own_decay, moments })
+    }
+
+    /// Records norm, coefficient and step in one compute pass.
+    pub fn record_step(&self, encoder: &mut wgpu::CommandEncoder) {
+        let mut pass = begin(encoder, "gradclip step");
+        self.dispatch_norm(&mut pass);
+        self.dispatch_update(&mut pass);
+    }
+
+    /// Records the first half: the sum of each tensor and of each segment.
+    pub fn record_norm(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.pass.record_norm(encoder);
+    }
+
+    /// Records the second half: coefficients from the sums of the segments, and the step.
+    pub fn record_update(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.dispatch_update(&mut begin(encoder, "gradclip update"));
+    }
+
+    /// As [`Stepper::record_norm`], into a compute pass of the caller's.
+    pub fn dispatch_norm(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.pass.dispatch_norm(pass);
+    }
+
+    /// As [`Stepper::record_update`], into a compute pass of the caller's.
+    pub fn dispatch_update(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.pass.dispatch_decide(pass);
+        self.advance.dispatch(pass);
+        self.update.iter().for_each(|step| step.dispatch(pass));
+    }
+
+    /// Number of dispatches that one [`Stepper::record_step`] records.
+    pub fn dispatch_count(&self) -> usize {
+        self.pass.decide_count() + 1 + self.update.len()
+    }
+
+    /// The clip by itself, for its read-backs, thresholds and buffers. Recording it clips the gradients
+    /// in place, and makes no step.
+    pub fn pass(&self) -> &Pass {
+        &self.pass
+    }
+
+    /// As [`Stepper::pass`], to change thresholds.
+    pub fn pass_mut(&mut self) -> &mut Pass {
+        &mut self.pass
+    }
+
+    /// The optimiser as it is set.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// The state of each tensor, in the order of the gradients: no, one or two moments.
+    pub fn moments(&self) -> &[Vec<Moment>] {
+        &self.moments
+    }
+
+    /// Changes the learning rate from the next submit of `queue` on.
+    ///
+    /// # Errors
+    ///
+    /// [`OptimizerError::Constant`] for one that is negative, infinite or NaN; nothing changes then.
+    pub fn set_lr(&mut self, queue: &wgpu::Queue, lr: f64) -> Result<(), OptimizerError> {
+        let optimizer = self.optimizer.with_lr(lr);
+        optimizer.validate()?;
+        self.optimizer = optimizer;
+        self.write_hyper(queue);
+        Ok(())
+    }
+
+    /// Changes the optimiser's constants from the next submit of `queue` on.
+    ///
+    /// # Errors
+    ///
+    /// Constants out of their range, and [`OptimizerError::Combination`] for an optimiser that needs
+    /// another state; nothing changes then.
+    pub fn set_optimizer(
+        &mut self,
+        queue: &wgpu::Queue,
+        optimizer: impl Into<Optimizer>,
+    ) -> Result<(), OptimizerError> {
+        let optimizer = optimizer.into();
+        optimizer.validate()?;
+        let same = std::mem::discriminant(&optimizer) == std::mem::discriminant(&self.optimizer);
+        if !same || optimizer.moments() != self.optimizer.moments() {
+            let (what, required) = ("another optimiser", "the state that this one has");
+            return Err(OptimizerError::Combination { what, required });
+        }
+        self.optimizer = optimizer;
+        for (tensor, own) in self.tensors.iter_mut().zip(&self.own_decay) {
+            tensor.weight_decay = own.unwrap_or(optimizer.weight_decay()) as f32;
+        }
+        queue.write_buffer(&self.rates, 0, bytemuck::cast_slice(&self.tensors));
+        self.write_hyper(queue);
+        Ok(())
+    }
+
+    fn write_hyper(&self, queue: &wgpu::Queue) {
+        let hyper = LossScale::add_to(self.pass.clip().loss_scale, self.optimizer.record());
+        queue.write_buffer(&self.hyper, 0, bytemuck::bytes_of(&hyper));
+    }
+}
+
+/// Parameter and moments of a gradient.
+fn beside(grad: &Grad, moments: &[Moment], buffers: &mut Buffers) -> Vec<crate::plan::Placement> {
+    let parameter = grad.parameter.iter().map(|p| ("parameter", (&p.buffer, p.offset)));
+    let names = ["first moment", "second moment"];
+    let moments = names.into_iter().zip(moments).map(|(what, m)| (what, (&m.buffer, m.offset)));
+    parameter.chain(moments).map(|(what, at)| buffers.beside(grad, what, DType::F32, at)).collect()
+}

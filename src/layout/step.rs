@@ -1,0 +1,107 @@
+//! The records of what uses clipped gradients: loss scaling, optimiser steps, accumulation.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Bit of [`Hyper::flags`]: the loss scale follows the gradients.
+pub const SCALES_LOSS: u32 = 1;
+/// Bit of [`Hyper::flags`]: an optimiser step follows.
+pub const STEPS: u32 = 2;
+/// Bit of [`Hyper::flags`]: the step is Adam's, else gradient descent's.
+pub const ADAM: u32 = 4;
+/// Bit of [`Hyper::flags`]: Nesterov's momentum.
+pub const NESTEROV: u32 = 8;
+/// Bit of [`Hyper::flags`]: weight decay is not part of the gradient.
+pub const DECOUPLED: u32 = 16;
+/// Bit of [`Hyper::flags`]: eps is added before the second moment is corrected.
+pub const EPS_HAT: u32 = 32;
+
+/// The constants of loss scaling and of an optimiser, see [`LossScale`](crate::LossScale) and
+/// [`Optimizer`](crate::Optimizer).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct Hyper {
+    /// Learning rate.
+    pub lr: f32,
+    /// Momentum, or the decay of the first moment.
+    pub decay: f32,
+    /// What of a gradient goes into the momentum after the first step, or into the first moment:
+    /// 1 - dampening, or 1 - β₁.
+    pub share: f32,
+    /// β₂.
+    pub second_decay: f32,
+    /// 1 - β₂.
+    pub second_share: f32,
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Factor of the loss scale after `interval` finite steps.
+    pub growth: f32,
+    /// Factor of the loss scale after a step that was not finite.
+    pub backoff: f32,
+    /// See `growth`.
+    pub interval: u32,
+    /// [`SCALES_LOSS`], [`STEPS`], [`ADAM`], [`NESTEROV`], [`DECOUPLED`], [`EPS_HAT`].
+    pub flags: u32,
+}
+
+/// Loss scale and steps so far, 32 bytes. A forward pass may bind the buffer and read the scale.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct Progress {
+    /// What the next loss is multiplied by; 1 without loss scaling.
+    pub scale: f32,
+    /// 1 / `scale`, rounded.
+    pub unscale: f32,
+    /// Finite steps since the scale last changed.
+    pub finite_steps: u32,
+    /// Optimiser steps so far: skipped ones do not count.
+    pub updates: u32,
+    /// 1 where the last step moves parameters.
+    pub moves: u32,
+    /// What of a gradient goes into the momentum, or into the first moment, in the last step.
+    pub share: f32,
+    /// 1 / (1 - β₁ᵗ) in the last step t.
+    pub correction: f32,
+    /// 1 / √(1 - β₂ᵗ) in the last step t.
+    pub second_correction: f32,
+}
+
+/// One chunk of a gradient with what belongs to it: places in elements of the slot's windows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct JointRow {
+    /// First element of the gradient.
+    pub start: u32,
+    /// Number of elements in the low [`LEN_BITS`](super::LEN_BITS) bits, slot above.
+    pub slot_len: u32,
+    /// The same first element, counted in the tensor.
+    pub first: u32,
+    /// Segment of the tensor, the first one where it is cut into units.
+    pub segment: u32,
+    /// First element of the parameter or accumulator.
+    pub parameter: u32,
+    /// First element of the momentum or first moment.
+    pub moment: u32,
+    /// First element of the second moment.
+    pub second_moment: u32,
+    /// Index of the tensor's [`JointTensor`].
+    pub tensor: u32,
+}
+
+/// What all chunks of a tensor share. Element `e` of it belongs to segment `segment + (e / low) % kept
+/// + (e / high) % outer * kept`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct JointTensor {
+    /// Factor of the learning rate.
+    pub lr_scale: f32,
+    /// Weight decay.
+    pub weight_decay: f32,
+    /// See above.
+    pub low: u32,
+    /// See above.
+    pub kept: u32,
+    /// See above.
+    pub high: u32,
+    /// See above.
+    pub outer: u32,
+}

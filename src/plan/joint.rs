@@ -1,0 +1,293 @@
+//! Gradients together with what belongs to them: parameter and optimiser state, or an accumulator.
+//!
+//! A slot holds a window of each. Where these lie so close in one buffer that their aligned windows
+//! would overlap, they share one.
+
+use super::{Dispatch, LARGEST_WINDOW, Placement, PlanLimits, Written, check_ranges, grid};
+use crate::error::{PlanError, PrepareError};
+use crate::grad::DType;
+use crate::layout::{CHUNK, JointRow, JointTensor, LEN_BITS};
+use crate::plan::Window;
+use crate::plan::pack::runs;
+use crate::segments::{Owner, Segments};
+
+/// Most tensors that belong together: gradient, parameter and two moments.
+pub const MOST_ROLES: usize = 4;
+
+/// Which of a slot's bindings the gradient and each tensor beside it lie in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Pattern {
+    binding: [u8; MOST_ROLES],
+    roles: u8,
+    bindings: u8,
+}
+
+impl Pattern {
+    /// Each of `roles` tensors in a binding of its own.
+    pub fn apart(roles: usize) -> Pattern {
+        let roles = roles.min(MOST_ROLES) as u8;
+        Pattern { binding: [0, 1, 2, 3], roles, bindings: roles }
+    }
+
+    /// Number of tensors that belong together.
+    pub fn roles(&self) -> usize {
+        self.roles.into()
+    }
+
+    /// Number of bindings of a slot.
+    pub fn bindings(&self) -> usize {
+        self.bindings.into()
+    }
+
+    /// The binding of each.
+    pub fn binding_of(&self) -> impl Iterator<Item = usize> + '_ {
+        self.binding[..self.roles()].iter().map(|&b| usize::from(b))
+    }
+}
+
+/// A gradient with what belongs to it.
+#[derive(Clone, Debug, Default)]
+pub struct Joined {
+    /// The gradient.
+    pub gradient: Placement,
+    /// Tensors of as many elements of 4 bytes, at most three.
+    pub beside: Vec<Placement>,
+    /// Factor of the learning rate.
+    pub lr_scale: f32,
+    /// Weight decay.
+    pub weight_decay: f32,
+}
+
+/// Dispatches over gradients and what belongs to them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Joint {
+    /// The dispatches, with the pattern of each; their windows are listed slot by slot.
+    pub dispatches: Vec<(Dispatch, Pattern)>,
+    /// Chunks, in the order of these dispatches.
+    pub rows: Vec<JointRow>,
+    /// One a tensor.
+    pub tensors: Vec<JointTensor>,
+}
+
+/// A chunk, with a range of bytes for each tensor that belongs together.
+struct Piece<'a> {
+    joined: &'a Joined,
+    tensor: usize,
+    first: u64,
+    len: u32,
+    spans: Vec<Span>,
+}
+
+#[derive(Clone, Copy)]
+struct Span {
+    buffer: usize,
+    begin: u64,
+    end: u64,
+}
+
+/// One slot's windows, and the pieces in them.
+struct Filled {
+    dtype: DType,
+    pattern: Pattern,
+    windows: Vec<Window>,
+    pieces: std::ops::Range<usize>,
+}
+
+impl Joint {
+    pub(crate) fn new(
+        tensors: &[Joined],
+        parts: &Segments,
+        limits: &PlanLimits,
+    ) -> Result<Joint, PrepareError> {
+        let written = |at| Written { at, may_share: false };
+        let all: Vec<Written<'_>> =
+            tensors.iter().flat_map(|t| std::iter::once(&t.gradient).chain(&t.beside).map(written)).collect();
+        check_ranges(&all)?;
+        let mut pieces: Vec<Piece<'_>> =
+            tensors.iter().enumerate().flat_map(|(tensor, t)| pieces(t, tensor)).collect();
+        pieces.sort_by_key(|p| (p.joined.gradient.dtype as u32, p.spans[0].buffer, p.spans[0].begin));
+        let together = all_in_one_binding(&pieces, limits);
+        let mut joint =
+            Joint { tensors: tensors.iter().zip(&parts.owners).map(row_of).collect(), ..Joint::default() };
+        for group in packed(slots(&pieces, together, limits)?, limits) {
+            joint.dispatch(&group, &pieces, parts, limits)?;
+        }
+        Ok(joint)
+    }
+
+    fn dispatch(
+        &mut self,
+        group: &[Filled],
+        pieces: &[Piece<'_>],
+        parts: &Segments,
+        limits: &PlanLimits,
+    ) -> Result<(), PlanError> {
+        let first = self.rows.len() as u32;
+        for (slot, filled) in (0u32..).zip(group) {
+            let rows = pieces[filled.pieces.clone()].iter().map(|p| p.row(slot, filled, parts));
+            self.rows.extend(rows);
+        }
+        let rows = first..self.rows.len() as u32;
+        let dispatch = Dispatch {
+            dtype: group[0].dtype,
+            windows: group.iter().flat_map(|f| f.windows.iter().copied()).collect(),
+            grid: grid(rows.len() as u64, limits)?,
+            rows,
+            seams: 0..0,
+            seam_grid: [0, 0],
+        };
+        self.dispatches.push((dispatch, group[0].pattern));
+        Ok(())
+    }
+}
+
+fn row_of((t, owner): (&Joined, &Owner)) -> JointTensor {
+    let kept = match owner {
+        Owner::One(_) => None,
+        Owner::Units { view, .. } => Some(view.kept),
+    };
+    JointTensor {
+        lr_scale: t.lr_scale,
+        weight_decay: t.weight_decay,
+        low: kept.map_or(1, |k| k.low.stride.max(1) as u32),
+        kept: kept.map_or(1, |k| k.low.size as u32),
+        high: kept.map_or(1, |k| k.high.stride.max(1) as u32),
+        outer: kept.map_or(1, |k| k.high.size as u32),
+    }
+}
+
+fn pieces(joined: &Joined, tensor: usize) -> impl Iterator<Item = Piece<'_>> {
+    runs(joined.gradient.elements).map(move |(first, len)| {
+        let span = |at: &Placement| {
+            let size = at.dtype.size();
+            let begin = at.offset + first * size;
+            Span { buffer: at.buffer, begin, end: begin + u64::from(len) * size }
+        };
+        let spans = std::iter::once(&joined.gradient).chain(&joined.beside).map(span).collect();
+        Piece { joined, tensor, first, len, spans }
+    })
+}
+
+impl Piece<'_> {
+    fn row(&self, slot: u32, filled: &Filled, parts: &Segments) -> JointRow {
+        let at = |role: usize| {
+            let Some(span) = self.spans.get(role) else { return 0 };
+            let window = &filled.windows[usize::from(filled.pattern.binding[role])];
+            let size = if role == 0 { self.joined.gradient.dtype.size() } else { 4 };
+            ((span.begin - window.offset) / size) as u32
+        };
+        JointRow {
+            start: at(0),
+            slot_len: (slot << LEN_BITS) | self.len,
+            first: self.first as u32,
+            segment: parts.owners[self.tensor].first(),
+            parameter: at(1),
+            moment: at(2),
+            second_moment: at(3),
+            tensor: self.tensor as u32,
+        }
+    }
+}
+
+fn window_of(span: &Span, limits: &PlanLimits) -> Window {
+    let offset = span.begin - span.begin % limits.alignment;
+    Window { buffer: span.buffer, offset, size: span.end.next_multiple_of(4) - offset }
+}
+
+fn union(a: &Window, b: &Window) -> Window {
+    let offset = a.offset.min(b.offset);
+    let end = (a.offset + a.size).max(b.offset + b.size);
+    Window { buffer: a.buffer, offset, size: end - offset }
+}
+
+/// Whether one window holds everything there is: tensors may then lie in any order.
+fn all_in_one_binding(pieces: &[Piece<'_>], limits: &PlanLimits) -> bool {
+    let mut spans = pieces.iter().flat_map(|p| &p.spans);
+    let Some(first) = spans.next() else { return false };
+    let first = window_of(first, limits);
+    let all =
+        spans.try_fold(first, |all, s| (s.buffer == all.buffer).then(|| union(&all, &window_of(s, limits))));
+    all.is_some_and(|all| all.size <= limits.max_binding.min(LARGEST_WINDOW))
+}
+
+/// The windows of one piece by itself.
+fn alone(piece: &Piece<'_>, together: bool, limits: &PlanLimits) -> (Pattern, Vec<Window>) {
+    let mut windows: Vec<Window> = Vec::new();
+    let mut binding = [0u8; MOST_ROLES];
+    for span in &piece.spans {
+        windows.push(window_of(span, limits));
+    }
+    let mut of: Vec<usize> = (0..windows.len()).collect();
+    // Until none overlap: a union may overlap another window.
+    while let Some((a, b)) = overlapping(&windows, together) {
+        windows[a] = union(&windows[a], &windows[b]);
+        windows.remove(b);
+        of.iter_mut().for_each(|w| *w = if *w == b { a } else { *w - usize::from(*w > b) });
+    }
+    of.iter().zip(&mut binding).for_each(|(&w, b)| *b = w as u8);
+    let pattern = Pattern { binding, roles: of.len() as u8, bindings: windows.len() as u8 };
+    (pattern, windows)
+}
+
+/// Two windows that have to be one, the earlier first.
+fn overlapping(windows: &[Window], together: bool) -> Option<(usize, usize)> {
+    let pairs = (0..windows.len()).flat_map(|b| (0..b).map(move |a| (a, b)));
+    pairs.into_iter().find(|&(a, b)| together || windows[a].overlaps(&windows[b]))
+}
+
+/// Merges neighbouring pieces into slots whose windows are as large as bindings may be.
+fn slots(pieces: &[Piece<'_>], together: bool, limits: &PlanLimits) -> Result<Vec<Filled>, PlanError> {
+    let mut filled: Vec<Filled> = Vec::new();
+    for (i, piece) in pieces.iter().enumerate() {
+        let dtype = piece.joined.gradient.dtype;
+        let (pattern, windows) = alone(piece, together, limits);
+        if let Some(last) = filled.last_mut()
+            && (last.dtype, last.pattern) == (dtype, pattern)
+            && let Some(merged) = merged(&last.windows, &windows, limits)
+        {
+            last.windows = merged;
+            last.pieces.end = i + 1;
+            continue;
+        }
+        if windows.len() > limits.bindings as usize {
+            let (required, given) = (windows.len() as u64, limits.bindings.into());
+            return Err(PlanError::Limit { limit: "storage buffers beside three tables", required, given });
+        }
+        filled.push(Filled { dtype, pattern, windows, pieces: i..i + 1 });
+    }
+    Ok(filled)
+}
+
+/// The windows that hold both, where a binding can and none overlap.
+fn merged(a: &[Window], b: &[Window], limits: &PlanLimits) -> Option<Vec<Window>> {
+    let largest = limits.max_binding.min(LARGEST_WINDOW);
+    let both: Vec<Window> = a.iter().zip(b).map(|(a, b)| union(a, b)).collect();
+    let fits = a.iter().zip(b).all(|(a, b)| a.buffer == b.buffer) && both.iter().all(|w| w.size <= largest);
+    (fits && overlapping(&both, false).is_none()).then_some(both)
+}
+
+/// Slots into dispatches, each into the first that has room and no window overlapping its own.
+fn packed(filled: Vec<Filled>, limits: &PlanLimits) -> Vec<Vec<Filled>> {
+    let mut groups: Vec<Vec<Filled>> = Vec::new();
+    let mut first_open = 0;
+    let room = |g: &Vec<Filled>| {
+        let most = (limits.bindings as usize / g[0].windows.len().max(1)).min(limits.slots as usize);
+        g.len() < most.max(1)
+    };
+    for f in filled {
+        while groups.get(first_open).is_some_and(|g| !room(g)) {
+            first_open += 1;
+        }
+        let apart = |o: &Filled| o.windows.iter().all(|a| f.windows.iter().all(|b| !a.overlaps(b)));
+        let joins = |g: &Vec<Filled>| {
+            room(g) && (g[0].dtype, g[0].pattern) == (f.dtype, f.pattern) && g.iter().all(apart)
+        };
+        match groups[first_open..].iter().position(joins) {
+            Some(i) => groups[first_open + i].push(f),
+            None => groups.push(vec![f]),
+        }
+    }
+    groups
+}
+
+const _: () = assert!(CHUNK < 1 << LEN_BITS);
