@@ -180,6 +180,18 @@ pub enum PlanError {
         /// What the device has.
         given: u64,
     },
+    /// What belongs to a gradient does not fit it.
+    #[error("tensor `{tensor}`: required {required} {what}, given {given}")]
+    Joined {
+        /// Name of the tensor.
+        tensor: String,
+        /// What there is a wrong number of.
+        what: &'static str,
+        /// How many there have to be.
+        required: u64,
+        /// How many there are.
+        given: u64,
+    },
     /// More chunks, tensors or segments than 32-bit indices or one binding can hold.
     #[error("{what}: required at most {required}, given {given}")]
     TooLarge {

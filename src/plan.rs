@@ -276,6 +276,16 @@ impl Plan {
         })
     }
 
+    /// Plans work on the same tensors with what belongs to each of them: a step, an accumulation.
+    ///
+    /// # Errors
+    ///
+    /// Ranges that are unaligned, overlap or leave their buffer, or more bindings for one slot than the
+    /// limits allow.
+    pub fn joint(&self, tensors: &[Joined], limits: &PlanLimits) -> Result<Joint, PrepareError> {
+        Joint::new(tensors, &self.parts, limits)
+    }
+
     /// Number of segments that have an outcome, that of the whole set counted.
     pub fn segment_count(&self) -> usize {
         self.parts.decided() as usize

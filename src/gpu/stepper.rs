@@ -233,7 +233,7 @@ impl Stepper {
                 weight_decay: grad.weight_decay.unwrap_or(optimizer.weight_decay()) as f32,
             })
             .collect();
-        let joint = Joint::new(&joined, &pass.plan().parts, &clipper.plan_limits())?;
+        let joint = pass.plan().joint(&joined, &clipper.plan_limits())?;
         let own_decay = grads.iter().map(|g| g.weight_decay).collect();
         caught(&clipper.device, "preparing a step", || {
             Stepper::assembled(clipper, pass, &buffers.all, &joint, optimizer, own_decay, moments)

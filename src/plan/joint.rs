@@ -94,11 +94,13 @@ struct Filled {
 }
 
 impl Joint {
+    /// Plans work on tensors with what belongs to each, in the order of those that `parts` are of.
     pub(crate) fn new(
         tensors: &[Joined],
         parts: &Segments,
         limits: &PlanLimits,
     ) -> Result<Joint, PrepareError> {
+        check_tensors(tensors, parts, limits)?;
         let written = |at| Written { at, may_share: false };
         let all: Vec<Written<'_>> =
             tensors.iter().flat_map(|t| std::iter::once(&t.gradient).chain(&t.beside).map(written)).collect();
@@ -139,6 +141,39 @@ impl Joint {
         self.dispatches.push((dispatch, group[0].pattern));
         Ok(())
     }
+}
+
+/// That there is one for each tensor of the plan, with as many elements beside it.
+fn check_tensors(tensors: &[Joined], parts: &Segments, limits: &PlanLimits) -> Result<(), PlanError> {
+    let (required, given) = (parts.owners.len() as u64, tensors.len() as u64);
+    if required != given {
+        return Err(PlanError::Joined { tensor: "all".into(), what: "tensors", required, given });
+    }
+    let beside = tensors.first().map_or(0, |t| t.beside.len());
+    for t in tensors {
+        let wrong = |what, required, given| {
+            Err(PlanError::Joined { tensor: t.gradient.name.clone(), what, required, given })
+        };
+        if t.beside.len() != beside || beside >= MOST_ROLES {
+            let required = beside.min(MOST_ROLES - 1) as u64;
+            return wrong("tensors beside the gradient", required, t.beside.len() as u64);
+        }
+        for b in &t.beside {
+            if b.elements != t.gradient.elements {
+                return wrong("elements beside the gradient", t.gradient.elements, b.elements);
+            }
+            if b.dtype.size() != 4 {
+                return wrong("bytes of an element beside the gradient", 4, b.dtype.size());
+            }
+        }
+    }
+    let chunks = tensors.iter().map(|t| u128::from(t.gradient.elements.div_ceil(CHUNK.into()))).sum::<u128>();
+    let required = limits.max_binding.min(LARGEST_WINDOW) / size_of::<JointRow>() as u64;
+    if chunks > u128::from(required) {
+        let given = u64::try_from(chunks).unwrap_or(u64::MAX);
+        return Err(PlanError::TooLarge { what: "chunks of 16,384 elements", required, given });
+    }
+    Ok(())
 }
 
 fn row_of((t, owner): (&Joined, &Owner)) -> JointTensor {

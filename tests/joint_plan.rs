@@ -1,0 +1,188 @@
+//! The plan of work on gradients with what belongs to them, without a device.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::HashSet;
+
+use gradclip::layout::LEN_BITS;
+use gradclip::plan::{Joined, Joint, Placement, Plan, PlanLimits};
+use gradclip::{Clip, DType, PlanError, PrepareError};
+use proptest::prelude::*;
+
+fn limits(slots: u32, bindings: u32) -> PlanLimits {
+    PlanLimits {
+        slots,
+        bindings,
+        max_binding: 128 << 20,
+        alignment: 256,
+        max_workgroups: 65_535,
+        workgroup_size: 256,
+    }
+}
+
+/// Where a tensor lies: buffer and first byte.
+type At = (usize, u64);
+
+/// A gradient with three tensors beside it.
+fn joined(i: usize, elements: u64, dtype: DType, [g, p, m, v]: [At; 4]) -> Joined {
+    let at = |(buffer, offset): At, dtype| Placement {
+        name: format!("t{i}"),
+        buffer,
+        offset,
+        buffer_size: 1 << 40,
+        elements,
+        dtype,
+        ..Placement::default()
+    };
+    let beside = [p, m, v].map(|a| at(a, DType::F32)).to_vec();
+    Joined { gradient: at(g, dtype), beside, lr_scale: 1.0, weight_decay: 0.0 }
+}
+
+fn plan(tensors: &[Joined], limits: &PlanLimits) -> Result<Joint, PrepareError> {
+    let gradients: Vec<Placement> = tensors.iter().map(|t| t.gradient.clone()).collect();
+    Plan::new(&gradients, &Clip::measure(), limits).unwrap().joint(tensors, limits)
+}
+
+/// Every element of every tensor is worked on once, inside the windows bound, which never overlap.
+fn check(joint: &Joint, tensors: &[Joined], limits: &PlanLimits) {
+    let mut met = HashSet::new();
+    for (dispatch, pattern) in &joint.dispatches {
+        let (all, a_slot) = (&dispatch.windows, pattern.bindings());
+        assert_eq!(pattern.roles(), 4);
+        assert!(all.len() <= limits.bindings as usize && all.len() / a_slot <= limits.slots as usize);
+        for (i, a) in all.iter().enumerate() {
+            assert!(a.offset % limits.alignment == 0 && a.size % 4 == 0 && a.size <= limits.max_binding);
+            for b in &all[..i] {
+                let apart =
+                    a.buffer != b.buffer || a.offset >= b.offset + b.size || b.offset >= a.offset + a.size;
+                assert!(apart, "{a:?} and {b:?} overlap");
+            }
+        }
+        for row in &joint.rows[dispatch.rows.start as usize..dispatch.rows.end as usize] {
+            let t = &tensors[row.tensor as usize];
+            let (slot, len) = (row.slot_len >> LEN_BITS, u64::from(row.slot_len & ((1 << LEN_BITS) - 1)));
+            let starts = [row.start, row.parameter, row.moment, row.second_moment];
+            let places = std::iter::once(&t.gradient).chain(&t.beside);
+            for ((place, start), binding) in places.zip(starts).zip(pattern.binding_of()) {
+                let (window, size) = (all[slot as usize * a_slot + binding], place.dtype.size());
+                assert_eq!(window.buffer, place.buffer);
+                let at = window.offset + u64::from(start) * size;
+                assert_eq!(at, place.offset + u64::from(row.first) * size, "{} at {}", place.name, row.first);
+                assert!(at + len * size <= window.offset + window.size);
+            }
+            for e in (u64::from(row.first)..u64::from(row.first) + len).step_by(1000) {
+                assert!(met.insert((row.tensor, e)));
+            }
+            assert_eq!(t.gradient.dtype, dispatch.dtype);
+        }
+    }
+    let all = tensors.iter().map(|t| {
+        let n = t.gradient.elements;
+        (0..n.div_ceil(16_384)).map(|c| (n - c * 16_384).min(16_384).div_ceil(1000)).sum::<u64>()
+    });
+    assert_eq!(met.len() as u64, all.sum::<u64>());
+}
+
+#[test]
+fn ten_thousand_tensors_take_one_dispatch() {
+    let n = 10_000u64;
+    // An arena each, one for all with everything of a tensor side by side, and the same unaligned.
+    let apart = |i: u64| -> [At; 4] { [(0, i * 400), (1, i * 400), (2, i * 400), (3, i * 400)] };
+    let together = |i: u64| [0, 1, 2, 3].map(|role| (0, (i * 4 + role) * 400));
+    let blocks = |i: u64| [0, 1, 2, 3].map(|role| (0, (role * n + i) * 400));
+    for place in [&apart as &dyn Fn(u64) -> [At; 4], &together, &blocks] {
+        let tensors: Vec<Joined> = (0..n).map(|i| joined(i as usize, 100, DType::F32, place(i))).collect();
+        let limits = limits(7, 30);
+        let joint = plan(&tensors, &limits).unwrap();
+        check(&joint, &tensors, &limits);
+        assert_eq!(joint.dispatches.len(), 1);
+    }
+}
+
+#[test]
+fn separate_buffers_fill_the_slots() {
+    let own = |i: usize| [4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3].map(|buffer| (buffer, 0));
+    let tensors: Vec<Joined> = (0..148).map(|i| joined(i, 70_000, DType::F32, own(i))).collect();
+    for (bindings, dispatches) in [(29, 22), (5, 148), (4, 148)] {
+        let limits = limits(7, bindings);
+        let joint = plan(&tensors, &limits).unwrap();
+        check(&joint, &tensors, &limits);
+        assert_eq!(joint.dispatches.len(), dispatches, "{bindings} bindings");
+    }
+    let refused = plan(&tensors, &limits(7, 3)).unwrap_err();
+    assert!(
+        matches!(refused, PrepareError::Plan(PlanError::Limit { required: 4, given: 3, .. })),
+        "{refused}"
+    );
+}
+
+#[test]
+fn larger_than_a_binding_is_cut() {
+    // 154 MB each, as GPT-2's embedding: two windows of every tensor.
+    let tensors = [joined(0, 38_597_376, DType::F32, [(0, 0), (1, 0), (2, 0), (3, 0)])];
+    let limits = limits(7, 29);
+    let joint = plan(&tensors, &limits).unwrap();
+    check(&joint, &tensors, &limits);
+    assert!(joint.dispatches.len() <= 2, "{}", joint.dispatches.len());
+}
+
+#[test]
+fn what_does_not_fit_a_gradient_is_refused() {
+    let good = || joined(0, 10, DType::F32, [(0, 0), (1, 0), (2, 0), (3, 0)]);
+    let limits = limits(7, 29);
+    let error = |tensors: &[Joined]| match plan(tensors, &limits) {
+        Err(PrepareError::Plan(error)) => error,
+        other => panic!("{other:?}"),
+    };
+    let mut short = good();
+    short.beside[1].elements = 9;
+    assert!(matches!(error(&[short]), PlanError::Joined { required: 10, given: 9, .. }));
+    let mut half = good();
+    half.beside[0].dtype = DType::F16;
+    assert!(matches!(error(&[half]), PlanError::Joined { required: 4, given: 2, .. }));
+    let mut more = good();
+    more.beside.push(more.beside[0].clone());
+    assert!(matches!(error(&[more]), PlanError::Joined { required: 3, given: 4, .. }));
+    let mut same = good();
+    same.beside[1].buffer = 1;
+    assert!(matches!(error(&[same]), PlanError::Overlap { .. }));
+    let gradients = [good().gradient, good().gradient];
+    let plan = Plan::new(&gradients[..1], &Clip::measure(), &limits).unwrap();
+    let two = [good(), good()];
+    assert!(matches!(
+        plan.joint(&two, &limits),
+        Err(PrepareError::Plan(PlanError::Joined { required: 1, given: 2, .. }))
+    ));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// Tensors anywhere: roles in buffers of their own or shared, in any order, with any gaps.
+    #[test]
+    fn every_element_is_worked_on_once(
+        tensors in prop::collection::vec((0u64..40_000, 0u8..2, [0usize..4, 0..4, 0..4, 0..4], 0u64..90), 0..25),
+        slots in 1u32..9,
+        bindings in 4u32..30,
+        alignment in prop::sample::select(vec![4u64, 32, 256]),
+        max_binding in (1u64 << 18)..(1 << 21),
+    ) {
+        let limits = PlanLimits { slots, bindings, alignment, max_binding: max_binding & !3, max_workgroups: 300, workgroup_size: 64 };
+        let mut ends = [0u64; 4];
+        let mut joined_up = Vec::new();
+        for (i, (elements, half, buffers, gap)) in tensors.into_iter().enumerate() {
+            let dtype = if half == 1 { DType::F16 } else { DType::F32 };
+            let mut role = 0;
+            let places = buffers.map(|buffer| {
+                let size = if role == 0 { dtype.size() } else { 4 };
+                role += 1;
+                let at = ends[buffer] + gap * 4;
+                ends[buffer] = (at + elements * size).next_multiple_of(4);
+                (buffer, at)
+            });
+            joined_up.push(joined(i, elements, dtype, places));
+        }
+        let joint = plan(&joined_up, &limits).unwrap();
+        check(&joint, &joined_up, &limits);
+    }
+}
