@@ -108,7 +108,7 @@ impl History {
     }
 
     /// What the next loss is to be multiplied by: 1 unless `clip` has a
-    /// [`LossScale`](crate::LossScale).
+    /// [`LossScale`].
     pub fn loss_scale(&self, clip: &Clip) -> f32 {
         if self.scaled { self.progress.scale } else { LossScale::begin(clip.loss_scale).scale }
     }

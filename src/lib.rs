@@ -7,16 +7,18 @@
 //!
 //! # The flow
 //!
-//! A *segment* is whatever shares one coefficient: the whole set, or each tensor. Clipping is one
-//! pipeline over segments:
+//! A *segment* is whatever shares one coefficient: the whole set, a group, a tensor, a unit of one.
+//! Clipping is one pipeline over segments:
 //!
 //! ```text
-//! gradients -> plan -> reduce: chunk -> tensor -> segment -> coefficient -> apply -> report
+//! gradients -> plan -> reduce: chunk -> tensor -> segment -> threshold -> coefficient
+//!           -> apply in place, or an optimiser's step, or a sum of micro-batches -> report
 //! ```
 //!
 //! [`Grad`] says where a tensor lies, [`Clip`] what to do. [`Clipper`] holds the compiled kernels
-//! of a device; [`Clipper::prepare`] gives a [`Pass`] that is recorded every step. [`cpu`] has the
-//! same stages on slices and ndarray views. `Session` is one call for those with no wgpu of their
+//! of a device; [`Clipper::prepare`] gives a [`Pass`] that is recorded every step. A [`Stepper`] ends
+//! in an [`Optimizer`]'s step, an [`Accumulator`] in a sum, instead of in gradients. [`cpu`] has the same
+//! stages on slices and ndarray views. `Session` is one call for those with no wgpu of their
 //! own.
 //!
 //! # Who submits, who waits, who allocates
@@ -25,7 +27,10 @@
 //! |---|---|---|---|
 //! | [`Clipper::new`] | no | no | no |
 //! | [`Clipper::prepare`] | no | no (compiles shaders when they are first needed) | scratch, bind groups |
+//! | [`Clipper::prepare_step`], [`Clipper::prepare_accumulation`] | no | no (likewise) | scratch, bind groups, state |
 //! | [`Pass::record`], [`Pass::record_norm`], [`Pass::record_apply`] | no | no | no |
+//! | [`Stepper::record_step`], [`Accumulator::record_first`], [`Accumulator::record_next`] | no | no | no |
+//! | [`Stepper::set_lr`], [`Stepper::set_optimizer`] | no (takes effect at the next submit) | no | staging, by wgpu |
 //! | [`Pass::read_back`] | no | no | no |
 //! | [`Pass::set_threshold`], [`Pass::set_unscale`] | no (takes effect at the next submit) | no | staging, by wgpu |
 //! | awaiting a [`ReadBack`], [`ReadBack::try_take`] | no | no | no |

@@ -100,13 +100,13 @@ impl Moments {
 /// ```
 /// use gradclip::{Clip, History, Sgd, cpu::{self, Moments, StepMut}};
 ///
-/// let (mut p, g) = ([1.0f32, 1.0], [30.0f32, 40.0]);
+/// let (mut p, g) = ([0.0f32, 0.0], [30.0f32, 40.0]);
 /// let (mut history, mut moments) = (History::default(), Moments::default());
 /// let mut steps = [StepMut::new("w", &g[..], &mut p)];
 /// let sgd = Sgd::new(0.5).into();
-/// let report = cpu::step(&mut steps, &Clip::global_norm(1.0), &sgd, &mut history, &mut moments)?;
+/// let report = cpu::step(&mut steps, &Clip::global_norm(25.0), &sgd, &mut history, &mut moments)?;
 /// assert_eq!(report.norm(), Some(50.0));
-/// assert_eq!((p, g), ([0.7, 0.6], [30.0, 40.0]));
+/// assert_eq!((p, g), ([-7.5, -10.0], [30.0, 40.0]));
 /// # Ok::<(), gradclip::StepError>(())
 /// ```
 ///

@@ -1,7 +1,7 @@
 //! gradient, outcome -> parameter, moments: the twin of `shaders/update_sgd.wgsl`,
 //! `shaders/update_momentum.wgsl` and `shaders/update_adam.wgsl`.
 
-use crate::layout::{ADAM, DECOUPLED, EPS_HAT, Hyper, NESTEROV, Outcome, Progress, SKIPPED};
+use crate::layout::{ADAM, DECOUPLED, EPS_HAT, Hyper, KEEP, MULTIPLY, NESTEROV, Outcome, Progress, SKIPPED};
 
 use super::apply;
 use super::element::Element;
@@ -42,43 +42,59 @@ impl Rates {
 /// Lets a gradient, which is only read, move a parameter or add to an accumulator.
 pub(super) fn act<T: Element>(gradient: &[T], outcome: &Outcome, action: &Action, target: Target<'_>) {
     let Target { parameter, moments: [first, second] } = target;
-    let mut clipped = [0.0f32; BLOCK];
+    let mut block = [0.0f32; BLOCK];
     for (at, gradient) in (0..).step_by(BLOCK).zip(gradient.chunks(BLOCK)) {
         let range = at..at + gradient.len();
-        let clipped = &mut clipped[..gradient.len()];
-        clipped.iter_mut().zip(gradient).for_each(|(c, g)| *c = f32::from_bits(g.f32_bits()));
-        apply::apply(clipped, outcome);
+        let (gradient, scale) = clipped(gradient, outcome, &mut block[..gradient.len()]);
         let parameter = &mut parameter[range.clone()];
-        let rates = match action {
-            Action::Add { begins } => {
-                add(clipped, outcome, *begins, parameter);
-                continue;
+        match action {
+            Action::Add { begins } => add(gradient, scale, outcome, *begins, parameter),
+            Action::Update(rates) if rates.hyper.flags & ADAM != 0 => {
+                let (m, v) = (&mut first[range.clone()], &mut second[range]);
+                dispatch(Adam, gradient, scale, rates, parameter, m, v);
             }
-            Action::Update(rates) => rates,
-        };
-        if rates.hyper.flags & ADAM != 0 {
-            dispatch(Adam, clipped, rates, parameter, &mut first[range.clone()], &mut second[range]);
-        } else if first.is_empty() {
-            dispatch(Plain, clipped, rates, parameter, &mut [], &mut []);
-        } else {
-            dispatch(Momentum, clipped, rates, parameter, &mut first[range], &mut []);
+            Action::Update(rates) if first.is_empty() => {
+                dispatch(Plain, gradient, scale, rates, parameter, &mut [], &mut []);
+            }
+            Action::Update(rates) => {
+                dispatch(Momentum, gradient, scale, rates, parameter, &mut first[range], &mut []);
+            }
         }
     }
 }
 
+/// The clipped gradient as `f32` and a factor that is still to be multiplied: where the outcome is one
+/// factor, elements of `f32` are used where they lie.
+fn clipped<'a, T: Element>(gradient: &'a [T], outcome: &Outcome, block: &'a mut [f32]) -> (&'a [f32], f32) {
+    let scale = match outcome.action {
+        KEEP => Some(1.0),
+        MULTIPLY if outcome.rescale == 1.0 => Some(outcome.scale),
+        _ => None,
+    };
+    if let (Some(scale), Some(bits)) = (scale, T::as_f32_bits(gradient)) {
+        return (bytemuck::cast_slice(bits), scale);
+    }
+    block.iter_mut().zip(gradient).for_each(|(c, g)| *c = f32::from_bits(g.f32_bits()));
+    if scale.is_none() {
+        apply::apply(block, outcome);
+    }
+    (block, scale.unwrap_or(1.0))
+}
+
 /// The twin of `shaders/accumulate.wgsl`: a segment that is skipped adds nothing.
-fn add(clipped: &[f32], outcome: &Outcome, begins: bool, accumulator: &mut [f32]) {
+fn add(gradient: &[f32], scale: f32, outcome: &Outcome, begins: bool, accumulator: &mut [f32]) {
+    let pairs = accumulator.iter_mut().zip(gradient);
     match (begins, outcome.flags & SKIPPED != 0) {
         (true, true) => accumulator.fill(0.0),
-        (true, false) => accumulator.copy_from_slice(clipped),
         (false, true) => {}
-        (false, false) => accumulator.iter_mut().zip(clipped).for_each(|(a, g)| *a += g),
+        (true, false) => pairs.for_each(|(a, g)| *a = g * scale),
+        (false, false) => pairs.for_each(|(a, g)| *a += g * scale),
     }
 }
 
 /// An update rule over slices of one length.
 trait Rule: Copy {
-    fn run(self, gradient: &[f32], rates: &Rates, parameter: &mut [f32], m: &mut [f32], v: &mut [f32]);
+    fn run(self, g: &[f32], scale: f32, rates: &Rates, p: &mut [f32], m: &mut [f32], v: &mut [f32]);
 }
 
 #[derive(Clone, Copy)]
@@ -90,21 +106,21 @@ struct Adam;
 
 impl Rule for Plain {
     #[inline(always)]
-    fn run(self, gradient: &[f32], rates: &Rates, parameter: &mut [f32], _: &mut [f32], _: &mut [f32]) {
+    fn run(self, g: &[f32], scale: f32, rates: &Rates, p: &mut [f32], _: &mut [f32], _: &mut [f32]) {
         let penalty = rates.penalty();
-        for (p, &g) in parameter.iter_mut().zip(gradient) {
-            *p -= rates.lr * penalised(g, *p, penalty);
+        for (p, &g) in p.iter_mut().zip(g) {
+            *p -= rates.lr * penalised(g * scale, *p, penalty);
         }
     }
 }
 
 impl Rule for Momentum {
     #[inline(always)]
-    fn run(self, gradient: &[f32], rates: &Rates, parameter: &mut [f32], m: &mut [f32], _: &mut [f32]) {
+    fn run(self, g: &[f32], scale: f32, rates: &Rates, p: &mut [f32], m: &mut [f32], _: &mut [f32]) {
         let (penalty, decay) = (rates.penalty(), rates.hyper.decay);
         let nesterov = rates.hyper.flags & NESTEROV != 0;
-        for ((p, m), &g) in parameter.iter_mut().zip(m).zip(gradient) {
-            let g = penalised(g, *p, penalty);
+        for ((p, m), &g) in p.iter_mut().zip(m).zip(g) {
+            let g = penalised(g * scale, *p, penalty);
             *m = decay * *m + rates.share * g;
             *p -= rates.lr * if nesterov { g + decay * *m } else { *m };
         }
@@ -113,13 +129,13 @@ impl Rule for Momentum {
 
 impl Rule for Adam {
     #[inline(always)]
-    fn run(self, gradient: &[f32], rates: &Rates, parameter: &mut [f32], m: &mut [f32], v: &mut [f32]) {
+    fn run(self, g: &[f32], scale: f32, rates: &Rates, p: &mut [f32], m: &mut [f32], v: &mut [f32]) {
         let Hyper { decay, second_decay, second_share, eps, flags, .. } = rates.hyper;
         let eps = if flags & EPS_HAT != 0 { eps * rates.second_correction } else { eps };
         let penalty = rates.penalty();
         let decayed = if flags & DECOUPLED != 0 { rates.weight_decay } else { 0.0 };
-        for (((p, m), v), &g) in parameter.iter_mut().zip(m).zip(v).zip(gradient) {
-            let g = penalised(g, *p, penalty);
+        for (((p, m), v), &g) in p.iter_mut().zip(m).zip(v).zip(g) {
+            let g = penalised(g * scale, *p, penalty);
             *m = decay * *m + rates.share * g;
             *v = second_decay * *v + second_share * g * g;
             let size = v.sqrt() * rates.second_correction + eps;
@@ -139,9 +155,10 @@ fn penalised(gradient: f32, parameter: f32, penalty: f32) -> f32 {
 /// The same loop for the widest vectors there are; every operation rounds alike in all.
 fn dispatch(
     rule: impl Rule,
-    gradient: &[f32],
+    g: &[f32],
+    scale: f32,
     rates: &Rates,
-    parameter: &mut [f32],
+    p: &mut [f32],
     m: &mut [f32],
     v: &mut [f32],
 ) {
@@ -149,24 +166,32 @@ fn dispatch(
     {
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the feature that the function is compiled for was just detected.
-            return unsafe { avx512(rule, gradient, rates, parameter, m, v) };
+            return unsafe { avx512(rule, g, scale, rates, p, m, v) };
         }
         if is_x86_feature_detected!("avx2") {
             // SAFETY: as above.
-            return unsafe { avx2(rule, gradient, rates, parameter, m, v) };
+            return unsafe { avx2(rule, g, scale, rates, p, m, v) };
         }
     }
-    rule.run(gradient, rates, parameter, m, v);
+    rule.run(g, scale, rates, p, m, v);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn avx512(rule: impl Rule, g: &[f32], rates: &Rates, p: &mut [f32], m: &mut [f32], v: &mut [f32]) {
-    rule.run(g, rates, p, m, v);
+fn avx512(
+    rule: impl Rule,
+    g: &[f32],
+    scale: f32,
+    rates: &Rates,
+    p: &mut [f32],
+    m: &mut [f32],
+    v: &mut [f32],
+) {
+    rule.run(g, scale, rates, p, m, v);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn avx2(rule: impl Rule, g: &[f32], rates: &Rates, p: &mut [f32], m: &mut [f32], v: &mut [f32]) {
-    rule.run(g, rates, p, m, v);
+fn avx2(rule: impl Rule, g: &[f32], scale: f32, rates: &Rates, p: &mut [f32], m: &mut [f32], v: &mut [f32]) {
+    rule.run(g, scale, rates, p, m, v);
 }

@@ -43,7 +43,7 @@ pub struct Moment {
 /// #        dw: &gradclip::wgpu::Buffer) -> Result<(), Box<dyn std::error::Error>> {
 /// use gradclip::{Adam, Clip, Clipper, DType, Grad, Schedule};
 ///
-/// let schedule = Schedule::cosine(1e-3, 10_000, 0.0)?.warm_up(100);
+/// let schedule = Schedule::cosine(1e-3, 0.0, 10_000)?.warm_up(100);
 /// let grads = [Grad::new("w", dw).parameter(w, 0, DType::F32)];
 /// let clipper = Clipper::new(device)?;
 /// let mut stepper = clipper.prepare_step(&grads, &Clip::global_norm(1.0), Adam::decoupled(1e-3))?;

@@ -1,0 +1,368 @@
+//! Clip and step in one, beside clipping in place and a step after it: time, bytes, dispatches, on the CPU
+//! path and on an adapter. Both end in the same parameters, which is checked first, as is the norm against
+//! f64.
+//!
+//! Arms take turns in one process, gradients are restored outside the timing, and the copy bandwidth is
+//! measured in the same run. `GRADCLIP_BENCH=gpt2,tiny` picks sets, `GRADCLIP_TEST_ADAPTER` the adapter,
+//! `GRADCLIP_ROUNDS=9` the number of turns; `GRADCLIP_RECORD=FILE` appends the figures to a CSV file.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use gradclip::cpu::{self, GradMut, Moments, StepMut};
+use gradclip::{Adam, Clip, Clipper, DType, Grad, History, Optimizer, Sgd, wgpu};
+use rayon::prelude::*;
+
+#[allow(dead_code, unused_imports, unreachable_pub)]
+#[path = "../src/bin/gradclip/shapes.rs"]
+mod shapes;
+
+const RATE: f64 = 0.01;
+
+fn optimizers() -> [(&'static str, Optimizer); 3] {
+    [
+        ("sgd", Sgd::new(RATE).into()),
+        ("momentum", Sgd::new(RATE).momentum(0.9).into()),
+        ("adamw", Adam::decoupled(RATE).into()),
+    ]
+}
+
+struct Set {
+    name: String,
+    sizes: Vec<usize>,
+    gradients: Vec<f32>,
+    parameters: Vec<f32>,
+    norm: f64,
+}
+
+/// Uniform in [-1, 1), from SplitMix64.
+fn random(n: usize, mut state: u64, scale: f32) -> Vec<f32> {
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next() * scale).collect()
+}
+
+fn set(name: &str) -> Set {
+    let shapes = shapes::shapes(name).unwrap_or_else(|| panic!("no gradient set `{name}`"));
+    let sizes: Vec<usize> = shapes.iter().map(|s| s.iter().product::<u64>() as usize).collect();
+    let n = sizes.iter().sum();
+    let gradients = random(n, 42, 1e-3);
+    let norm = gradients.par_iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+    Set { name: name.into(), sizes, gradients, parameters: random(n, 43, 1.0), norm }
+}
+
+/// Cuts one run of elements into tensors.
+fn cut<'a>(sizes: &[usize], mut all: &'a mut [f32]) -> Vec<&'a mut [f32]> {
+    let mut tensors = Vec::with_capacity(sizes.len());
+    for &n in sizes {
+        let (own, rest) = all.split_at_mut(n);
+        tensors.push(own);
+        all = rest;
+    }
+    tensors
+}
+
+/// One way to clip and step: makes a step, and says how long it took.
+struct Arm<'a> {
+    device: String,
+    how: &'static str,
+    step: Box<dyn FnMut() -> Duration + 'a>,
+    parameters: Box<dyn Fn() -> Vec<f32> + 'a>,
+    dispatches: usize,
+}
+
+/// Shared by the closures of one arm.
+type Shared<T> = std::rc::Rc<std::cell::RefCell<T>>;
+
+fn shared<T>(value: T) -> Shared<T> {
+    std::rc::Rc::new(std::cell::RefCell::new(value))
+}
+
+fn fused_on_cpu<'a>(set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
+    let parameters = shared(set.parameters.clone());
+    let now = parameters.clone();
+    let (mut history, mut moments) = (History::default(), Moments::default());
+    let step = move || {
+        let mut parameters = parameters.borrow_mut();
+        let mut at = 0;
+        let mut steps: Vec<StepMut<'_>> = cut(&set.sizes, &mut parameters)
+            .into_iter()
+            .map(|p| {
+                at += p.len();
+                StepMut::new("t", &set.gradients[at - p.len()..at], p)
+            })
+            .collect();
+        let start = Instant::now();
+        let report = cpu::step(&mut steps, &clip, &optimizer, &mut history, &mut moments).unwrap();
+        let time = start.elapsed();
+        assert!((report.norm().unwrap() / set.norm - 1.0).abs() < 1.2e-7);
+        time
+    };
+    let parameters = Box::new(move || now.borrow().clone());
+    Arm { device: "cpu".into(), how: "fused", step: Box::new(step), parameters, dispatches: 0 }
+}
+
+/// Clipping in place, then an update written as anybody would, in parallel blocks.
+fn apart_on_cpu<'a>(set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
+    let parameters = shared(set.parameters.clone());
+    let now = parameters.clone();
+    let n = set.gradients.len();
+    let mut gradients = set.gradients.clone();
+    let count = |k: usize| if optimizer.moments() > k { n } else { 0 };
+    let (mut m, mut v) = (vec![0.0f32; count(0)], vec![0.0f32; count(1)]);
+    let mut t = 0;
+    let step = move || {
+        gradients.copy_from_slice(&set.gradients);
+        let start = Instant::now();
+        let mut grads: Vec<_> =
+            cut(&set.sizes, &mut gradients).into_iter().map(|g| GradMut::new("t", g)).collect();
+        cpu::clip(&mut grads, &clip).unwrap();
+        t += 1;
+        plain_update(&optimizer, t, &gradients, &mut parameters.borrow_mut(), &mut m, &mut v);
+        start.elapsed()
+    };
+    let parameters = Box::new(move || now.borrow().clone());
+    Arm { device: "cpu".into(), how: "apart", step: Box::new(step), parameters, dispatches: 0 }
+}
+
+fn plain_update(optimizer: &Optimizer, t: i32, g: &[f32], p: &mut [f32], m: &mut [f32], v: &mut [f32]) {
+    const BLOCK: usize = 1 << 14;
+    let rate = RATE as f32;
+    let blocks = p.par_chunks_mut(BLOCK).zip(g.par_chunks(BLOCK));
+    match (optimizer, optimizer.moments()) {
+        (_, 0) => blocks.for_each(|(p, g)| p.iter_mut().zip(g).for_each(|(p, g)| *p -= rate * g)),
+        (_, 1) => blocks.zip(m.par_chunks_mut(BLOCK)).for_each(|((p, g), m)| {
+            for ((p, g), m) in p.iter_mut().zip(g).zip(m) {
+                *m = 0.9 * *m + g;
+                *p -= rate * *m;
+            }
+        }),
+        _ => {
+            let first = 1.0 / (1.0 - 0.9f64.powi(t)) as f32;
+            let second = 1.0 / (1.0 - 0.999f64.powi(t)).sqrt() as f32;
+            let moments = m.par_chunks_mut(BLOCK).zip(v.par_chunks_mut(BLOCK));
+            blocks.zip(moments).for_each(|((p, g), (m, v))| {
+                for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+                    *m = 0.9 * *m + 0.1 * g;
+                    *v = 0.999 * *v + 0.001 * g * g;
+                    *p -= rate * (*m * first / (v.sqrt() * second + 1e-8) + 0.01 * *p);
+                }
+            });
+        }
+    }
+}
+
+struct Gpu {
+    name: String,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    clipper: Clipper,
+}
+
+fn open() -> Option<Gpu> {
+    let wanted = std::env::var("GRADCLIP_TEST_ADAPTER").unwrap_or_default().to_lowercase();
+    let name = |a: &wgpu::Adapter| gradclip::session::adapter_name(&a.get_info());
+    let adapter =
+        gradclip::session::adapters().into_iter().find(|a| name(a).to_lowercase().contains(&wanted))?;
+    let descriptor =
+        wgpu::DeviceDescriptor { required_limits: Clipper::required_limits(&adapter), ..Default::default() };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).ok()?;
+    let clipper = Clipper::new(&device).ok()?;
+    Some(Gpu { name: name(&adapter), device, queue, clipper })
+}
+
+impl Gpu {
+    fn buffer(&self, values: &[f32]) -> wgpu::Buffer {
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("bench"),
+            size: (values.len() * 4) as u64,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: true,
+        });
+        buffer.get_mapped_range_mut(..).unwrap().copy_from_slice(bytemuck::cast_slice(values));
+        buffer.unmap();
+        buffer
+    }
+
+    fn run(&self, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Duration {
+        let start = Instant::now();
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        record(&mut encoder);
+        self.queue.submit([encoder.finish()]);
+        self.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+        start.elapsed()
+    }
+
+    fn read(&self, buffer: &wgpu::Buffer) -> Vec<f32> {
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("bench staging"),
+            size: buffer.size(),
+            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+            mapped_at_creation: false,
+        });
+        self.run(|e| e.copy_buffer_to_buffer(buffer, 0, &staging, 0, None));
+        staging.map_async(wgpu::MapMode::Read, .., |_| {});
+        self.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+        bytemuck::pod_collect_to_vec(&staging.get_mapped_range(..).unwrap())
+    }
+
+    /// Gradients and parameters, an arena each.
+    fn grads(&self, set: &Set, arena: &wgpu::Buffer, parameters: &wgpu::Buffer) -> Vec<Grad> {
+        let mut at = 0;
+        let one = |&n: &usize| {
+            let grad = Grad::range("t", arena, at, n as u64).parameter(parameters, at, DType::F32);
+            at += n as u64 * 4;
+            grad
+        };
+        set.sizes.iter().map(one).collect()
+    }
+
+    fn fused<'a>(&'a self, set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
+        let (arena, parameters) = (self.buffer(&set.gradients), self.buffer(&set.parameters));
+        let grads = self.grads(set, &arena, &parameters);
+        let stepper = self.clipper.prepare_step(&grads, &clip, optimizer).unwrap();
+        let dispatches = stepper.dispatch_count();
+        let step = move || self.run(|e| stepper.record_step(e));
+        self.arm("fused", step, parameters, dispatches)
+    }
+
+    fn apart<'a>(&'a self, set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
+        let (pristine, arena) = (self.buffer(&set.gradients), self.buffer(&set.gradients));
+        let parameters = self.buffer(&set.parameters);
+        let grads = self.grads(set, &arena, &parameters);
+        let pass = self.clipper.prepare(&grads, &clip).unwrap();
+        let stepper = self.clipper.prepare_step(&grads, &Clip::measure(), optimizer).unwrap();
+        // The update alone: no norm, and the decision that one of 0 takes.
+        let norm = stepper.pass().dispatch_count() - 2;
+        let dispatches = pass.dispatch_count() + stepper.dispatch_count() - norm;
+        let step = move || {
+            self.run(|e| e.copy_buffer_to_buffer(&pristine, 0, &arena, 0, None));
+            self.run(|e| {
+                pass.record(e);
+                stepper.record_update(e);
+            })
+        };
+        self.arm("apart", step, parameters, dispatches)
+    }
+
+    fn arm<'a>(
+        &'a self,
+        how: &'static str,
+        step: impl FnMut() -> Duration + 'a,
+        parameters: wgpu::Buffer,
+        dispatches: usize,
+    ) -> Arm<'a> {
+        let read = move || self.read(&parameters);
+        Arm { device: self.name.clone(), how, step: Box::new(step), parameters: Box::new(read), dispatches }
+    }
+
+    fn copy_bandwidth(&self, set: &Set) -> f64 {
+        let (from, to) = (self.buffer(&set.gradients), self.buffer(&set.gradients));
+        let copy = || self.run(|e| e.copy_buffer_to_buffer(&from, 0, &to, 0, None));
+        let best = (0..5).map(|_| copy()).min().unwrap();
+        from.size() as f64 * 2.0 / best.as_secs_f64()
+    }
+}
+
+/// Bytes a second of a copy in parallel, read and written.
+fn copy_bandwidth_of_cpu(set: &Set) -> f64 {
+    let mut to = vec![0.0f32; set.gradients.len()];
+    let mut copy = || {
+        let start = Instant::now();
+        to.par_chunks_mut(1 << 14)
+            .zip(set.gradients.par_chunks(1 << 14))
+            .for_each(|(t, f)| t.copy_from_slice(f));
+        start.elapsed()
+    };
+    let best = (0..5).map(|_| copy()).min().unwrap();
+    to.len() as f64 * 8.0 / best.as_secs_f64()
+}
+
+/// Bytes an element that an arm moves: the norm reads 4, clipping in place reads and writes 8 where it
+/// changes anything, the update reads a gradient and reads and writes parameter and moments.
+fn bytes(how: &str, clipped: bool, moments: usize) -> usize {
+    let scale = if how == "apart" && clipped { 8 } else { 0 };
+    4 + scale + 4 + 8 * (1 + moments)
+}
+
+/// The arms of one device take turns; their medians.
+fn compare(set: &Set, arms: &mut [Arm<'_>], rounds: usize) -> Vec<[f64; 3]> {
+    arms.iter_mut().for_each(|arm| {
+        (arm.step)();
+    });
+    let after: Vec<Vec<f32>> = arms.iter().map(|arm| (arm.parameters)()).collect();
+    for other in &after[1..] {
+        let same =
+            after[0].par_iter().zip(other).all(|(a, b)| (a - b).abs() <= 3e-6 * RATE as f32 + a.abs() * 3e-7);
+        assert!(same, "{}: the arms disagree", set.name);
+    }
+    let mut times = vec![Vec::new(); arms.len()];
+    for _ in 0..rounds {
+        for (arm, times) in arms.iter_mut().zip(&mut times) {
+            times.push((arm.step)().as_secs_f64() * 1e3);
+        }
+    }
+    let summary = |times: &mut Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        [times[times.len() / 2], times[0], times[times.len() - 1]]
+    };
+    times.iter_mut().map(summary).collect()
+}
+
+fn main() {
+    let sets = std::env::var("GRADCLIP_BENCH").unwrap_or_else(|_| "gpt2,tiny".into());
+    let rounds = std::env::var("GRADCLIP_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(9);
+    let mut record = std::env::var("GRADCLIP_RECORD")
+        .ok()
+        .map(|path| std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap());
+    let gpu = open();
+    if let Some(file) = &mut record {
+        writeln!(file, "set,tensors,elements,device,optimizer,regime,how,copy_gb_per_s,median_ms,min_ms,max_ms,bytes_an_element,gb_per_s,dispatches,times_fused").unwrap();
+    }
+    println!(
+        "| set | device | optimizer | regime | how | ms | bytes/element | GB/s | of copy | dispatches | × fused |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
+    for name in sets.split(',') {
+        let set = set(name);
+        let copies = [copy_bandwidth_of_cpu(&set), gpu.as_ref().map_or(0.0, |gpu| gpu.copy_bandwidth(&set))];
+        for (optimizer_name, optimizer) in optimizers() {
+            for (regime, threshold) in [("clipped", 0.5 * set.norm as f32), ("not clipped", f32::INFINITY)] {
+                let clip = Clip::global_norm(threshold);
+                let on_cpu = vec![fused_on_cpu(&set, clip, optimizer), apart_on_cpu(&set, clip, optimizer)];
+                let on_gpu = gpu
+                    .as_ref()
+                    .map(|g| vec![g.fused(&set, clip, optimizer), g.apart(&set, clip, optimizer)]);
+                for (mut arms, copy) in std::iter::once(on_cpu).chain(on_gpu).zip(copies) {
+                    let times = compare(&set, &mut arms, rounds);
+                    for (arm, [median, min, max]) in arms.iter().zip(&times) {
+                        let bytes = bytes(arm.how, threshold.is_finite(), optimizer.moments());
+                        let rate = (bytes * set.gradients.len()) as f64 / median / 1e6;
+                        let ratio = median / times[0][0];
+                        println!(
+                            "| {name} | {} | {optimizer_name} | {regime} | {} | {median:.2} ({min:.2} to {max:.2}) | {bytes} | {rate:.2} | {:.0} % | {} | {ratio:.2} |",
+                            arm.device,
+                            arm.how,
+                            rate * 1e11 / copy,
+                            arm.dispatches
+                        );
+                        if let Some(file) = &mut record {
+                            writeln!(
+                                file,
+                                "{name},{},{},{},{optimizer_name},{regime},{},{:.4},{median:.4},{min:.4},{max:.4},{bytes},{rate:.4},{},{ratio:.4}",
+                                set.sizes.len(), set.gradients.len(), arm.device, arm.how, copy / 1e9, arm.dispatches
+                            )
+                            .unwrap();
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
