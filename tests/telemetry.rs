@@ -7,7 +7,10 @@ mod common;
 use std::cell::Cell;
 
 use common::{Held, gpu};
-use gradclip::{Adapt, Clip, Clipper, ClipperOptions, Grad, Pass, ReadBackError, Telemetry, wgpu};
+use gradclip::{
+    Adam, Adapt, Clip, Clipper, ClipperOptions, DType, Grad, LossScale, Pass, ReadBackError, Schedule,
+    Telemetry, wgpu,
+};
 
 const STEPS: u32 = 500;
 
@@ -172,6 +175,43 @@ fn five_hundred_adaptive_steps_read_nothing_back() {
         {
             assert_eq!(count(call), usize::from(call == "CreateBuffer("), "{call} in 500 steps");
         }
+    }
+}
+
+/// Four micro-batches, their sum, loss scaling and AdamW: nothing but dispatches, and the one write that
+/// sets the learning rate.
+#[test]
+fn a_whole_training_step_reads_nothing_back() {
+    let dispatches = Cell::new(0);
+    let trace = traced(|device, queue, mark| {
+        let clipper = Clipper::new(device).unwrap();
+        let sums = gradients(device);
+        let pairs = gradients(device).into_iter().zip(&sums);
+        let micro: Vec<Grad> = pairs.map(|(g, sum)| g.accumulator(sum.buffer(), 0)).collect();
+        let accumulator = clipper.prepare_accumulation(&micro).unwrap();
+        let pairs = sums.into_iter().zip(gradients(device));
+        let sums: Vec<Grad> = pairs.map(|(sum, p)| sum.parameter(p.buffer(), 0, DType::F32)).collect();
+        let clip = Clip::global_norm(1.0).unscale(0.25).loss_scale(LossScale::default());
+        let mut stepper = clipper.prepare_step(&sums, &clip, Adam::decoupled(1e-3)).unwrap();
+        dispatches.set(4 * accumulator.dispatch_count() + stepper.dispatch_count());
+        let schedule = Schedule::inverse_sqrt(1e-3).unwrap().warm_up(10);
+        let mut rates = schedule.iter();
+        mark("steps begin");
+        steps(device, queue, |encoder| {
+            stepper.set_lr(queue, rates.next().unwrap()).unwrap();
+            accumulator.record_first(encoder);
+            (0..3).for_each(|_| accumulator.record_next(encoder));
+            stepper.record_step(encoder);
+        });
+        mark("steps end");
+    });
+    let Some(trace) = trace else { return };
+    let count = |call: &str| trace.matches(call).count();
+    assert_eq!(count("Submit("), STEPS as usize, "submits are the caller's own");
+    assert_eq!(count("Dispatch"), STEPS as usize * dispatches.get());
+    assert_eq!(count("WriteBuffer"), STEPS as usize);
+    for call in ["CopyBufferToBuffer", "CreateBuffer(", "CreateBindGroup(", "ClearBuffer"] {
+        assert_eq!(count(call), usize::from(call == "CreateBuffer("), "{call} in 500 steps");
     }
 }
 
