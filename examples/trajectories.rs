@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use gradclip::{Clipper, wgpu};
 
-#[path = "../tests/common/trajectory.rs"]
+#[path = "../tests/common/trajectory/mod.rs"]
 mod trajectory;
 
 use trajectory::{Attempt, Case, Machine, PLACINGS, Replay, folders};

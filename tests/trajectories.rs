@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
-#[path = "common/trajectory.rs"]
+#[path = "common/trajectory/mod.rs"]
 mod trajectory;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,209 @@
+//! A case folder, read.
+
+use super::*;
+
+/// Elements of a gradient.
+#[derive(Clone)]
+pub enum Values {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+}
+
+impl Values {
+    fn new(dtype: Dtype, bytes: &[u8]) -> Attempt<Values> {
+        let shorts = || bytes.chunks_exact(2).filter_map(|b| b.first_chunk()).map(|b| u16::from_le_bytes(*b));
+        let longs = bytes.chunks_exact(4).filter_map(|b| b.first_chunk()).map(|b| f32::from_le_bytes(*b));
+        match dtype {
+            Dtype::F32 => Ok(Values::F32(longs.collect())),
+            Dtype::F16 => Ok(Values::F16(shorts().map(f16::from_bits).collect())),
+            Dtype::BF16 => Ok(Values::Bf16(shorts().map(bf16::from_bits).collect())),
+            other => Err(format!("element type {other:?}")),
+        }
+    }
+
+    pub(super) fn dtype(&self) -> DType {
+        match self {
+            Values::F32(_) => DType::F32,
+            Values::F16(_) => DType::F16,
+            Values::Bf16(_) => DType::Bf16,
+        }
+    }
+
+    pub(super) fn slice(&self) -> Slice<'_> {
+        match self {
+            Values::F32(v) => v[..].into(),
+            Values::F16(v) => v[..].into(),
+            Values::Bf16(v) => v[..].into(),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Values::F32(v) => bytemuck::cast_slice(v),
+            Values::F16(v) => bytemuck::cast_slice(v),
+            Values::Bf16(v) => bytemuck::cast_slice(v),
+        }
+    }
+}
+
+struct Tensor {
+    shape: Vec<u64>,
+    values: Values,
+}
+
+struct Tensors(BTreeMap<String, Tensor>);
+
+impl Tensors {
+    fn read(path: &Path) -> Attempt<Tensors> {
+        let of_file = |e: String| format!("{}: {e}", path.display());
+        let bytes = fs::read(path).map_err(|e| of_file(words(e)))?;
+        let parsed = SafeTensors::deserialize(&bytes).map_err(|e| of_file(words(e)))?;
+        let tensor = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
+            let shape = view.shape().iter().map(|&n| n as u64).collect();
+            let values =
+                Values::new(view.dtype(), view.data()).map_err(|e| of_file(format!("`{name}`: {e}")))?;
+            Ok((name, Tensor { shape, values }))
+        };
+        parsed.tensors().into_iter().map(tensor).collect::<Attempt<_>>().map(Tensors)
+    }
+
+    fn get(&self, name: &str) -> Attempt<&Tensor> {
+        self.0.get(name).ok_or_else(|| format!("tensor `{name}` is missing"))
+    }
+
+    fn parameter(&self, name: &str) -> Attempt<Vec<f32>> {
+        match &self.get(name)?.values {
+            Values::F32(values) => Ok(values.clone()),
+            other => Err(format!("parameter `{name}` is of {}, and not of f32", other.dtype())),
+        }
+    }
+}
+
+/// One step of the peer's.
+pub struct Step {
+    pub gradients: Vec<Values>,
+    /// Parameters after it.
+    pub expected: Vec<Vec<f32>>,
+    /// That of the unscaled gradients, and what another may be off by, relative to it.
+    pub norm: Option<(f64, f64)>,
+    /// What the loss was multiplied by.
+    pub scale: Option<f64>,
+    pub skipped: Option<bool>,
+}
+
+/// A run of an optimiser.
+pub struct Case {
+    pub name: String,
+    pub clip: Clip,
+    pub optimizer: Optimizer,
+    /// `NNNN` of each tensor.
+    pub tensors: Vec<String>,
+    pub shapes: Vec<Vec<u64>>,
+    pub parameters: Vec<Vec<f32>>,
+    pub steps: Vec<Step>,
+    /// What the loss is multiplied by after the last step.
+    pub final_scale: Option<f64>,
+    pub rtol: f64,
+    pub atol: f64,
+}
+
+/// The case folders that a path stands for: itself, or those in it.
+pub fn folders(path: &Path) -> Attempt<Vec<PathBuf>> {
+    if path.join("case.json").is_file() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = fs::read_dir(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut found: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.join("case.json").is_file()).collect();
+    found.sort();
+    Ok(found)
+}
+
+impl Case {
+    /// `None` where the case has no steps: a clip by itself.
+    pub fn read(folder: &Path) -> Attempt<Option<Case>> {
+        let of_folder = |e: String| format!("{}: {e}", folder.display());
+        let json = fs::read(folder.join("case.json")).map_err(|e| of_folder(words(e)))?;
+        let json: Value = serde_json::from_slice(&json).map_err(|e| of_folder(words(e)))?;
+        if json["steps"].is_null() {
+            return Ok(None);
+        }
+        Case::parse(folder, &json).map(Some).map_err(of_folder)
+    }
+
+    fn parse(folder: &Path, json: &Value) -> Attempt<Case> {
+        let (clip, optimizer) = settings(json)?;
+        if !json["error"].is_null() {
+            return Err(format!("the peer raised {}", json["error"]));
+        }
+        let input = Tensors::read(&folder.join(json["input"].as_str().unwrap_or("input.safetensors")))?;
+        let tensors = json["tensors"].as_array().filter(|t| !t.is_empty()).ok_or("no `tensors`")?;
+        let suffix = |name: &Value| Some(name.as_str()?.rsplit('.').next()?.to_owned());
+        let tensors: Option<Vec<String>> = tensors.iter().map(suffix).collect();
+        let tensors = tensors.ok_or("`tensors` holds something else than names")?;
+        let names: Vec<String> = tensors.iter().map(|t| format!("p.{t}")).collect();
+        let tolerance = |key: &str| number(&json[key]).ok_or_else(|| format!("`{key}` is no number"));
+        Ok(Case {
+            name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            clip,
+            optimizer,
+            shapes: names.iter().map(|n| Ok(input.get(n)?.shape.clone())).collect::<Attempt<_>>()?,
+            parameters: names.iter().map(|n| input.parameter(n)).collect::<Attempt<_>>()?,
+            steps: steps(folder, json, &input, &tensors)?,
+            tensors,
+            final_scale: number(&json["final_scale"]),
+            rtol: tolerance("rtol")?,
+            atol: tolerance("atol")?,
+        })
+    }
+
+    /// Factors of the loss scale are `f32` here and `f64` there.
+    pub(super) fn same_scale(&self, got: f32, want: Option<f64>) -> bool {
+        want.is_none_or(|want| (f64::from(got) - want).abs() <= self.rtol * want)
+    }
+
+    /// Error of an element in units of the tolerance: 1 just passes.
+    pub(super) fn error(&self, got: f32, want: f32) -> f64 {
+        let (got, want) = (f64::from(got), f64::from(want));
+        if got == want || (got.is_nan() && want.is_nan()) {
+            return 0.0;
+        }
+        let error = (got - want).abs() / (self.atol + self.rtol * want.abs());
+        if error.is_nan() { f64::INFINITY } else { error }
+    }
+}
+
+fn steps(folder: &Path, json: &Value, input: &Tensors, tensors: &[String]) -> Attempt<Vec<Step>> {
+    let count = json["steps"].as_u64().filter(|&n| n > 0).ok_or("`steps` is no number of steps")? as usize;
+    let wrong = |what: &str| json["peer_wrong"].as_array().is_some_and(|w| w.contains(&what.into()));
+    let file = if wrong("output") { &json["exact"] } else { &json["expected"] };
+    let expected = file.as_str().map(|name| Tensors::read(&folder.join(name))).transpose()?;
+    if expected.is_none() && json["unchanged"] != true {
+        return Err("nothing to compare with".into());
+    }
+    // Without exact norms those of the peer, which are rounded as its parameters are.
+    let norms = if json["true_norms"].is_null() && !wrong("norm") { "norms" } else { "true_norms" };
+    let tolerance = number(&json["rtol"]).filter(|_| norms == "norms").unwrap_or(NORM_TOLERANCE);
+    let [norms, scales, skipped] = [norms, "scale_before_each_step", "step_skipped"].map(|key| {
+        let values = json[key].as_array().cloned().unwrap_or_else(|| vec![Value::Null; count]);
+        if values.len() == count { Ok(values) } else { Err(format!("`{key}`: not one for each step")) }
+    });
+    let (norms, scales, skipped) = (norms?, scales?, skipped?);
+    let gradient = |k: usize, t: &String| Ok(input.get(&format!("s{}.g.{t}", k + 1))?.values.clone());
+    let after = |k: usize, t: &String| match &expected {
+        Some(expected) => expected.parameter(&format!("s{}.p.{t}", k + 1)),
+        None => input.parameter(&format!("p.{t}")),
+    };
+    (0..count)
+        .map(|k| {
+            Ok(Step {
+                gradients: tensors.iter().map(|t| gradient(k, t)).collect::<Attempt<_>>()?,
+                expected: tensors.iter().map(|t| after(k, t)).collect::<Attempt<_>>()?,
+                norm: number(&norms[k]).map(|norm| (norm, tolerance)),
+                scale: number(&scales[k]),
+                skipped: skipped[k].as_bool(),
+            })
+        })
+        .collect()
+}

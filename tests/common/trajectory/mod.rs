@@ -1,0 +1,160 @@
+//! Runs of optimisers that other libraries made, replayed: a case folder becomes a clip, an optimiser and
+//! the gradients of each step. The CPU path and devices step through them, and the parameters after every
+//! step are compared with those of the peer.
+//!
+//! A folder holds `case.json`, a file of parameters `p.NNNN` (`f32`) and gradients `sK.g.NNNN` of step K
+//! (`f32`, `f16` or `bf16`), and one of the expected parameters `sK.p.NNNN` after step K. What `function`
+//! and `args` name is taken as the peer documents it, its defaults included; anything unknown is an error.
+#![allow(dead_code, unreachable_pub)]
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gradclip::cpu::{self, Moments, Slice, StepMut};
+use gradclip::layout::Progress;
+use gradclip::{
+    Adam, Clip, Clipper, DType, Grad, History, LossScale, NonFinite, NormType, Optimizer, Report, Rule,
+    Scope, Sgd, Stepper, Units, wgpu,
+};
+use half::{bf16, f16};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Map, Value};
+
+/// Or what failed, in words.
+pub type Attempt<T> = Result<T, String>;
+
+fn words(error: impl ToString) -> String {
+    error.to_string()
+}
+
+/// What a norm may be off by, relative to it.
+const NORM_TOLERANCE: f64 = 1e-6;
+
+mod call;
+mod case;
+mod device;
+
+use call::number;
+pub use call::settings;
+pub use case::*;
+use device::OnDevice;
+pub use device::*;
+
+/// Something that makes a case's steps.
+trait Stepping {
+    fn step(&mut self, gradients: &[Values]) -> Attempt<Report>;
+    fn parameters(&self) -> &[Vec<f32>];
+    /// Loss scale and number of updates.
+    fn progress(&self) -> Attempt<(f32, u64)>;
+}
+
+/// What a replay gave.
+#[derive(Debug, Default)]
+pub struct Replay {
+    /// The largest error of a parameter in units of the tolerance.
+    pub worst: f64,
+    /// What is wrong; empty where everything matches.
+    pub failures: Vec<String>,
+}
+
+impl Replay {
+    fn check(&mut self, holds: bool, message: impl FnOnce() -> String) {
+        if !holds {
+            self.failures.push(message());
+        }
+    }
+
+    fn step(&mut self, case: &Case, k: usize, stepping: &mut impl Stepping) -> Attempt<()> {
+        let (step, at) = (&case.steps[k], k + 1);
+        let (scale, updates) = stepping.progress()?;
+        self.check(case.same_scale(scale, step.scale), || {
+            format!("loss scale before step {at}: {scale}, not {:?}", step.scale)
+        });
+        let report = stepping.step(&step.gradients)?;
+        let skipped = stepping.progress()?.1 == updates;
+        self.check(skipped == step.skipped.unwrap_or(false), || format!("step {at} skipped: {skipped}"));
+        let reported = report.segments.iter().any(|s| s.skipped);
+        self.check(skipped == reported, || format!("report of step {at}: skipped {reported}"));
+        if let (Some((want, tolerance)), Scope::Global) = (step.norm, case.clip.scope) {
+            let got = report.norm().unwrap_or(f64::NAN);
+            let same = got == want || (got.is_nan() && want.is_nan());
+            self.check(same || (got / want - 1.0).abs() <= tolerance, || {
+                format!("norm of step {at}: {got:e}, not {want:e}")
+            });
+        }
+        self.compare(case, at, &step.expected, stepping.parameters());
+        Ok(())
+    }
+
+    /// Names the worst element of the step where it is too far off.
+    fn compare(&mut self, case: &Case, at: usize, expected: &[Vec<f32>], got: &[Vec<f32>]) {
+        let mut worst = (0.0, String::new());
+        for (t, (got, want)) in got.iter().zip(expected).enumerate() {
+            self.check(got.len() == want.len(), || format!("s{at}.p.{}: other length", case.tensors[t]));
+            for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
+                let error = case.error(got, want);
+                if error > worst.0 {
+                    let what = format!("s{at}.p.{}[{i}]: {got:e}, not {want:e}", case.tensors[t]);
+                    worst = (error, format!("{what}, {error:.3} of the tolerance"));
+                }
+            }
+        }
+        self.check(worst.0 <= 1.0, || worst.1.clone());
+        self.worst = self.worst.max(worst.0);
+    }
+}
+
+impl Case {
+    fn replay(&self, mut stepping: impl Stepping) -> Attempt<Replay> {
+        let mut replay = Replay::default();
+        (0..self.steps.len()).try_for_each(|k| replay.step(self, k, &mut stepping))?;
+        let (scale, _) = stepping.progress()?;
+        replay.check(self.same_scale(scale, self.final_scale), || {
+            format!("loss scale at the end: {scale}, not {:?}", self.final_scale)
+        });
+        Ok(replay)
+    }
+
+    /// On the CPU path.
+    pub fn on_cpu(&self) -> Attempt<Replay> {
+        self.replay(OnCpu {
+            case: self,
+            parameters: self.parameters.clone(),
+            history: History::default(),
+            moments: Moments::default(),
+        })
+    }
+
+    /// On a device.
+    pub fn on_device(&self, machine: Machine<'_>, placing: Placing) -> Attempt<Replay> {
+        self.replay(OnDevice::new(self, machine, placing)?)
+    }
+}
+
+struct OnCpu<'a> {
+    case: &'a Case,
+    parameters: Vec<Vec<f32>>,
+    history: History,
+    moments: Moments,
+}
+
+impl Stepping for OnCpu<'_> {
+    fn step(&mut self, gradients: &[Values]) -> Attempt<Report> {
+        let OnCpu { case, parameters, history, moments } = self;
+        let tensors = parameters.iter_mut().zip(gradients).zip(&case.tensors).zip(&case.shapes);
+        let mut steps: Vec<StepMut<'_>> = tensors
+            .map(|(((p, g), name), shape)| StepMut::new(name.as_str(), g.slice(), p).shape(shape))
+            .collect();
+        cpu::step(&mut steps, &case.clip, &case.optimizer, history, moments).map_err(words)
+    }
+
+    fn parameters(&self) -> &[Vec<f32>] {
+        &self.parameters
+    }
+
+    fn progress(&self) -> Attempt<(f32, u64)> {
+        Ok((self.history.loss_scale(&self.case.clip), self.history.updates()))
+    }
+}
