@@ -8,7 +8,7 @@ mod common;
 use common::{Gpu, Random, gpu};
 use gradclip::cpu::{self, GradMut, Moments, StepMut};
 use gradclip::layout::Progress;
-use gradclip::{Adam, Clip, ClipError, DType, Grad, History, LossScale, NonFinite, Optimizer, Pass};
+use gradclip::{Adam, Adapt, Clip, ClipError, DType, Grad, History, LossScale, NonFinite, Optimizer, Pass};
 
 const STEPS: usize = 60;
 
@@ -239,4 +239,43 @@ fn wrong_constants_and_other_histories_are_refused() {
     let refused =
         cpu::clip_with(&mut [GradMut::new("g", &mut g)], &Clip::measure(), &mut history).unwrap_err();
     assert!(refused.to_string().contains("loss scaling"), "{refused}");
+}
+
+/// Thresholds that adapt see the norms of the unscaled loss: with scales that are powers of two, the same
+/// bits as without any.
+#[test]
+fn adaptive_thresholds_see_unscaled_norms() {
+    let gpu = gpu();
+    for clip in [
+        Clip::global_norm(9.0).adapt(Adapt::Average { factor: 1.1, decay: 0.9 }),
+        Clip::global_norm(9.0).adapt(Adapt::autoclip(30.0)),
+        Clip::adagc(2.0),
+    ] {
+        let scaled = clip.loss_scale(LossScale::default().initial(64.0).interval(5));
+        let (mut plain, mut on_host) = (History::default(), History::default());
+        let there = gpu.as_ref().map(|gpu| {
+            let grads = gpu.separate(&[vec![0.0; 3], vec![0.0; 3]]);
+            (gpu.clipper.prepare(&grads, &scaled).unwrap(), grads)
+        });
+        for step in 0..20 {
+            let tensors =
+                [[1.0f32, 2.0, -3.0], [0.5, 0.25, 4.0]].map(|t| t.map(|x| x * (1.0 + step as f32 / 7.0)));
+            let scale = on_host.loss_scale(&scaled);
+            let run = |mut tensors: [[f32; 3]; 2], clip: &Clip, history: &mut History| {
+                let mut grads: Vec<_> = tensors.iter_mut().map(|t| GradMut::new("t", t)).collect();
+                cpu::clip_with(&mut grads, clip, history).unwrap();
+                tensors
+            };
+            let want = run(tensors, &clip, &mut plain);
+            let large = tensors.map(|t| t.map(|x| x * scale));
+            let got = run(large, &scaled, &mut on_host);
+            assert_eq!((got, on_host.thresholds()), (want, plain.thresholds()), "{clip:?}, step {step}");
+            if let (Some(gpu), Some((pass, grads))) = (&gpu, &there) {
+                upload(gpu, grads, &large);
+                submit(gpu, |encoder| pass.record(encoder));
+                assert_eq!(history(gpu, pass), on_host, "{clip:?}, step {step} on {}", gpu.name);
+            }
+        }
+        assert!(on_host.loss_scale(&scaled) > 64.0);
+    }
 }
