@@ -105,7 +105,8 @@ pub(super) fn run<'t, 'a: 't>(
         }
     }
     if elements > stages::SEQUENTIAL {
-        work.into_par_iter().for_each(Work::run);
+        let at_once = stages::at_once(work.len(), elements);
+        work.into_par_iter().with_min_len(at_once).for_each(Work::run);
     } else {
         work.into_iter().for_each(Work::run);
     }

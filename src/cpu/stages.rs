@@ -20,6 +20,12 @@ use super::{Contiguous, Values};
 /// Sets below this many elements are not worth waking other threads for.
 pub(super) const SEQUENTIAL: u64 = 1 << 17;
 
+/// Items of work that together have about as many elements as a chunk: fewer are not worth a thread's
+/// attention.
+pub(super) fn at_once(items: usize, elements: u64) -> usize {
+    (items as u64 * u64::from(CHUNK) / elements.max(1)).max(1) as usize
+}
+
 /// A tensor or its parameters, with its segments and the number of its partials.
 pub(super) struct Source<'a> {
     values: Values<'a>,
@@ -89,6 +95,7 @@ pub(super) fn partials(sources: &[Source<'_>], kind: Kind) -> Vec<Partial> {
         return all;
     }
     work.par_iter()
+        .with_min_len(at_once(work.len(), elements(sources)))
         .map_init(Scratch::new, |scratch, w| {
             let mut own = Vec::new();
             partials(scratch, w, &mut own);
@@ -314,7 +321,8 @@ pub(super) fn apply(tensors: &mut [Contiguous<'_, '_>], parts: &Segments, outcom
         Change::Units(block, first, view, outcomes) => block.apply_units(first, &view, outcomes),
     };
     if elements > SEQUENTIAL {
-        work.into_par_iter().for_each(change);
+        let at_once = at_once(work.len(), elements);
+        work.into_par_iter().with_min_len(at_once).for_each(change);
     } else {
         work.into_iter().for_each(change);
     }
