@@ -10,7 +10,11 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gradclip::cpu::{self, GradMut};
 use gradclip::layout::Outcome;
-use gradclip::{Clip, Clipper, Grad, Scope, wgpu};
+use gradclip::{Clip, Grad, Scope};
+
+mod common;
+
+use common::{Gpu, cut, open, random};
 
 #[allow(dead_code, unused_imports, unreachable_pub)]
 #[path = "../src/bin/gradclip/shapes.rs"]
@@ -35,18 +39,9 @@ struct Set {
     values: Vec<f32>,
 }
 
-/// Uniform in [-1e-3, 1e-3), from SplitMix64 with a fixed seed.
 fn set(shapes: Vec<Vec<u64>>) -> Set {
-    let mut state = 42u64;
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
     let elements: u64 = shapes.iter().map(|shape| shape.iter().product::<u64>()).sum();
-    Set { values: (0..elements).map(|_| next() * 1e-3).collect(), shapes }
+    Set { values: random(elements as usize, 42, 1e-3), shapes }
 }
 
 impl Set {
@@ -64,14 +59,9 @@ impl Set {
         }
     }
 
-    fn grads<'a>(&self, mut values: &'a mut [f32]) -> Vec<GradMut<'a>> {
-        let mut grads = Vec::new();
-        for (size, shape) in self.sizes().zip(&self.shapes) {
-            let (own, rest) = values.split_at_mut(size);
-            grads.push(GradMut::new("g", own).shape(shape));
-            values = rest;
-        }
-        grads
+    fn grads<'a>(&self, values: &'a mut [f32]) -> Vec<GradMut<'a>> {
+        let tensors = cut(self.sizes(), values).into_iter().zip(&self.shapes);
+        tensors.map(|(own, shape)| GradMut::new("g", own).shape(shape)).collect()
     }
 }
 
@@ -89,84 +79,25 @@ fn on_cpu<'a>(set: &'a Set, clip: Clip) -> Box<dyn FnMut() -> Duration + 'a> {
     })
 }
 
-struct Gpu {
-    name: String,
-    device: wgpu::Device,
-    queue: wgpu::Queue,
-    clipper: Clipper,
-}
-
-fn open() -> Option<Gpu> {
-    let wanted = std::env::var("GRADCLIP_TEST_ADAPTER").unwrap_or_default().to_lowercase();
-    let name = |a: &wgpu::Adapter| gradclip::session::adapter_name(&a.get_info());
-    let adapter =
-        gradclip::session::adapters().into_iter().find(|a| name(a).to_lowercase().contains(&wanted))?;
-    let descriptor =
-        wgpu::DeviceDescriptor { required_limits: Clipper::required_limits(&adapter), ..Default::default() };
-    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).ok()?;
-    let clipper = Clipper::new(&device).ok()?;
-    Some(Gpu { name: name(&adapter), device, queue, clipper })
-}
-
-impl Gpu {
-    fn buffer(&self, set: &Set, from: Option<&wgpu::Buffer>) -> wgpu::Buffer {
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("bench"),
-            size: (set.values.len() * 4) as u64,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: from.is_none(),
-        });
-        if from.is_none() {
-            buffer.get_mapped_range_mut(..).unwrap().copy_from_slice(bytemuck::cast_slice(&set.values));
-            buffer.unmap();
-        }
-        buffer
+/// The dispatches of one arm, and how to time one step.
+fn on_gpu<'a>(gpu: &'a Gpu, set: &Set, clip: Clip) -> (usize, Box<dyn FnMut() -> Duration + 'a>) {
+    let (pristine, arena) = (gpu.buffer(&set.values), gpu.buffer(&set.values));
+    let mut offset = 0;
+    let mut grads = Vec::new();
+    for (size, shape) in set.sizes().zip(&set.shapes) {
+        grads.push(Grad::range("g", &arena, offset, size as u64).shape(shape));
+        offset += size as u64 * 4;
     }
-
-    fn run(&self, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Duration {
-        let start = Instant::now();
-        let mut encoder = self.device.create_command_encoder(&Default::default());
-        record(&mut encoder);
-        self.queue.submit([encoder.finish()]);
-        self.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
-        start.elapsed()
-    }
-
-    fn arm<'a>(&'a self, set: &Set, clip: Clip) -> (usize, Box<dyn FnMut() -> Duration + 'a>) {
-        let pristine = self.buffer(set, None);
-        let arena = self.buffer(set, Some(&pristine));
-        let mut offset = 0;
-        let mut grads = Vec::new();
-        for (size, shape) in set.sizes().zip(&set.shapes) {
-            grads.push(Grad::range("g", &arena, offset, size as u64).shape(shape));
-            offset += size as u64 * 4;
-        }
-        let pass = self.clipper.prepare(&grads, &clip).unwrap();
-        let restore = move || self.run(|e| e.copy_buffer_to_buffer(&pristine, 0, &arena, 0, None));
-        restore();
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("bench staging"),
-            size: pass.outcome_bytes(),
-            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-            mapped_at_creation: false,
-        });
-        self.run(|e| {
-            pass.record(e);
-            e.copy_buffer_to_buffer(pass.outcomes(), 0, &staging, 0, pass.outcome_bytes());
-        });
-        staging.map_async(wgpu::MapMode::Read, .., |_| {});
-        self.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
-        let outcomes: Vec<Outcome> = bytemuck::pod_collect_to_vec(&staging.get_mapped_range(..).unwrap());
-        set.check(&self.name, clip.scope, &outcomes);
-        let dispatches = pass.dispatch_count();
-        (
-            dispatches,
-            Box::new(move || {
-                restore();
-                self.run(|e| pass.record(e))
-            }),
-        )
-    }
+    let pass = gpu.clipper.prepare(&grads, &clip).unwrap();
+    gpu.run(|e| pass.record(e));
+    let outcomes: Vec<Outcome> = gpu.read(pass.outcomes(), pass.outcome_bytes());
+    set.check(&gpu.name, clip.scope, &outcomes);
+    let dispatches = pass.dispatch_count();
+    let step = move || {
+        gpu.run(|e| e.copy_buffer_to_buffer(&pristine, 0, &arena, 0, None));
+        gpu.run(|e| pass.record(e))
+    };
+    (dispatches, Box::new(step))
 }
 
 fn benches(criterion: &mut Criterion) {
@@ -189,7 +120,7 @@ fn benches(criterion: &mut Criterion) {
                     b.iter_custom(|n| (0..n).map(|_| step()).sum());
                 });
                 let Some(gpu) = &gpu else { continue };
-                let (dispatches, mut step) = gpu.arm(&set, clip);
+                let (dispatches, mut step) = on_gpu(gpu, &set, clip);
                 let who = gpu.name.replace('/', " ");
                 println!("{name}, {scope_name}: {dispatches} dispatches on {who}");
                 group.bench_function(format!("{who}/{scope_name}/{regime}"), |b| {

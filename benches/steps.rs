@@ -11,8 +11,12 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use gradclip::cpu::{self, GradMut, Moments, StepMut};
-use gradclip::{Adam, Clip, Clipper, DType, Grad, History, Optimizer, Sgd, wgpu};
+use gradclip::{Adam, Clip, DType, Grad, History, Optimizer, Sgd, wgpu};
 use rayon::prelude::*;
+
+mod common;
+
+use common::{Gpu, cut, open, random};
 
 #[allow(dead_code, unused_imports, unreachable_pub)]
 #[path = "../src/bin/gradclip/shapes.rs"]
@@ -36,18 +40,6 @@ struct Set {
     norm: f64,
 }
 
-/// Uniform in [-1, 1), from SplitMix64.
-fn random(n: usize, mut state: u64, scale: f32) -> Vec<f32> {
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next() * scale).collect()
-}
-
 fn set(name: &str) -> Set {
     let shapes = shapes::shapes(name).unwrap_or_else(|| panic!("no gradient set `{name}`"));
     let sizes: Vec<usize> = shapes.iter().map(|s| s.iter().product::<u64>() as usize).collect();
@@ -55,17 +47,6 @@ fn set(name: &str) -> Set {
     let gradients = random(n, 42, 1e-3);
     let norm = gradients.par_iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
     Set { name: name.into(), sizes, gradients, parameters: random(n, 43, 1.0), norm }
-}
-
-/// Cuts one run of elements into tensors.
-fn cut<'a>(sizes: &[usize], mut all: &'a mut [f32]) -> Vec<&'a mut [f32]> {
-    let mut tensors = Vec::with_capacity(sizes.len());
-    for &n in sizes {
-        let (own, rest) = all.split_at_mut(n);
-        tensors.push(own);
-        all = rest;
-    }
-    tensors
 }
 
 /// One way to clip and step: makes a step, and says how long it took.
@@ -91,7 +72,7 @@ fn fused_on_cpu<'a>(set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
     let step = move || {
         let mut parameters = parameters.borrow_mut();
         let mut at = 0;
-        let mut steps: Vec<StepMut<'_>> = cut(&set.sizes, &mut parameters)
+        let mut steps: Vec<StepMut<'_>> = cut(set.sizes.iter().copied(), &mut parameters)
             .into_iter()
             .map(|p| {
                 at += p.len();
@@ -120,8 +101,10 @@ fn apart_on_cpu<'a>(set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
     let step = move || {
         gradients.copy_from_slice(&set.gradients);
         let start = Instant::now();
-        let mut grads: Vec<_> =
-            cut(&set.sizes, &mut gradients).into_iter().map(|g| GradMut::new("t", g)).collect();
+        let mut grads: Vec<_> = cut(set.sizes.iter().copied(), &mut gradients)
+            .into_iter()
+            .map(|g| GradMut::new("t", g))
+            .collect();
         cpu::clip(&mut grads, &clip).unwrap();
         t += 1;
         plain_update(&optimizer, t, &gradients, &mut parameters.borrow_mut(), &mut m, &mut v);
@@ -158,116 +141,61 @@ fn plain_update(optimizer: &Optimizer, t: i32, g: &[f32], p: &mut [f32], m: &mut
     }
 }
 
-struct Gpu {
-    name: String,
-    device: wgpu::Device,
-    queue: wgpu::Queue,
-    clipper: Clipper,
+/// Gradients and parameters, an arena each.
+fn grads(set: &Set, arena: &wgpu::Buffer, parameters: &wgpu::Buffer) -> Vec<Grad> {
+    let mut at = 0;
+    let one = |&n: &usize| {
+        let grad = Grad::range("t", arena, at, n as u64).parameter(parameters, at, DType::F32);
+        at += n as u64 * 4;
+        grad
+    };
+    set.sizes.iter().map(one).collect()
 }
 
-fn open() -> Option<Gpu> {
-    let wanted = std::env::var("GRADCLIP_TEST_ADAPTER").unwrap_or_default().to_lowercase();
-    let name = |a: &wgpu::Adapter| gradclip::session::adapter_name(&a.get_info());
-    let adapter =
-        gradclip::session::adapters().into_iter().find(|a| name(a).to_lowercase().contains(&wanted))?;
-    let descriptor =
-        wgpu::DeviceDescriptor { required_limits: Clipper::required_limits(&adapter), ..Default::default() };
-    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).ok()?;
-    let clipper = Clipper::new(&device).ok()?;
-    Some(Gpu { name: name(&adapter), device, queue, clipper })
+fn fused_on_gpu<'a>(gpu: &'a Gpu, set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
+    let (arena, parameters) = (gpu.buffer(&set.gradients), gpu.buffer(&set.parameters));
+    let grads = grads(set, &arena, &parameters);
+    let stepper = gpu.clipper.prepare_step(&grads, &clip, optimizer).unwrap();
+    let dispatches = stepper.dispatch_count();
+    let step = move || gpu.run(|e| stepper.record_step(e));
+    arm_of(gpu, "fused", step, parameters, dispatches)
 }
 
-impl Gpu {
-    fn buffer(&self, values: &[f32]) -> wgpu::Buffer {
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("bench"),
-            size: (values.len() * 4) as u64,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: true,
-        });
-        buffer.get_mapped_range_mut(..).unwrap().copy_from_slice(bytemuck::cast_slice(values));
-        buffer.unmap();
-        buffer
-    }
+fn apart_on_gpu<'a>(gpu: &'a Gpu, set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
+    let (pristine, arena) = (gpu.buffer(&set.gradients), gpu.buffer(&set.gradients));
+    let parameters = gpu.buffer(&set.parameters);
+    let grads = grads(set, &arena, &parameters);
+    let pass = gpu.clipper.prepare(&grads, &clip).unwrap();
+    let stepper = gpu.clipper.prepare_step(&grads, &Clip::measure(), optimizer).unwrap();
+    // The update alone: no norm, and the decision that one of 0 takes.
+    let norm = stepper.pass().dispatch_count() - 2;
+    let dispatches = pass.dispatch_count() + stepper.dispatch_count() - norm;
+    let step = move || {
+        gpu.run(|e| e.copy_buffer_to_buffer(&pristine, 0, &arena, 0, None));
+        gpu.run(|e| {
+            pass.record(e);
+            stepper.record_update(e);
+        })
+    };
+    arm_of(gpu, "apart", step, parameters, dispatches)
+}
 
-    fn run(&self, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Duration {
-        let start = Instant::now();
-        let mut encoder = self.device.create_command_encoder(&Default::default());
-        record(&mut encoder);
-        self.queue.submit([encoder.finish()]);
-        self.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
-        start.elapsed()
-    }
+fn arm_of<'a>(
+    gpu: &'a Gpu,
+    how: &'static str,
+    step: impl FnMut() -> Duration + 'a,
+    parameters: wgpu::Buffer,
+    dispatches: usize,
+) -> Arm<'a> {
+    let read = move || gpu.read(&parameters, parameters.size());
+    Arm { device: gpu.name.clone(), how, step: Box::new(step), parameters: Box::new(read), dispatches }
+}
 
-    fn read(&self, buffer: &wgpu::Buffer) -> Vec<f32> {
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("bench staging"),
-            size: buffer.size(),
-            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-            mapped_at_creation: false,
-        });
-        self.run(|e| e.copy_buffer_to_buffer(buffer, 0, &staging, 0, None));
-        staging.map_async(wgpu::MapMode::Read, .., |_| {});
-        self.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
-        bytemuck::pod_collect_to_vec(&staging.get_mapped_range(..).unwrap())
-    }
-
-    /// Gradients and parameters, an arena each.
-    fn grads(&self, set: &Set, arena: &wgpu::Buffer, parameters: &wgpu::Buffer) -> Vec<Grad> {
-        let mut at = 0;
-        let one = |&n: &usize| {
-            let grad = Grad::range("t", arena, at, n as u64).parameter(parameters, at, DType::F32);
-            at += n as u64 * 4;
-            grad
-        };
-        set.sizes.iter().map(one).collect()
-    }
-
-    fn fused<'a>(&'a self, set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
-        let (arena, parameters) = (self.buffer(&set.gradients), self.buffer(&set.parameters));
-        let grads = self.grads(set, &arena, &parameters);
-        let stepper = self.clipper.prepare_step(&grads, &clip, optimizer).unwrap();
-        let dispatches = stepper.dispatch_count();
-        let step = move || self.run(|e| stepper.record_step(e));
-        self.arm("fused", step, parameters, dispatches)
-    }
-
-    fn apart<'a>(&'a self, set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
-        let (pristine, arena) = (self.buffer(&set.gradients), self.buffer(&set.gradients));
-        let parameters = self.buffer(&set.parameters);
-        let grads = self.grads(set, &arena, &parameters);
-        let pass = self.clipper.prepare(&grads, &clip).unwrap();
-        let stepper = self.clipper.prepare_step(&grads, &Clip::measure(), optimizer).unwrap();
-        // The update alone: no norm, and the decision that one of 0 takes.
-        let norm = stepper.pass().dispatch_count() - 2;
-        let dispatches = pass.dispatch_count() + stepper.dispatch_count() - norm;
-        let step = move || {
-            self.run(|e| e.copy_buffer_to_buffer(&pristine, 0, &arena, 0, None));
-            self.run(|e| {
-                pass.record(e);
-                stepper.record_update(e);
-            })
-        };
-        self.arm("apart", step, parameters, dispatches)
-    }
-
-    fn arm<'a>(
-        &'a self,
-        how: &'static str,
-        step: impl FnMut() -> Duration + 'a,
-        parameters: wgpu::Buffer,
-        dispatches: usize,
-    ) -> Arm<'a> {
-        let read = move || self.read(&parameters);
-        Arm { device: self.name.clone(), how, step: Box::new(step), parameters: Box::new(read), dispatches }
-    }
-
-    fn copy_bandwidth(&self, set: &Set) -> f64 {
-        let (from, to) = (self.buffer(&set.gradients), self.buffer(&set.gradients));
-        let copy = || self.run(|e| e.copy_buffer_to_buffer(&from, 0, &to, 0, None));
-        let best = (0..5).map(|_| copy()).min().unwrap();
-        from.size() as f64 * 2.0 / best.as_secs_f64()
-    }
+fn copy_bandwidth(gpu: &Gpu, set: &Set) -> f64 {
+    let (from, to) = (gpu.buffer(&set.gradients), gpu.buffer(&set.gradients));
+    let copy = || gpu.run(|e| e.copy_buffer_to_buffer(&from, 0, &to, 0, None));
+    let best = (0..5).map(|_| copy()).min().unwrap();
+    from.size() as f64 * 2.0 / best.as_secs_f64()
 }
 
 /// Bytes a second of a copy in parallel, read and written.
@@ -331,14 +259,14 @@ fn main() {
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     for name in sets.split(',') {
         let set = set(name);
-        let copies = [copy_bandwidth_of_cpu(&set), gpu.as_ref().map_or(0.0, |gpu| gpu.copy_bandwidth(&set))];
+        let copies = [copy_bandwidth_of_cpu(&set), gpu.as_ref().map_or(0.0, |gpu| copy_bandwidth(gpu, &set))];
         for (optimizer_name, optimizer) in optimizers() {
             for (regime, threshold) in [("clipped", 0.5 * set.norm as f32), ("not clipped", f32::INFINITY)] {
                 let clip = Clip::global_norm(threshold);
                 let on_cpu = vec![fused_on_cpu(&set, clip, optimizer), apart_on_cpu(&set, clip, optimizer)];
-                let on_gpu = gpu
-                    .as_ref()
-                    .map(|g| vec![g.fused(&set, clip, optimizer), g.apart(&set, clip, optimizer)]);
+                let on_gpu = gpu.as_ref().map(|g| {
+                    vec![fused_on_gpu(g, &set, clip, optimizer), apart_on_gpu(g, &set, clip, optimizer)]
+                });
                 for (mut arms, copy) in std::iter::once(on_cpu).chain(on_gpu).zip(copies) {
                     let times = compare(&set, &mut arms, rounds);
                     for (arm, [median, min, max]) in arms.iter().zip(&times) {

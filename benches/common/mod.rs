@@ -1,0 +1,88 @@
+//! What the benches share: numbers with a fixed seed, and a device.
+#![allow(dead_code, unreachable_pub)]
+
+use std::time::{Duration, Instant};
+
+use gradclip::{Clipper, wgpu};
+
+/// Uniform in [-scale, scale), from SplitMix64 (Steele, Lea and Flood 2014).
+pub fn random(n: usize, seed: u64, scale: f32) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next() * scale).collect()
+}
+
+/// Cuts one run of elements into tensors.
+pub fn cut(sizes: impl IntoIterator<Item = usize>, mut all: &mut [f32]) -> Vec<&mut [f32]> {
+    let mut tensors = Vec::new();
+    for n in sizes {
+        let (own, rest) = all.split_at_mut(n);
+        tensors.push(own);
+        all = rest;
+    }
+    tensors
+}
+
+pub struct Gpu {
+    pub name: String,
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub clipper: Clipper,
+}
+
+/// The best adapter whose `backend/name` contains `GRADCLIP_TEST_ADAPTER`.
+pub fn open() -> Option<Gpu> {
+    let wanted = std::env::var("GRADCLIP_TEST_ADAPTER").unwrap_or_default().to_lowercase();
+    let name = |a: &wgpu::Adapter| gradclip::session::adapter_name(&a.get_info());
+    let adapter =
+        gradclip::session::adapters().into_iter().find(|a| name(a).to_lowercase().contains(&wanted))?;
+    let descriptor =
+        wgpu::DeviceDescriptor { required_limits: Clipper::required_limits(&adapter), ..Default::default() };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).ok()?;
+    let clipper = Clipper::new(&device).ok()?;
+    Some(Gpu { name: name(&adapter), device, queue, clipper })
+}
+
+impl Gpu {
+    pub fn buffer(&self, values: &[f32]) -> wgpu::Buffer {
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("bench"),
+            size: (values.len() * 4) as u64,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: true,
+        });
+        buffer.get_mapped_range_mut(..).unwrap().copy_from_slice(bytemuck::cast_slice(values));
+        buffer.unmap();
+        buffer
+    }
+
+    /// Record, submit, wait: what a step without anything else would take.
+    pub fn run(&self, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Duration {
+        let start = Instant::now();
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        record(&mut encoder);
+        self.queue.submit([encoder.finish()]);
+        self.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+        start.elapsed()
+    }
+
+    /// The first `bytes` of a buffer.
+    pub fn read<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer, bytes: u64) -> Vec<T> {
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("bench staging"),
+            size: bytes,
+            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+            mapped_at_creation: false,
+        });
+        self.run(|e| e.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes));
+        staging.map_async(wgpu::MapMode::Read, .., |_| {});
+        self.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+        bytemuck::pod_collect_to_vec(&staging.get_mapped_range(..).unwrap())
+    }
+}
