@@ -4,10 +4,11 @@ fn idle() -> bool {
     return false;
 }
 
-// The sum of two f32, by integer code where a driver could flush a subnormal.
+// The sum of two f32. With 0 it is the other one, of which a driver might flush a subnormal; two zeros are
+// negative only where both are.
 fn sum_of(a: u32, b: u32) -> u32 {
     if (a & 0x7fffffffu) == 0u {
-        return b;
+        return select(b, a & b, (b & 0x7fffffffu) == 0u);
     }
     if (b & 0x7fffffffu) == 0u {
         return a;
@@ -21,10 +22,13 @@ fn element_SLOT(row: JointRow, tensor: JointTensor, i: u32, outcome: Outcome) {
         return;
     }
     let at = row.parameter + i;
-    var gradient = applied(element_bits(ROLE0[word_of(row.start + i)], row.start + i), outcome);
     if (outcome.flags & SKIPPED) != 0u {
-        gradient = 0u;
+        if job.begins == 1u {
+            ROLE1[at] = 0u;
+        }
+        return;
     }
+    let gradient = applied(element_bits(ROLE0[word_of(row.start + i)], row.start + i), outcome);
     if job.begins == 1u {
         ROLE1[at] = gradient;
     } else {

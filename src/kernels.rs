@@ -111,6 +111,19 @@ impl Kernel {
         }
     }
 
+    /// Whether its text depends on the norm.
+    pub(crate) fn has_norm(self) -> bool {
+        matches!(
+            self,
+            Kernel::Reduce
+                | Kernel::ReduceUnits
+                | Kernel::Partials
+                | Kernel::Sums
+                | Kernel::Threshold
+                | Kernel::Coefficient
+        )
+    }
+
     /// Whether it works on gradients together with what belongs to them.
     pub(crate) fn is_joint(self) -> bool {
         matches!(self, Kernel::UpdateSgd | Kernel::UpdateMomentum | Kernel::UpdateAdam | Kernel::Accumulate)

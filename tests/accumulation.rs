@@ -231,3 +231,30 @@ fn what_an_accumulation_needs_is_asked_for_by_name() {
     assert!(matches!(refused, PrepareError::Plan(PlanError::Overlap { .. })), "{refused}");
     assert_eq!(gpu.clipper.prepare_accumulation(&[]).unwrap().dispatch_count(), 0);
 }
+
+/// Sums of zeros have the sign that addition gives them, and what is skipped leaves it.
+#[test]
+fn signs_of_zero() {
+    let gpu = gpu();
+    let batches = [[0.0f32, -0.0, -0.0, 0.0, 1.0], [-0.0, 0.0, -0.0, 0.0, -1.0], [f32::NAN; 5]];
+    let want = [0.0f32, 0.0, -0.0, 0.0, 0.0];
+    let same = |got: &[f32]| got.iter().zip(want).all(|(g, w)| g.to_bits() == w.to_bits());
+    let clip = Clip::measure();
+    let (mut sum, mut history) = ([f32::NAN; 5], History::default());
+    for (batch, g) in batches.iter().enumerate() {
+        let mut pairs = [SumMut::new("t", &g[..], &mut sum)];
+        cpu::accumulate_clipped(&mut pairs, batch == 0, &clip, &mut history).unwrap();
+    }
+    assert!(same(&sum), "{sum:?}");
+    let Some(gpu) = gpu else { return };
+    let there = gpu.separate(&[vec![f32::NAN; 5]]);
+    let grads = gpu.separate(&[vec![0.0; 5]]);
+    let grads = [grads[0].clone().accumulator(there[0].buffer(), 0)];
+    let accumulator = gpu.clipper.prepare_clipped_accumulation(&grads, &clip).unwrap();
+    for (batch, g) in batches.iter().enumerate() {
+        gpu.queue.write_buffer(grads[0].buffer(), 0, bytemuck::cast_slice(g));
+        record(&gpu, &accumulator, batch);
+    }
+    let got: Vec<f32> = gpu.read(there[0].buffer());
+    assert!(same(&got), "{got:?} on {}", gpu.name);
+}

@@ -152,7 +152,8 @@ impl Accumulator {
 
     /// Number of dispatches that one micro-batch records.
     pub fn dispatch_count(&self) -> usize {
-        self.pass.as_ref().map_or(0, Pass::decide_count) + self.next.len()
+        let clip = self.pass.as_ref().map_or(0, |p| p.decide_count() + p.advance_count());
+        clip + self.next.len()
     }
 }
 

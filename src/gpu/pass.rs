@@ -223,6 +223,11 @@ impl Pass {
         self.workspace.norm.len() + self.workspace.decide.len()
     }
 
+    /// Dispatches that follow the loss scale: one, or none.
+    pub(super) fn advance_count(&self) -> usize {
+        usize::from(self.workspace.advance.is_some())
+    }
+
     pub(super) fn memory(&self) -> &Memory {
         &self.workspace.memory
     }
@@ -284,8 +289,7 @@ impl Pass {
 
     /// Number of dispatches that one [`Pass::record`] records.
     pub fn dispatch_count(&self) -> usize {
-        let Workspace { norm, decide, advance, apply, .. } = &self.workspace;
-        norm.len() + decide.len() + usize::from(advance.is_some()) + apply.len()
+        self.decide_count() + self.advance_count() + self.workspace.apply.len()
     }
 
     /// Bytes of [`Pass::outcomes`].

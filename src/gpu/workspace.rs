@@ -289,7 +289,8 @@ impl<'a> Make<'a> {
             device,
             Variant {
                 kernel,
-                kind: self.kind,
+                // Others are compiled once for all norms.
+                kind: if kernel.has_norm() { self.kind } else { Kind::Two },
                 dtype,
                 slots: slots.as_ref().map_or(0, |s| (s.windows.len() / s.pattern.bindings().max(1)) as u32),
                 pattern: slots.as_ref().map_or(Pattern::default(), |s| s.pattern),

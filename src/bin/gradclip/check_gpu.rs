@@ -6,12 +6,16 @@ use gradclip::layout::{Outcome, Partial, Sum};
 use gradclip::{NormType, Pass};
 
 use crate::cases::Case;
+use crate::check_steps;
 use crate::failure::Failure;
 use crate::gpu::Gpu;
 use crate::tally::{Findings, Tally, ulp};
 use crate::tensor::Element;
 use crate::verify_history::Course;
 use crate::verify_placed::Placed;
+use crate::verify_progress::Advance;
+use crate::verify_sums::Sums;
+use crate::verify_training::Training;
 
 pub(crate) fn tallies() -> Vec<Tally> {
     WHAT.map(Tally::new).to_vec()
@@ -19,7 +23,7 @@ pub(crate) fn tallies() -> Vec<Tally> {
 
 /// What is checked, shader by shader. Seams are words that two 16-bit tensors share; power is any norm but
 /// 1, 2 and infinity.
-const WHAT: [&str; 10] = [
+const WHAT: [&str; 15] = [
     "reduce",
     "tensors",
     "segments",
@@ -30,6 +34,11 @@ const WHAT: [&str; 10] = [
     "reduce_units",
     "apply_units",
     "threshold",
+    "advance",
+    "update_sgd",
+    "update_momentum",
+    "update_adam",
+    "accumulate",
 ];
 
 /// Checks one case.
@@ -47,6 +56,27 @@ pub(crate) fn check(gpu: &Gpu, name: &str, case: Case, tallies: &mut [Tally]) ->
 pub(crate) fn check_course(gpu: &Gpu, course: &Course, tallies: &mut [Tally]) -> Result<(), Failure> {
     let findings = course.check(gpu)?;
     add(tallies, "threshold", &course.to_string(), &findings);
+    Ok(())
+}
+
+/// Checks loss scale, counts and corrections from step to step.
+pub(crate) fn check_advance(gpu: &Gpu, advance: &Advance, tallies: &mut [Tally]) -> Result<(), Failure> {
+    add(tallies, "advance", &advance.to_string(), &advance.check(gpu)?);
+    Ok(())
+}
+
+/// Checks an optimiser's steps.
+pub(crate) fn check_training(gpu: &Gpu, training: &Training, tallies: &mut [Tally]) -> Result<(), Failure> {
+    let [update, advance] = check_steps::on_gpu(gpu, training)?;
+    let name = training.to_string();
+    add(tallies, training.shader(), &name, &update);
+    add(tallies, "advance", &name, &advance);
+    Ok(())
+}
+
+/// Checks sums of micro-batches.
+pub(crate) fn check_sums(gpu: &Gpu, sums: &Sums, tallies: &mut [Tally]) -> Result<(), Failure> {
+    add(tallies, "accumulate", &sums.to_string(), &sums.on_gpu(gpu)?);
     Ok(())
 }
 

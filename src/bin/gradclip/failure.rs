@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use gradclip::{ClipError, PrepareError, ReadBackError, SessionError};
+use gradclip::{ClipError, PrepareError, ReadBackError, SessionError, StepError};
 
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -50,6 +50,12 @@ impl From<PrepareError> for Failure {
             PrepareError::Clip(error) => error.into(),
             other => Failure::Device(other.to_string()),
         }
+    }
+}
+
+impl From<StepError> for Failure {
+    fn from(error: StepError) -> Failure {
+        Failure::Usage(error.to_string())
     }
 }
 

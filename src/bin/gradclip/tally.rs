@@ -1,5 +1,6 @@
 //! What a row of checks added up to.
 
+use std::fmt;
 use std::ops::Range;
 
 use crate::tensor::{Data, Element};
@@ -37,7 +38,10 @@ impl Tally {
         self.flushed += findings.flushed;
         if findings.wrong > 0 {
             self.failed += 1;
-            self.first.get_or_insert_with(|| case.to_owned());
+            self.first.get_or_insert_with(|| match findings.first {
+                Some(wrong) => format!("{case}: {wrong}"),
+                None => case.to_owned(),
+            });
         }
     }
 }
@@ -49,6 +53,31 @@ pub(crate) struct Findings {
     pub(crate) wrong: u64,
     pub(crate) flushed: u64,
     pub(crate) worst: f64,
+    /// Where it says what was wrong first.
+    pub(crate) first: Option<Wrong>,
+}
+
+/// A value of a step that is not what it should be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wrong {
+    /// Counted from 0.
+    pub(crate) step: usize,
+    pub(crate) what: &'static str,
+    /// Tensor and element, of one among many.
+    pub(crate) at: Option<(usize, usize)>,
+    pub(crate) got: f64,
+    pub(crate) expected: f64,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Wrong { step, what, at, got, expected } = self;
+        write!(f, "{what}")?;
+        if let Some((tensor, element)) = at {
+            write!(f, " of t{tensor}[{element}]")?;
+        }
+        write!(f, " is {got:e} and should be {expected:e} after step {step}")
+    }
 }
 
 impl Findings {
@@ -58,6 +87,22 @@ impl Findings {
         self.wrong += other.wrong;
         self.flushed += other.flushed;
         self.worst = self.worst.max(other.worst);
+        self.first = self.first.or(other.first);
+    }
+
+    /// As [`Findings::value`], of a value that can be named.
+    pub(crate) fn named(&mut self, ulp: f64, most: f64, value: Wrong) {
+        let before = self.wrong;
+        self.value(ulp, most);
+        if self.wrong > before {
+            self.first.get_or_insert(value);
+        }
+    }
+
+    /// One value that a subnormal number flushed to 0 explains.
+    pub(crate) fn flushed(&mut self) {
+        self.compared += 1;
+        self.flushed += 1;
     }
 
     /// One value that is off by `ulp`, of which `most` are allowed. NaN is never right.

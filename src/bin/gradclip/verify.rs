@@ -10,13 +10,17 @@ use crate::gpu::Gpu;
 use crate::progress::Progress;
 use crate::tally::Tally;
 use crate::verify_history::{self, Course};
+use crate::verify_progress::{self, Advance};
+use crate::verify_sums::{self, Sums};
+use crate::verify_training::{self, Training};
 use crate::{check_cpu, check_gpu, device, text, verify_recipes};
 
 const NOTES: &str = "\
-Shaders are compared with the CPU path, and the CPU path with f64. All shaders but power must be\n\
-equal in every bit, except that an adapter may flush subnormal results to 0: they are counted apart.\n\
-Seams are words shared by two 16-bit tensors. Power is any norm but L1, L2 and L∞: close, not equal.\n\
-Units are norms of units and rows; rules all that limits something else than the norm.";
+Shaders are compared with the CPU path, and the CPU path with f64. All shaders but power and updates\n\
+must be equal in every bit, except that an adapter may flush subnormal results to 0: they are counted\n\
+apart. Seams are words shared by two 16-bit tensors. Power is any norm but L1, L2 and L∞: close, not\n\
+equal. Updates may be off by what WGSL allows a quotient, a root and a fused product. Units are norms\n\
+of units and rows; rules all that limits something else than the norm; steps those of optimisers.";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -37,18 +41,17 @@ struct Checked {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let (cpu, adapters) = devices(args.device.as_ref())?;
-    let (recipes, courses) = (verify_recipes::recipes(), verify_history::courses());
-    let devices = adapters.len() + usize::from(cpu);
-    let steps = recipes.len() * devices + courses.len() * adapters.len();
+    let cases = Cases::all();
+    let steps = cases.count(false) * usize::from(cpu) + cases.count(true) * adapters.len();
     let mut progress = Progress::new(steps as u64);
     let mut checked = Vec::new();
     if cpu {
-        checked.push(check_all(None, &recipes, &courses, &mut progress)?);
+        checked.push(check_all(None, &cases, &mut progress)?);
     }
     let mut broken = None;
     for adapter in &adapters {
         // An adapter that fails must not hide what the others show.
-        match Gpu::open(adapter).and_then(|gpu| check_all(Some(&gpu), &recipes, &courses, &mut progress)) {
+        match Gpu::open(adapter).and_then(|gpu| check_all(Some(&gpu), &cases, &mut progress)) {
             Ok(found) => checked.push(found),
             Err(failure) => broken = broken.or(Some(failure)),
         }
@@ -85,30 +88,81 @@ fn devices(target: Option<&Target>) -> Result<(bool, Vec<wgpu::Adapter>), Failur
     Ok((true, adapters))
 }
 
-fn check_all(
-    gpu: Option<&Gpu>,
-    recipes: &[Recipe],
-    courses: &[Course],
-    progress: &mut Progress,
-) -> Result<Checked, Failure> {
-    let mut tallies = match gpu {
-        Some(_) => check_gpu::tallies(),
-        None => check_cpu::tallies(),
-    };
-    let name = gpu.map_or("cpu".into(), Gpu::name);
-    for recipe in recipes {
-        let case = recipe.cook();
-        match gpu {
-            Some(gpu) => check_gpu::check(gpu, &recipe.to_string(), case, &mut tallies)?,
-            None => check_cpu::check(&recipe.to_string(), case, &mut tallies)?,
+/// All that there is to check.
+struct Cases {
+    recipes: Vec<Recipe>,
+    courses: Vec<Course>,
+    advances: Vec<Advance>,
+    trainings: Vec<Training>,
+    sums: Vec<Sums>,
+}
+
+impl Cases {
+    fn all() -> Cases {
+        Cases {
+            recipes: verify_recipes::recipes(),
+            courses: verify_history::courses(),
+            advances: verify_progress::advances(),
+            trainings: verify_training::trainings(),
+            sums: verify_sums::sums(),
         }
-        progress.step(&name);
     }
-    for (gpu, course) in gpu.iter().flat_map(|gpu| courses.iter().map(move |course| (gpu, course))) {
-        check_gpu::check_course(gpu, course, &mut tallies)?;
-        progress.step(&name);
+
+    /// How many an adapter has, or the CPU path.
+    fn count(&self, adapter: bool) -> usize {
+        let both = self.recipes.len() + self.trainings.len() + self.sums.len();
+        both + if adapter { self.courses.len() + self.advances.len() } else { 0 }
     }
+}
+
+fn check_all(gpu: Option<&Gpu>, cases: &Cases, progress: &mut Progress) -> Result<Checked, Failure> {
+    let tallies = match gpu {
+        Some(gpu) => on_adapter(gpu, cases, || progress.step(&gpu.name()))?,
+        None => on_cpu(cases, || progress.step("cpu"))?,
+    };
     Ok(Checked { adapter: gpu.map(|gpu| gpu.info.clone()), tallies })
+}
+
+fn on_adapter(gpu: &Gpu, cases: &Cases, mut done: impl FnMut()) -> Result<Vec<Tally>, Failure> {
+    let mut tallies = check_gpu::tallies();
+    for recipe in &cases.recipes {
+        check_gpu::check(gpu, &recipe.to_string(), recipe.cook(), &mut tallies)?;
+        done();
+    }
+    for course in &cases.courses {
+        check_gpu::check_course(gpu, course, &mut tallies)?;
+        done();
+    }
+    for advance in &cases.advances {
+        check_gpu::check_advance(gpu, advance, &mut tallies)?;
+        done();
+    }
+    for training in &cases.trainings {
+        check_gpu::check_training(gpu, training, &mut tallies)?;
+        done();
+    }
+    for sums in &cases.sums {
+        check_gpu::check_sums(gpu, sums, &mut tallies)?;
+        done();
+    }
+    Ok(tallies)
+}
+
+fn on_cpu(cases: &Cases, mut done: impl FnMut()) -> Result<Vec<Tally>, Failure> {
+    let mut tallies = check_cpu::tallies();
+    for recipe in &cases.recipes {
+        check_cpu::check(&recipe.to_string(), recipe.cook(), &mut tallies)?;
+        done();
+    }
+    for training in &cases.trainings {
+        check_cpu::check_training(training, &mut tallies)?;
+        done();
+    }
+    for sums in &cases.sums {
+        check_cpu::check_sums(sums, &mut tallies)?;
+        done();
+    }
+    Ok(tallies)
 }
 
 impl Checked {

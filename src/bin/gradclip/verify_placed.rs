@@ -66,6 +66,22 @@ impl Placed {
         Placed { buffers, grads, places, contents }
     }
 
+    /// Puts other numbers where the tensors are.
+    pub(crate) fn put(&mut self, gpu: &Gpu, tensors: &[Tensor]) {
+        for (tensor, &(buffer, offset)) in tensors.iter().zip(&self.places) {
+            let bytes = tensor.data.bytes();
+            self.contents[buffer][offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        }
+        for (buffer, bytes) in self.buffers.iter().zip(&self.contents) {
+            gpu.queue.write_buffer(buffer, 0, bytes);
+        }
+    }
+
+    /// Whether the buffers hold what was put there.
+    pub(crate) fn untouched(&self, got: &[Vec<u8>]) -> bool {
+        self.contents == got
+    }
+
     /// Buffer and first byte of each tensor's parameters, which lie in one buffer.
     fn upload_parameters(gpu: &Gpu, case: &Case) -> Vec<(wgpu::Buffer, u64)> {
         let mut bytes = Vec::new();
@@ -116,5 +132,48 @@ impl Placed {
             seen.extend(words);
         }
         shared
+    }
+}
+
+/// Tensors of f32 that belong to the gradients, in one buffer.
+pub(crate) struct Beside {
+    pub(crate) buffer: wgpu::Buffer,
+    /// First byte of each tensor.
+    pub(crate) offsets: Vec<u64>,
+    contents: Vec<u8>,
+}
+
+impl Beside {
+    /// Packed without a gap but the first, or so far apart that each can be bound by itself.
+    pub(crate) fn upload(gpu: &Gpu, tensors: &[&Vec<f32>], packed: bool) -> Beside {
+        let mut contents = vec![GUARD; LEAD as usize];
+        let mut offsets = Vec::new();
+        for tensor in tensors {
+            let alignment = if packed { 4 } else { 256 };
+            contents.resize(contents.len().next_multiple_of(alignment), GUARD);
+            offsets.push(contents.len() as u64);
+            contents.extend_from_slice(bytemuck::cast_slice(tensor));
+        }
+        contents.resize(contents.len() + LEAD as usize, GUARD);
+        let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
+        let buffer = gpu.buffer(contents.len() as u64, usage);
+        gpu.queue.write_buffer(&buffer, 0, &contents);
+        Beside { buffer, offsets, contents }
+    }
+
+    /// Tensors of these lengths in what was read back. None where something changed between them.
+    pub(crate) fn tensors(
+        &self,
+        got: &[u8],
+        lengths: impl IntoIterator<Item = usize>,
+    ) -> Option<Vec<Vec<f32>>> {
+        let mut gaps = got.to_vec();
+        let mut tensors = Vec::new();
+        for (&offset, length) in self.offsets.iter().zip(lengths) {
+            let range = offset as usize..offset as usize + length * 4;
+            tensors.push(bytemuck::pod_collect_to_vec(&got[range.clone()]));
+            gaps[range.clone()].copy_from_slice(&self.contents[range]);
+        }
+        (gaps == self.contents).then_some(tensors)
     }
 }

@@ -1,0 +1,233 @@
+//! An optimiser's step on one element in plain f64 arithmetic, and how far an f32 program may be off.
+//!
+//! Each operation of such a program adds its own rounding, relative to its result, to what its operands
+//! are off by already. A product fused with a sum only leaves one out.
+
+use gradclip::{Adam, Optimizer, Sgd};
+
+use crate::tally::ulp;
+use crate::tensor::Element;
+
+/// Half an ulp of an f32 relative to the smallest mantissa, for which it is most.
+pub(crate) const HALF_ULP: f64 = f32::EPSILON as f64 / 2.0;
+/// Half of the smallest subnormal f32.
+const LEAST: f64 = f32::from_bits(1) as f64 / 2.0;
+/// The smallest normal f32.
+const NORMAL: f64 = f32::MIN_POSITIVE as f64;
+
+/// A number, and how far what stands for it may be off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Near {
+    pub(crate) value: f64,
+    pub(crate) error: f64,
+    /// It, or the largest of the terms that it is the sum of: errors are counted in ulp of this.
+    size: f64,
+}
+
+impl Near {
+    pub(crate) fn exactly(value: f64) -> Near {
+        Near::within(value, 0.0)
+    }
+
+    pub(crate) fn within(value: f64, error: f64) -> Near {
+        Near { value, error, size: value.abs() }
+    }
+
+    pub(crate) fn unit(&self) -> f64 {
+        ulp(Element::F32, self.size.min(f32::MAX.into()))
+    }
+
+    /// Ulp between a result and this. The number after the largest is infinity.
+    pub(crate) fn off(&self, got: f64) -> f64 {
+        if self.value.is_nan() {
+            return f64::from(u8::from(!got.is_nan()));
+        }
+        let largest = f64::from(f32::MAX) + ulp(Element::F32, f32::MAX.into());
+        let last = |value: f64| value.clamp(-largest, largest);
+        (last(got) - last(self.value)).abs() / self.unit()
+    }
+
+    /// Ulp that are allowed.
+    pub(crate) fn most(&self) -> f64 {
+        if self.value.is_nan() { 0.0 } else { self.error / self.unit() }
+    }
+
+    fn is_zero(&self) -> bool {
+        self.value == 0.0 && self.error == 0.0
+    }
+}
+
+/// An f32 arithmetic by its errors, in half ulp.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Machine {
+    constant: f64,
+    division: f64,
+    root: f64,
+    /// Whether 0 may stand for what is subnormal.
+    flushes: bool,
+}
+
+impl Machine {
+    /// The CPU path: everything is rounded correctly.
+    pub(crate) const CPU: Machine = Machine { constant: 1.0, division: 1.0, root: 1.0, flushes: false };
+    /// The same beside another program with the same constants.
+    pub(crate) const TWIN: Machine = Machine { constant: 0.0, ..Machine::CPU };
+    /// What WGSL promises: 2.5 ulp for a quotient, and the root is one, of 1 and what is 2 ulp off.
+    pub(crate) const ADAPTER: Machine = Machine { division: 5.0, root: 9.0, ..Machine::TWIN };
+    /// It may also flush subnormal operands and results.
+    pub(crate) const FLUSHING: Machine = Machine { flushes: true, ..Machine::ADAPTER };
+
+    fn rounded(self, Near { value, error, size }: Near, half_ulps: f64) -> Near {
+        if !value.is_finite() || (value == 0.0 && error == 0.0) {
+            return Near { value, error, size };
+        }
+        let subnormal = value.abs() - error < NORMAL;
+        let least = if self.flushes && subnormal { NORMAL } else { LEAST };
+        let error = error + half_ulps * HALF_ULP * (value.abs() + error) + least;
+        // What is subnormal has fewer digits than its size says, also when it is multiplied.
+        Near { value, error, size: size.max(NORMAL) }
+    }
+
+    /// A number from memory.
+    fn operand(self, value: f64) -> Near {
+        let flushed = self.flushes && value.abs() < NORMAL;
+        Near::within(value, if flushed { value.abs() } else { 0.0 })
+    }
+
+    fn constant(self, value: f64) -> Near {
+        Near::within(value, self.constant * HALF_ULP * value)
+    }
+
+    pub(crate) fn sum(self, a: Near, b: Near) -> Near {
+        let value = a.value + b.value;
+        let size = a.size.max(b.size).max(value.abs());
+        self.rounded(Near { value, error: a.error + b.error, size }, 1.0)
+    }
+
+    fn product(self, a: Near, b: Near) -> Near {
+        let error = a.value.abs() * b.error + b.value.abs() * a.error + a.error * b.error;
+        self.rounded(Near { value: a.value * b.value, error, size: a.size * b.size }, 1.0)
+    }
+
+    fn quotient(self, a: Near, b: Near) -> Near {
+        let (value, least) = (a.value / b.value, b.value.abs() - b.error);
+        let error = if least > 0.0 { (a.error + value.abs() * b.error) / least } else { f64::INFINITY };
+        self.rounded(Near { value, error, size: a.size / b.value.abs() }, self.division)
+    }
+
+    fn root(self, a: Near) -> Near {
+        let value = a.value.sqrt();
+        let (above, below) = ((a.value + a.error).sqrt(), (a.value - a.error).max(0.0).sqrt());
+        let error = (above - value).max(value - below);
+        self.rounded(Near { value, error, size: a.size.sqrt() }, self.root)
+    }
+
+    /// 1 / (1 - (1 - c)^t), with the roundings of a power by squaring: three a bit of t, and four.
+    fn correction(self, c: f64, t: u32) -> Near {
+        let value = -1.0 / (f64::from(t) * (-c).ln_1p()).exp_m1();
+        let roundings = 3.0 * f64::from(t).log2().ceil() + 4.0;
+        Near::within(value, self.constant * roundings * HALF_ULP * value)
+    }
+}
+
+/// A step on the elements of one tensor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    machine: Machine,
+    optimizer: Optimizer,
+    /// Number of the step, from 1.
+    t: u32,
+    /// Learning rate of the tensor.
+    lr: Near,
+    weight_decay: Near,
+}
+
+impl Step {
+    pub(crate) fn new(machine: Machine, optimizer: Optimizer, t: u32, lr_scale: f64, decay: f64) -> Step {
+        let lr = machine.product(machine.constant(optimizer.lr()), machine.constant(lr_scale));
+        Step { machine, optimizer, t, lr, weight_decay: machine.constant(decay) }
+    }
+
+    /// Parameter and moments after the step, from those before it and the clipped gradient.
+    pub(crate) fn of(&self, gradient: Near, before: [f64; 3]) -> [Near; 3] {
+        let [p, m, v] = before.map(|x| self.machine.operand(x));
+        match &self.optimizer {
+            Optimizer::Sgd(sgd) => self.descent(sgd, gradient, p, m),
+            Optimizer::Adam(adam) => self.adam(adam, gradient, [p, m, v]),
+            // There are no others yet: NaN is never right.
+            _ => [Near::exactly(f64::NAN); 3],
+        }
+    }
+
+    fn descent(&self, sgd: &Sgd, gradient: Near, p: Near, m: Near) -> [Near; 3] {
+        let Step { machine, weight_decay, .. } = *self;
+        let g = machine.sum(gradient, machine.product(weight_decay, p));
+        if sgd.momentum == 0.0 {
+            return [self.moved(p, g), m, m];
+        }
+        let decay = machine.constant(sgd.momentum);
+        let share = if self.t == 1 { Near::exactly(1.0) } else { machine.constant(1.0 - sgd.dampening) };
+        let m = machine.sum(machine.product(decay, m), machine.product(share, g));
+        let nesterov = machine.sum(g, machine.product(decay, m));
+        [self.moved(p, if sgd.nesterov { nesterov } else { m }), m, m]
+    }
+
+    fn adam(&self, adam: &Adam, gradient: Near, [p, m, v]: [Near; 3]) -> [Near; 3] {
+        let Step { machine, weight_decay, t, .. } = *self;
+        let decay = machine.product(weight_decay, p);
+        let g = if adam.decoupled { gradient } else { machine.sum(gradient, decay) };
+        let (first, second) = adam.betas;
+        let kept = machine.product(machine.constant(first), m);
+        let m = machine.sum(kept, machine.product(machine.constant(1.0 - first), g));
+        let kept = machine.product(machine.constant(second), v);
+        let square = machine.product(machine.product(machine.constant(1.0 - second), g), g);
+        let v = machine.sum(kept, square);
+
+        let second_correction = machine.root(machine.correction(1.0 - second, t));
+        let eps = machine.constant(adam.eps);
+        let eps = if adam.eps_hat { machine.product(eps, second_correction) } else { eps };
+        let size = machine.sum(machine.product(machine.root(v), second_correction), eps);
+        let corrected = machine.product(m, machine.correction(1.0 - first, t));
+        let still = m.is_zero() && size.is_zero();
+        let direction = if still { m } else { machine.quotient(corrected, size) };
+        let direction = if adam.decoupled { machine.sum(direction, decay) } else { direction };
+        [self.moved(p, direction), m, v]
+    }
+
+    fn moved(&self, p: Near, direction: Near) -> Near {
+        let by = self.machine.product(self.lr, direction);
+        // What does not move keeps every bit.
+        let still = Near::exactly(p.value);
+        if by.is_zero() { still } else { self.machine.sum(p, Near { value: -by.value, ..by }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// torch.optim.AdamW after one step is a step of lr against the sign, and the decay.
+    #[test]
+    fn adam_begins_with_the_sign() {
+        let adam = Adam::decoupled(0.1).weight_decay(0.5).into();
+        let step = Step::new(Machine::CPU, adam, 1, 1.0, 0.5);
+        let [p, m, v] = step.of(Near::exactly(-3.0), [2.0, 0.0, 0.0]);
+        assert!((p.value - (2.0 - 0.1 * 0.5 * 2.0 + 0.1)).abs() < 1e-9 && p.most() < 2.0, "{p:?}");
+        assert!((m.value + 0.3).abs() < 1e-15 && (v.value - 0.009).abs() < 1e-15, "{m:?} {v:?}");
+    }
+
+    #[test]
+    fn errors_are_those_of_f32() {
+        let machine = Machine::CPU;
+        let third = machine.quotient(Near::exactly(1.0), Near::exactly(3.0));
+        assert!(third.off(f64::from(1.0f32 / 3.0)) <= third.most() && third.most() < 1.0);
+        assert!(third.off(f64::from(1.0f32 / 3.0 + f32::EPSILON)) > third.most());
+        let cancelled = machine.sum(third, Near::exactly(-0.333));
+        assert!(cancelled.off(f64::from(1.0f32 / 3.0 - 0.333f32)) <= 1.0);
+        let nothing = machine.sum(Near::exactly(0.0), Near::exactly(0.0));
+        assert_eq!((nothing.most(), nothing.off(f32::from_bits(1).into())), (0.0, 1.0));
+        assert_eq!(Near::exactly(1e39).off(f64::INFINITY), 0.0);
+        let tiny = Machine::FLUSHING.product(Near::exactly(1e-30), Near::exactly(1e-10));
+        assert!(tiny.off(0.0) <= tiny.most());
+    }
+}
