@@ -201,6 +201,7 @@ impl<'a> Values<'a> {
     }
 
     /// The bytes of all elements.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn bytes(&self) -> &[u8] {
         with_elements!(Values, self, e => bytemuck::cast_slice(e))
     }
@@ -263,6 +264,7 @@ impl Contiguous<'_, '_> {
     }
 
     /// Overwrites all elements with bytes of the same number.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn set_bytes(&mut self, bytes: &[u8]) {
         match &mut self.elements {
             Elements::Borrowed(block) => {

@@ -17,5 +17,8 @@ pub use pass::Pass;
 pub use readback::ReadBack;
 pub use stepper::{Moment, Stepper};
 
+// For `Session`, which blocks.
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) use scope::caught;
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) use workspace::filled;
