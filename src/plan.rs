@@ -4,7 +4,9 @@
 //! place of a window in a dispatch. Every chunk lies in one window whole; windows of one dispatch
 //! never overlap, since browsers refuse that for writable bindings.
 
+mod check;
 mod joint;
+mod limits;
 mod pack;
 mod sums;
 
@@ -14,12 +16,14 @@ use crate::clip::Clip;
 use crate::error::{PlanError, PrepareError};
 use crate::grad::{DType, Group};
 use crate::layout::{
-    CHUNK, ChunkRow, MOST_CHUNKS, MapRow, NONE, Outcome, Partial, Run, SERIAL_RUN, SeamRow, SegmentRow,
-    State, Sum, UnitRow,
+    CHUNK, ChunkRow, MapRow, NONE, Outcome, Partial, Run, SERIAL_RUN, SeamRow, SegmentRow, State, Sum,
+    UnitRow,
 };
 use crate::segments::{Owner, Segments, TensorInfo};
 
 pub use joint::{Joined, Joint, MOST_ROLES, Pattern};
+pub use limits::PlanLimits;
+pub(crate) use limits::{OTHER_BUFFERS, OTHER_STORAGE};
 
 /// A window is kept below 2 GiB, whatever the device allows, so that byte offsets fit 31 bits.
 const LARGEST_WINDOW: u64 = 1 << 31;
@@ -45,81 +49,6 @@ pub struct Placement {
     pub group: Option<Group>,
     /// Where its parameters lie, in the same shape, if the clip needs them.
     pub parameter: Option<Box<Placement>>,
-}
-
-/// The limits of a device that a plan depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PlanLimits {
-    /// Windows that one dispatch can bind, at least 1.
-    pub slots: u32,
-    /// Windows that one dispatch over gradients and what belongs to them can bind; a slot of it takes
-    /// several.
-    pub bindings: u32,
-    /// Largest binding in bytes.
-    pub max_binding: u64,
-    /// Alignment of a binding's offset in bytes.
-    pub alignment: u64,
-    /// Workgroups that one dimension of a dispatch can have.
-    pub max_workgroups: u32,
-    /// Invocations of a workgroup.
-    pub workgroup_size: u32,
-}
-
-/// Storage buffers of the chunk kernels besides the slots.
-pub(crate) const OTHER_STORAGE: u32 = 2;
-/// Buffers of any kind of the chunk kernels besides the slots.
-pub(crate) const OTHER_BUFFERS: u32 = 4;
-/// Storage buffers of the kernel that has most of them.
-pub(crate) const MOST_STORAGE: u32 = 6;
-/// Uniform buffers of the kernel that has most of them.
-const MOST_UNIFORM: u32 = 3;
-/// Storage buffers of the joint kernels besides the slots.
-const JOINT_STORAGE: u32 = 3;
-
-impl PlanLimits {
-    /// What a device with these limits allows.
-    ///
-    /// # Errors
-    ///
-    /// [`PlanError::Limit`] where not even one slot fits.
-    pub fn new(limits: &wgpu::Limits, workgroup_size: u32) -> Result<PlanLimits, PlanError> {
-        let storage = limits.max_storage_buffers_per_shader_stage;
-        let buffers = limits.max_buffers_and_acceleration_structures_per_shader_stage;
-        let least = [
-            ("max_storage_buffers_per_shader_stage", u64::from(MOST_STORAGE), u64::from(storage)),
-            (
-                "max_buffers_and_acceleration_structures_per_shader_stage",
-                u64::from(MOST_STORAGE + MOST_UNIFORM),
-                u64::from(buffers),
-            ),
-            (
-                "max_compute_invocations_per_workgroup",
-                u64::from(workgroup_size),
-                u64::from(
-                    limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
-                ),
-            ),
-            (
-                "max_compute_workgroups_per_dimension",
-                1,
-                u64::from(limits.max_compute_workgroups_per_dimension),
-            ),
-            ("max_storage_buffer_binding_size", 1 << 17, limits.max_storage_buffer_binding_size),
-        ];
-        for (limit, required, given) in least {
-            if given < required {
-                return Err(PlanError::Limit { limit, required, given });
-            }
-        }
-        Ok(PlanLimits {
-            slots: (storage - OTHER_STORAGE).min(buffers - OTHER_BUFFERS),
-            bindings: (storage - JOINT_STORAGE).min(buffers - JOINT_STORAGE - MOST_UNIFORM),
-            max_binding: limits.max_storage_buffer_binding_size,
-            alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(4),
-            max_workgroups: limits.max_compute_workgroups_per_dimension,
-            workgroup_size,
-        })
-    }
 }
 
 /// An aligned range of a buffer, bound to one slot.
@@ -238,9 +167,9 @@ impl Plan {
         let infos: Vec<TensorInfo> = tensors.iter().map(Placement::info).collect();
         let parts = Segments::new(&infos, clip)?;
         let placed = Placed::all(tensors, &parts);
-        let ranges = placed.iter().map(|p| Written { at: p.at, may_share: p.measured });
-        check_ranges(&ranges.collect::<Vec<_>>())?;
-        check_sizes(&placed, &parts, limits)?;
+        let ranges = placed.iter().map(|p| check::Written { at: p.at, may_share: p.measured });
+        check::ranges(&ranges.collect::<Vec<_>>())?;
+        check::sizes(&placed, &parts, limits)?;
         let packed = pack::rows(&placed, limits)?;
 
         let cut = parts.cut();
@@ -401,66 +330,6 @@ impl Combine {
             u64::from(serial.div_ceil(limits.workgroup_size)) + runs.len() as u64 - u64::from(serial);
         Ok(Combine { runs, serial, grid: grid(groups, limits)? })
     }
-}
-
-/// A range of a buffer. Those that are only read may share bytes with each other.
-pub(crate) struct Written<'a> {
-    pub(crate) at: &'a Placement,
-    pub(crate) may_share: bool,
-}
-
-fn check_ranges(ranges: &[Written<'_>]) -> Result<(), PlanError> {
-    for t in ranges.iter().map(|r| r.at) {
-        let required = t.dtype.size();
-        if t.offset % required != 0 {
-            let (tensor, dtype, given) = (t.name.clone(), t.dtype, t.offset);
-            return Err(PlanError::Unaligned { tensor, dtype, required, given });
-        }
-        let end = u128::from(t.offset) + u128::from(t.elements) * u128::from(required);
-        let required = end.next_multiple_of(4);
-        if required > u128::from(t.buffer_size) {
-            return Err(PlanError::OutOfRange { tensor: t.name.clone(), required, given: t.buffer_size });
-        }
-    }
-    let mut order: Vec<&Written<'_>> = ranges.iter().filter(|r| r.at.elements > 0).collect();
-    order.sort_by_key(|r| (r.at.buffer, r.at.offset));
-    let mut furthest: Option<(&Written<'_>, u64)> = None;
-    for r in order {
-        let end = r.at.offset + r.at.elements * r.at.dtype.size();
-        if let Some((first, until)) = furthest
-            && first.at.buffer == r.at.buffer
-            && r.at.offset < until
-        {
-            if !(first.may_share && r.may_share) {
-                let (first, second) = (first.at.name.clone(), r.at.name.clone());
-                return Err(PlanError::Overlap { first, second, at: r.at.offset });
-            }
-            if end <= until {
-                continue;
-            }
-        }
-        furthest = Some((r, end));
-    }
-    Ok(())
-}
-
-fn check_sizes(placed: &[Placed<'_>], parts: &Segments, limits: &PlanLimits) -> Result<(), PlanError> {
-    // Every table is bound whole.
-    let most = |size: usize| limits.max_binding.min(LARGEST_WINDOW) / size as u64;
-    let total: u128 = placed.iter().map(|p| u128::from(chunks(p.at.elements, p.owner))).sum();
-    let segments = u128::from(parts.count) * 2 + 1;
-    let checks = [
-        ("chunks of 16,384 elements", total, most(size_of::<Partial>()).min(MOST_CHUNKS)),
-        ("tensors", placed.len() as u128, most(64)),
-        ("segments", segments, most(size_of::<Outcome>())),
-    ];
-    for (what, given, required) in checks {
-        if given > u128::from(required) {
-            let given = u64::try_from(given).unwrap_or(u64::MAX);
-            return Err(PlanError::TooLarge { what, required, given });
-        }
-    }
-    Ok(())
 }
 
 /// Workgroups as a grid of two dimensions; the second only where one is not enough. The product

@@ -3,7 +3,8 @@
 //! A slot holds a window of each. Where these lie so close in one buffer that their aligned windows
 //! would overlap, they share one.
 
-use super::{Dispatch, LARGEST_WINDOW, Placement, PlanLimits, Written, check_ranges, grid};
+use super::check::{self, Written};
+use super::{Dispatch, LARGEST_WINDOW, Placement, PlanLimits, grid};
 use crate::error::{PlanError, PrepareError};
 use crate::grad::DType;
 use crate::layout::{CHUNK, JointRow, JointTensor, LEN_BITS};
@@ -104,7 +105,7 @@ impl Joint {
         let written = |at| Written { at, may_share: false };
         let all: Vec<Written<'_>> =
             tensors.iter().flat_map(|t| std::iter::once(&t.gradient).chain(&t.beside).map(written)).collect();
-        check_ranges(&all)?;
+        check::ranges(&all)?;
         let mut pieces: Vec<Piece<'_>> =
             tensors.iter().enumerate().flat_map(|(tensor, t)| pieces(t, tensor)).collect();
         pieces.sort_by_key(|p| (p.joined.gradient.dtype as u32, p.spans[0].buffer, p.spans[0].begin));

@@ -1,0 +1,66 @@
+//! What cannot be planned.
+
+use super::{LARGEST_WINDOW, Placed, Placement, PlanLimits, chunks};
+use crate::error::PlanError;
+use crate::layout::{MOST_CHUNKS, Outcome, Partial};
+use crate::segments::Segments;
+
+/// A range of a buffer. Those that are only read may share bytes with each other.
+pub(super) struct Written<'a> {
+    pub(super) at: &'a Placement,
+    pub(super) may_share: bool,
+}
+
+pub(super) fn ranges(all: &[Written<'_>]) -> Result<(), PlanError> {
+    for t in all.iter().map(|r| r.at) {
+        let required = t.dtype.size();
+        if t.offset % required != 0 {
+            let (tensor, dtype, given) = (t.name.clone(), t.dtype, t.offset);
+            return Err(PlanError::Unaligned { tensor, dtype, required, given });
+        }
+        let end = u128::from(t.offset) + u128::from(t.elements) * u128::from(required);
+        let required = end.next_multiple_of(4);
+        if required > u128::from(t.buffer_size) {
+            return Err(PlanError::OutOfRange { tensor: t.name.clone(), required, given: t.buffer_size });
+        }
+    }
+    let mut order: Vec<&Written<'_>> = all.iter().filter(|r| r.at.elements > 0).collect();
+    order.sort_by_key(|r| (r.at.buffer, r.at.offset));
+    let mut furthest: Option<(&Written<'_>, u64)> = None;
+    for r in order {
+        let end = r.at.offset + r.at.elements * r.at.dtype.size();
+        if let Some((first, until)) = furthest
+            && first.at.buffer == r.at.buffer
+            && r.at.offset < until
+        {
+            if !(first.may_share && r.may_share) {
+                let (first, second) = (first.at.name.clone(), r.at.name.clone());
+                return Err(PlanError::Overlap { first, second, at: r.at.offset });
+            }
+            if end <= until {
+                continue;
+            }
+        }
+        furthest = Some((r, end));
+    }
+    Ok(())
+}
+
+pub(super) fn sizes(placed: &[Placed<'_>], parts: &Segments, limits: &PlanLimits) -> Result<(), PlanError> {
+    // Every table is bound whole.
+    let most = |size: usize| limits.max_binding.min(LARGEST_WINDOW) / size as u64;
+    let total: u128 = placed.iter().map(|p| u128::from(chunks(p.at.elements, p.owner))).sum();
+    let segments = u128::from(parts.count) * 2 + 1;
+    let checks = [
+        ("chunks of 16,384 elements", total, most(size_of::<Partial>()).min(MOST_CHUNKS)),
+        ("tensors", placed.len() as u128, most(64)),
+        ("segments", segments, most(size_of::<Outcome>())),
+    ];
+    for (what, given, required) in checks {
+        if given > u128::from(required) {
+            let given = u64::try_from(given).unwrap_or(u64::MAX);
+            return Err(PlanError::TooLarge { what, required, given });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! What a device allows.
+
+use crate::error::PlanError;
+
+/// The limits of a device that a plan depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanLimits {
+    /// Windows that one dispatch can bind, at least 1.
+    pub slots: u32,
+    /// Windows that one dispatch over gradients and what belongs to them can bind; a slot of it takes
+    /// several.
+    pub bindings: u32,
+    /// Largest binding in bytes.
+    pub max_binding: u64,
+    /// Alignment of a binding's offset in bytes.
+    pub alignment: u64,
+    /// Workgroups that one dimension of a dispatch can have.
+    pub max_workgroups: u32,
+    /// Invocations of a workgroup.
+    pub workgroup_size: u32,
+}
+
+/// Storage buffers of the chunk kernels besides the slots.
+pub(crate) const OTHER_STORAGE: u32 = 2;
+/// Buffers of any kind of the chunk kernels besides the slots.
+pub(crate) const OTHER_BUFFERS: u32 = 4;
+/// Storage buffers of the kernel that has most of them.
+pub(crate) const MOST_STORAGE: u32 = 6;
+/// Uniform buffers of the kernel that has most of them.
+const MOST_UNIFORM: u32 = 3;
+/// Storage buffers of the joint kernels besides the slots.
+const JOINT_STORAGE: u32 = 3;
+
+impl PlanLimits {
+    /// What a device with these limits allows.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Limit`] where not even one slot fits.
+    pub fn new(limits: &wgpu::Limits, workgroup_size: u32) -> Result<PlanLimits, PlanError> {
+        let storage = limits.max_storage_buffers_per_shader_stage;
+        let buffers = limits.max_buffers_and_acceleration_structures_per_shader_stage;
+        let least = [
+            ("max_storage_buffers_per_shader_stage", u64::from(MOST_STORAGE), u64::from(storage)),
+            (
+                "max_buffers_and_acceleration_structures_per_shader_stage",
+                u64::from(MOST_STORAGE + MOST_UNIFORM),
+                u64::from(buffers),
+            ),
+            (
+                "max_compute_invocations_per_workgroup",
+                u64::from(workgroup_size),
+                u64::from(
+                    limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
+                ),
+            ),
+            (
+                "max_compute_workgroups_per_dimension",
+                1,
+                u64::from(limits.max_compute_workgroups_per_dimension),
+            ),
+            ("max_storage_buffer_binding_size", 1 << 17, limits.max_storage_buffer_binding_size),
+        ];
+        for (limit, required, given) in least {
+            if given < required {
+                return Err(PlanError::Limit { limit, required, given });
+            }
+        }
+        Ok(PlanLimits {
+            slots: (storage - OTHER_STORAGE).min(buffers - OTHER_BUFFERS),
+            bindings: (storage - JOINT_STORAGE).min(buffers - JOINT_STORAGE - MOST_UNIFORM),
+            max_binding: limits.max_storage_buffer_binding_size,
+            alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(4),
+            max_workgroups: limits.max_compute_workgroups_per_dimension,
+            workgroup_size,
+        })
+    }
+}
