@@ -17,10 +17,7 @@ fn sum_of(a: u32, b: u32) -> u32 {
 }
 
 //@each slot
-fn element_SLOT(row: JointRow, tensor: JointTensor, i: u32, outcome: Outcome) {
-    if (outcome.flags & LEFT_OUT) != 0u {
-        return;
-    }
+fn element_SLOT(row: JointRow, tensor: JointTensor, i: u32, gradient: u32, outcome: Outcome) {
     let at = row.parameter + i;
     if (outcome.flags & SKIPPED) != 0u {
         if job.begins == 1u {
@@ -28,7 +25,6 @@ fn element_SLOT(row: JointRow, tensor: JointTensor, i: u32, outcome: Outcome) {
         }
         return;
     }
-    let gradient = applied(element_bits(ROLE0[word_of(row.start + i)], row.start + i), outcome);
     if job.begins == 1u {
         ROLE1[at] = gradient;
     } else {

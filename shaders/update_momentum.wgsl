@@ -1,12 +1,8 @@
 // gradient, parameter, momentum -> parameter, momentum: gradient descent with momentum.
 
 //@each slot
-fn element_SLOT(row: JointRow, tensor: JointTensor, i: u32, outcome: Outcome) {
-    if (outcome.flags & LEFT_OUT) != 0u {
-        return;
-    }
+fn element_SLOT(row: JointRow, tensor: JointTensor, i: u32, gradient: u32, outcome: Outcome) {
     let at = row.parameter + i;
-    let gradient = applied(element_bits(ROLE0[word_of(row.start + i)], row.start + i), outcome);
     let parameter = ROLE1[at];
     let g = penalised(gradient, parameter, tensor);
     let kept = bitcast<f32>(hyper.decay) * bitcast<f32>(ROLE2[row.moment + i]);

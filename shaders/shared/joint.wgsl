@@ -1,5 +1,5 @@
 // Gradients with what belongs to them, element by element. One workgroup a chunk; the gradient is read
-// through the outcome of its segment and never written.
+// through the outcome of its segment and never written. What it does is each kernel's `element`.
 
 @group(0) @binding(0) var<uniform> job: Job;
 @group(0) @binding(1) var<uniform> hyper: Hyper;
@@ -38,7 +38,11 @@ fn joint(
                 if !whole {
                     outcome = outcomes[segment_of(row, tensor, i)];
                 }
-                element_SLOT(row, tensor, i, outcome);
+                if (outcome.flags & LEFT_OUT) != 0u {
+                    continue;
+                }
+                let e = row.start + i;
+                element_SLOT(row, tensor, i, applied(element_bits(ROLE0[word_of(e)], e), outcome), outcome);
             }
         }
         //@end

@@ -85,9 +85,7 @@ impl Clipper {
         clip: &Clip,
         optimizer: impl Into<Optimizer>,
     ) -> Result<Stepper, PrepareError> {
-        let optimizer = optimizer.into();
-        optimizer.validate()?;
-        check(grads, &optimizer)?;
+        let optimizer = checked(grads, optimizer.into())?;
         let moments = Arc::new(self.moments(grads, optimizer.moments())?);
         Stepper::new(self, self.prepared(grads, clip, None)?, grads, optimizer, moments)
     }
@@ -106,9 +104,7 @@ impl Clipper {
         clip: &Clip,
         optimizer: impl Into<Optimizer>,
     ) -> Result<Stepper, PrepareError> {
-        let optimizer = optimizer.into();
-        optimizer.validate()?;
-        check(grads, &optimizer)?;
+        let optimizer = checked(grads, optimizer.into())?;
         let form = |moments: &[Vec<Moment>]| -> Vec<(usize, u64)> {
             moments.iter().map(|m| (m.len(), m.first().map_or(0, |m| m.elements))).collect()
         };
@@ -186,8 +182,9 @@ fn arenas(device: &wgpu::Device, sizes: &[u64]) -> Vec<Moment> {
     places.iter().zip(sizes).map(moment).collect()
 }
 
-/// That every tensor has what a step needs.
-fn check(grads: &[Grad], optimizer: &Optimizer) -> Result<(), PrepareError> {
+/// The optimiser, where it makes sense and every tensor has what its step needs.
+fn checked(grads: &[Grad], optimizer: Optimizer) -> Result<Optimizer, PrepareError> {
+    optimizer.validate()?;
     for grad in grads {
         let wrong = |required: String, given: String| {
             PrepareError::Clip(ClipError::Tensor { tensor: grad.name.clone(), required, given })
@@ -211,7 +208,7 @@ fn check(grads: &[Grad], optimizer: &Optimizer) -> Result<(), PrepareError> {
         at_least_0("learning rate factor", grad.lr_scale)?;
         at_least_0("weight decay", grad.weight_decay.unwrap_or(0.0))?;
     }
-    Ok(())
+    Ok(optimizer)
 }
 
 impl Stepper {
