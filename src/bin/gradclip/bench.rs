@@ -1,25 +1,26 @@
 //! `gradclip bench`: CPU against GPU on this machine, clipped and not clipped.
 
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
-use gradclip::{Scope, Target, wgpu};
+use gradclip::{Scope, Target};
 
-use crate::bench_cpu::Cpu;
-use crate::bench_gpu::{GpuArm, Inside};
+use crate::bench_report::Findings;
 use crate::bench_scope::Cut;
+use crate::bench_sweep::Sweep;
+use crate::bench_time::{self, Pace};
 use crate::bench_work::Work;
 use crate::failure::Failure;
 use crate::gpu::Gpu;
-use crate::progress::Progress;
-use crate::{bench_report, bench_scope, device, shapes, text};
+use crate::output::Output;
+use crate::{bench_room, bench_scope, device, options, shapes, text};
 
 /// Bandwidth is measured over at least this many elements, so that no cache holds them.
-pub(crate) const LEAST_COPIED: u64 = 1 << 24;
+const LEAST_COPIED: u64 = 1 << 24;
 /// More tensors than any model has; each takes some memory by itself.
 const MOST_TENSORS: i64 = 1_000_000;
-/// Time to spend on measuring, about.
-const BUDGET: Duration = Duration::from_secs(10);
+const PACE: Pace = Pace { budget: Duration::from_secs(10), rounds: (5, 51) };
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -42,59 +43,36 @@ pub(crate) struct Args {
     /// Which GPU to time beside the CPU, as in `gradclip clip`; `cpu` times the CPU alone
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device::target)]
     device: Target,
+    /// Also time one tensor of 1,000 elements, then of more, as far as memory and about 30 seconds allow,
+    /// and draw time against elements into an SVG file, with the crossover marked
+    #[arg(long, value_name = "FILE.svg", value_parser = options::svg)]
+    plot: Option<PathBuf>,
     /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
 }
 
-/// Whether norms exceed the threshold.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Regime {
-    Clipped,
-    NotClipped,
-}
-
-/// Times of one arm in one regime, in seconds.
-#[derive(Default)]
-pub(crate) struct Times {
-    pub(crate) total: Vec<f64>,
-    /// On the GPU: time of the CPU to record and submit; of the device for norm and for apply.
-    pub(crate) record: Vec<f64>,
-    pub(crate) norm: Vec<f64>,
-    pub(crate) apply: Vec<f64>,
-}
-
-/// One arm's results.
-pub(crate) struct Arm {
-    pub(crate) adapter: Option<wgpu::AdapterInfo>,
-    /// The largest relative error of a norm against f64.
-    pub(crate) error: f64,
-    /// The norm, where there is one segment.
-    pub(crate) norm: Option<f64>,
-    pub(crate) dispatches: Option<usize>,
-    /// Seconds of the copies, and their bytes read and written.
-    pub(crate) copies: Vec<f64>,
-    pub(crate) copied: u64,
-    pub(crate) regimes: [(Regime, Times); 2],
-}
-
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let output = args.plot.as_deref().map(|path| Output::prepare("--plot", path)).transpose()?;
     let (name, shapes) = shapes_of(args)?;
     let (scope, cut) = cut(args, &shapes)?;
     let adapter = device::adapter(&args.device)?;
-    let elements = shapes.iter().map(|shape| shape.iter().product::<u64>()).sum();
-    fits(&name, elements, adapter.as_ref())?;
-    let gpu = adapter.as_ref().map(Gpu::open).transpose()?;
-    let work = Work::new(shapes, elements, scope, cut);
-    let mut cpu = Cpu::new(&work)?;
-    let mut gpu = gpu.as_ref().map(|gpu| GpuArm::new(gpu, &work)).transpose()?;
-    measure(&mut cpu, gpu.as_mut(), &work)?;
-    let arms: Vec<Arm> = std::iter::once(cpu.finish()).chain(gpu.map(GpuArm::finish)).collect();
-    if args.json {
-        text::print_json(&bench_report::json(&name, &args.scope, &work, &arms))
-    } else {
-        text::print(&bench_report::page(&name, &args.scope, &work, &arms))
+    let elements: u64 = shapes.iter().map(|shape| shape.iter().product::<u64>()).sum();
+    let room = elements.max(LEAST_COPIED);
+    if let Some(missing) = bench_room::missing(elements, room, adapter.as_ref()) {
+        return Err(Failure::Usage(format!("--preset, --tensors, --elements: {name} {missing}")));
     }
+    let gpu = adapter.as_ref().map(Gpu::open).transpose()?;
+    let sweep = output.is_some().then(|| Sweep::measure(adapter.as_ref(), gpu.as_ref())).transpose()?;
+    if let (Some(output), Some(sweep)) = (output, &sweep) {
+        let picture = sweep.picture()?;
+        output.commit(|mut to| std::io::Write::write_all(&mut to, picture.as_bytes()))?;
+    }
+    let work = Work::new(shapes, scope, cut, room);
+    let arms = bench_time::arms(&work, gpu.as_ref(), &PACE)?;
+    let (scope, sweep, plot) = (&*args.scope, sweep.as_ref(), args.plot.as_deref());
+    let findings = Findings { name: &name, scope, work: &work, arms: &arms, sweep, plot };
+    if args.json { text::print_json(&findings.json()) } else { text::print(&findings.text()) }
 }
 
 /// Name of the gradient set, and its shapes.
@@ -116,71 +94,4 @@ fn cut(args: &Args, shapes: &[Vec<u64>]) -> Result<(Scope, Cut), Failure> {
     let scope = bench_scope::scope(&args.scope).ok_or_else(|| wrong("no such scope"))?;
     let same = "expected tensors that all have as many rows, as `--preset splats` has";
     Ok((scope, Cut::new(scope, shapes).ok_or_else(|| wrong(same))?))
-}
-
-/// Refuses what would not fit, before anything is allocated.
-fn fits(name: &str, elements: u64, adapter: Option<&wgpu::Adapter>) -> Result<(), Failure> {
-    let set = 4 * elements.max(LEAST_COPIED);
-    // The host holds the gradients and the pristine ones. A GPU that shares its memory holds them
-    // again.
-    let shared = adapter.is_some_and(|a| {
-        matches!(a.get_info().device_type, wgpu::DeviceType::Cpu | wgpu::DeviceType::IntegratedGpu)
-    });
-    let needed = 4 * elements + set + if shared { 2 * set } else { 0 };
-    let mib = |bytes: u64| text::count(bytes >> 20);
-    if let Some(available) = available_memory()
-        && needed > available / 10 * 9
-    {
-        let (needed, available) = (mib(needed), mib(available));
-        return Err(Failure::Usage(format!(
-            "--preset, --tensors, --elements: {name} needs {needed} MiB of memory, and {available} MiB are free; \
-             expected something smaller"
-        )));
-    }
-    if let Some(largest) = adapter.map(|a| a.limits().max_buffer_size)
-        && set > largest
-    {
-        let (needed, largest) = (mib(set), mib(largest));
-        return Err(Failure::Usage(format!(
-            "--preset, --tensors, --elements: {name} needs a buffer of {needed} MiB, and this adapter's \
-             max_buffer_size is {largest} MiB; expected something smaller, or --device cpu"
-        )));
-    }
-    Ok(())
-}
-
-/// Bytes of memory that are free, where the system says so.
-fn available_memory() -> Option<u64> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
-/// Interleaves arms and regimes, since a shared machine drifts.
-fn measure(cpu: &mut Cpu<'_>, mut gpu: Option<&mut GpuArm<'_>>, work: &Work) -> Result<(), Failure> {
-    let mut progress = Progress::new(1);
-    let mut round = |keep: bool, progress: &mut Progress| -> Result<(), Failure> {
-        for regime in [Regime::Clipped, Regime::NotClipped] {
-            cpu.time(work, regime, keep)?;
-            if let Some(gpu) = gpu.as_deref_mut() {
-                gpu.time(work, regime, Inside::Whole, keep)?;
-                gpu.time(work, regime, Inside::Halves, keep)?;
-            }
-        }
-        progress.step(if keep { "rounds" } else { "warming up" });
-        Ok(())
-    };
-    let started = Instant::now();
-    round(false, &mut progress)?;
-    let once = started.elapsed();
-    let planned = (BUDGET.as_secs_f64() / once.as_secs_f64().max(1e-3)).clamp(5.0, 51.0) as u64;
-    progress.set_steps(planned + 2);
-    round(false, &mut progress)?;
-    (0..planned).try_for_each(|_| round(true, &mut progress))
-}
-
-pub(crate) fn seconds(work: impl FnOnce() -> Result<(), Failure>) -> Result<f64, Failure> {
-    let started = Instant::now();
-    work()?;
-    Ok(started.elapsed().as_secs_f64())
 }

@@ -5,7 +5,8 @@ use std::hint::black_box;
 use gradclip::cpu::{self, GradMut};
 use rayon::prelude::*;
 
-use crate::bench::{Arm, LEAST_COPIED, Regime, Times, seconds};
+use crate::bench_arm::{Arm, Regime, Times};
+use crate::bench_time::seconds;
 use crate::bench_work::Work;
 use crate::failure::Failure;
 
@@ -25,8 +26,8 @@ pub(crate) struct Cpu<'w> {
 impl<'w> Cpu<'w> {
     /// Checks the answer before anything is timed.
     pub(crate) fn new(work: &'w Work) -> Result<Cpu<'w>, Failure> {
-        let values = vec![0.0; work.elements.max(LEAST_COPIED) as usize];
-        let regimes = [Regime::Clipped, Regime::NotClipped].map(|r| (r, Times::default()));
+        let values = vec![0.0; work.room as usize];
+        let regimes = Regime::BOTH.map(|r| (r, Times::default()));
         let mut cpu = Cpu { work, values, error: 0.0, norm: None, copies: Vec::new(), regimes };
         cpu.restore();
         let trace = cpu::clip_traced(&mut cpu.grads(), &work.clip(Regime::Clipped))?;

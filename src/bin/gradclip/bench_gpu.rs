@@ -6,7 +6,8 @@ use gradclip::layout::Outcome;
 use gradclip::wgpu::BufferUsages as Usage;
 use gradclip::{Grad, Pass, wgpu};
 
-use crate::bench::{Arm, LEAST_COPIED, Regime, Times, seconds};
+use crate::bench_arm::{Arm, Regime, Times};
+use crate::bench_time::seconds;
 use crate::bench_work::Work;
 use crate::failure::Failure;
 use crate::gpu::Gpu;
@@ -40,7 +41,7 @@ pub(crate) struct GpuArm<'g> {
 impl<'g> GpuArm<'g> {
     /// Uploads and prepares, and checks the answer before anything is timed.
     pub(crate) fn new(gpu: &'g Gpu, work: &Work) -> Result<GpuArm<'g>, Failure> {
-        let size = 4 * work.elements.max(LEAST_COPIED);
+        let size = 4 * work.room;
         let usage = Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC;
         let (arena, pristine) = (gpu.buffer(size, usage), gpu.buffer(size, usage));
         gpu.check().map_err(|error| Failure::Usage(format!("does not fit the device's memory: {error}")))?;
@@ -58,7 +59,7 @@ impl<'g> GpuArm<'g> {
         let grads: Vec<Grad> = work.sizes().enumerate().map(grad).collect();
         let pass = gpu.clipper.prepare(&grads, &work.clip(Regime::Clipped))?;
         let clock = Clock::new(gpu);
-        let regimes = [Regime::Clipped, Regime::NotClipped].map(|r| (r, Times::default()));
+        let regimes = Regime::BOTH.map(|r| (r, Times::default()));
         let copies = Vec::new();
         let mut arm = GpuArm { gpu, pass, arena, pristine, clock, error: 0.0, norm: None, copies, regimes };
         arm.check(work)?;

@@ -4,7 +4,7 @@ use gradclip::layout::Outcome;
 use gradclip::{Clip, Scope};
 use rayon::prelude::*;
 
-use crate::bench::Regime;
+use crate::bench_arm::Regime;
 use crate::bench_scope::Cut;
 use crate::cases::Random;
 use crate::failure::Failure;
@@ -20,11 +20,14 @@ pub(crate) struct Work {
     pub(crate) pristine: Vec<f32>,
     /// The norm of each segment in f64.
     pub(crate) norms: Vec<f64>,
+    /// Elements that there is room for, to measure copies over more than the gradients.
+    pub(crate) room: u64,
     cut: Cut,
 }
 
 impl Work {
-    pub(crate) fn new(shapes: Vec<Vec<u64>>, elements: u64, scope: Scope, cut: Cut) -> Work {
+    pub(crate) fn new(shapes: Vec<Vec<u64>>, scope: Scope, cut: Cut, room: u64) -> Work {
+        let elements = shapes.iter().map(|shape| shape.iter().product::<u64>()).sum();
         let mut pristine = vec![0.0f32; elements as usize];
         // A seed for each block, so that the values do not depend on the number of threads.
         pristine.par_chunks_mut(1 << 16).enumerate().for_each(|(block, values)| {
@@ -32,7 +35,7 @@ impl Work {
             values.iter_mut().for_each(|v| *v = bell(random.next()) * 0.01);
         });
         let norms = cut.norms(&pristine);
-        Work { shapes, elements, scope, pristine, norms, cut }
+        Work { shapes, elements, scope, pristine, norms, room, cut }
     }
 
     pub(crate) fn sizes(&self) -> impl Iterator<Item = u64> {

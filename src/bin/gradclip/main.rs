@@ -1,10 +1,15 @@
 //! The command line of gradclip: clips gradients in files, and checks and measures this machine.
 
 mod bench;
+mod bench_arm;
 mod bench_cpu;
+mod bench_crossing;
 mod bench_gpu;
 mod bench_report;
+mod bench_room;
 mod bench_scope;
+mod bench_sweep;
+mod bench_time;
 mod bench_work;
 mod cases;
 mod check_cpu;
@@ -22,6 +27,8 @@ mod output;
 mod params;
 mod plot;
 mod plot_axis;
+mod plot_style;
+mod plot_sweep;
 mod progress;
 mod rule;
 mod shapes;
