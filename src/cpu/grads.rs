@@ -223,9 +223,11 @@ impl<'a> Values<'a> {
     /// The partial of the chunk that begins at element `first`.
     pub(crate) fn reduce(&self, first: usize, kind: Kind, scratch: &mut Scratch) -> Partial {
         fn chunk<T>(elements: &[T], first: usize) -> &[T] {
-            &elements[first..elements.len().min(first + CHUNK as usize)]
+            let len = elements.len();
+            &elements[first.min(len)..len.min(first + CHUNK as usize)]
         }
-        with_elements!(Values, self, e => reduce::reduce(chunk(e, first), kind, scratch))
+        let next = first + CHUNK as usize;
+        with_elements!(Values, self, e => reduce::reduce(chunk(e, first), chunk(e, next), kind, scratch))
     }
 
     /// The partials of one chunk of each of the units in a range.
@@ -236,7 +238,7 @@ impl<'a> Values<'a> {
         range: (u64, u64),
         kind: Kind,
         scratch: &mut Scratch,
-        partials: &mut Vec<Partial>,
+        partials: &mut [Partial],
     ) {
         with_elements!(Values, self, e => units::reduce(e, view, chunk, range, kind, scratch, partials));
     }
@@ -277,15 +279,15 @@ impl Contiguous<'_, '_> {
         }
     }
 
-    /// The elements in blocks of `len`, to be changed.
-    pub(crate) fn blocks_mut(&mut self, len: usize) -> Box<dyn Iterator<Item = Block<'_>> + '_> {
+    /// Hands out the elements in blocks of `len`, to be changed.
+    pub(crate) fn each_block<'b>(&'b mut self, len: usize, mut take: impl FnMut(Block<'b>)) {
         match &mut self.elements {
             Elements::Borrowed(block) => {
-                with_elements!(block, e => Box::new(e.chunks_mut(len).map(Element::block)))
+                with_elements!(block, e => e.chunks_mut(len).for_each(|own| take(Element::block(own))))
             }
             Elements::Copied { copy, changed, .. } => {
                 *changed = true;
-                Box::new(copy.chunks_mut(len).map(Block::F32))
+                copy.chunks_mut(len).for_each(|own| take(Block::F32(own)));
             }
         }
     }

@@ -1,5 +1,9 @@
 //! chunk -> partial: the twin of `shaders/reduce.wgsl`. [`crate::numbers`] defines the sum.
 
+mod rule;
+#[cfg(test)]
+mod tests;
+
 use crate::clip::Kind;
 use crate::layout::{CHUNK, COLUMNS, Partial, ROWS};
 
@@ -7,290 +11,304 @@ use super::element::Element;
 use super::lanes::{LANES, Lanes, Portable};
 use super::power;
 
+use rule::{Inf, One, Rule, Two};
+
 const COLUMNS_: usize = COLUMNS as usize;
 const ROWS_: usize = ROWS as usize;
+/// Neighbouring columns that lanes hold.
+const GROUPS: usize = COLUMNS_ / LANES;
 const INFINITY_BITS: u32 = 0x7f80_0000;
 const MAGNITUDE: u32 = 0x7fff_ffff;
 const NAN_FLAG: u32 = 1 << 31;
+/// From exponent 28 on 2^(154 - exponent) is a normal `f32`, and subnormal elements have a `q` of 0, also
+/// on a thread that flushes them.
+const LEAST_CONVERTED: u32 = 28 << 23;
 
-/// Working memory of one thread, used again for every chunk.
+/// Rows that are read side by side: so many lines at the same place of a page fit the first cache.
+const BAND: usize = 4;
+
+/// Working memory of one thread, used again for every chunk: a chunk as `f32` bits, for element types
+/// that are not, and one without what is not finite.
+#[derive(Default)]
 pub(crate) struct Scratch {
-    /// A chunk as `f32` bits, for element types that are not.
     bits: Vec<u32>,
-    /// Three sums and the exponent of each column.
-    sums: [[u32; COLUMNS_]; 3],
-    exponent: [u32; COLUMNS_],
+    finite: Vec<u32>,
 }
 
 impl Scratch {
     pub(crate) fn new() -> Scratch {
-        Scratch { bits: Vec::new(), sums: [[0; COLUMNS_]; 3], exponent: [0; COLUMNS_] }
+        Scratch::default()
     }
 }
 
 /// Adds up one chunk of 1 to [`CHUNK`] elements.
-pub(crate) fn reduce<T: Element>(chunk: &[T], kind: Kind, scratch: &mut Scratch) -> Partial {
+pub(crate) fn reduce<T: Element>(chunk: &[T], next: &[T], kind: Kind, scratch: &mut Scratch) -> Partial {
     debug_assert!(!chunk.is_empty() && chunk.len() <= CHUNK as usize);
     if let Kind::P(p) = kind {
         return power::reduce(chunk, f32::from_bits(p));
     }
     if let Some(bits) = T::as_f32_bits(chunk) {
-        return reduce_bits(bits, kind, scratch);
+        return reduce_bits(bits, T::as_f32_bits(next).unwrap_or_default(), kind, scratch);
     }
     let mut bits = std::mem::take(&mut scratch.bits);
     bits.clear();
     bits.extend(chunk.iter().map(|e| e.f32_bits()));
-    let partial = reduce_bits(&bits, kind, scratch);
+    let partial = reduce_bits(&bits, &[], kind, scratch);
     scratch.bits = bits;
     partial
 }
 
-fn reduce_bits(chunk: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
+fn reduce_bits(chunk: &[u32], next: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vnni")
-        {
+        if is_x86_feature_detected!("avx512f") {
             // SAFETY: the features that the function is compiled for were just detected.
-            return unsafe { reduce_avx512(chunk, kind, scratch) };
+            return unsafe { reduce_avx512(chunk, next, kind, scratch) };
         }
         if is_x86_feature_detected!("avx2") {
             // SAFETY: as above.
-            return unsafe { reduce_avx2(chunk, kind, scratch) };
+            return unsafe { reduce_avx2(chunk, next, kind, scratch) };
         }
     }
-    reduce_lanes::<Portable>(chunk, kind, scratch)
+    reduce_lanes::<Portable>(chunk, next, kind, scratch)
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn reduce_avx512(chunk: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
-    reduce_lanes::<super::lanes::x86::Avx512>(chunk, kind, scratch)
+#[target_feature(enable = "avx512f")]
+fn reduce_avx512(chunk: &[u32], next: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
+    reduce_lanes::<super::lanes::x86::Avx512>(chunk, next, kind, scratch)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn reduce_avx2(chunk: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
-    reduce_lanes::<super::lanes::x86::Avx2>(chunk, kind, scratch)
+fn reduce_avx2(chunk: &[u32], next: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
+    reduce_lanes::<super::lanes::x86::Avx2>(chunk, next, kind, scratch)
 }
 
 #[inline(always)]
-fn reduce_lanes<L: Lanes>(chunk: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
+fn reduce_lanes<L: Lanes>(chunk: &[u32], next: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
     match kind {
-        Kind::One => reduce_by::<L, One>(chunk, scratch),
-        Kind::Inf | Kind::P(_) => reduce_by::<L, Inf>(chunk, scratch),
-        Kind::Two => reduce_by::<L, Two>(chunk, scratch),
+        Kind::One => reduce_by::<L, One>(chunk, next, scratch),
+        Kind::Inf | Kind::P(_) => reduce_by::<L, Inf>(chunk, next, scratch),
+        Kind::Two => reduce_by::<L, Two>(chunk, next, scratch),
     }
 }
 
-/// How a norm adds up the elements of a column.
-trait Rule {
-    /// Powers of two by which one step of the exponent moves a sum.
-    const ALIGN: u32;
-    /// Adds one row to the three sums.
-    fn add<L: Lanes>(sums: [L; 3], row: L, exponent: L) -> [L; 3];
-    /// The column's mantissa.
-    fn mantissa(sums: [u32; 3]) -> u64;
-}
-
-struct One;
-struct Two;
-struct Inf;
-
-impl Rule for One {
-    const ALIGN: u32 = 1;
-
-    #[inline(always)]
-    fn add<L: Lanes>([high, low, unused]: [L; 3], row: L, exponent: L) -> [L; 3] {
-        let q = aligned::<L, 8>(row, exponent);
-        [high.add(q.shr::<16>()), low.add(q.and(L::splat(0xffff))), unused]
-    }
-
-    #[inline(always)]
-    fn mantissa([high, low, _]: [u32; 3]) -> u64 {
-        (u64::from(high) << 32) + (u64::from(low) << 16)
-    }
-}
-
-impl Rule for Two {
-    const ALIGN: u32 = 2;
-
-    // Halves of 14 bits make products of 28, sixteen of which fit a word.
-    #[inline(always)]
-    fn add<L: Lanes>([high, cross, low]: [L; 3], row: L, exponent: L) -> [L; 3] {
-        let q = aligned::<L, 4>(row, exponent);
-        let (h, l) = (q.shr::<14>(), q.and(L::splat(0x3fff)));
-        [high.add_product(h, h), cross.add_product(h, l), low.add_product(l, l)]
-    }
-
-    #[inline(always)]
-    fn mantissa([high, cross, low]: [u32; 3]) -> u64 {
-        (u64::from(high) << 20) + (u64::from(cross) << 7) + u64::from(low >> 8)
-    }
-}
-
-impl Rule for Inf {
-    const ALIGN: u32 = 0;
-
-    #[inline(always)]
-    fn add<L: Lanes>(sums: [L; 3], _: L, _: L) -> [L; 3] {
-        sums
-    }
-
-    #[inline(always)]
-    fn mantissa(_: [u32; 3]) -> u64 {
-        0
-    }
+/// Exponent and mantissa of magnitudes.
+#[inline(always)]
+fn parts<L: Lanes>(bits: L) -> (L, L) {
+    let exponent = exponents_of(bits);
+    (exponent, bits.sub(exponent.sub(L::splat(1)).shl::<23>()))
 }
 
 /// `q` of each lane: the mantissa with `GUARD` bits below it, aligned to the exponent.
 #[inline(always)]
-fn aligned<L: Lanes, const GUARD: u32>(bits: L, exponent: L) -> L {
-    let field = bits.shr::<23>().max(L::splat(1));
-    let mantissa = bits.sub(field.sub(L::splat(1)).shl::<23>());
-    mantissa.shl::<GUARD>().shr_by(exponent.sub(field))
-}
-
-/// Sixteen neighbouring columns, `rows` of them.
-struct Block<'a> {
-    chunk: &'a [u32],
-    first: usize,
-    rows: usize,
-}
-
-impl Block<'_> {
-    /// Magnitude bits of a row; lanes past the end of the chunk are 0.
-    #[inline(always)]
-    fn row<L: Lanes>(&self, r: usize) -> L {
-        let begin = r * COLUMNS_ + self.first;
-        let row = match self.chunk.get(begin..).and_then(<[u32]>::first_chunk::<LANES>) {
-            Some(full) => L::load(full),
-            None => self.ragged(begin),
-        };
-        row.and(L::splat(MAGNITUDE))
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn ragged<L: Lanes>(&self, begin: usize) -> L {
-        let mut padded = [0; LANES];
-        if let Some(rest) = self.chunk.get(begin..) {
-            padded[..rest.len()].copy_from_slice(rest);
-        }
-        L::load(&padded)
-    }
+fn aligned<L: Lanes, R: Rule>(bits: L, exponent: L) -> L {
+    let (own, mantissa) = parts(bits);
+    // GUARD is no argument of `shl`, which takes a constant.
+    let guarded = if R::GUARD == 8 { mantissa.shl::<8>() } else { mantissa.shl::<4>() };
+    guarded.shr_by(exponent.sub(own))
 }
 
 #[inline(always)]
-fn reduce_by<L: Lanes, R: Rule>(chunk: &[u32], scratch: &mut Scratch) -> Partial {
-    let used = COLUMNS_.min(chunk.len().next_multiple_of(LANES));
-    let rows = chunk.len().div_ceil(COLUMNS_);
-    let mut non_finite = 0;
-    for first in (0..used).step_by(LANES) {
-        let block = Block { chunk, first, rows };
-        let mut top = L::splat(0);
-        for r in 0..rows {
-            top = top.max(block.row(r));
-        }
-        if top.any_at_least(INFINITY_BITS) {
-            non_finite = replace_by_finite::<R>(&block, scratch, non_finite);
-            continue;
-        }
-        let exponent = if R::ALIGN == 0 { top } else { top.shr::<23>().max(L::splat(1)) };
-        let mut sums = [L::splat(0); 3];
-        for r in 0..rows {
-            sums = R::add(sums, block.row(r), exponent);
-        }
-        store(exponent, &mut scratch.exponent, first);
-        for (sum, to) in sums.into_iter().zip(&mut scratch.sums) {
-            store(sum, to, first);
-        }
-    }
-    total::<R>(scratch, used, non_finite)
+fn magnitude<L: Lanes>(bits: &[u32; LANES]) -> L {
+    L::load(bits).and(L::splat(MAGNITUDE))
 }
 
 #[inline(always)]
-fn store<L: Lanes>(lanes: L, to: &mut [u32; COLUMNS_], first: usize) {
-    if let Some(to) = to[first..].first_chunk_mut() {
-        lanes.store(to);
+fn reduce_by<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32], scratch: &mut Scratch) -> Partial {
+    if let Some(partial) = reduce_finite::<L, R>(chunk, next) {
+        return partial;
+    }
+    let non_finite = replace_non_finite(chunk, &mut scratch.finite);
+    match reduce_finite::<L, R>(&scratch.finite, &[]) {
+        Some(partial) => Partial { non_finite, ..partial },
+        None => Partial { lo: 0, hi: 0, exponent: 0, non_finite },
     }
 }
 
-/// A block with non-finite elements: counts them, and sums it with zeros in their place. Returns
-/// the count so far with the NaN flag.
+/// The partial, if all elements are finite.
+#[inline(always)]
+fn reduce_finite<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32]) -> Option<Partial> {
+    if chunk.len() <= COLUMNS_ { reduce_single::<L, R>(chunk) } else { reduce_columns::<L, R>(chunk, next) }
+}
+
+/// Copies a chunk with zeros in the place of what is not finite. Returns their number with the NaN flag.
 #[cold]
 #[inline(never)]
-fn replace_by_finite<R: Rule>(block: &Block<'_>, scratch: &mut Scratch, non_finite: u32) -> u32 {
-    let (mut count, mut nan) = (non_finite & !NAN_FLAG, non_finite & NAN_FLAG);
-    let mut finite = [0; LANES * ROWS_];
-    for r in 0..block.rows {
-        let mut row = [0; LANES];
-        block.row::<Portable>(r).store(&mut row);
-        for (to, bits) in finite[r * LANES..].iter_mut().zip(row) {
-            if bits < INFINITY_BITS {
-                *to = bits;
-            } else {
-                count += 1;
-                nan |= if bits > INFINITY_BITS { NAN_FLAG } else { 0 };
-            }
-        }
-    }
-    let rows = || finite.chunks_exact(LANES).filter_map(<[u32]>::first_chunk).map(Portable::load);
-    let top = rows().fold(Portable::splat(0), Portable::max);
-    let exponent = if R::ALIGN == 0 { top } else { top.shr::<23>().max(Portable::splat(1)) };
-    let sums = rows().fold([Portable::splat(0); 3], |sums, row| R::add(sums, row, exponent));
-    store(exponent, &mut scratch.exponent, block.first);
-    for (sum, to) in sums.into_iter().zip(&mut scratch.sums) {
-        store(sum, to, block.first);
-    }
-    count | nan
+fn replace_non_finite(chunk: &[u32], finite: &mut Vec<u32>) -> u32 {
+    let magnitudes = || chunk.iter().map(|bits| bits & MAGNITUDE);
+    finite.clear();
+    finite.extend(magnitudes().map(|bits| if bits < INFINITY_BITS { bits } else { 0 }));
+    let count = magnitudes().filter(|&bits| bits >= INFINITY_BITS).count() as u32;
+    let nan = magnitudes().any(|bits| bits > INFINITY_BITS);
+    count | if nan { NAN_FLAG } else { 0 }
 }
 
-/// Aligns the columns to the largest exponent, and adds.
+/// A chunk of one row, whose columns have an element each, if all are finite.
 #[inline(always)]
-fn total<R: Rule>(scratch: &Scratch, used: usize, non_finite: u32) -> Partial {
-    let exponents = &scratch.exponent[..used];
-    let exponent = exponents.iter().fold(0, |a, &b| a.max(b));
-    let mut mantissa = 0u64;
-    if R::ALIGN > 0 {
-        let [a, b, c] = scratch.sums.each_ref().map(|sums| &sums[..used]);
-        for i in 0..used {
-            // A mantissa has at most 52 bits.
-            let shift = (R::ALIGN * (exponent - exponents[i])).min(63);
-            mantissa += R::mantissa([a[i], b[i], c[i]]) >> shift;
-        }
+fn reduce_single<L: Lanes, R: Rule>(chunk: &[u32]) -> Option<Partial> {
+    let (whole, rest) = chunk.as_chunks::<LANES>();
+    let mut padded = [0; LANES];
+    padded[..rest.len()].copy_from_slice(rest);
+    let last = magnitude::<L>(&padded);
+    let mut tops = last;
+    for bits in whole {
+        tops = tops.max(magnitude(bits));
     }
-    Partial { lo: mantissa as u32, hi: (mantissa >> 32) as u32, exponent, non_finite }
+    let top = tops.largest();
+    if top >= INFINITY_BITS {
+        return None;
+    }
+    if R::ALIGN == 0 {
+        return Some(Partial { lo: 0, hi: 0, exponent: top, non_finite: 0 });
+    }
+    let exponent = (top >> 23).max(1);
+    let mut sum = add_single::<L, R>(last, exponent, L::zeros());
+    for bits in whole {
+        sum = add_single::<L, R>(magnitude(bits), exponent, sum);
+    }
+    let sum = L::sum(sum);
+    Some(Partial { lo: sum as u32, hi: (sum >> 32) as u32, exponent, non_finite: 0 })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+#[inline(always)]
+fn add_single<L: Lanes, R: Rule>(bits: L, exponent: u32, sum: L::Wide) -> L::Wide {
+    let (own, mantissa) = parts(bits);
+    R::add_single(mantissa, L::splat(exponent).sub(own), sum)
+}
 
-    /// Every register width gives the same records, at every raggedness and for any bits.
-    #[test]
-    fn all_lane_types_agree() {
-        let mut state = 7u64;
-        let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 32) as u32
-        };
-        let mut scratch = Scratch::new();
-        for len in [1, 15, 16, 17, 1000, 1024, 1030, 2047, 9000, 16_383, 16_384] {
-            for mask in [u32::MAX, 0x3fff_ffff, 0x007f_ffff] {
-                let chunk: Vec<u32> = (0..len).map(|_| next() & mask).collect();
-                for kind in [Kind::One, Kind::Two, Kind::Inf] {
-                    let portable = reduce_lanes::<Portable>(&chunk, kind, &mut scratch);
-                    assert_eq!(reduce_bits(&chunk, kind, &mut scratch), portable, "{len} {kind:?}");
-                    #[cfg(target_arch = "x86_64")]
-                    if is_x86_feature_detected!("avx2") {
-                        // SAFETY: just detected.
-                        let avx2 = unsafe { reduce_avx2(&chunk, kind, &mut scratch) };
-                        assert_eq!(avx2, portable, "{len} {kind:?}");
-                    }
-                }
+type Row = [[u32; LANES]; GROUPS];
+
+/// The rows of a chunk, the last one filled up with zeros, and rows of zeros up to a whole band.
+struct Rows<'a> {
+    rows: [&'a Row; ROWS_],
+    bands: usize,
+}
+
+impl<'a> Rows<'a> {
+    #[inline(always)]
+    fn new(chunk: &'a [u32], last: &'a mut Row) -> Rows<'a> {
+        const ZEROS: &Row = &[[0; LANES]; GROUPS];
+        let (whole, rest) = chunk.as_chunks::<COLUMNS_>();
+        let mut rows = [ZEROS; ROWS_];
+        for (to, row) in rows.iter_mut().zip(whole) {
+            *to = bytemuck::cast_ref(row);
+        }
+        if let Some(to) = rows.get_mut(whole.len()).filter(|_| !rest.is_empty()) {
+            last.as_flattened_mut()[..rest.len()].copy_from_slice(rest);
+            *to = last;
+        }
+        Rows { rows, bands: chunk.len().div_ceil(BAND * COLUMNS_) }
+    }
+
+    /// The bands of rows.
+    #[inline(always)]
+    fn bands(&self) -> &[[&'a Row; BAND]] {
+        &self.rows.as_chunks::<BAND>().0[..self.bands]
+    }
+}
+
+/// What is left of the next chunk to ask for. It is asked for in the order of memory, in which columns are
+/// not read, all along, so that memory never rests.
+struct Next<'a>(&'a [[u32; LANES]]);
+
+impl Next<'_> {
+    #[inline(always)]
+    fn prefetch<L: Lanes>(&mut self) {
+        if let Some((lines, rest)) = self.0.split_first_chunk::<2>() {
+            lines.iter().for_each(L::prefetch);
+            self.0 = rest;
+        }
+    }
+}
+
+#[inline(always)]
+fn reduce_columns<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32]) -> Option<Partial> {
+    let next = &mut Next(next.as_chunks().0);
+    let mut last = [[0; LANES]; GROUPS];
+    let rows = Rows::new(chunk, &mut last);
+    let tops = largest_of_columns::<L>(&rows, next);
+    let (mut top, mut common) = (L::splat(0), true);
+    for own in tops {
+        top = top.max(own);
+        common &= converts(own);
+    }
+    let top = top.largest();
+    if top >= INFINITY_BITS {
+        return None;
+    }
+    if R::ALIGN == 0 {
+        return Some(Partial { lo: 0, hi: 0, exponent: top, non_finite: 0 });
+    }
+    let exponent = (top >> 23).max(1);
+    let sum = if R::CONVERTS && common {
+        sum_of_columns::<L, R, true>(&rows, &tops, exponent, next)
+    } else {
+        sum_of_columns::<L, R, false>(&rows, &tops, exponent, next)
+    };
+    Some(Partial { lo: sum as u32, hi: (sum >> 32) as u32, exponent, non_finite: 0 })
+}
+
+/// The largest magnitude of each column.
+#[inline(always)]
+fn largest_of_columns<L: Lanes>(rows: &Rows<'_>, next: &mut Next<'_>) -> [L; GROUPS] {
+    let mut tops = [L::splat(0); GROUPS];
+    for [a, b, c, d] in rows.bands() {
+        for (g, top) in tops.iter_mut().enumerate() {
+            next.prefetch::<L>();
+            let (first, second) =
+                (magnitude::<L>(&a[g]).max(magnitude(&b[g])), magnitude::<L>(&c[g]).max(magnitude(&d[g])));
+            *top = top.max(first.max(second));
+        }
+    }
+    tops
+}
+
+/// The sum of the columns, each aligned to the chunk's exponent.
+#[inline(always)]
+fn sum_of_columns<L: Lanes, R: Rule, const CONVERT: bool>(
+    rows: &Rows<'_>,
+    tops: &[L; GROUPS],
+    exponent: u32,
+    next: &mut Next<'_>,
+) -> u64 {
+    let mut sums = [L::zeros(); GROUPS];
+    for band in rows.bands() {
+        for (g, (sum, &top)) in sums.iter_mut().zip(tops).enumerate() {
+            next.prefetch::<L>();
+            let exponents = exponents_of(top);
+            let factor = factor_of::<L, R>(exponents);
+            for row in band {
+                let row = magnitude::<L>(&row[g]);
+                *sum =
+                    R::add(if CONVERT { row.product(factor) } else { aligned::<L, R>(row, exponents) }, *sum);
             }
         }
     }
+    let mut total = L::zeros();
+    for (&sum, &top) in sums.iter().zip(tops) {
+        let down = L::splat(exponent).sub(exponents_of(top));
+        let down = if R::ALIGN == 2 { down.shl::<1>() } else { down };
+        total = L::add_shifted(sum, R::LEFT, L::splat(R::RIGHT).sub(L::splat(0).sub(down)), total);
+    }
+    L::sum(total)
+}
+
+#[inline(always)]
+fn exponents_of<L: Lanes>(tops: L) -> L {
+    tops.shr::<23>().max(L::splat(1))
+}
+
+/// Whether [`factor_of`] is a normal `f32` for columns of these largest magnitudes, or they are zeros.
+#[inline(always)]
+fn converts<L: Lanes>(top: L) -> bool {
+    // 0 - 1 is the largest of all.
+    top.sub(L::splat(1)).all_at_least(LEAST_CONVERTED - 1)
+}
+
+/// 2^(150 + GUARD - exponent), which makes an element its `q`: the product is exact unless below 1.
+#[inline(always)]
+fn factor_of<L: Lanes, R: Rule>(exponents: L) -> L {
+    L::splat(127 + 150 + R::GUARD).sub(exponents).shl::<23>()
 }

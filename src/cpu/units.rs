@@ -21,24 +21,23 @@ pub(crate) fn reduce<T: Element>(
     (first, end): (u64, u64),
     kind: Kind,
     scratch: &mut Scratch,
-    partials: &mut Vec<Partial>,
+    partials: &mut [Partial],
 ) {
     let from = chunk * u64::from(CHUNK);
     let len = (view.len - from).min(u64::from(CHUNK));
     let power = matches!(kind, Kind::P(_));
     if view.contiguous() {
-        for unit in first..end {
+        for (unit, to) in (first..end).zip(partials) {
             let at = (view.kept.at(unit) + from) as usize;
             let own = &elements[at..at + len as usize];
             let short = len <= SHORT && !power;
-            partials.push(if short { singles(own, kind) } else { reduce::reduce(own, kind, scratch) });
+            *to = if short { singles(own, kind) } else { reduce::reduce(own, &[], kind, scratch) };
         }
         return;
     }
     let mut gathered: [Vec<T>; SIDE_BY_SIDE] = std::array::from_fn(|_| Vec::with_capacity(len as usize));
-    let mut unit = first;
-    while unit < end {
-        let units = SIDE_BY_SIDE.min((end - unit) as usize);
+    for (unit, to) in (first..end).step_by(SIDE_BY_SIDE).zip(partials.chunks_mut(SIDE_BY_SIDE)) {
+        let units = to.len();
         let origins: [u64; SIDE_BY_SIDE] = std::array::from_fn(|k| view.kept.at(unit + k as u64));
         gathered.iter_mut().for_each(Vec::clear);
         for i in from..from + len {
@@ -47,8 +46,9 @@ pub(crate) fn reduce<T: Element>(
                 own.push(elements[(origin + offset) as usize]);
             }
         }
-        partials.extend(gathered.iter().take(units).map(|own| reduce::reduce(own, kind, scratch)));
-        unit += units as u64;
+        for (own, to) in gathered.iter().zip(to) {
+            *to = reduce::reduce(own, &[], kind, scratch);
+        }
     }
 }
 
@@ -94,7 +94,11 @@ mod tests {
         for len in 1..=SHORT as usize {
             let unit: Vec<f32> = (0..len).map(|_| next()).collect();
             for kind in [Kind::One, Kind::Two, Kind::Inf] {
-                assert_eq!(singles(&unit, kind), reduce::reduce(&unit, kind, &mut scratch), "{len} {kind:?}");
+                assert_eq!(
+                    singles(&unit, kind),
+                    reduce::reduce(&unit, &[], kind, &mut scratch),
+                    "{len} {kind:?}"
+                );
             }
         }
     }

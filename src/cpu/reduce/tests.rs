@@ -1,0 +1,73 @@
+use super::*;
+
+/// The L2 sum of a chunk, word by word from its definition in [`crate::numbers`].
+fn by_definition(chunk: &[u32]) -> Partial {
+    let parts = |&bits: &u32| {
+        let (field, fraction) = ((bits & MAGNITUDE) >> 23, bits & 0x7f_ffff);
+        if field == 0 { (1, fraction) } else { (field, fraction | 0x80_0000) }
+    };
+    let finite = |bits: &&u32| **bits & MAGNITUDE < INFINITY_BITS;
+    let column = |c: usize| chunk.iter().skip(c).step_by(1024).filter(finite).map(parts);
+    let top = |c: usize| column(c).map(|(e, _)| e).max().unwrap_or(1);
+    let exponent = (0..chunk.len().min(1024)).map(top).max().unwrap_or(1);
+    let mut total = 0u128;
+    for c in 0..chunk.len().min(1024) {
+        let q = |(e, m): (u32, u32)| (u128::from(m) << 4) >> (top(c) - e).min(127);
+        let sum: u128 = column(c).map(q).map(|q| q * q).sum();
+        total += sum >> 8 >> (2 * (exponent - top(c))).min(127);
+    }
+    let non_finite = chunk.iter().filter(|bits| !finite(bits)).count() as u32;
+    let nan = chunk.iter().any(|bits| bits & MAGNITUDE > INFINITY_BITS);
+    let non_finite = non_finite | u32::from(nan) << 31;
+    Partial { lo: total as u32, hi: (total >> 32) as u32, exponent, non_finite }
+}
+
+/// Exponents on both sides of what converts, columns of zeros, and what is not finite.
+#[test]
+fn sums_are_those_of_the_definition() {
+    let mut state = 11u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 32) as u32
+    };
+    let mut scratch = Scratch::new();
+    for (least, exponents) in [(0, 3), (20, 16), (26, 4), (27, 1), (28, 1), (100, 30), (0, 255), (0, 256)] {
+        for len in [1, 17, 1024, 1025, 5000, 16_383, 16_384] {
+            for zeros in [0, 3] {
+                let mut element = |i: usize| {
+                    let bits = next() & 0x807f_ffff | ((least + next() % exponents) << 23);
+                    if zeros > 0 && (i % 1024).is_multiple_of(zeros) { 0 } else { bits }
+                };
+                let chunk: Vec<u32> = (0..len).map(&mut element).collect();
+                let given = reduce_bits(&chunk, &[], Kind::Two, &mut scratch);
+                assert_eq!(given, by_definition(&chunk), "{len} elements, exponents from {least}, {zeros}");
+            }
+        }
+    }
+}
+
+/// Every register width gives the same records, at every raggedness and for any bits.
+#[test]
+fn all_lane_types_agree() {
+    let mut state = 7u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 32) as u32
+    };
+    let mut scratch = Scratch::new();
+    for len in [1, 15, 16, 17, 1000, 1024, 1030, 2047, 9000, 16_383, 16_384] {
+        for mask in [u32::MAX, 0x3fff_ffff, 0x007f_ffff] {
+            let chunk: Vec<u32> = (0..len).map(|_| next() & mask).collect();
+            for kind in [Kind::One, Kind::Two, Kind::Inf] {
+                let portable = reduce_lanes::<Portable>(&chunk, &[], kind, &mut scratch);
+                assert_eq!(reduce_bits(&chunk, &[], kind, &mut scratch), portable, "{len} {kind:?}");
+                #[cfg(target_arch = "x86_64")]
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: just detected.
+                    let avx2 = unsafe { reduce_avx2(&chunk, &[], kind, &mut scratch) };
+                    assert_eq!(avx2, portable, "{len} {kind:?}");
+                }
+            }
+        }
+    }
+}
