@@ -214,14 +214,14 @@ fn reduce(
     var exponent = 0u;
     // Not a constant, which Mesa's GL would unroll: compiling then takes minutes.
     let used = min(COLUMNS_PER_LANE, last / WORKGROUP + 1u);
-    for (var k = 0u; k < used; k++) {
-        let column = k * WORKGROUP + lane;
-        sums[k] = ColumnSum(U64(0u, 0u), 0u);
-        if last < COLUMNS {
-            sums[k] = sum_of_single(fetch_single(slot, row.start, column, last));
-        } else if column <= last {
-            sums[k] = sum_of_column(fetch(slot, row.start, column, last), last);
-        }
+    // Two loops, of which one is empty: software adapters run both sides of a branch.
+    let single = last < COLUMNS;
+    for (var k = 0u; k < select(0u, used, single); k++) {
+        sums[k] = sum_of_single(fetch_single(slot, row.start, k * WORKGROUP + lane, last));
+        exponent = max(exponent, sums[k].exponent);
+    }
+    for (var k = 0u; k < select(used, 0u, single); k++) {
+        sums[k] = sum_of_column(fetch(slot, row.start, k * WORKGROUP + lane, last), last);
         exponent = max(exponent, sums[k].exponent);
     }
     atomicMax(&shared_exponent, exponent);

@@ -16,14 +16,17 @@ const MOST_SLOTS: u32 = 30;
 /// Mesa's software adapters execute every case of the switch over slots: 30 slots take them 13
 /// times as long an element as 4, and 4.5 s to compile (Mesa 22.3, lavapipe; GL is worse).
 const SOFTWARE_SLOTS: u32 = 4;
+const WORKGROUP: u32 = 256;
+/// A barrier costs them by the invocation: 256 take lavapipe 1.1 and SwiftShader 1.4 times as long.
+const SOFTWARE_WORKGROUP: u32 = 128;
 
 /// Tuning that changes speed, never a bit of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClipperOptions {
-    /// Invocations of a workgroup: a power of two from 32 to 256. 256 by default, which every
-    /// adapter of WebGPU allows.
-    pub workgroup_size: u32,
+    /// Invocations of a workgroup: a power of two from 32 to 256. By default 256, which every
+    /// adapter of WebGPU allows, on software adapters 128.
+    pub workgroup_size: Option<u32>,
     /// Most gradient buffers that one dispatch binds, 1 to 30. By default as many as the device
     /// allows, on software adapters at most 4. Fewer mean more dispatches, more take longer to
     /// compile.
@@ -35,7 +38,7 @@ pub struct ClipperOptions {
 
 impl Default for ClipperOptions {
     fn default() -> Self {
-        ClipperOptions { workgroup_size: 256, max_slots: None, read_backs: 3 }
+        ClipperOptions { workgroup_size: None, max_slots: None, read_backs: 3 }
     }
 }
 
@@ -43,7 +46,7 @@ impl ClipperOptions {
     /// Sets the invocations of a workgroup.
     #[must_use]
     pub fn workgroup_size(self, workgroup_size: u32) -> Self {
-        ClipperOptions { workgroup_size, ..self }
+        ClipperOptions { workgroup_size: Some(workgroup_size), ..self }
     }
 
     /// Sets the most gradient buffers that one dispatch binds.
@@ -85,7 +88,8 @@ impl Clipper {
     ///
     /// [`PlanError::Limit`] also for a workgroup size that is no power of two from 32 to 256.
     pub fn with_options(device: &wgpu::Device, options: ClipperOptions) -> Result<Clipper, PlanError> {
-        let size = options.workgroup_size;
+        let software = device.adapter_info().device_type == wgpu::DeviceType::Cpu;
+        let size = options.workgroup_size.unwrap_or(if software { SOFTWARE_WORKGROUP } else { WORKGROUP });
         if !size.is_power_of_two() || !(32..=256).contains(&size) {
             let given = u64::from(size);
             return Err(PlanError::Limit {
@@ -95,7 +99,6 @@ impl Clipper {
             });
         }
         let mut limits = PlanLimits::new(&device.limits(), size)?;
-        let software = device.adapter_info().device_type == wgpu::DeviceType::Cpu;
         let most = options.max_slots.unwrap_or(if software { SOFTWARE_SLOTS } else { MOST_SLOTS });
         limits.slots = limits.slots.min(most).clamp(1, MOST_SLOTS);
         Ok(Clipper { device: device.clone(), pipelines: Pipelines::default(), limits, options })

@@ -284,7 +284,7 @@ impl<'a> Make<'a> {
         slots: Option<Slots<'_>>,
         grid: [u32; 2],
     ) -> Result<Step, PrepareError> {
-        let Clipper { device, pipelines, options, .. } = self.clipper;
+        let Clipper { device, pipelines, limits, .. } = self.clipper;
         let pipeline = pipelines.get(
             device,
             Variant {
@@ -294,7 +294,7 @@ impl<'a> Make<'a> {
                 dtype,
                 slots: slots.as_ref().map_or(0, |s| (s.windows.len() / s.pattern.bindings().max(1)) as u32),
                 pattern: slots.as_ref().map_or(Pattern::default(), |s| s.pattern),
-                workgroup_size: options.workgroup_size,
+                workgroup_size: limits.workgroup_size,
                 adapt: if kernel == Kernel::Threshold { self.adapt } else { ADAPT_NONE },
             },
         )?;
