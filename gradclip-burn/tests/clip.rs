@@ -7,12 +7,14 @@ mod common;
 use burn::module::Module;
 use burn::nn::LinearConfig;
 use burn::optim::GradientsParams;
-use burn::tensor::{DType, FloatDType, Tensor};
+use burn::tensor::{DType, FloatDType, Tensor, TensorData};
+use gradclip::cpu::{self, GradMut};
 use gradclip::{Clip, Group, History, LossScale, Units};
 use gradclip_burn::{Adapt, Clipper, Error};
 
 use common::{
-    Gpu, Mlp, Pair, assert_same_bits, composed, difference, gpu, norm, on_cpu, read, read_parameters, tensor,
+    Gpu, Mlp, Pair, assert_same_bits, composed, difference, gpu, norm, numbers, on_cpu, read,
+    read_parameters, tensor,
 };
 
 fn no_group(_path: &str) -> Option<Group> {
@@ -172,6 +174,24 @@ fn halves_are_clipped_as_halves() {
     on_cpu(&mut required, &[], &Clip::global_norm(0.1), &mut History::default(), no_group);
     clipper.clip(&model, &mut grads).unwrap();
     assert_same_bits("halves", &read(&model, &grads), &required);
+}
+
+/// No kernel of Burn's reads bf16 where the shading language has none: such gradients come from elsewhere.
+#[test]
+fn bf16_is_clipped_as_bf16() {
+    let Some(gpu) = gpu() else { return };
+    let model = Pair::new(&gpu.device);
+    let clip = Clip::global_norm(0.25);
+    let mut values: Vec<half::bf16> = numbers(9, 30).into_iter().map(half::bf16::from_f32).collect();
+    let data = TensorData::new(values.clone(), [6, 5]);
+    let mut grads = GradientsParams::new();
+    let device = gpu.device.clone().inner();
+    grads.register(model.matrix.id, Tensor::<2>::from_data(data, (&device, DType::BF16)));
+    Clipper::new(&gpu.device, &gpu.setup, clip).unwrap().clip(&model, &mut grads).unwrap();
+    let given = grads.get::<2>(model.matrix.id).unwrap();
+    assert_eq!(given.dtype(), DType::BF16);
+    cpu::clip(&mut [GradMut::bf16("matrix", &mut values)], &clip).unwrap();
+    assert_eq!(given.into_data().try_to_vec::<half::bf16>().unwrap(), values);
 }
 
 /// Gradients that are not plain memory of their own.
