@@ -220,14 +220,16 @@ impl<'a> Values<'a> {
         with_elements!(Values, self, e => update::act(e, outcome, action, target));
     }
 
-    /// The partial of the chunk that begins at element `first`.
-    pub(crate) fn reduce(&self, first: usize, kind: Kind, scratch: &mut Scratch) -> Partial {
-        fn chunk<T>(elements: &[T], first: usize) -> &[T] {
-            let len = elements.len();
-            &elements[first.min(len)..len.min(first + CHUNK as usize)]
-        }
-        let next = first + CHUNK as usize;
-        with_elements!(Values, self, e => reduce::reduce(chunk(e, first), chunk(e, next), kind, scratch))
+    /// The chunk that begins at element `first`, empty past the end.
+    pub(crate) fn chunk(&self, first: u64) -> Values<'a> {
+        let at = first.min(self.len() as u64) as usize;
+        self.range(at, (self.len() - at).min(CHUNK as usize))
+    }
+
+    /// The partial of a chunk; `next` is what will be read after it.
+    pub(crate) fn reduce(&self, next: Values<'_>, kind: Kind, scratch: &mut Scratch) -> Partial {
+        let next = if let Values::F32(next) = next { bytemuck::cast_slice(next) } else { &[] };
+        with_elements!(Values, self, e => reduce::reduce(e, next, kind, scratch))
     }
 
     /// The partials of one chunk of each of the units in a range.

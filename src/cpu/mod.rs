@@ -22,6 +22,7 @@ mod element;
 mod grads;
 mod joint;
 mod lanes;
+mod partials;
 mod power;
 mod real;
 mod reduce;
@@ -133,7 +134,7 @@ fn decided(
 ) -> Trace {
     let kind = Kind::from(clip.norm);
     let sources = stages::sources(tensors, parameters, parts);
-    let partials = stages::partials(&sources, kind);
+    let partials = partials::partials(&sources, kind);
     let tensor_sums = stages::tensor_sums(&sources, &partials, parts, kind);
     let segment_sums = stages::segment_sums(&sources, &partials, &tensor_sums, parts, kind);
     let unscale = clip.unscale * history.progress.unscale;

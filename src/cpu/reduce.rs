@@ -42,13 +42,13 @@ impl Scratch {
 }
 
 /// Adds up one chunk of 1 to [`CHUNK`] elements.
-pub(crate) fn reduce<T: Element>(chunk: &[T], next: &[T], kind: Kind, scratch: &mut Scratch) -> Partial {
+pub(crate) fn reduce<T: Element>(chunk: &[T], next: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
     debug_assert!(!chunk.is_empty() && chunk.len() <= CHUNK as usize);
     if let Kind::P(p) = kind {
         return power::reduce(chunk, f32::from_bits(p));
     }
     if let Some(bits) = T::as_f32_bits(chunk) {
-        return reduce_bits(bits, T::as_f32_bits(next).unwrap_or_default(), kind, scratch);
+        return reduce_bits(bits, next, kind, scratch);
     }
     let mut bits = std::mem::take(&mut scratch.bits);
     bits.clear();

@@ -1,6 +1,5 @@
 //! The stages in their order, over all tensors.
 
-use bytemuck::Zeroable;
 use rayon::prelude::*;
 
 use crate::clip::Kind;
@@ -14,20 +13,11 @@ use crate::segments::{Owner, Segments, UnitView};
 use super::coefficient::{decide, limit_by_total, unscaled_norm};
 use super::combine;
 use super::grads::Block;
-use super::reduce::Scratch;
 use super::threshold::{Step, Whole};
 use super::{Contiguous, Values};
 
 /// Sets below this many elements are not worth waking other threads for.
 pub(super) const SEQUENTIAL: u64 = 1 << 17;
-
-/// Elements of a portion of work: several for every thread, and so many that what is fetched beyond a
-/// portion's end does not count.
-fn portion(elements: u64) -> u64 {
-    let least = 4 * u64::from(CHUNK);
-    let even = elements / (8 * rayon::current_num_threads() as u64);
-    (even / least * least).clamp(least, 4 * least)
-}
 
 /// Items of work that together have about as many elements as a chunk: fewer are not worth a thread's
 /// attention.
@@ -37,8 +27,8 @@ pub(super) fn at_once(items: usize, elements: u64) -> usize {
 
 /// A tensor or its parameters, with its segments and the number of its partials.
 pub(super) struct Source<'a> {
-    values: Values<'a>,
-    owner: Owner,
+    pub(super) values: Values<'a>,
+    pub(super) owner: Owner,
     partials: usize,
 }
 
@@ -63,113 +53,7 @@ pub(super) fn sources<'a>(
         .collect()
 }
 
-/// Consecutive partials of one tensor.
-struct Work {
-    source: usize,
-    chunk: u64,
-    what: Runs,
-    partials: usize,
-    elements: u64,
-}
-
-enum Runs {
-    /// So many chunks from the first on.
-    Chunks,
-    /// A range of units, of which that one chunk is meant.
-    Units(UnitView, (u64, u64)),
-}
-
-impl Work {
-    fn run(&self, sources: &[Source<'_>], kind: Kind, scratch: &mut Scratch, to: &mut [Partial]) {
-        let values = sources[self.source].values;
-        match &self.what {
-            Runs::Chunks => {
-                for (chunk, to) in (self.chunk..).zip(to) {
-                    *to = values.reduce((chunk * u64::from(CHUNK)) as usize, kind, scratch);
-                }
-            }
-            Runs::Units(view, range) => values.reduce_units(view, self.chunk, *range, kind, scratch, to),
-        }
-    }
-}
-
-/// All there is to reduce, in the order of partials and in pieces of at most `portion` elements.
-fn work_of(sources: &[Source<'_>], portion: u64) -> Vec<Work> {
-    let mut work = Vec::with_capacity(sources.len());
-    for (source, s) in sources.iter().enumerate() {
-        match s.owner {
-            Owner::One(_) => {
-                let len = s.values.len() as u64;
-                work.extend((0..len).step_by(portion as usize).map(|first| {
-                    let elements = portion.min(len - first);
-                    let partials = elements.div_ceil(u64::from(CHUNK)) as usize;
-                    Work { source, chunk: first / u64::from(CHUNK), what: Runs::Chunks, partials, elements }
-                }));
-            }
-            Owner::Units { view, .. } => {
-                let len = view.len.clamp(1, u64::from(CHUNK));
-                let at_once = (portion / len).max(1);
-                for chunk in 0..view.chunks() {
-                    work.extend((0..view.units).step_by(at_once as usize).map(|first| {
-                        let units = at_once.min(view.units - first);
-                        let what = Runs::Units(view, (first, first + units));
-                        Work { source, chunk, what, partials: units as usize, elements: units * len }
-                    }));
-                }
-            }
-        }
-    }
-    work
-}
-
-/// One record a chunk.
-pub(super) fn partials(sources: &[Source<'_>], kind: Kind) -> Vec<Partial> {
-    let portion = portion(elements(sources));
-    let work = work_of(sources, portion);
-    let mut all = vec![Partial::zeroed(); work.iter().map(|w| w.partials).sum()];
-    if elements(sources) <= SEQUENTIAL {
-        run_all(&work, &mut all, sources, kind, &mut Scratch::new());
-        return all;
-    }
-    let portions = portions(&work, &mut all, portion);
-    portions.into_par_iter().for_each_init(Scratch::new, |scratch, (work, to)| {
-        run_all(work, to, sources, kind, scratch);
-    });
-    all
-}
-
-fn run_all(work: &[Work], mut to: &mut [Partial], sources: &[Source<'_>], kind: Kind, scratch: &mut Scratch) {
-    for w in work {
-        let (own, rest) = to.split_at_mut(w.partials);
-        w.run(sources, kind, scratch, own);
-        to = rest;
-    }
-}
-
-/// Neighbouring work of about `portion` elements together, with where it goes: work is split by elements,
-/// not by tensors.
-fn portions<'a>(
-    mut work: &'a [Work],
-    mut to: &'a mut [Partial],
-    portion: u64,
-) -> Vec<(&'a [Work], &'a mut [Partial])> {
-    let mut portions = Vec::new();
-    while !work.is_empty() {
-        let (mut count, mut elements, mut partials) = (0, 0, 0);
-        while count < work.len() && elements < portion {
-            elements += work[count].elements;
-            partials += work[count].partials;
-            count += 1;
-        }
-        let (own, after) = work.split_at(count);
-        let (own_to, after_to) = to.split_at_mut(partials);
-        portions.push((own, own_to));
-        (work, to) = (after, after_to);
-    }
-    portions
-}
-
-fn elements(sources: &[Source<'_>]) -> u64 {
+pub(super) fn elements(sources: &[Source<'_>]) -> u64 {
     sources.iter().map(|s| s.values.len() as u64).sum()
 }
 
