@@ -18,6 +18,11 @@ use burn::tensor::wgpu::WgpuSetup;
 use burn::tensor::{Device, Distribution, Tensor};
 use gradclip_burn::{Clip, Clipper};
 
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use common::composed;
+
 const REPETITIONS: usize = 15;
 
 #[derive(Module, Debug)]
@@ -169,41 +174,6 @@ impl ModuleVisitor for PerTensor<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.remove::<D>(param.id) {
             self.grads.register(param.id, self.clipping.clip_gradient(grad));
-        }
-    }
-}
-
-/// As Burn users write it: nothing is read by the host.
-fn composed(model: &Model, grads: &mut GradientsParams, threshold: f32) {
-    let mut squares = Squares { grads, sums: Vec::new() };
-    model.visit(&mut squares);
-    let norm = Tensor::cat(squares.sums, 0).sum().sqrt();
-    let coefficient = norm.recip().mul_scalar(threshold).clamp_max(1.0);
-    model.visit(&mut Scale { grads, coefficient });
-}
-
-struct Squares<'a> {
-    grads: &'a GradientsParams,
-    sums: Vec<Tensor<1>>,
-}
-
-impl ModuleVisitor for Squares<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(grad) = self.grads.get::<D>(param.id) {
-            self.sums.push(grad.square().sum());
-        }
-    }
-}
-
-struct Scale<'a> {
-    grads: &'a mut GradientsParams,
-    coefficient: Tensor<1>,
-}
-
-impl ModuleVisitor for Scale<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(grad) = self.grads.remove::<D>(param.id) {
-            self.grads.register(param.id, grad.mul(self.coefficient.clone().unsqueeze()));
         }
     }
 }

@@ -257,8 +257,8 @@ fn largest_of_columns<L: Lanes>(rows: &Rows<'_>, next: &mut Next<'_>) -> [L; GRO
     for [a, b, c, d] in rows.bands() {
         for (g, top) in tops.iter_mut().enumerate() {
             next.prefetch::<L>();
-            let (first, second) =
-                (magnitude::<L>(&a[g]).max(magnitude(&b[g])), magnitude::<L>(&c[g]).max(magnitude(&d[g])));
+            let first = magnitude::<L>(&a[g]).max(magnitude(&b[g]));
+            let second = magnitude::<L>(&c[g]).max(magnitude(&d[g]));
             *top = top.max(first.max(second));
         }
     }
@@ -288,9 +288,10 @@ fn sum_of_columns<L: Lanes, R: Rule, const CONVERT: bool>(
     }
     let mut total = L::zeros();
     for (&sum, &top) in sums.iter().zip(tops) {
-        let down = L::splat(exponent).sub(exponents_of(top));
-        let down = if R::ALIGN == 2 { down.shl::<1>() } else { down };
-        total = L::add_shifted(sum, R::LEFT, L::splat(R::RIGHT).sub(L::splat(0).sub(down)), total);
+        let own = exponents_of(top);
+        let own = if R::ALIGN == 2 { own.shl::<1>() } else { own };
+        let by = L::splat(R::ALIGN * exponent + R::RIGHT).sub(own);
+        total = L::add_shifted(sum, R::LEFT, by, total);
     }
     L::sum(total)
 }

@@ -224,7 +224,7 @@ struct Squares<'a> {
 impl ModuleVisitor for Squares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.get::<D>(param.id) {
-            self.sums.push(grad.powi_scalar(2).sum());
+            self.sums.push(grad.square().sum());
         }
     }
 }
