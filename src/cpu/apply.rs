@@ -5,6 +5,9 @@ use crate::segments::UnitView;
 
 use super::element::Element;
 
+/// Elements that are converted at once.
+const BLOCK: usize = 128;
+
 /// Applies an outcome to neighbouring elements.
 pub(crate) fn apply<T: Element>(elements: &mut [T], outcome: &Outcome) {
     let Outcome { action, scale, rescale, unscale, .. } = *outcome;
@@ -29,7 +32,16 @@ pub(crate) fn apply<T: Element>(elements: &mut [T], outcome: &Outcome) {
 
 #[inline(always)]
 fn each<T: Element>(elements: &mut [T], f: impl Fn(f32) -> f32) {
-    elements.iter_mut().for_each(|e| *e = T::from_f32(f(f32::from_bits(e.f32_bits()))));
+    if let Some(values) = T::as_f32_mut(elements) {
+        return values.iter_mut().for_each(|v| *v = f(*v));
+    }
+    let mut block = [0.0; BLOCK];
+    for own in elements.chunks_mut(BLOCK) {
+        let block = &mut block[..own.len()];
+        T::widen(own, block);
+        block.iter_mut().for_each(|v| *v = f(*v));
+        T::narrow(block, own);
+    }
 }
 
 #[inline(always)]

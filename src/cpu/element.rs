@@ -1,5 +1,6 @@
 //! Element types as `f32` bits and back.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::grads::Block;
@@ -12,8 +13,16 @@ pub(crate) trait Element: Copy + Send + Sync {
     fn as_f32_bits(_: &[Self]) -> Option<&[u32]> {
         None
     }
+    /// The elements as `f32`, where they are.
+    fn as_f32_mut(_: &mut [Self]) -> Option<&mut [f32]> {
+        None
+    }
+    /// Writes the elements as `f32`; both slices are of one length.
+    fn widen(elements: &[Self], to: &mut [f32]);
     /// The nearest element, ties to even.
     fn from_f32(value: f32) -> Self;
+    /// Writes the nearest elements, ties to even; both slices are of one length.
+    fn narrow(values: &[f32], to: &mut [Self]);
     /// The elements as a [`Block`].
     fn block(elements: &mut [Self]) -> Block<'_>;
 }
@@ -28,9 +37,21 @@ impl Element for f32 {
         Some(bytemuck::cast_slice(elements))
     }
 
+    fn as_f32_mut(elements: &mut [f32]) -> Option<&mut [f32]> {
+        Some(elements)
+    }
+
+    fn widen(elements: &[f32], to: &mut [f32]) {
+        to.copy_from_slice(elements);
+    }
+
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         value
+    }
+
+    fn narrow(values: &[f32], to: &mut [f32]) {
+        to.copy_from_slice(values);
     }
 
     #[inline(always)]
@@ -40,8 +61,7 @@ impl Element for f32 {
 }
 
 impl Element for f16 {
-    // Integer code without branches, so that the loops around it vectorise; `half` calls a
-    // conversion instruction element by element after a runtime check.
+    // `half` would look for a conversion instruction at every element; over slices it does so once.
     #[inline(always)]
     fn f32_bits(self) -> u32 {
         let half = u32::from(self.to_bits());
@@ -55,9 +75,17 @@ impl Element for f16 {
         sign | if bits >= 0x7c00 { special } else { finite }
     }
 
+    fn widen(elements: &[f16], to: &mut [f32]) {
+        elements.convert_to_f32_slice(to);
+    }
+
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         f16::from_f32(value)
+    }
+
+    fn narrow(values: &[f32], to: &mut [f16]) {
+        to.convert_from_f32_slice(values);
     }
 
     #[inline(always)]
@@ -72,9 +100,17 @@ impl Element for bf16 {
         u32::from(self.to_bits()) << 16
     }
 
+    fn widen(elements: &[bf16], to: &mut [f32]) {
+        to.iter_mut().zip(elements).for_each(|(to, e)| *to = f32::from_bits(e.f32_bits()));
+    }
+
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         bf16::from_f32(value)
+    }
+
+    fn narrow(values: &[f32], to: &mut [bf16]) {
+        to.iter_mut().zip(values).for_each(|(to, value)| *to = bf16::from_f32(*value));
     }
 
     #[inline(always)]

@@ -20,7 +20,7 @@ pub(crate) trait Lanes: Copy {
     fn shr<const N: u32>(self) -> Self;
     /// Right by a different amount in each lane; 32 and more give 0.
     fn shr_by(self, amounts: Self) -> Self;
-    /// The lanes are `f32`, positive or 0: their products, rounded towards zero, which have to be below 2^31.
+    /// The lanes are `f32`: their products rounded towards zero, as `i32`, which they have to fit.
     fn product(self, factor: Self) -> Self;
     #[inline(always)]
     fn largest(self) -> u32 {
@@ -31,6 +31,7 @@ pub(crate) trait Lanes: Copy {
     fn all_at_least(self, limit: u32) -> bool;
     fn zeros() -> Self::Wide;
     fn add_to(self, sum: Self::Wide) -> Self::Wide;
+    /// The lanes are `i32`.
     fn add_square_to(self, sum: Self::Wide) -> Self::Wide;
     /// `sum + (self * factor >> by)`; 64 and more give 0.
     fn add_product_to(self, factor: Self, by: Self, sum: Self::Wide) -> Self::Wide;
@@ -103,7 +104,7 @@ impl Lanes for Portable {
 
     #[inline(always)]
     fn product(self, factor: Self) -> Self {
-        self.zip(factor, |a, b| (f32::from_bits(a) * f32::from_bits(b)) as u32)
+        self.zip(factor, |a, b| (f32::from_bits(a) * f32::from_bits(b)) as i32 as u32)
     }
 
     #[inline(always)]
@@ -123,7 +124,7 @@ impl Lanes for Portable {
 
     #[inline(always)]
     fn add_square_to(self, sum: [u64; LANES]) -> [u64; LANES] {
-        std::array::from_fn(|i| sum[i] + u64::from(self.0[i]) * u64::from(self.0[i]))
+        std::array::from_fn(|i| sum[i] + i64::from(self.0[i] as i32).pow(2) as u64)
     }
 
     #[inline(always)]

@@ -29,15 +29,15 @@ const BAND: usize = 4;
 
 /// Working memory of one thread, used again for every chunk: a chunk as `f32` bits, for element types
 /// that are not, and one without what is not finite.
-#[derive(Default)]
 pub(crate) struct Scratch {
     bits: Vec<u32>,
     finite: Vec<u32>,
+    last: Row,
 }
 
 impl Scratch {
     pub(crate) fn new() -> Scratch {
-        Scratch::default()
+        Scratch { bits: vec![], finite: vec![], last: [[0; LANES]; GROUPS] }
     }
 }
 
@@ -51,8 +51,8 @@ pub(crate) fn reduce<T: Element>(chunk: &[T], next: &[u32], kind: Kind, scratch:
         return reduce_bits(bits, next, kind, scratch);
     }
     let mut bits = std::mem::take(&mut scratch.bits);
-    bits.clear();
-    bits.extend(chunk.iter().map(|e| e.f32_bits()));
+    bits.resize(chunk.len(), 0);
+    T::widen(chunk, bytemuck::cast_slice_mut(&mut bits));
     let partial = reduce_bits(&bits, &[], kind, scratch);
     scratch.bits = bits;
     partial
@@ -117,11 +117,11 @@ fn magnitude<L: Lanes>(bits: &[u32; LANES]) -> L {
 
 #[inline(always)]
 fn reduce_by<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32], scratch: &mut Scratch) -> Partial {
-    if let Some(partial) = reduce_finite::<L, R>(chunk, next) {
+    if let Some(partial) = reduce_finite::<L, R>(chunk, next, &mut scratch.last) {
         return partial;
     }
     let non_finite = replace_non_finite(chunk, &mut scratch.finite);
-    match reduce_finite::<L, R>(&scratch.finite, &[]) {
+    match reduce_finite::<L, R>(&scratch.finite, &[], &mut scratch.last) {
         Some(partial) => Partial { non_finite, ..partial },
         None => Partial { lo: 0, hi: 0, exponent: 0, non_finite },
     }
@@ -129,8 +129,12 @@ fn reduce_by<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32], scratch: &mut Scrat
 
 /// The partial, if all elements are finite.
 #[inline(always)]
-fn reduce_finite<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32]) -> Option<Partial> {
-    if chunk.len() <= COLUMNS_ { reduce_single::<L, R>(chunk) } else { reduce_columns::<L, R>(chunk, next) }
+fn reduce_finite<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32], last: &mut Row) -> Option<Partial> {
+    if chunk.len() <= COLUMNS_ {
+        reduce_single::<L, R>(chunk)
+    } else {
+        reduce_columns::<L, R>(chunk, next, last)
+    }
 }
 
 /// Copies a chunk with zeros in the place of what is not finite. Returns their number with the NaN flag.
@@ -196,7 +200,9 @@ impl<'a> Rows<'a> {
             *to = bytemuck::cast_ref(row);
         }
         if let Some(to) = rows.get_mut(whole.len()).filter(|_| !rest.is_empty()) {
-            last.as_flattened_mut()[..rest.len()].copy_from_slice(rest);
+            let (own, empty) = last.as_flattened_mut().split_at_mut(rest.len());
+            own.copy_from_slice(rest);
+            empty.fill(0);
             *to = last;
         }
         Rows { rows, bands: chunk.len().div_ceil(BAND * COLUMNS_) }
@@ -224,13 +230,13 @@ impl Next<'_> {
 }
 
 #[inline(always)]
-fn reduce_columns<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32]) -> Option<Partial> {
+fn reduce_columns<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32], last: &mut Row) -> Option<Partial> {
     let next = &mut Next(next.as_chunks().0);
-    let mut last = [[0; LANES]; GROUPS];
-    let rows = Rows::new(chunk, &mut last);
-    let tops = largest_of_columns::<L>(&rows, next);
+    let rows = Rows::new(chunk, last);
+    let mut tops = [L::splat(0); GROUPS];
+    largest_of_columns::<L>(&rows, next, &mut tops);
     let (mut top, mut common) = (L::splat(0), true);
-    for own in tops {
+    for &own in &tops {
         top = top.max(own);
         common &= converts(own);
     }
@@ -252,8 +258,7 @@ fn reduce_columns<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32]) -> Option<Part
 
 /// The largest magnitude of each column.
 #[inline(always)]
-fn largest_of_columns<L: Lanes>(rows: &Rows<'_>, next: &mut Next<'_>) -> [L; GROUPS] {
-    let mut tops = [L::splat(0); GROUPS];
+fn largest_of_columns<L: Lanes>(rows: &Rows<'_>, next: &mut Next<'_>, tops: &mut [L; GROUPS]) {
     for [a, b, c, d] in rows.bands() {
         for (g, top) in tops.iter_mut().enumerate() {
             next.prefetch::<L>();
@@ -262,7 +267,6 @@ fn largest_of_columns<L: Lanes>(rows: &Rows<'_>, next: &mut Next<'_>) -> [L; GRO
             *top = top.max(first.max(second));
         }
     }
-    tops
 }
 
 /// The sum of the columns, each aligned to the chunk's exponent.
@@ -280,9 +284,15 @@ fn sum_of_columns<L: Lanes, R: Rule, const CONVERT: bool>(
             let exponents = exponents_of(top);
             let factor = factor_of::<L, R>(exponents);
             for row in band {
-                let row = magnitude::<L>(&row[g]);
-                *sum =
-                    R::add(if CONVERT { row.product(factor) } else { aligned::<L, R>(row, exponents) }, *sum);
+                let row = &row[g];
+                *sum = R::add(
+                    if CONVERT {
+                        L::load(row).product(factor)
+                    } else {
+                        aligned::<L, R>(magnitude(row), exponents)
+                    },
+                    *sum,
+                );
             }
         }
     }

@@ -18,6 +18,8 @@ use super::{Contiguous, Values};
 
 /// Sets below this many elements are not worth waking other threads for.
 pub(super) const SEQUENTIAL: u64 = 1 << 17;
+/// Segments above this many are decided by all threads.
+const MANY: u32 = 4096;
 
 /// Items of work that together have about as many elements as a chunk: fewer are not worth a thread's
 /// attention.
@@ -208,18 +210,31 @@ pub(super) fn outcomes(
             (setting.threshold, setting.lift) = (state.threshold, 0);
             setting.total &= 1 - state.alone;
         }
-        let (mut counted, mut over) = (0, 0);
-        for segment in own.first..own.first + own.segments {
+        // The outcome, and whether the segment's own norm was over its threshold.
+        let decided = |segment: u32| {
             let sum = &sums[segment as usize];
             let parameters = if parts.parameters { &sums[(segment + parts.decided()) as usize] } else { sum };
             let mut out = decide(sum, &setting, parameters, kind);
-            counted += u32::from(sum.non_finite == 0);
-            over += u32::from(sum.non_finite == 0 && out.flags & CLIPPED != 0);
+            let over = sum.non_finite == 0 && out.flags & CLIPPED != 0;
             if let (Some(whole), 1) = (&whole, setting.total) {
                 limit_by_total(&mut out, whole, &settings[settings.len() - 1]);
             }
+            (out, over)
+        };
+        let (mut counted, mut over) = (0, 0);
+        let mut take = |segment: u32, (out, own_over): (Outcome, bool)| {
+            counted += u32::from(sums[segment as usize].non_finite == 0);
+            over += u32::from(own_over);
             count(&mut history.tally, &out);
             outcomes.push(out);
+        };
+        let segments = own.first..own.first + own.segments;
+        if own.segments > MANY {
+            let all: Vec<_> =
+                segments.clone().into_par_iter().with_min_len(MANY as usize / 4).map(decided).collect();
+            segments.zip(all).for_each(|(segment, own)| take(segment, own));
+        } else {
+            segments.for_each(|segment| take(segment, decided(segment)));
         }
         if let Some(state) = state {
             (state.counted, state.over) = (counted, over);

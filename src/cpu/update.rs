@@ -74,7 +74,7 @@ fn clipped<'a, T: Element>(gradient: &'a [T], outcome: &Outcome, block: &'a mut 
     if let (Some(scale), Some(bits)) = (scale, T::as_f32_bits(gradient)) {
         return (bytemuck::cast_slice(bits), scale);
     }
-    block.iter_mut().zip(gradient).for_each(|(c, g)| *c = f32::from_bits(g.f32_bits()));
+    T::widen(gradient, block);
     if scale.is_none() {
         apply::apply(block, outcome);
     }

@@ -94,7 +94,7 @@ impl Lanes for Avx512 {
     fn add_square_to(self, [even, odd]: [__m512i; 2]) -> [__m512i; 2] {
         unsafe {
             let high = _mm512_srli_epi64::<32>(self.0);
-            let square = |a| _mm512_mul_epu32(a, a);
+            let square = |a| _mm512_mul_epi32(a, a);
             [_mm512_add_epi64(even, square(self.0)), _mm512_add_epi64(odd, square(high))]
         }
     }
@@ -150,7 +150,7 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn prefetch(soon: &[u32; LANES]) {
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(soon.as_ptr().cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(soon.as_ptr().cast()) }
     }
 
     #[inline(always)]
@@ -238,7 +238,7 @@ impl Lanes for Avx2 {
     fn add_square_to(self, sums: [[__m256i; 2]; 2]) -> [[__m256i; 2]; 2] {
         let add = |[even, odd]: [__m256i; 2], a| unsafe {
             let high = _mm256_srli_epi64::<32>(a);
-            let square = |a| _mm256_mul_epu32(a, a);
+            let square = |a| _mm256_mul_epi32(a, a);
             [_mm256_add_epi64(even, square(a)), _mm256_add_epi64(odd, square(high))]
         };
         [add(sums[0], self.0), add(sums[1], self.1)]
