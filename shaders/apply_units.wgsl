@@ -36,7 +36,36 @@ fn apply_word_SLOT(row: MapRow, word: u32) {
     }
     slot_SLOT[word] = applied_pair(slot_SLOT[word], outcomes[low], outcomes[high]);
 }
+
+// As in apply.wgsl: what is not a plain product of normal f32 waits for the end of 32 turns.
+fn multiply_SLOT(row: MapRow, first: u32, end: u32) {
+    for (var begin = first; begin < end; begin += 32u * WORKGROUP) {
+        let turns = min(32u, (end - begin + WORKGROUP - 1u) / WORKGROUP);
+        var waiting = 0u;
+        for (var k = 0u; k < turns; k++) {
+            let i = begin + k * WORKGROUP;
+            let segment = segment_of(row, i - row.start);
+            let bits = slot_SLOT[i];
+            let scale = outcomes[segment].scale;
+            let field = (bits >> 23u) & 0xffu;
+            if multiplies(segment) && field != 0u && field + (scale >> 23u) >= 129u {
+                slot_SLOT[i] = bitcast<u32>(bitcast<f32>(bits) * bitcast<f32>(scale));
+            } else {
+                waiting |= select(1u << k, 0u, outcomes[segment].action == KEEP);
+            }
+        }
+        while waiting != 0u {
+            apply_word_SLOT(row, begin + firstTrailingBit(waiting) * WORKGROUP);
+            waiting &= waiting - 1u;
+        }
+    }
+}
 //@end
+
+// Whether the segment's factor is all there is, and a normal one.
+fn multiplies(segment: u32) -> bool {
+    return outcomes[segment].action == MULTIPLY && outcomes[segment].rescale == ONE_BITS && outcomes[segment].scale >= 0x800000u;
+}
 
 @compute @workgroup_size(WORKGROUP)
 fn apply_units(
@@ -55,8 +84,12 @@ fn apply_units(
     switch row.slot_len >> LEN_BITS {
         //@each slot
         case SLOTu: {
-            for (var i = first_word + lane; i < end_word; i += WORKGROUP) {
-                apply_word_SLOT(row, i);
+            if PER_WORD == 1u {
+                multiply_SLOT(row, first_word + lane, end_word);
+            } else {
+                for (var i = first_word + lane; i < end_word; i += WORKGROUP) {
+                    apply_word_SLOT(row, i);
+                }
             }
         }
         //@end

@@ -131,19 +131,6 @@ fn sum_of_single(loaded: u32) -> ColumnSum {
     return ColumnSum(term_of(bits - ((exponent - 1u) << 23u)), exponent);
 }
 
-fn fetch_single(slot: u32, start: u32, column: u32, last: u32) -> u32 {
-    switch slot {
-        //@each slot
-        case SLOTu: {
-            return at_SLOT(start, column, last);
-        }
-        //@end
-        default: {
-            return 0u;
-        }
-    }
-}
-
 // |element| in units of 2^(exponent - 158): 32 bits, truncated.
 fn aligned32(bits: vec4<u32>, exponent: u32) -> vec4<u32> {
     let field = max(bits >> vec4(23u), vec4(1u));

@@ -3,6 +3,7 @@
 //! | kernel | WGSL | from | to | CPU twin |
 //! |---|---|---|---|---|
 //! | `Reduce` | `reduce.wgsl`, `reduce_power.wgsl` for any p | gradients | partial of each chunk | `cpu/reduce.rs`, `cpu/power.rs` |
+//! | `ReduceShort` | `reduce_short.wgsl` | gradients | partials of short chunks | `cpu/reduce.rs` |
 //! | `ReduceUnits` | `reduce_units.wgsl` | gradients | partial of each chunk of short units | `cpu/units.rs` |
 //! | `Partials` | `tensors.wgsl` | partials | sum of each tensor, block or unit | `cpu/combine.rs` |
 //! | `Sums` | `segments.wgsl` | sums of tensors or blocks | sum of each segment or tensor | `cpu/combine.rs` |
@@ -26,6 +27,7 @@ use crate::plan::Pattern;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kernel {
     Reduce,
+    ReduceShort,
     ReduceUnits,
     Partials,
     Sums,
@@ -69,6 +71,7 @@ impl Kernel {
     pub(crate) fn stem(self) -> &'static str {
         match self {
             Kernel::Reduce => "reduce",
+            Kernel::ReduceShort => "reduce_short",
             Kernel::ReduceUnits => "reduce_units",
             Kernel::Partials => "tensors",
             Kernel::Sums => "segments",
@@ -98,7 +101,7 @@ impl Kernel {
     pub(crate) fn bindings(self) -> &'static [Binding] {
         use Binding::{Read, ReadWrite, Uniform};
         match self {
-            Kernel::Reduce | Kernel::ReduceUnits => &[Uniform, Read, ReadWrite],
+            Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits => &[Uniform, Read, ReadWrite],
             Kernel::Partials | Kernel::Sums => &[Uniform, Read, Read, ReadWrite],
             Kernel::Threshold => &[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Kernel::Coefficient => &[Uniform, Read, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
@@ -116,6 +119,7 @@ impl Kernel {
         matches!(
             self,
             Kernel::Reduce
+                | Kernel::ReduceShort
                 | Kernel::ReduceUnits
                 | Kernel::Partials
                 | Kernel::Sums
@@ -132,7 +136,7 @@ impl Kernel {
     /// How the gradients in group 1 are bound, for kernels that touch them.
     pub(crate) fn slots(self) -> Option<Binding> {
         match self {
-            Kernel::Reduce | Kernel::ReduceUnits => Some(Binding::Read),
+            Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits => Some(Binding::Read),
             Kernel::Apply | Kernel::ApplyUnits | Kernel::Seams => Some(Binding::ReadWrite),
             // One buffer may hold gradients too, and cannot be bound in two ways at once.
             joint if joint.is_joint() => Some(Binding::ReadWrite),
@@ -142,7 +146,7 @@ impl Kernel {
 
     /// Whether it leaves out segments from `Job::until` on.
     pub(crate) fn leaves_out(self) -> bool {
-        matches!(self, Kernel::Reduce | Kernel::ReduceUnits | Kernel::Coefficient)
+        matches!(self, Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits | Kernel::Coefficient)
     }
 
     fn parts(self, kind: Kind) -> &'static [&'static str] {
@@ -160,6 +164,7 @@ impl Kernel {
                 wgsl!["shared/element", "shared/chunk", "shared/power", "shared/lanes", "reduce_power"]
             }
             Kernel::Reduce => wgsl!["shared/wide", "shared/element", "shared/chunk", "reduce"],
+            Kernel::ReduceShort => wgsl!["shared/wide", "shared/element", "shared/chunk", "reduce_short"],
             Kernel::ReduceUnits if any_p => {
                 wgsl!["shared/wide", "shared/element", "shared/power", "shared/unit_power", "reduce_units"]
             }
@@ -321,8 +326,9 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Kernel; 14] = [
+    const ALL: [Kernel; 15] = [
         Kernel::Reduce,
+        Kernel::ReduceShort,
         Kernel::ReduceUnits,
         Kernel::Partials,
         Kernel::Sums,

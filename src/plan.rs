@@ -12,7 +12,7 @@ mod sums;
 
 use std::ops::Range;
 
-use crate::clip::Clip;
+use crate::clip::{Clip, Kind};
 use crate::error::{PlanError, PrepareError};
 use crate::grad::{DType, Group};
 use crate::layout::{
@@ -79,6 +79,8 @@ pub struct Dispatch {
     pub windows: Vec<Window>,
     /// Rows of the table.
     pub rows: Range<u32>,
+    /// Those of them, at their end, whose chunks share workgroups in the reduce pass.
+    pub short: Range<u32>,
     /// Workgroups.
     pub grid: [u32; 2],
     /// Rows of [`Plan::seams`] in these windows; none for 4-byte elements.
@@ -170,7 +172,9 @@ impl Plan {
         let ranges = placed.iter().map(|p| check::Written { at: p.at, may_share: p.measured });
         check::ranges(&ranges.collect::<Vec<_>>())?;
         check::sizes(&placed, &parts, limits)?;
-        let packed = pack::rows(&placed, limits)?;
+        // Sums for any p have no kernel for short chunks.
+        let short_from = if let Kind::P(_) = Kind::from(clip.norm) { u64::MAX } else { limits.short_from };
+        let packed = pack::rows(&placed, &PlanLimits { short_from, ..*limits })?;
 
         let cut = parts.cut();
         let of_tensors = sums::of_tensors(&placed, &parts);

@@ -87,6 +87,27 @@ fn every_workgroup_size_and_number_of_slots() {
     }
 }
 
+/// Several short chunks in a workgroup: any length, beside long ones, a last workgroup that is not full.
+#[test]
+fn short_chunks_that_share_workgroups() {
+    let Some(gpu) = gpu() else { return };
+    let mut tensors: Vec<_> = (0..1100).map(|i| data(KINDS[i % 12], 1 + i * 37 % 1024, i as u64)).collect();
+    tensors.insert(500, data(Kind::Bits, 20_000, 7));
+    (tensors[17][0], tensors[18][0], tensors[18][1]) = (f32::NAN, f32::INFINITY, f32::NAN);
+    for norm in [NormType::Two, NormType::One, NormType::Inf] {
+        let clip = Clip::global_norm(0.5).norm_type(norm).on_non_finite(NonFinite::Zero);
+        let (trace, _) = cpu_trace(&tensors, &clip);
+        for workgroup_size in [32, 64, 256] {
+            let options = ClipperOptions::default().workgroup_size(workgroup_size);
+            let grads = gpu.arena(&tensors, 3, 1);
+            let pass = gpu.clipper_with(options).prepare(&grads, &clip).unwrap();
+            assert!(pass.plan().dispatches.iter().any(|d| d.short.len() == 1100), "{:?}", gpu.name);
+            gpu.run(&pass);
+            assert_same_records(&gpu, &pass, &trace, &format!("{norm:?}, workgroup {workgroup_size}"));
+        }
+    }
+}
+
 #[test]
 fn every_placing() {
     let Some(gpu) = gpu() else { return };

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use gradclip::layout::{CHUNK, LEN_BITS};
+use gradclip::layout::{CHUNK, COLUMNS, ChunkRow, LEN_BITS};
 use gradclip::plan::{Placement, Plan, PlanLimits};
 use gradclip::{Clip, DType, PlanError, PrepareError};
 use proptest::prelude::*;
@@ -12,6 +12,9 @@ fn limits() -> PlanLimits {
     PlanLimits {
         slots: 6,
         bindings: 5,
+        alone_from: u64::MAX,
+        long_unit: 256,
+        short_from: 1024,
         max_binding: 128 << 20,
         alignment: 256,
         max_workgroups: 65_535,
@@ -41,6 +44,14 @@ fn check(plan: &Plan, tensors: &[Placement], limits: &PlanLimits) {
         next_row = dispatch.rows.end;
         assert!(dispatch.grid.iter().all(|&g| (1..=limits.max_workgroups).contains(&g)));
         assert!(u64::from(dispatch.grid[0]) * u64::from(dispatch.grid[1]) >= dispatch.rows.len() as u64);
+        let long = dispatch.rows.len() - dispatch.short.len();
+        let rows = &plan.rows[dispatch.rows.start as usize..dispatch.rows.end as usize];
+        let short = |row: &ChunkRow| row.slot_len & ((1 << LEN_BITS) - 1) <= COLUMNS;
+        assert_eq!(dispatch.short.end, dispatch.rows.end);
+        if !dispatch.short.is_empty() {
+            assert!(dispatch.short.len() as u64 >= limits.short_from);
+            assert!(!rows[..long].iter().any(short) && rows[long..].iter().all(short));
+        }
         for (i, w) in dispatch.windows.iter().enumerate() {
             assert_eq!(w.offset % limits.alignment, 0);
             assert!(w.size % 4 == 0 && w.size > 0 && w.size <= limits.max_binding);
@@ -125,6 +136,31 @@ fn one_dispatch_for_any_number_of_tensors_in_an_arena() {
 }
 
 #[test]
+fn large_windows_go_alone_where_limits_say_so() {
+    let sizes = [1000, 16_384, 2000, 16_383, 50_000];
+    let tensors: Vec<_> = (0..).zip(sizes).map(|(i, elements)| placement(i, 0, elements)).collect();
+    let limits = PlanLimits { alone_from: 4 * 16_384, ..limits() };
+    let plan = Plan::new(&tensors, &Clip::measure(), &limits).unwrap();
+    check(&plan, &tensors, &limits);
+    let bound: Vec<Vec<u64>> =
+        plan.dispatches.iter().map(|d| d.windows.iter().map(|w| w.size / 4).collect()).collect();
+    assert_eq!(bound, [vec![16_384], vec![50_000], vec![1000, 2000, 16_383]]);
+}
+
+#[test]
+fn short_chunks_come_last_where_there_are_enough() {
+    let at = |i: u64| placement(0, i * 80_000, [500, 17_000][i as usize % 2]);
+    let tensors: Vec<_> = (0..40).map(|i| Placement { buffer_size: 40 * 80_000, ..at(i) }).collect();
+    // Each long tensor ends in a short chunk too.
+    for (short_from, short) in [(40, 40), (41, 0)] {
+        let limits = PlanLimits { short_from, ..limits() };
+        let plan = Plan::new(&tensors, &Clip::measure(), &limits).unwrap();
+        check(&plan, &tensors, &limits);
+        assert_eq!(plan.dispatches[0].short.len(), short);
+    }
+}
+
+#[test]
 fn what_does_not_fit_32_bits_is_refused() {
     let huge = Placement { buffer_size: u64::MAX, ..placement(0, 0, 1 << 60) };
     let e = Plan::new(&[huge], &Clip::measure(), &limits()).unwrap_err();
@@ -145,13 +181,15 @@ proptest! {
     fn every_element_is_in_exactly_one_chunk(
         sizes in prop::collection::vec((0usize..4, 0u64..70_000, 0u64..40, any::<bool>()), 0..40),
         slots in 1u32..9,
+        alone_from in prop::sample::select(vec![0, 1 << 12, 1 << 16, u64::MAX]),
         max_binding in (1u64 << 17)..(1 << 19),
         alignment in prop::sample::select(vec![4u64, 16, 32, 64, 256]),
         max_workgroups in 60u32..70_000,
         per_tensor in any::<bool>(),
+        short_from in 0u64..20,
     ) {
         let max_binding = max_binding & !3;
-        let limits = PlanLimits { slots, bindings: slots, max_binding, alignment, max_workgroups, workgroup_size: 64 };
+        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from, max_binding, alignment, max_workgroups, workgroup_size: 64 };
         let mut ends = [0u64; 8];
         let mut tensors = Vec::new();
         for &(buffer, elements, gap, half) in &sizes {
@@ -174,12 +212,13 @@ proptest! {
         asked in prop::collection::vec(
             (0usize..3, any_u64(), prop_oneof![0u64..50_000, any_u64()], any_u64(), 0u8..3), 0..12),
         slots in 1u32..40,
+        alone_from in prop::sample::select(vec![0, 1 << 16, u64::MAX]),
         max_binding in prop_oneof![(1u64 << 17)..(1 << 20), any_u64().prop_map(|n| n.max(1 << 17))],
         alignment in prop::sample::select(vec![4u64, 32, 256, 4096]),
         max_workgroups in prop_oneof![1u32..10, 10u32..70_000],
         workgroup_size in prop::sample::select(vec![32u32, 64, 256]),
     ) {
-        let limits = PlanLimits { slots, bindings: slots, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size };
+        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from: 1024, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size };
         let mut tensors: Vec<_> = asked
             .into_iter()
             .map(|(buffer, offset, elements, size, dtype)| Placement {

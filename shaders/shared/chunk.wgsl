@@ -18,3 +18,16 @@ fn at_SLOT(start: u32, i: u32, last: u32) -> u32 {
 fn magnitude_within(word: u32, element: u32, inside: bool) -> u32 {
     return select(0u, element_bits(word, element) & 0x7fffffffu, inside);
 }
+
+fn fetch_single(slot: u32, start: u32, column: u32, last: u32) -> u32 {
+    switch slot {
+        //@each slot
+        case SLOTu: {
+            return at_SLOT(start, column, last);
+        }
+        //@end
+        default: {
+            return 0u;
+        }
+    }
+}

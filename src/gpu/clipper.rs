@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::clip::{Clip, Rule};
 use crate::error::{PlanError, PrepareError};
 use crate::grad::{DType, Grad};
+use crate::layout::CHUNK;
 use crate::plan::{OTHER_BUFFERS, OTHER_STORAGE, Placement, Plan, PlanLimits};
 
 use super::pass::Pass;
@@ -13,9 +14,15 @@ use super::scope::caught;
 
 /// More slots than this lengthen compilation and save few dispatches more.
 const MOST_SLOTS: u32 = 30;
-/// Mesa's software adapters execute every case of the switch over slots: 30 slots take them 13
-/// times as long an element as 4, and 4.5 s to compile (Mesa 22.3, lavapipe; GL is worse).
+/// Software adapters execute every case of the switch over slots: 30 slots take lavapipe 13 times as
+/// long an element as 4, and 4.5 s to compile (Mesa 22.3).
 const SOFTWARE_SLOTS: u32 = 4;
+/// A dispatch costs them less than binding other windows beside one that large.
+const SOFTWARE_ALONE: u64 = 64 << 10;
+/// Short chunks that are worth another dispatch.
+const SOFTWARE_SHORT_FROM: u64 = 8;
+/// A workgroup's barriers cost them more than one invocation that adds up a chunk by itself.
+const SOFTWARE_LONG_UNIT: u64 = CHUNK as u64;
 const WORKGROUP: u32 = 256;
 /// A barrier costs them by the invocation: 256 take lavapipe 1.1 and SwiftShader 1.4 times as long.
 const SOFTWARE_WORKGROUP: u32 = 128;
@@ -28,8 +35,8 @@ pub struct ClipperOptions {
     /// adapter of WebGPU allows, on software adapters 128.
     pub workgroup_size: Option<u32>,
     /// Most gradient buffers that one dispatch binds, 1 to 30. By default as many as the device
-    /// allows, on software adapters at most 4. Fewer mean more dispatches, more take longer to
-    /// compile.
+    /// allows, on software adapters 4 small ones or 1 of 64 KiB or more. Fewer mean more dispatches,
+    /// more take longer to compile.
     pub max_slots: Option<u32>,
     /// Results that may be on their way to the host at once, 1 or more, 3 by default. When all are,
     /// [`Pass::read_back`] refuses rather than wait.
@@ -100,6 +107,13 @@ impl Clipper {
         }
         let mut limits = PlanLimits::new(&device.limits(), size)?;
         let most = options.max_slots.unwrap_or(if software { SOFTWARE_SLOTS } else { MOST_SLOTS });
+        if software && options.max_slots.is_none() {
+            limits.alone_from = SOFTWARE_ALONE;
+        }
+        if software && options.workgroup_size.is_none() {
+            limits.long_unit = SOFTWARE_LONG_UNIT;
+            limits.short_from = SOFTWARE_SHORT_FROM;
+        }
         limits.slots = limits.slots.min(most).clamp(1, MOST_SLOTS);
         Ok(Clipper { device: device.clone(), pipelines: Pipelines::default(), limits, options })
     }

@@ -11,7 +11,7 @@ use crate::grad::DType;
 use crate::kernels::{Kernel, Variant};
 use crate::layout::{
     ADAPT_NONE, ChunkRow, Hyper, Job, MapRow, NONE, Outcome, Partial, Run, SeamRow, SegmentRow, Setting,
-    State, Sum, Tally, UnitRow,
+    State, Sum, TEAM, Tally, UnitRow,
 };
 use crate::plan::{Combine, Dispatch, Pattern, Plan, Window, grid};
 
@@ -90,7 +90,12 @@ impl Workspace {
 
         let mut norm = Vec::new();
         for dispatch in plan.dispatches.iter().chain(&plan.measured) {
-            norm.push(make.rows(Kernel::Reduce, dispatch, &[&rows, &partials])?);
+            if dispatch.short != dispatch.rows {
+                norm.push(make.rows(Kernel::Reduce, dispatch, &[&rows, &partials])?);
+            }
+            if !dispatch.short.is_empty() {
+                norm.push(make.rows(Kernel::ReduceShort, dispatch, &[&rows, &partials])?);
+            }
         }
         for dispatch in &plan.units {
             norm.push(make.rows(Kernel::ReduceUnits, dispatch, &[&units, &partials])?);
@@ -222,10 +227,16 @@ impl<'a> Make<'a> {
         dispatch: &Dispatch,
         tables: &[&wgpu::Buffer],
     ) -> Result<Step, PrepareError> {
-        let (rows, grid) = match kernel {
-            Kernel::Seams => (&dispatch.seams, dispatch.seam_grid),
-            _ => (&dispatch.rows, dispatch.grid),
+        let Dispatch { rows, short, seams, .. } = dispatch;
+        let limits = &self.clipper.limits;
+        // The rows, and how many a workgroup takes.
+        let (rows, each) = match kernel {
+            Kernel::Seams => (seams.clone(), limits.workgroup_size),
+            Kernel::Reduce => (rows.start..short.start, 1),
+            Kernel::ReduceShort => (short.clone(), limits.workgroup_size / TEAM),
+            _ => (rows.clone(), 1),
         };
+        let grid = grid((rows.len() as u64).div_ceil(each.into()), limits)?;
         let job = Job { first_row: rows.start, rows: rows.end - rows.start, ..job() };
         let slots = Some(Slots { windows: &dispatch.windows, pattern: Pattern::apart(1) });
         self.step(kernel, dispatch.dtype, job, tables, slots, grid)

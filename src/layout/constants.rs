@@ -8,6 +8,8 @@ pub const ROWS: u32 = 16;
 pub const COLUMNS: u32 = 1024;
 /// Elements of a chunk: the work of one workgroup. Chunks are counted from each tensor's own start.
 pub const CHUNK: u32 = ROWS * COLUMNS;
+/// Invocations that add up a chunk of at most [`COLUMNS`] elements where several share a workgroup.
+pub const TEAM: u32 = 16;
 /// Runs of at most this many items are added up by one invocation, longer ones by one workgroup.
 pub const SERIAL_RUN: u32 = 8;
 /// Bits that a [`Sum`](super::Sum) has below those of a [`Partial`](super::Partial).
@@ -103,6 +105,7 @@ pub fn wgsl_constants() -> String {
         ROWS,
         COLUMNS,
         CHUNK,
+        TEAM,
         SERIAL_RUN,
         GUARD,
         NONE,

@@ -135,6 +135,7 @@ impl Joint {
             dtype: group[0].dtype,
             windows: group.iter().flat_map(|f| f.windows.iter().copied()).collect(),
             grid: grid(rows.len() as u64, limits)?,
+            short: rows.end..rows.end,
             rows,
             seams: 0..0,
             seam_grid: [0, 0],

@@ -10,6 +10,13 @@ pub struct PlanLimits {
     /// Windows that one dispatch over gradients and what belongs to them can bind; a slot of it takes
     /// several.
     pub bindings: u32,
+    /// Bytes from which a window has a dispatch of its own, although others would have room in it.
+    pub alone_from: u64,
+    /// Chunks of at most 1,024 elements of a dispatch from which they have one of their own, in which
+    /// several share a workgroup.
+    pub short_from: u64,
+    /// Elements from which a unit's chunks take a workgroup each; of shorter units, an invocation does.
+    pub long_unit: u64,
     /// Largest binding in bytes.
     pub max_binding: u64,
     /// Alignment of a binding's offset in bytes.
@@ -20,6 +27,10 @@ pub struct PlanLimits {
     pub workgroup_size: u32,
 }
 
+/// A workgroup reads side by side what so many invocations would read far apart.
+const LONG_UNIT: u64 = 256;
+/// About as many workgroups as run at once: what fewer cost is hidden behind others.
+const SHORT_FROM: u64 = 1024;
 /// Storage buffers of the chunk kernels besides the slots.
 pub(crate) const OTHER_STORAGE: u32 = 2;
 /// Buffers of any kind of the chunk kernels besides the slots.
@@ -69,6 +80,9 @@ impl PlanLimits {
         Ok(PlanLimits {
             slots: (storage - OTHER_STORAGE).min(buffers - OTHER_BUFFERS),
             bindings: (storage - JOINT_STORAGE).min(buffers - JOINT_STORAGE - MOST_UNIFORM),
+            alone_from: u64::MAX,
+            short_from: SHORT_FROM,
+            long_unit: LONG_UNIT,
             max_binding: limits.max_storage_buffer_binding_size,
             alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(4),
             max_workgroups: limits.max_compute_workgroups_per_dimension,

@@ -6,11 +6,8 @@ use std::ops::Range;
 use super::{Dispatch, LARGEST_WINDOW, Placed, PlanLimits, Window, grid};
 use crate::error::PlanError;
 use crate::grad::DType;
-use crate::layout::{CHUNK, ChunkRow, LEN_BITS, MapRow, NONE, SeamRow, UnitRow};
+use crate::layout::{CHUNK, COLUMNS, ChunkRow, LEN_BITS, MapRow, NONE, SeamRow, UnitRow};
 use crate::segments::{Owner, UnitView};
-
-/// Units shorter than this lie side by side in a workgroup, one invocation each.
-const LONG_UNIT: u64 = 256;
 
 /// What one row of a table works on, before its dispatch is known.
 struct Piece<'a> {
@@ -58,7 +55,7 @@ pub(super) fn rows(placed: &[Placed<'_>], limits: &PlanLimits) -> Result<Packed,
             Owner::One(segment) if p.measured => chunks(p, segment, &mut measured),
             Owner::One(segment) => chunks(p, segment, &mut both),
             Owner::Units { first, view } => {
-                if view.contiguous() && view.len >= LONG_UNIT {
+                if view.contiguous() && view.len >= limits.long_unit {
                     long_units(p, first, &view, &mut measured);
                 } else {
                     side_by_side(p, &view, limits, &mut units)?;
@@ -178,14 +175,19 @@ fn windows(pieces: &[Piece<'_>], limits: &PlanLimits) -> Vec<Filled> {
     filled
 }
 
-/// Packs windows into dispatches, each into the first of its element type that has room and no
-/// window overlapping it: a window that begins inside its neighbour's last alignment goes into
-/// another dispatch.
+/// Packs windows into dispatches: large ones alone where limits say so, each other into the first of its
+/// element type that has room and no window overlapping it. A window that begins inside its neighbour's
+/// last alignment goes into another dispatch.
 fn pack(filled: Vec<Filled>, limits: &PlanLimits) -> Vec<Vec<Filled>> {
     let slots = limits.slots as usize;
+    let mut alone: Vec<Vec<Filled>> = Vec::new();
     let mut groups: Vec<Vec<Filled>> = Vec::new();
     let mut first_open = 0;
     for f in filled {
+        if f.window.size >= limits.alone_from {
+            alone.push(vec![f]);
+            continue;
+        }
         while groups.get(first_open).is_some_and(|g| g.len() == slots) {
             first_open += 1;
         }
@@ -197,7 +199,8 @@ fn pack(filled: Vec<Filled>, limits: &PlanLimits) -> Vec<Vec<Filled>> {
             None => groups.push(vec![f]),
         }
     }
-    groups
+    alone.append(&mut groups);
+    alone
 }
 
 /// The dispatches over all pieces, and their rows added to a table.
@@ -213,13 +216,12 @@ fn dispatches<'a, R>(
     let mut dispatches = Vec::new();
     for group in pack(windows(&pieces, limits), limits) {
         let (first_row, first_seam) = (table.len() as u32, seam_count(&seams));
-        for (slot, f) in (0u32..).zip(&group) {
-            for p in &pieces[f.pieces.clone()] {
-                if let (Some(seams), 2) = (&mut seams, f.dtype.size()) {
-                    seams.add(p, f, slot);
-                }
-                table.push(row(p, slot, &f.window));
+        let (of_group, short) = short_last(&pieces, &group, limits);
+        for (slot, f, p) in of_group {
+            if let (Some(seams), 2) = (&mut seams, f.dtype.size()) {
+                seams.add(p, f, slot);
             }
+            table.push(row(p, slot, &f.window));
         }
         let rows = first_row..table.len() as u32;
         let seam_range = first_seam..seam_count(&seams);
@@ -227,6 +229,7 @@ fn dispatches<'a, R>(
             dtype: group[0].dtype,
             grid: grid(rows.len() as u64, limits)?,
             windows: group.iter().map(|f| f.window).collect(),
+            short: rows.end - short..rows.end,
             rows,
             seam_grid: grid((seam_range.len() as u64).div_ceil(u64::from(limits.workgroup_size)), limits)?,
             seams: seam_range,
@@ -235,14 +238,32 @@ fn dispatches<'a, R>(
     Ok(dispatches)
 }
 
-/// First element and length of a piece in its window.
-fn placed_in(p: &Piece<'_>, window: &Window) -> (u32, u32) {
+/// The pieces of a dispatch with their slots, and how many at their end share workgroups.
+fn short_last<'p, 'a>(
+    pieces: &'p [Piece<'a>],
+    group: &'p [Filled],
+    limits: &PlanLimits,
+) -> (Vec<(u32, &'p Filled, &'p Piece<'a>)>, u32) {
+    let slots = (0u32..).zip(group);
+    let mut all: Vec<_> =
+        slots.flat_map(|(slot, f)| pieces[f.pieces.clone()].iter().map(move |p| (slot, f, p))).collect();
+    let is_short = |p: &Piece<'_>| matches!(p.part, Part::Chunk { .. }) && placed_in(p, p.begin).1 <= COLUMNS;
+    let short = all.iter().filter(|(_, _, p)| is_short(p)).count();
+    if (short as u64) < limits.short_from {
+        return (all, 0);
+    }
+    all.sort_by_key(|(_, _, p)| is_short(p));
+    (all, short as u32)
+}
+
+/// First element and length of a piece in a window that begins at byte `offset`.
+fn placed_in(p: &Piece<'_>, offset: u64) -> (u32, u32) {
     let size = p.placed.at.dtype.size();
-    (((p.begin - window.offset) / size) as u32, ((p.end - p.begin) / size) as u32)
+    (((p.begin - offset) / size) as u32, ((p.end - p.begin) / size) as u32)
 }
 
 fn chunk_row(p: &Piece<'_>, slot: u32, window: &Window) -> ChunkRow {
-    let (start, len) = placed_in(p, window);
+    let (start, len) = placed_in(p, window.offset);
     let (partial, segment) = match p.part {
         Part::Chunk { partial, segment } => (partial, segment),
         _ => (0, 0),
@@ -258,7 +279,7 @@ fn view_of(p: &Piece<'_>) -> (u32, Option<UnitView>) {
 }
 
 fn map_row(p: &Piece<'_>, slot: u32, window: &Window) -> MapRow {
-    let (start, len) = placed_in(p, window);
+    let (start, len) = placed_in(p, window.offset);
     let first = if let Part::Mapped { first } = p.part { first as u32 } else { 0 };
     let (segment, view) = view_of(p);
     let kept = view.map(|v| v.kept);
@@ -311,7 +332,7 @@ struct Seams {
 
 impl Seams {
     fn add(&mut self, p: &Piece<'_>, filled: &Filled, slot: u32) {
-        let (start, len) = placed_in(p, &filled.window);
+        let (start, len) = placed_in(p, filled.window.offset);
         let segment = |i: u32| match (p.part, view_of(p)) {
             (Part::Mapped { first }, (segment, Some(view))) => {
                 segment + view.unit_of(first + u64::from(i)) as u32

@@ -1,0 +1,91 @@
+// chunks of at most COLUMNS elements -> their partials: TEAM invocations each, several chunks a workgroup.
+// The sum is that of reduce.wgsl, to the bit: every element is a column of its own.
+
+const TEAMS: u32 = WORKGROUP / TEAM;
+
+var<workgroup> shared_top: array<atomic<u32>, TEAMS>;
+var<workgroup> shared_limbs: array<atomic<u32>, 3u * TEAMS>; // 21 bits each, as in reduce.wgsl
+var<workgroup> shared_non_finite: array<atomic<u32>, TEAMS>;
+var<workgroup> shared_nan: array<atomic<u32>, TEAMS>;
+
+// The largest finite magnitude of an invocation's elements, and how many are not finite.
+struct Seen {
+    top: u32,
+    non_finite: u32,
+    nan: u32,
+}
+
+fn seen_in(row: ChunkRow, member: u32, len: u32) -> Seen {
+    var seen = Seen(0u, 0u, 0u);
+    for (var i = member; i < len; i += TEAM) {
+        let bits = fetch_single(row.slot_len >> LEN_BITS, row.start, i, len - 1u);
+        seen.top = max(seen.top, select(0u, bits, bits < INFINITY_BITS));
+        seen.non_finite += u32(bits >= INFINITY_BITS);
+        seen.nan |= u32(bits > INFINITY_BITS);
+    }
+    return seen;
+}
+
+fn sum_in(row: ChunkRow, member: u32, len: u32, exponent: u32) -> U64 {
+    var total = U64(0u, 0u);
+    for (var i = member; i < len; i += TEAM) {
+        let any = fetch_single(row.slot_len >> LEN_BITS, row.start, i, len - 1u);
+        let bits = select(0u, any, any < INFINITY_BITS);
+        let field = max(bits >> 23u, 1u);
+        total = add64(total, shr64(term_of(bits - ((field - 1u) << 23u)), ALIGN * (exponent - field)));
+    }
+    return total;
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn reduce_short(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let team = lane / TEAM;
+    let member = lane % TEAM;
+    let index = (group.y * groups.x + group.x) * TEAMS + team;
+    // Teams without a row, and rows left out, go through every barrier with no elements.
+    let owns = index < job.rows;
+    let row = rows[job.first_row + min(index, job.rows - 1u)];
+    let len = select(0u, row.slot_len & ((1u << LEN_BITS) - 1u), owns && row.segment < job.until);
+    if member == 0u {
+        atomicStore(&shared_top[team], 0u);
+        atomicStore(&shared_limbs[3u * team], 0u);
+        atomicStore(&shared_limbs[3u * team + 1u], 0u);
+        atomicStore(&shared_limbs[3u * team + 2u], 0u);
+        atomicStore(&shared_non_finite[team], 0u);
+        atomicStore(&shared_nan[team], 0u);
+    }
+    workgroupBarrier();
+
+    let seen = seen_in(row, member, len);
+    atomicMax(&shared_top[team], seen.top);
+    if seen.non_finite != 0u {
+        atomicAdd(&shared_non_finite[team], seen.non_finite);
+        atomicMax(&shared_nan[team], seen.nan);
+    }
+    workgroupBarrier();
+
+    let top = atomicLoad(&shared_top[team]);
+    let exponent = select(max(top >> 23u, 1u), top, NORM == NORM_INF);
+    if NORM != NORM_INF {
+        let total = sum_in(row, member, len, exponent);
+        atomicAdd(&shared_limbs[3u * team], total.lo & 0x1fffffu);
+        atomicAdd(&shared_limbs[3u * team + 1u], ((total.lo >> 21u) | (total.hi << 11u)) & 0x1fffffu);
+        atomicAdd(&shared_limbs[3u * team + 2u], total.hi >> 10u);
+        workgroupBarrier();
+    }
+
+    if member == 0u && owns {
+        let limb1 = atomicLoad(&shared_limbs[3u * team + 1u]);
+        let limb2 = atomicLoad(&shared_limbs[3u * team + 2u]);
+        var total = add64(U64(atomicLoad(&shared_limbs[3u * team]), 0u), U64(limb1 << 21u, limb1 >> 11u));
+        total = add64(total, U64(0u, limb2 << 10u));
+        let nan = atomicLoad(&shared_nan[team]) << 31u;
+        let reads = len != 0u;
+        partials[row.partial] =
+            Partial(total.lo, total.hi, select(0u, exponent, reads), atomicLoad(&shared_non_finite[team]) | nan);
+    }
+}
