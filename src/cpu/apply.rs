@@ -32,8 +32,8 @@ pub(crate) fn apply<T: Element>(elements: &mut [T], outcome: &Outcome) {
 
 #[inline(always)]
 fn each<T: Element>(elements: &mut [T], f: impl Fn(f32) -> f32) {
-    if let Some(values) = T::as_f32_mut(elements) {
-        return values.iter_mut().for_each(|v| *v = f(*v));
+    if !T::BY_SLICES {
+        return elements.iter_mut().for_each(|e| *e = T::from_f32(f(f32::from_bits(e.f32_bits()))));
     }
     let mut block = [0.0; BLOCK];
     for own in elements.chunks_mut(BLOCK) {

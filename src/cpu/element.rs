@@ -13,16 +13,18 @@ pub(crate) trait Element: Copy + Send + Sync {
     fn as_f32_bits(_: &[Self]) -> Option<&[u32]> {
         None
     }
-    /// The elements as `f32`, where they are.
-    fn as_f32_mut(_: &mut [Self]) -> Option<&mut [f32]> {
-        None
-    }
+    /// Whether many elements at once are converted faster than one by one.
+    const BY_SLICES: bool = false;
     /// Writes the elements as `f32`; both slices are of one length.
-    fn widen(elements: &[Self], to: &mut [f32]);
+    fn widen(elements: &[Self], to: &mut [f32]) {
+        to.iter_mut().zip(elements).for_each(|(to, e)| *to = f32::from_bits(e.f32_bits()));
+    }
     /// The nearest element, ties to even.
     fn from_f32(value: f32) -> Self;
     /// Writes the nearest elements, ties to even; both slices are of one length.
-    fn narrow(values: &[f32], to: &mut [Self]);
+    fn narrow(values: &[f32], to: &mut [Self]) {
+        to.iter_mut().zip(values).for_each(|(to, value)| *to = Self::from_f32(*value));
+    }
     /// The elements as a [`Block`].
     fn block(elements: &mut [Self]) -> Block<'_>;
 }
@@ -37,21 +39,9 @@ impl Element for f32 {
         Some(bytemuck::cast_slice(elements))
     }
 
-    fn as_f32_mut(elements: &mut [f32]) -> Option<&mut [f32]> {
-        Some(elements)
-    }
-
-    fn widen(elements: &[f32], to: &mut [f32]) {
-        to.copy_from_slice(elements);
-    }
-
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         value
-    }
-
-    fn narrow(values: &[f32], to: &mut [f32]) {
-        to.copy_from_slice(values);
     }
 
     #[inline(always)]
@@ -61,6 +51,8 @@ impl Element for f32 {
 }
 
 impl Element for f16 {
+    const BY_SLICES: bool = true;
+
     // `half` would look for a conversion instruction at every element; over slices it does so once.
     #[inline(always)]
     fn f32_bits(self) -> u32 {
@@ -100,17 +92,9 @@ impl Element for bf16 {
         u32::from(self.to_bits()) << 16
     }
 
-    fn widen(elements: &[bf16], to: &mut [f32]) {
-        to.iter_mut().zip(elements).for_each(|(to, e)| *to = f32::from_bits(e.f32_bits()));
-    }
-
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         bf16::from_f32(value)
-    }
-
-    fn narrow(values: &[f32], to: &mut [bf16]) {
-        to.iter_mut().zip(values).for_each(|(to, value)| *to = bf16::from_f32(*value));
     }
 
     #[inline(always)]
