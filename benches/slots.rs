@@ -129,7 +129,7 @@ impl<'a> Arm<'a> {
     fn print(mut self) {
         let dispatches = self.pass.dispatch_count();
         let [record, submit] = [&mut self.record, &mut self.submit].map(|ms| 1e3 * median(ms));
-        let [norm, apply] = [&mut self.norm, &mut self.apply].map(median);
+        let [norm, apply] = [&mut self.norm, &mut self.apply].map(|ms| median(ms));
         let (place, first) = (self.place, self.first);
         let slots = self.slots.map_or("default".into(), |slots| slots.to_string());
         println!(
@@ -142,7 +142,7 @@ fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-fn median(of: &mut Vec<f64>) -> f64 {
+fn median(of: &mut [f64]) -> f64 {
     of.sort_by(f64::total_cmp);
     of[of.len() / 2]
 }
