@@ -8,38 +8,6 @@
 @group(1) @binding(SLOT) var<storage, read_write> slot_SLOT: array<u32>;
 //@end
 
-// Whether words are f32 and the factor a normal one.
-fn multiplies(outcome: Outcome) -> bool {
-    return PER_WORD == 1u && outcome.action == MULTIPLY && outcome.rescale == ONE_BITS && outcome.scale >= 0x800000u;
-}
-
-// The common case, without code that few elements need: those wait for the end of 32 turns. Software adapters
-// run both sides of a branch, but no loop that nobody enters.
-//@each slot
-fn multiply_SLOT(first: u32, end: u32, scale: u32) {
-    let field_of_scale = scale >> 23u;
-    for (var begin = first; begin < end; begin += 32u * WORKGROUP) {
-        let turns = min(32u, (end - begin + WORKGROUP - 1u) / WORKGROUP);
-        var waiting = 0u;
-        for (var k = 0u; k < turns; k++) {
-            let i = begin + k * WORKGROUP;
-            let bits = slot_SLOT[i];
-            let field = (bits >> 23u) & 0xffu;
-            if field != 0u && field + field_of_scale >= 129u {
-                slot_SLOT[i] = bitcast<u32>(bitcast<f32>(bits) * bitcast<f32>(scale));
-            } else {
-                waiting |= 1u << k;
-            }
-        }
-        while waiting != 0u {
-            let i = begin + firstTrailingBit(waiting) * WORKGROUP;
-            slot_SLOT[i] = product_by_integers(slot_SLOT[i], scale, ONE_BITS);
-            waiting &= waiting - 1u;
-        }
-    }
-}
-//@end
-
 @compute @workgroup_size(WORKGROUP)
 fn apply(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -62,13 +30,7 @@ fn apply(
     switch row.slot_len >> LEN_BITS {
         //@each slot
         case SLOTu: {
-            if multiplies(outcome) {
-                multiply_SLOT(first_word + lane, end_word, outcome.scale);
-            } else {
-                for (var i = first_word + lane; i < end_word; i += WORKGROUP) {
-                    slot_SLOT[i] = applied_word(slot_SLOT[i], outcome);
-                }
-            }
+            apply_run_SLOT(first_word + lane, end_word, outcome);
         }
         //@end
         default: {}

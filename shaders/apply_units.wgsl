@@ -26,6 +26,32 @@ fn segment_of(row: MapRow, i: u32) -> u32 {
     return low + (e / row.high) % row.outer * row.kept;
 }
 
+// Which unit an element belongs to, by two digits, each with the elements since it last changed.
+struct Place {
+    low_rest: u32,
+    low: u32,
+    high_rest: u32,
+    high: u32,
+}
+
+fn place_of(row: MapRow, e: u32) -> Place {
+    return Place(e % row.low, (e / row.low) % row.kept, e % row.high, (e / row.high) % row.outer);
+}
+
+// As place_of the sum of both elements, without a division.
+fn moved(row: MapRow, place: Place, by: Place) -> Place {
+    let low_rest = place.low_rest + by.low_rest;
+    let high_rest = place.high_rest + by.high_rest;
+    let low = place.low + by.low + u32(low_rest >= row.low);
+    let high = place.high + by.high + u32(high_rest >= row.high);
+    return Place(
+        select(low_rest, low_rest - row.low, low_rest >= row.low),
+        select(low, low - row.kept, low >= row.kept),
+        select(high_rest, high_rest - row.high, high_rest >= row.high),
+        select(high, high - row.outer, high >= row.outer)
+    );
+}
+
 //@each slot
 fn apply_word_SLOT(row: MapRow, word: u32) {
     let first = first_of_word(word);
@@ -37,18 +63,21 @@ fn apply_word_SLOT(row: MapRow, word: u32) {
     slot_SLOT[word] = applied_pair(slot_SLOT[word], outcomes[low], outcomes[high]);
 }
 
-// As in apply.wgsl: what is not a plain product of normal f32 waits for the end of 32 turns.
-fn multiply_SLOT(row: MapRow, first: u32, end: u32) {
+// Short or scattered units, element by element; as in shared/run.wgsl, what is not a plain product of normal f32 waits.
+fn apply_each_SLOT(row: MapRow, first: u32, end: u32) {
+    var place = place_of(row, row.first + (first - row.start));
+    let by = place_of(row, WORKGROUP);
     for (var begin = first; begin < end; begin += 32u * WORKGROUP) {
         let turns = min(32u, (end - begin + WORKGROUP - 1u) / WORKGROUP);
         var waiting = 0u;
         for (var k = 0u; k < turns; k++) {
             let i = begin + k * WORKGROUP;
-            let segment = segment_of(row, i - row.start);
+            let segment = row.segment + place.low + place.high * row.kept;
+            place = moved(row, place, by);
             let bits = slot_SLOT[i];
             let scale = outcomes[segment].scale;
             let field = (bits >> 23u) & 0xffu;
-            if multiplies(segment) && field != 0u && field + (scale >> 23u) >= 129u {
+            if multiplies(outcomes[segment]) && field != 0u && field + (scale >> 23u) >= 129u {
                 slot_SLOT[i] = bitcast<u32>(bitcast<f32>(bits) * bitcast<f32>(scale));
             } else {
                 waiting |= select(1u << k, 0u, outcomes[segment].action == KEEP);
@@ -60,12 +89,22 @@ fn multiply_SLOT(row: MapRow, first: u32, end: u32) {
         }
     }
 }
-//@end
 
-// Whether the segment's factor is all there is, and a normal one.
-fn multiplies(segment: u32) -> bool {
-    return outcomes[segment].action == MULTIPLY && outcomes[segment].rescale == ONE_BITS && outcomes[segment].scale >= 0x800000u;
+// Units that are as long as a workgroup is wide: each has one outcome.
+fn apply_long_SLOT(row: MapRow, lane: u32, end: u32) {
+    var e = row.first;
+    var i = row.start;
+    while i < end {
+        let until = i + min(row.low - e % row.low, end - i);
+        let outcome = outcomes[row.segment + (e / row.low) % row.kept];
+        if outcome.action != KEEP {
+            apply_run_SLOT(i + lane, until, outcome);
+        }
+        e += until - i;
+        i = until;
+    }
 }
+//@end
 
 @compute @workgroup_size(WORKGROUP)
 fn apply_units(
@@ -84,8 +123,10 @@ fn apply_units(
     switch row.slot_len >> LEN_BITS {
         //@each slot
         case SLOTu: {
-            if PER_WORD == 1u {
-                multiply_SLOT(row, first_word + lane, end_word);
+            if PER_WORD == 1u && row.outer == 1u && row.low >= WORKGROUP {
+                apply_long_SLOT(row, lane, end);
+            } else if PER_WORD == 1u {
+                apply_each_SLOT(row, first_word + lane, end_word);
             } else {
                 for (var i = first_word + lane; i < end_word; i += WORKGROUP) {
                     apply_word_SLOT(row, i);

@@ -203,9 +203,18 @@ impl Kernel {
                     "coefficient"
                 ]
             }
-            Kernel::Apply => wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "apply"],
+            Kernel::Apply => {
+                wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "shared/run", "apply"]
+            }
             Kernel::ApplyUnits => {
-                wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "apply_units"]
+                wgsl![
+                    "shared/wide",
+                    "shared/element",
+                    "shared/real",
+                    "shared/apply",
+                    "shared/run",
+                    "apply_units"
+                ]
             }
             Kernel::Seams => wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "seams"],
             Kernel::Advance => {
