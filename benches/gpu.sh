@@ -9,9 +9,10 @@
 #       bench     the crate beside PyTorch on CUDA, if python3 has it: compare.py gpu
 #       steps     clip and step in one: cargo bench --bench steps
 #       plain     norm and apply beside the plainest kernels: cargo bench --bench plain
+#       slots     an arena and separate buffers, by buffers bound at once: cargo bench --bench slots
 #
 # The archive holds `cargo build --release --features cli`, the tests named below of `cargo test --no-run`, the
-# bench targets `arm`, `steps` and `plain` of `cargo bench --no-run`, the Python files, tests/data and the Vulkan loader.
+# bench targets `arm`, `steps`, `plain` and `slots` of `cargo bench --no-run`, the Python files, tests/data and the Vulkan loader.
 #
 # A part that fails or outlasts its limit does not keep the others from running; the exit status tells.
 # RESULTS (else $OUT, else ./results) gets log.txt, gpu.csv, steps.csv and table.md, which is printed last.
@@ -68,7 +69,7 @@ pack() {
     export GRADCLIP_COMMIT
     mapfile -t programs < <(executables build --release --features cli --bin gradclip)
     carry "$work/bin" "${programs[@]}"
-    mapfile -t programs < <(executables bench --no-run --bench arm --bench steps --bench plain)
+    mapfile -t programs < <(executables bench --no-run --bench arm --bench steps --bench plain --bench slots)
     carry "$work/bin" "${programs[@]}"
     mapfile -t programs < <(executables test --no-run --features cli "${gpu_tests[@]/#/--test=}" | grep /deps/)
     carry "$work/tests" "${programs[@]}"
@@ -211,11 +212,13 @@ plain() {
     GRADCLIP_BENCH_ELEMENTS=${GPU_PLAIN_ELEMENTS:-100000000} limited plain 120 "$work/bin/plain"
 }
 
+slots() { limited slots 180 "$work/bin/slots"; }
+
 run() {
     results=${1:-${OUT:-results}}
     shift || true
     local part parts=("$@")
-    [ "${#parts[@]}" -gt 0 ] || parts=(devices verify tests bench steps plain)
+    [ "${#parts[@]}" -gt 0 ] || parts=(devices verify tests bench steps plain slots)
     mkdir -p "$results"
     results=$(cd "$results" && pwd)
     work=$(mktemp -d)
@@ -231,7 +234,7 @@ run() {
     lend_data
     for part in "${parts[@]}"; do
         case $part in
-            devices | verify | tests | bench | steps | plain) "$part" ;;
+            devices | verify | tests | bench | steps | plain | slots) "$part" ;;
             *) die "no part \`$part\`" ;;
         esac
     done

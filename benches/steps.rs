@@ -283,7 +283,7 @@ fn main() {
                         if let Some(file) = &mut record {
                             writeln!(
                                 file,
-                                "{name},{},{},{},{optimizer_name},{regime},{},{:.4},{median:.4},{min:.4},{max:.4},{bytes},{rate:.4},{},{ratio:.4}",
+                                "{name},{},{},\"{}\",{optimizer_name},{regime},{},{:.4},{median:.4},{min:.4},{max:.4},{bytes},{rate:.4},{},{ratio:.4}",
                                 set.sizes.len(), set.gradients.len(), arm.device, arm.how, copy / 1e9, arm.dispatches
                             )
                             .unwrap();

@@ -9,7 +9,7 @@ use super::reduce::{self, Scratch};
 
 const INFINITY_BITS: u32 = 0x7f80_0000;
 /// Units up to this long are added up where they are, longer ones by vectors.
-const SHORT: u64 = 64;
+const SHORT: u64 = 32;
 /// Scattered units that are gathered side by side, so that each line of memory is read once.
 const SIDE_BY_SIDE: usize = 16;
 
