@@ -168,7 +168,7 @@ fn apart_on_gpu<'a>(gpu: &'a Gpu, set: &'a Set, clip: Clip, optimizer: Optimizer
     let pass = gpu.clipper.prepare(&grads, &clip).unwrap();
     let stepper = gpu.clipper.prepare_step(&grads, &Clip::measure(), optimizer).unwrap();
     // The update alone: no norm, and the decision that one of 0 takes.
-    let norm = stepper.pass().dispatch_count() - 2;
+    let norm = stepper.pass().dispatch_count() - 1 - stepper.pass().plan().dispatches.len();
     let dispatches = pass.dispatch_count() + stepper.dispatch_count() - norm;
     let step = move || {
         gpu.run(|e| e.copy_buffer_to_buffer(&pristine, 0, &arena, 0, None));

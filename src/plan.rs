@@ -23,7 +23,7 @@ use crate::segments::{Owner, Segments, TensorInfo};
 
 pub use joint::{Joined, Joint, MOST_ROLES, Pattern};
 pub use limits::PlanLimits;
-pub(crate) use limits::{OTHER_BUFFERS, OTHER_STORAGE};
+pub(crate) use limits::{LONG_UNIT, OTHER_BUFFERS, OTHER_STORAGE};
 
 /// A window is kept below 2 GiB, whatever the device allows, so that byte offsets fit 31 bits.
 const LARGEST_WINDOW: u64 = 1 << 31;
@@ -81,7 +81,7 @@ pub struct Dispatch {
     pub rows: Range<u32>,
     /// Those of them, at their end, whose chunks share workgroups in the reduce pass.
     pub short: Range<u32>,
-    /// Workgroups.
+    /// Workgroups that take one row each.
     pub grid: [u32; 2],
     /// Rows of [`Plan::seams`] in these windows; none for 4-byte elements.
     pub seams: Range<u32>,
@@ -172,9 +172,7 @@ impl Plan {
         let ranges = placed.iter().map(|p| check::Written { at: p.at, may_share: p.measured });
         check::ranges(&ranges.collect::<Vec<_>>())?;
         check::sizes(&placed, &parts, limits)?;
-        // Sums for any p have no kernel for short chunks.
-        let short_from = if let Kind::P(_) = Kind::from(clip.norm) { u64::MAX } else { limits.short_from };
-        let packed = pack::rows(&placed, &PlanLimits { short_from, ..*limits })?;
+        let packed = pack::rows(&placed, &limits.for_norm(Kind::from(clip.norm)))?;
 
         let cut = parts.cut();
         let of_tensors = sums::of_tensors(&placed, &parts);

@@ -191,6 +191,7 @@ fn units_over_axes_in_the_middle() {
         (&[5, 6, 7], &[0, 2]),
         (&[4, 3, 5, 3], &[1, 3]),
         (&[4, 3, 5, 3], &[0, 2]),
+        (&[40, 3, 50, 7], &[1, 3]),
     ] {
         let tensors = [tensor(shape, Kind::Uniform(3.0), 9)];
         let (_, after) =
@@ -234,14 +235,22 @@ fn a_unit_is_a_tensor_of_its_own() {
 #[test]
 fn any_p_over_units() {
     let Some(gpu) = gpu() else { return };
-    let t = tensor(&[60, 50], Kind::Uniform(1.0), 2);
-    for (units, stride) in [(Units::OutputFirst, 1), (Units::over(&[0]), 50)] {
+    // The last ones are long, and many: so long a sum by one invocation would be 1e-4 off.
+    for (height, width, units) in
+        [(60, 50, Units::OutputFirst), (60, 50, Units::over(&[0])), (130, 16_000, Units::OutputFirst)]
+    {
+        let rows = units == Units::OutputFirst;
+        let mut t = tensor(&[height, width], Kind::Uniform(1.0), 2);
+        if width > 1000 {
+            t.values.iter_mut().enumerate().for_each(|(i, v)| *v = if i % 16_000 == 0 { 1.0 } else { 0.59 });
+        }
         let clip = Clip::per_unit_norm(f32::INFINITY, units).norm_type(NormType::P(3.0));
         let grads = shaped(gpu.separate(std::slice::from_ref(&t.values)), std::slice::from_ref(&t));
         let pass = gpu.clipper.prepare(&grads, &clip).unwrap();
         gpu.run(&pass);
         for (u, outcome) in gpu.read::<Outcome>(pass.outcomes()).iter().enumerate() {
-            let (first, step, len) = if stride == 1 { (u * 50, 1, 50) } else { (u, 50, 60) };
+            let (height, width) = (height as usize, width as usize);
+            let (first, step, len) = if rows { (u * width, 1, width) } else { (u, width, height) };
             let cubes: f64 = (0..len).map(|i| f64::from(t.values[first + i * step]).abs().powi(3)).sum();
             // Logarithms of adapters are good to some ulp.
             assert!((f64::from(outcome.norm) / cubes.cbrt() - 1.0).abs() < 3e-6, "{u}");

@@ -5,8 +5,9 @@ use crate::segments::UnitView;
 
 use super::element::Element;
 
-/// Elements that are converted at once.
+/// Elements that are converted at once, at most and at least.
 const BLOCK: usize = 128;
+const FEW: usize = 16;
 
 /// Applies an outcome to neighbouring elements.
 pub(crate) fn apply<T: Element>(elements: &mut [T], outcome: &Outcome) {
@@ -32,7 +33,7 @@ pub(crate) fn apply<T: Element>(elements: &mut [T], outcome: &Outcome) {
 
 #[inline(always)]
 fn each<T: Element>(elements: &mut [T], f: impl Fn(f32) -> f32) {
-    if !T::BY_SLICES {
+    if !T::BY_SLICES || elements.len() < FEW {
         return elements.iter_mut().for_each(|e| *e = T::from_f32(f(f32::from_bits(e.f32_bits()))));
     }
     let mut block = [0.0; BLOCK];

@@ -32,11 +32,12 @@ const SOFTWARE_WORKGROUP: u32 = 128;
 #[non_exhaustive]
 pub struct ClipperOptions {
     /// Invocations of a workgroup: a power of two from 32 to 256. By default 256, which every
-    /// adapter of WebGPU allows, on software adapters 128.
+    /// adapter of WebGPU allows, on software adapters 128; given any, these also share workgroups
+    /// among short tensors and units as hardware does.
     pub workgroup_size: Option<u32>,
     /// Most gradient buffers that one dispatch binds, 1 to 30. By default as many as the device
-    /// allows, on software adapters 4 small ones or 1 of 64 KiB or more. Fewer mean more dispatches,
-    /// more take longer to compile.
+    /// allows, on software adapters 4 of less than 64 KiB or 1. Fewer mean more dispatches, more take
+    /// longer to compile.
     pub max_slots: Option<u32>,
     /// Results that may be on their way to the host at once, 1 or more, 3 by default. When all are,
     /// [`Pass::read_back`] refuses rather than wait.

@@ -6,7 +6,7 @@ use super::step::*;
 pub const ROWS: u32 = 16;
 /// Columns of a chunk. Element `r * COLUMNS + c` of a chunk is row `r` of column `c`.
 pub const COLUMNS: u32 = 1024;
-/// Elements of a chunk: the work of one workgroup. Chunks are counted from each tensor's own start.
+/// Elements of a chunk: the work of a workgroup, which several short ones may share. Chunks are counted from each tensor's own start.
 pub const CHUNK: u32 = ROWS * COLUMNS;
 /// Invocations that add up a chunk of at most [`COLUMNS`] elements where several share a workgroup.
 pub const TEAM: u32 = 16;

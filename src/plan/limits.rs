@@ -1,5 +1,6 @@
 //! What a device allows.
 
+use crate::clip::Kind;
 use crate::error::PlanError;
 
 /// The limits of a device that a plan depends on.
@@ -15,7 +16,8 @@ pub struct PlanLimits {
     /// Chunks of at most 1,024 elements of a dispatch from which they have one of their own, in which
     /// several share a workgroup.
     pub short_from: u64,
-    /// Elements from which a unit's chunks take a workgroup each; of shorter units, an invocation does.
+    /// Elements from which a unit's chunks take a workgroup each; of shorter units, an invocation does. It is
+    /// 256 for units too few to fill a workgroup, and under norms of any p.
     pub long_unit: u64,
     /// Largest binding in bytes.
     pub max_binding: u64,
@@ -28,7 +30,7 @@ pub struct PlanLimits {
 }
 
 /// A workgroup reads side by side what so many invocations would read far apart.
-const LONG_UNIT: u64 = 256;
+pub(crate) const LONG_UNIT: u64 = 256;
 /// About as many workgroups as run at once: what fewer cost is hidden behind others.
 const SHORT_FROM: u64 = 1024;
 /// Storage buffers of the chunk kernels besides the slots.
@@ -88,5 +90,15 @@ impl PlanLimits {
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             workgroup_size,
         })
+    }
+
+    /// Sums for any p are rounded: there is no kernel for short chunks, and no invocation adds up a long unit.
+    pub(super) fn for_norm(&self, kind: Kind) -> PlanLimits {
+        match kind {
+            Kind::P(_) => {
+                PlanLimits { short_from: u64::MAX, long_unit: self.long_unit.min(LONG_UNIT), ..*self }
+            }
+            _ => *self,
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::{Dispatch, LARGEST_WINDOW, Placed, PlanLimits, Window, grid};
+use super::{Dispatch, LARGEST_WINDOW, LONG_UNIT, Placed, PlanLimits, Window, grid};
 use crate::error::PlanError;
 use crate::grad::DType;
 use crate::layout::{CHUNK, COLUMNS, ChunkRow, LEN_BITS, MapRow, NONE, SeamRow, UnitRow};
@@ -55,7 +55,9 @@ pub(super) fn rows(placed: &[Placed<'_>], limits: &PlanLimits) -> Result<Packed,
             Owner::One(segment) if p.measured => chunks(p, segment, &mut measured),
             Owner::One(segment) => chunks(p, segment, &mut both),
             Owner::Units { first, view } => {
-                if view.contiguous() && view.len >= limits.long_unit {
+                let few = view.units < u64::from(limits.workgroup_size);
+                let long = if few { LONG_UNIT.min(limits.long_unit) } else { limits.long_unit };
+                if view.contiguous() && view.len >= long {
                     long_units(p, first, &view, &mut measured);
                 } else {
                     side_by_side(p, &view, limits, &mut units)?;
