@@ -19,7 +19,7 @@ struct ColumnSum {
 }
 
 var<workgroup> shared_exponent: atomic<u32>;
-var<workgroup> shared_limbs: array<atomic<u32>, 3>; // 21 bits each: 1,024 columns cannot overflow one
+var<workgroup> shared_limbs: array<atomic<u32>, 3>;
 var<workgroup> shared_non_finite: atomic<u32>;
 var<workgroup> shared_nan: atomic<u32>;
 
@@ -220,17 +220,17 @@ fn reduce(
         for (var k = 0u; k < used; k++) {
             total = add64(total, shr64(sums[k].mantissa, ALIGN * (exponent - sums[k].exponent)));
         }
-        atomicAdd(&shared_limbs[0], total.lo & 0x1fffffu);
-        atomicAdd(&shared_limbs[1], ((total.lo >> 21u) | (total.hi << 11u)) & 0x1fffffu);
-        atomicAdd(&shared_limbs[2], total.hi >> 10u);
+        let limbs = limbs21_of(total);
+        atomicAdd(&shared_limbs[0], limbs.x);
+        atomicAdd(&shared_limbs[1], limbs.y);
+        atomicAdd(&shared_limbs[2], limbs.z);
         workgroupBarrier();
     }
 
     if lane == 0u {
-        let limb1 = atomicLoad(&shared_limbs[1]);
-        let limb2 = atomicLoad(&shared_limbs[2]);
-        var total = add64(U64(atomicLoad(&shared_limbs[0]), 0u), U64(limb1 << 21u, limb1 >> 11u));
-        total = add64(total, U64(0u, limb2 << 10u));
+        let total = from_limbs21(vec3(
+            atomicLoad(&shared_limbs[0]), atomicLoad(&shared_limbs[1]), atomicLoad(&shared_limbs[2])
+        ));
         let nan = atomicLoad(&shared_nan) << 31u;
         partials[row.partial] = Partial(total.lo, total.hi, exponent, atomicLoad(&shared_non_finite) | nan);
     }

@@ -4,7 +4,7 @@
 const TEAMS: u32 = WORKGROUP / TEAM;
 
 var<workgroup> shared_top: array<atomic<u32>, TEAMS>;
-var<workgroup> shared_limbs: array<atomic<u32>, 3u * TEAMS>; // 21 bits each, as in reduce.wgsl
+var<workgroup> shared_limbs: array<atomic<u32>, 3u * TEAMS>;
 var<workgroup> shared_non_finite: array<atomic<u32>, TEAMS>;
 var<workgroup> shared_nan: array<atomic<u32>, TEAMS>;
 
@@ -71,18 +71,19 @@ fn reduce_short(
     let top = atomicLoad(&shared_top[team]);
     let exponent = select(max(top >> 23u, 1u), top, NORM == NORM_INF);
     if NORM != NORM_INF {
-        let total = sum_in(row, member, len, exponent);
-        atomicAdd(&shared_limbs[3u * team], total.lo & 0x1fffffu);
-        atomicAdd(&shared_limbs[3u * team + 1u], ((total.lo >> 21u) | (total.hi << 11u)) & 0x1fffffu);
-        atomicAdd(&shared_limbs[3u * team + 2u], total.hi >> 10u);
+        let limbs = limbs21_of(sum_in(row, member, len, exponent));
+        atomicAdd(&shared_limbs[3u * team], limbs.x);
+        atomicAdd(&shared_limbs[3u * team + 1u], limbs.y);
+        atomicAdd(&shared_limbs[3u * team + 2u], limbs.z);
         workgroupBarrier();
     }
 
     if member == 0u && owns {
-        let limb1 = atomicLoad(&shared_limbs[3u * team + 1u]);
-        let limb2 = atomicLoad(&shared_limbs[3u * team + 2u]);
-        var total = add64(U64(atomicLoad(&shared_limbs[3u * team]), 0u), U64(limb1 << 21u, limb1 >> 11u));
-        total = add64(total, U64(0u, limb2 << 10u));
+        let total = from_limbs21(vec3(
+            atomicLoad(&shared_limbs[3u * team]),
+            atomicLoad(&shared_limbs[3u * team + 1u]),
+            atomicLoad(&shared_limbs[3u * team + 2u])
+        ));
         let nan = atomicLoad(&shared_nan[team]) << 31u;
         let reads = len != 0u;
         partials[row.partial] =

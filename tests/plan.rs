@@ -5,7 +5,7 @@
 
 use gradclip::layout::{CHUNK, COLUMNS, ChunkRow, LEN_BITS};
 use gradclip::plan::{Placement, Plan, PlanLimits};
-use gradclip::{Clip, DType, PlanError, PrepareError};
+use gradclip::{Clip, DType, NormType, PlanError, PrepareError, Units};
 use proptest::prelude::*;
 
 fn limits() -> PlanLimits {
@@ -157,6 +157,24 @@ fn short_chunks_come_last_where_there_are_enough() {
         let plan = Plan::new(&tensors, &Clip::measure(), &limits).unwrap();
         check(&plan, &tensors, &limits);
         assert_eq!(plan.dispatches[0].short.len(), short);
+    }
+}
+
+/// Where invocations add up units, too few of them or a norm of any p still take workgroups.
+#[test]
+fn long_units_take_workgroups_where_they_are_few_or_rounded() {
+    let limits = PlanLimits { long_unit: 16_384, ..limits() };
+    let clip = Clip::per_unit_norm(1.0, Units::OutputFirst);
+    for (units, clip, side_by_side) in
+        [(255, clip, false), (256, clip, true), (256, clip.norm_type(NormType::P(3.0)), false)]
+    {
+        let tensor = Placement { shape: Some([units, 1000].into()), ..placement(0, 0, units * 1000) };
+        let plan = Plan::new(&[tensor], &clip, &limits).unwrap();
+        assert_eq!(
+            (plan.unit_rows.is_empty(), plan.rows.is_empty()),
+            (!side_by_side, side_by_side),
+            "{units}"
+        );
     }
 }
 

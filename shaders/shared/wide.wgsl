@@ -108,6 +108,15 @@ fn bits96(a: U96) -> u32 {
     return 32u - countLeadingZeros(a.lo);
 }
 
+// 21 bits each: 1,024 such limbs add up without overflowing a word.
+fn limbs21_of(a: U64) -> vec3<u32> {
+    return vec3(a.lo & 0x1fffffu, ((a.lo >> 21u) | (a.hi << 11u)) & 0x1fffffu, a.hi >> 10u);
+}
+
+fn from_limbs21(a: vec3<u32>) -> U64 {
+    return add64(add64(U64(a.x, 0u), U64(a.y << 21u, a.y >> 11u)), U64(0u, a.z << 10u));
+}
+
 // What one element of mantissa m alone adds to the mantissa of a chunk's sum: m^2 for L2, m * 2^24 for
 // L1.
 fn term_of(m: u32) -> U64 {
