@@ -86,7 +86,7 @@ impl RuleArgs {
                 Layout::OutputFirst => Units::OutputFirst,
                 Layout::OutputLast => Units::OutputLast,
             };
-            return set(Clip::agc(clipping, units).rule(Rule::Agc { eps: self.agc_eps }));
+            return set(Clip::agc(clipping, units).rule(Rule::Agc { eps: self.agc_eps.into() }));
         }
         if let Some(magnitude) = self.sign {
             return set(Clip::sign(magnitude).norm_type(self.norm));

@@ -35,7 +35,7 @@ impl<'a> Summary<'a> {
         match self.clip.rule {
             Rule::Value => None,
             Rule::Sign if segment.clipped => None,
-            _ => Some(segment.coefficient),
+            _ => Some(segment.coefficient as f32),
         }
     }
 
@@ -84,7 +84,7 @@ impl<'a> Summary<'a> {
 
     fn facts(&self) -> Vec<(&'static str, String)> {
         let elements: u64 = self.report.tensors.iter().map(|t| t.elements).sum();
-        let measured_only = self.clip.threshold == f32::INFINITY;
+        let measured_only = self.clip.threshold == f64::INFINITY;
         let mut facts = vec![
             ("adapter", self.adapter.map_or("none, CPU path".into(), adapter_name)),
             ("elements", text::count(elements)),
