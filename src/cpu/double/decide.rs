@@ -1,11 +1,9 @@
 //! sum and setting of a segment -> outcome: [`super::super::coefficient`] in 53 bits.
 
-use crate::clip::{NonFinite, Rule};
-use crate::layout::NONE;
-
 use super::real::{F64_MIN_EXPONENT, NO_MIN_EXPONENT, Real, Rounded, Towards};
 use super::rules::{Rules, Setting};
 use super::sum::Sum;
+use crate::clip::{NonFinite, Rule};
 
 /// A norm below this counts as this in the quotient of adaptive gradient clipping.
 const AGC_LEAST_NORM: f64 = 1e-6;
@@ -53,11 +51,8 @@ pub(super) fn unscaled_norm(sum: &Sum, rules: &Rules) -> Rounded {
     norm.round(F64_MIN_EXPONENT, Towards::Nearest)
 }
 
-/// What is compared with the limit: the norm that is reported, or one that exact arithmetic does not exceed.
-fn compared_norm(sum: &Sum, rules: &Rules) -> Rounded {
-    if !rules.never_above {
-        return unscaled_norm(sum, rules);
-    }
+/// A norm that unscaled gradients do not exceed in exact arithmetic.
+fn norm_at_most(sum: &Sum, rules: &Rules) -> Rounded {
     let norm = sum.norm_at_most(rules.norm).multiply(Real::from_f64(rules.unscale));
     norm.round(F64_MIN_EXPONENT, Towards::Infinity)
 }
@@ -79,7 +74,8 @@ fn quotient(norm: Rounded, limit: Rounded, setting: &Setting, rules: &Rules) -> 
 
 /// Decides what happens to a segment.
 pub(super) fn decide(sum: &Sum, setting: &Setting, parameters: &Sum, rules: &Rules) -> Outcome {
-    let norm = compared_norm(sum, rules);
+    let reported = unscaled_norm(sum, rules);
+    let norm = if rules.never_above { norm_at_most(sum, rules) } else { reported };
     let limit = setting.limit.map(|limit| limit_of(limit, setting, parameters, rules));
     let most = limit.map(|limit| limit.round(NO_MIN_EXPONENT, rules.towards()));
     let over = most.is_some_and(|most| norm.exceeds(most));
@@ -92,7 +88,7 @@ pub(super) fn decide(sum: &Sum, setting: &Setting, parameters: &Sum, rules: &Rul
     let factor = coefficient.multiply(Real::from_f64(rules.unscale)).round(NO_MIN_EXPONENT, rules.towards());
     let threshold = limit.map_or(f64::INFINITY, |l| l.round(F64_MIN_EXPONENT, rules.towards()).to_f64());
     let mut out = Outcome {
-        norm: unscaled_norm(sum, rules).to_f64(),
+        norm: reported.to_f64(),
         threshold,
         coefficient: coefficient.round(F64_MIN_EXPONENT, rules.towards()).to_f64(),
         factor,
@@ -154,7 +150,7 @@ fn decide_non_finite(out: &mut Outcome, nan: bool, policy: NonFinite) {
 
 /// The limit on the whole set: what it does to all, or the smaller coefficient.
 pub(super) fn limit_by_total(out: &mut Outcome, total: &Outcome, rules: &Rules) {
-    let poisoned = total.first != NONE && rules.policy != NonFinite::Sanitize;
+    let poisoned = total.non_finite != 0 && rules.policy != NonFinite::Sanitize;
     if !poisoned && !out.factor.exceeds(total.factor) {
         return;
     }

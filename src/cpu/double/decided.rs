@@ -77,18 +77,21 @@ impl Decided {
 
     /// Counts a step, and what was done in it.
     pub(super) fn count(&self, tally: &mut Tally) {
-        let of = |is: fn(&Outcome) -> bool| -> u32 {
-            self.outcomes.iter().filter(|o| is(o)).count().try_into().unwrap_or(u32::MAX)
-        };
         *tally = Tally {
             steps: tally.steps + 1,
-            clipped: of(|o| o.clipped),
-            skipped: of(|o| o.skipped),
-            changed: of(|o| o.change != Change::Keep),
-            non_finite: of(|o| o.non_finite > 0),
+            clipped: 0,
+            skipped: 0,
+            changed: 0,
+            non_finite: 0,
             unscale: self.rules.unscale as f32,
             ..*tally
         };
+        for out in &self.outcomes {
+            tally.clipped += u32::from(out.clipped);
+            tally.skipped += u32::from(out.skipped);
+            tally.changed += u32::from(out.change != Change::Keep);
+            tally.non_finite += u32::from(out.non_finite > 0);
+        }
         tally.clipped_steps += u32::from(tally.clipped > 0);
         tally.skipped_steps += u32::from(tally.skipped > 0);
     }

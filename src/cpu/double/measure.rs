@@ -6,7 +6,7 @@ use crate::segments::{Owner, Segments, UnitView};
 
 use super::super::grads::{Values, with_elements};
 use super::super::stages::{SEQUENTIAL, at_once};
-use super::block::{self, BLOCK, Magnitudes};
+use super::block::{self, BLOCK};
 use super::element::Wide;
 use super::norm::Norm;
 use super::rules::{Most, Rules};
@@ -16,6 +16,8 @@ use super::sum::Sum;
 const PIECE: usize = 32 * BLOCK;
 /// Scattered units that are gathered side by side, so that each line of memory is read once.
 const SIDE_BY_SIDE: usize = 16;
+/// A block and a line of memory: blocks that lie a power of two apart would share a few places of the cache.
+const APART: usize = BLOCK + 8;
 
 /// Sums of a set.
 #[derive(Clone, Debug, PartialEq)]
@@ -173,7 +175,7 @@ impl Work<'_> {
         norm: Norm,
     ) -> Vec<Sum> {
         let mut sums = vec![Sum::nothing(norm); (end - first) as usize];
-        let mut gathered: Vec<Magnitudes> = vec![[0; BLOCK]; SIDE_BY_SIDE.min(sums.len())];
+        let mut gathered = vec![[0; APART]; SIDE_BY_SIDE.min(sums.len())];
         for (unit, sums) in (first..end).step_by(SIDE_BY_SIDE).zip(sums.chunks_mut(SIDE_BY_SIDE)) {
             let origins: [u64; SIDE_BY_SIDE] = std::array::from_fn(|k| view.kept.at(unit + k as u64));
             for from in (self.from..self.end).step_by(BLOCK) {
