@@ -138,6 +138,25 @@ fn numbers_that_peers_agree_on() {
     assert_close(&by_column, &[-2.4, 0.0, 0.0, 3.2, 0.0, 3.0], CLOSE, 0.0, "columns");
 }
 
+/// Root mean squares and per-example sums as Optax has them, and a range that overflows elsewhere.
+#[test]
+fn blocks_rows_and_ranges_as_the_peers() {
+    let mut own = [vec![500.0, 5.0], vec![300.0, 3.0]];
+    clip(&mut own, &Clip::block_rms(1.0));
+    own.iter().for_each(|g| assert_close(g, &[1.414_142_86, 0.014_141_43], 1e-6, 0.0, "block_rms"));
+    let (mut a, mut b) = ([0.0, -0.5, 3.0, 4.0, 5.0, 6.0, 0.0, 0.0], [0.0, 5.0, -3.0, 0.0]);
+    let mut grads = [GradMut::f64("a", &mut a).shape(&[4, 2]), GradMut::f64("b", &mut b).shape(&[4, 1])];
+    let report = cpu::clip(&mut grads, &Clip::per_row_norm(1.0)).unwrap();
+    let column = |i: usize| a.iter().skip(i).step_by(2).sum::<f64>();
+    let sums = [column(0), column(1), b.iter().sum()];
+    assert_close(&sums, &[1.021_878_37, 0.782_822_59, 0.348_538_20], 1e-7, 0.0, "rows");
+    assert_eq!(report.clipped_segments, 2);
+    // Squares of these overflow an f64; PyTorch's norm is then infinite and its gradients zeros.
+    let (own, report) = one(&[1e200; 100], &Clip::global_norm(1.0));
+    assert!((report.norm().unwrap() / 1e201 - 1.0).abs() < 4e-16);
+    assert_close(&own, &[0.1; 100], CLOSE, 0.0, "range");
+}
+
 /// AGC of Optax at 1, with the parameters [1, 2] and [3, 4].
 #[test]
 fn adaptive_clipping_as_optax() {
