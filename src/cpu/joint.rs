@@ -39,11 +39,16 @@ impl<'a> Joined<'a> {
         }
     }
 
-    /// That both have the same length, and the gradient a type whose kernels there are.
+    /// That both have the same length, and the gradient a type that an `f32` holds.
     pub(super) fn check(&self, what: &str) -> Result<(), ClipError> {
         if self.gradient.dtype() == DType::F64 {
-            let (required, given) = ("a gradient of f32, f16 or bf16".into(), "f64".into());
-            return Err(ClipError::Tensor { tensor: self.name.to_string(), required, given });
+            return Err(ClipError::Tensor {
+                tensor: self.name.to_string(),
+                required: format!(
+                    "a gradient of f32, f16 or bf16 for {what} of f32; `cpu::clip` clips f64 in place"
+                ),
+                given: DType::F64.to_string(),
+            });
         }
         let (required, given) = (self.gradient.len(), self.target.len());
         if required == given {
