@@ -213,7 +213,8 @@ fn json_is_as_promised() {
     for device in devices() {
         let report = json(&["clip", &input, "--max-norm", "1", "--device", &device], 0);
         let keys: Vec<&String> = report.as_object().unwrap().keys().collect();
-        let expected = "device adapter backend norm coefficient clipped non_finite first_non_finite tensors";
+        let expected =
+            "device adapter backend norm coefficient clipped norm_after non_finite first_non_finite tensors";
         assert_eq!(keys, expected.split(' ').collect::<Vec<_>>());
         let tensors = report["tensors"].as_array().unwrap();
         assert_eq!(tensors.len(), 10);

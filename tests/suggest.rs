@@ -148,7 +148,7 @@ fn what_is_not_finite_is_left_out_and_what_is_unreadable_refused() {
         let output = gradclip(&args(&files, &["--device", "cpu", "--plot", &plot]));
         assert_eq!(code(&output), 2);
         let error = stderr(&output);
-        assert!(error.contains(&broken) && error.contains("FILES") && !fs::exists(&plot).unwrap(), "{error}");
+        assert!(error.contains(&broken) && error.contains("INPUT") && !fs::exists(&plot).unwrap(), "{error}");
     }
 }
 

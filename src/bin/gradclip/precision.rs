@@ -1,0 +1,60 @@
+//! Numbers of options as the arithmetic takes them: singles, or doubles where a gradient is F64.
+
+use gradclip::Clip;
+
+use crate::failure::Failure;
+use crate::input::Set;
+
+/// A number of [`Clip`].
+pub(crate) type Scalar = f32;
+
+/// What the numbers of a clip are rounded to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precision {
+    Single,
+    Double,
+}
+
+impl Precision {
+    /// That of a set's widest gradients.
+    pub(crate) fn of(set: &Set) -> Precision {
+        if set.double().is_some() { Precision::Double } else { Precision::Single }
+    }
+
+    /// The value of an option. A finite number must stay finite: 1e39 is not infinity, which only measures.
+    pub(crate) fn scalar(self, option: &str, value: f64) -> Result<Scalar, Failure> {
+        let rounded = self.rounded(value);
+        match f64::from(rounded).is_finite() == value.is_finite() {
+            true => Ok(rounded),
+            false => {
+                let largest = format!("expected at most {:e}, the largest f32", f32::MAX);
+                Err(Failure::Usage(format!("{option} {value:e}: {largest}, as no gradient is F64")))
+            }
+        }
+    }
+
+    /// The factor of `--unscale S`.
+    pub(crate) fn inverse(self, scale: f64) -> Result<Scalar, Failure> {
+        let factor = self.rounded(1.0 / scale);
+        match Clip::measure().unscale(factor).validate() {
+            Ok(()) => Ok(factor),
+            Err(_) => Err(Failure::Usage(format!(
+                "--unscale {scale:e}: expected a scale S whose inverse 1/S is above 0 and finite as f32"
+            ))),
+        }
+    }
+
+    /// A number by its shortest digits that give it back.
+    pub(crate) fn shortest(self, value: Scalar) -> serde_json::Value {
+        // Going through f64 directly would print 0.1 as 0.10000000149011612.
+        let digits = match self {
+            Precision::Single => value.to_string(),
+            Precision::Double => f64::from(value).to_string(),
+        };
+        digits.parse::<f64>().map_or(serde_json::Value::Null, Into::into)
+    }
+
+    fn rounded(self, value: f64) -> Scalar {
+        value as f32
+    }
+}
