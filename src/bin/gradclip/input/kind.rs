@@ -87,10 +87,16 @@ fn text(start: &[u8]) -> Option<&'static str> {
         () if begin.starts_with('{') && whole.contains("\"weight_map\"") => {
             "JSON, an index of shards; its name has to end in `.safetensors.index.json` to be read as one"
         }
-        () if begin.starts_with(['{', '[']) => "JSON",
+        () if begin.starts_with('{') || array(begin) => "JSON",
         () if begin.starts_with('<') => "XML",
         () => "plain text",
     })
+}
+
+/// `[section]` begins a settings file.
+fn array(text: &str) -> bool {
+    let inner = text.strip_prefix('[').map(|rest| rest.trim_start().chars().next());
+    matches!(inner, Some(Some('"' | '{' | '[' | ']' | '-' | '0'..='9')))
 }
 
 #[cfg(test)]
@@ -102,9 +108,10 @@ mod tests {
         let mut tar = vec![b'a'; 512];
         tar[5..].fill(0);
         tar[257..262].copy_from_slice(b"ustar");
-        let cases: [(&[u8], &str); 16] = [
+        let cases: [(&[u8], &str); 17] = [
             (b"{\"metadata\": {}, \"weight_map\": {}}", "an index of shards"),
             (b" [1, 2]", "JSON"),
+            (b"[section]\nkey = 1\n", "plain text"),
             (b"PK\x03\x04....archive/data.pkl", "PyTorch"),
             (b"PK\x03\x04....w.npy", ".npz"),
             (b"PK\x03\x04....word/document.xml", "zip"),

@@ -10,6 +10,8 @@ use super::{Gradient, Index, Set, Shard, index, kind};
 use crate::failure::Failure;
 use crate::text;
 
+const TWICE: &str = "expected every file once, but it is named twice, by itself or by an index";
+
 /// An input that is one of two things.
 #[derive(Debug)]
 pub(crate) enum Opened {
@@ -54,6 +56,10 @@ impl Set {
     pub(super) fn parameters(argument: &str, inputs: &[PathBuf]) -> Result<Set, Failure> {
         let mut set =
             Set { files: Vec::new(), indexes: Vec::new(), gradients: Vec::new(), aliases: HashMap::new() };
+        // Before it is waited for.
+        if inputs.iter().filter(|input| input.as_os_str() == STANDARD).count() > 1 {
+            return Err(wrong(argument, Path::new(STANDARD), TWICE));
+        }
         let mut opened = HashSet::new();
         for input in inputs {
             if !index::is_index(input) {
@@ -87,8 +93,7 @@ impl Set {
         let same =
             if path.as_os_str() == STANDARD { path.clone() } else { path.canonicalize().unwrap_or_default() };
         if same.as_os_str() != "" && !opened.insert(same) {
-            let twice = "expected every file once, but it is named twice, by itself or by an index";
-            return Err(wrong(argument, &path, twice));
+            return Err(wrong(argument, &path, TWICE));
         }
         let source = Source::open(&path).map_err(|error| wrong(argument, &path, broken(error)))?;
         let shard = Shard::of(path, name, index, source);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::dtype::Class;
-use super::source::shown;
+use super::source::{STANDARD, shown, wrong};
 use super::{Elements, Float, GRADIENTS, Gradient, Set};
 use crate::failure::Failure;
 
@@ -28,6 +28,9 @@ impl Parameters {
         gradients: &[Gradient],
         needed: impl Fn(usize) -> bool,
     ) -> Result<Parameters, Failure> {
+        if let Some(path) = paths.iter().find(|path| path.as_os_str() == STANDARD) {
+            return Err(wrong(ARGUMENT, path, "expected a file; standard input is for gradients alone"));
+        }
         let set = Set::parameters(ARGUMENT, paths)?;
         let mut names = HashMap::new();
         for (f, file) in set.files.iter().enumerate() {
