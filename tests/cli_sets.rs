@@ -51,7 +51,7 @@ fn entries(folder: &str) -> Vec<String> {
 fn answers_as_torch_on_shards_of_hugging_face() {
     let folder = Folder::new();
     for case in ["hf_shards3_alias_header_clip", "hf_shards3_mixed_noclip"] {
-        let path = data().join("file_cases").join(case);
+        let path = data().join("cases2").join(case);
         let case: Value = serde_json::from_slice(&fs::read(path.join("case.json")).unwrap()).unwrap();
         let input = path.join(case["input"].as_str().unwrap());
         let shards: Vec<&str> =
