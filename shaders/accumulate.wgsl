@@ -13,7 +13,7 @@ fn sum_of(a: u32, b: u32) -> u32 {
     if (b & 0x7fffffffu) == 0u {
         return a;
     }
-    return bitcast<u32>(bitcast<f32>(a) + bitcast<f32>(b));
+    return bitcast<u32>(within(bitcast<f32>(a) + bitcast<f32>(b), is_finite(a) && is_finite(b)));
 }
 
 //@each slot

@@ -33,7 +33,9 @@ fn limit_by_total(out: ptr<function, Outcome>) {
     (*out).coefficient = total.coefficient;
     (*out).scale = total.scale;
     (*out).rescale = total.rescale;
-    (*out).action = select(MULTIPLY | ((*out).action & SANITIZE), total.action, poisoned);
+    (*out).action = select(
+        MULTIPLY | ((*out).action & SANITIZE) | (total.action & TOWARD_ZERO), total.action, poisoned
+    );
     (*out).flags |= BY_TOTAL | (total.flags & (CLIPPED | SKIPPED));
     if poisoned {
         (*out).flags &= ~CLIPPED;

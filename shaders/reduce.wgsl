@@ -22,6 +22,8 @@ var<workgroup> shared_exponent: atomic<u32>;
 var<workgroup> shared_limbs: array<atomic<u32>, 3>;
 var<workgroup> shared_non_finite: atomic<u32>;
 var<workgroup> shared_nan: atomic<u32>;
+// The largest magnitude of the chunk's elements that counts as finite.
+var<private> most: u32;
 
 // Rows 4 to 15 are fetched only where the chunk has them.
 fn fetch(slot: u32, start: u32, column: u32, last: u32) -> Column {
@@ -63,7 +65,7 @@ fn largest(c: Column) -> u32 {
 }
 
 fn finite_or_zero(bits: vec4<u32>) -> vec4<u32> {
-    return select(bits, vec4(0u), bits >= vec4(INFINITY_BITS));
+    return select(bits, vec4(0u), bits > vec4(most));
 }
 
 fn count(marked: vec4<bool>) -> u32 {
@@ -73,8 +75,8 @@ fn count(marked: vec4<bool>) -> u32 {
 
 // Rare: counts the non-finite elements of a column and returns it with zeros in their place.
 fn without_non_finite(c: Column) -> Column {
-    let limit = vec4(INFINITY_BITS);
-    atomicAdd(&shared_non_finite, count(c.a >= limit) + count(c.b >= limit) + count(c.c >= limit) + count(c.d >= limit));
+    let limit = vec4(most);
+    atomicAdd(&shared_non_finite, count(c.a > limit) + count(c.b > limit) + count(c.c > limit) + count(c.d > limit));
     if largest(c) > INFINITY_BITS {
         atomicMax(&shared_nan, 1u);
     }
@@ -91,7 +93,7 @@ fn aligned(bits: vec4<u32>, exponent: u32) -> vec4<u32> {
 fn sum_of_column(loaded: Column, last: u32) -> ColumnSum {
     var c = loaded;
     var top = largest(c);
-    if top >= INFINITY_BITS {
+    if top > most {
         c = without_non_finite(c);
         top = largest(c);
     }
@@ -119,7 +121,7 @@ fn sum_of_column(loaded: Column, last: u32) -> ColumnSum {
 // dropped.
 fn sum_of_single(loaded: u32) -> ColumnSum {
     var bits = loaded;
-    if bits >= INFINITY_BITS {
+    if bits > most {
         atomicAdd(&shared_non_finite, 1u);
         atomicMax(&shared_nan, u32(bits > INFINITY_BITS));
         bits = 0u;
@@ -195,6 +197,7 @@ fn reduce(
     }
     workgroupBarrier();
 
+    most = most_of(row.segment);
     let slot = row.slot_len >> LEN_BITS;
     let last = (row.slot_len & ((1u << LEN_BITS) - 1u)) - 1u;
     var sums: array<ColumnSum, COLUMNS_PER_LANE>;

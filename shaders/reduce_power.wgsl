@@ -42,12 +42,13 @@ fn reduce(
         atomicStore(&shared_nan, 0u);
     }
     workgroupBarrier();
+    let most = most_of(row.segment);
     let slot = row.slot_len >> LEN_BITS;
     let last = (row.slot_len & ((1u << LEN_BITS) - 1u)) - 1u;
     var top = 0u;
     for (var i = lane; i <= last; i += WORKGROUP) {
         let magnitude = magnitude_at(slot, row.start, i, last);
-        if magnitude < INFINITY_BITS {
+        if magnitude <= most {
             top = max(top, magnitude);
         } else {
             atomicAdd(&shared_non_finite, 1u);
@@ -60,7 +61,7 @@ fn reduce(
     var powers = 0.0;
     for (var i = lane; i <= last; i += WORKGROUP) {
         let magnitude = magnitude_at(slot, row.start, i, last);
-        if magnitude < INFINITY_BITS {
+        if magnitude <= most {
             powers += power_of_ratio(magnitude, largest);
         }
     }

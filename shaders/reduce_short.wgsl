@@ -15,22 +15,22 @@ struct Seen {
     nan: u32,
 }
 
-fn seen_in(row: ChunkRow, member: u32, len: u32) -> Seen {
+fn seen_in(row: ChunkRow, member: u32, len: u32, most: u32) -> Seen {
     var seen = Seen(0u, 0u, 0u);
     for (var i = member; i < len; i += TEAM) {
         let bits = fetch_single(row.slot_len >> LEN_BITS, row.start, i, len - 1u);
-        seen.top = max(seen.top, select(0u, bits, bits < INFINITY_BITS));
-        seen.non_finite += u32(bits >= INFINITY_BITS);
+        seen.top = max(seen.top, select(0u, bits, bits <= most));
+        seen.non_finite += u32(bits > most);
         seen.nan |= u32(bits > INFINITY_BITS);
     }
     return seen;
 }
 
-fn sum_in(row: ChunkRow, member: u32, len: u32, exponent: u32) -> U64 {
+fn sum_in(row: ChunkRow, member: u32, len: u32, exponent: u32, most: u32) -> U64 {
     var total = U64(0u, 0u);
     for (var i = member; i < len; i += TEAM) {
         let any = fetch_single(row.slot_len >> LEN_BITS, row.start, i, len - 1u);
-        let bits = select(0u, any, any < INFINITY_BITS);
+        let bits = select(0u, any, any <= most);
         let field = max(bits >> 23u, 1u);
         total = add64(total, shr64(term_of(bits - ((field - 1u) << 23u)), ALIGN * (exponent - field)));
     }
@@ -60,7 +60,8 @@ fn reduce_short(
     }
     workgroupBarrier();
 
-    let seen = seen_in(row, member, len);
+    let most = most_of(row.segment);
+    let seen = seen_in(row, member, len, most);
     atomicMax(&shared_top[team], seen.top);
     if seen.non_finite != 0u {
         atomicAdd(&shared_non_finite[team], seen.non_finite);
@@ -71,7 +72,7 @@ fn reduce_short(
     let top = atomicLoad(&shared_top[team]);
     let exponent = select(max(top >> 23u, 1u), top, NORM == NORM_INF);
     if NORM != NORM_INF {
-        let limbs = limbs21_of(sum_in(row, member, len, exponent));
+        let limbs = limbs21_of(sum_in(row, member, len, exponent, most));
         atomicAdd(&shared_limbs[3u * team], limbs.x);
         atomicAdd(&shared_limbs[3u * team + 1u], limbs.y);
         atomicAdd(&shared_limbs[3u * team + 2u], limbs.z);

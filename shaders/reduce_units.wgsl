@@ -15,6 +15,8 @@ struct Counted {
 }
 
 var<private> counted: Counted;
+// The largest magnitude of a unit's elements that counts as finite.
+var<private> most: u32;
 
 fn raw_magnitude(slot: u32, element: u32) -> u32 {
     switch slot {
@@ -39,7 +41,7 @@ fn element_at(row: UnitRow, origin: u32, i: u32) -> u32 {
 
 fn finite_magnitude(row: UnitRow, origin: u32, i: u32) -> u32 {
     let bits = raw_magnitude(row.slot, element_at(row, origin, row.first + i));
-    return select(0u, bits, bits < INFINITY_BITS);
+    return select(0u, bits, bits <= most);
 }
 
 // The largest finite magnitude of the chunk; counts the others.
@@ -47,7 +49,7 @@ fn largest_of(row: UnitRow, origin: u32) -> u32 {
     var top = 0u;
     for (var i = 0u; i < row.len; i++) {
         let bits = raw_magnitude(row.slot, element_at(row, origin, row.first + i));
-        if bits < INFINITY_BITS {
+        if bits <= most {
             top = max(top, bits);
         } else {
             counted.non_finite += 1u;
@@ -140,6 +142,7 @@ fn reduce_units(
     let unit = row.first_unit + lane;
     let origin = row.base + (unit / row.kept) * row.kept_high + (unit % row.kept) * row.kept_low;
     counted = Counted(0u, 0u);
+    most = most_of(row.segment);
     let top = largest_of(row, origin);
     partials[row.partial + lane] = partial_of(row, origin, top, counted.non_finite | (counted.nan << 31u));
 }

@@ -4,6 +4,7 @@
 fn element_SLOT(row: JointRow, tensor: JointTensor, i: u32, gradient: u32, outcome: Outcome) {
     let at = row.parameter + i;
     let parameter = ROLE1[at];
-    ROLE1[at] = moved(parameter, penalised(gradient, parameter, tensor), tensor);
+    let finite = is_finite(gradient) && is_finite(parameter);
+    ROLE1[at] = moved(parameter, penalised(gradient, parameter, tensor, finite), tensor, finite);
 }
 //@end

@@ -2,6 +2,8 @@
 
 mod adapt;
 mod loss_scale;
+#[cfg(feature = "serde")]
+pub(crate) mod number;
 mod rule;
 
 pub use adapt::{Adapt, Reaction};
@@ -27,7 +29,11 @@ use crate::error::ClipError;
 pub struct Clip {
     /// C of the [`Rule`], the largest norm allowed. 0 makes every gradient 0; infinity only measures.
     /// Where the threshold adapts, what holds until there is a history.
-    pub threshold: f32,
+    ///
+    /// Numbers of a clip are `f64` for sets with `f64` gradients. For all others, and on every adapter,
+    /// each is rounded to the nearest `f32` once, where the clip is prepared.
+    #[cfg_attr(feature = "serde", serde(with = "crate::clip::number"))]
+    pub threshold: f64,
     /// What is limited, the norm unless set.
     pub rule: Rule,
     /// Norm type, L2 unless set.
@@ -36,27 +42,39 @@ pub struct Clip {
     pub scope: Scope,
     /// A limit on the norm of the whole set beside those of its segments: the smaller coefficient
     /// wins. Excluded groups have no part in it. None unless set.
-    pub total: Option<f32>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::clip::number::optional", default))]
+    pub total: Option<f64>,
     /// How the threshold follows the norms of earlier steps; it is fixed unless set.
     pub adapt: Option<Adapt>,
     /// What a non-finite element does.
     pub non_finite: NonFinite,
     /// Gradients are multiplied by this first, in the same passes: 1 / loss scale, or
-    /// 1 / accumulation count. 1 unless set.
-    pub unscale: f32,
+    /// 1 / accumulation count. 1 unless set. An element that this takes above the largest `f32` (`f64`
+    /// for `f64` gradients) counts as non-finite.
+    pub unscale: f64,
+    /// Lets a clip in place unscale `f16` gradients, of which it then loses what falls below 2^-24 or
+    /// loses bits below 2^-14. Refused otherwise, as PyTorch's `GradScaler` refuses it: a step and an
+    /// accumulation unscale in `f32` and lose nothing. False unless set.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub lossy_unscale: bool,
     /// Divides gradients by a loss scale that follows them, besides. None unless set.
     pub loss_scale: Option<LossScale>,
     /// Added to the norm in the quotient threshold / (norm + eps). 0 unless set; PyTorch has 1e-6.
     /// Gradients whose norm does not exceed the threshold are left alone whatever it is.
-    pub eps: f32,
+    pub eps: f64,
+    /// Whether the norm of the result is at most C in exact arithmetic: see [`Clip::never_above`]. Unless
+    /// set, it is for [`Scope::Row`] under a norm of type 1, 2 or infinity, where privacy accounting
+    /// rests on it, and not elsewhere.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub never_above: Option<bool>,
 }
 
 impl Clip {
     /// Clips the norm of the whole set to `threshold`: where norm > threshold, every gradient is
     /// multiplied by threshold / norm (Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063).
-    pub fn global_norm(threshold: f32) -> Clip {
+    pub fn global_norm(threshold: impl Into<f64>) -> Clip {
         Clip {
-            threshold,
+            threshold: threshold.into(),
             rule: Rule::Norm,
             norm: NormType::Two,
             scope: Scope::Global,
@@ -64,33 +82,35 @@ impl Clip {
             adapt: None,
             non_finite: NonFinite::Skip,
             unscale: 1.0,
+            lossy_unscale: false,
             loss_scale: None,
             eps: 0.0,
+            never_above: None,
         }
     }
 
     /// Clips the norm of each tensor to `threshold` by itself.
-    pub fn per_tensor_norm(threshold: f32) -> Clip {
+    pub fn per_tensor_norm(threshold: impl Into<f64>) -> Clip {
         Clip { scope: Scope::Tensor, ..Clip::global_norm(threshold) }
     }
 
     /// Clips the norm of each [`Group`](crate::Group); `threshold` is that of the tensors without one.
-    pub fn per_group_norm(threshold: f32) -> Clip {
+    pub fn per_group_norm(threshold: impl Into<f64>) -> Clip {
         Clip { scope: Scope::Group, ..Clip::global_norm(threshold) }
     }
 
     /// Clips the norm of each unit of each tensor.
-    pub fn per_unit_norm(threshold: f32, units: Units) -> Clip {
+    pub fn per_unit_norm(threshold: impl Into<f64>, units: Units) -> Clip {
         Clip { scope: Scope::Unit(units), ..Clip::global_norm(threshold) }
     }
 
     /// Clips the norm of row i of all tensors together, for every i: per-example clipping.
-    pub fn per_row_norm(threshold: f32) -> Clip {
+    pub fn per_row_norm(threshold: impl Into<f64>) -> Clip {
         Clip { scope: Scope::Row, ..Clip::global_norm(threshold) }
     }
 
     /// Clamps every element to `[-value, value]`. Norms are the largest magnitudes, tensor by tensor.
-    pub fn value(value: f32) -> Clip {
+    pub fn value(value: impl Into<f64>) -> Clip {
         Clip {
             rule: Rule::Value,
             norm: NormType::Inf,
@@ -100,36 +120,40 @@ impl Clip {
     }
 
     /// Limits the root mean square of each tensor.
-    pub fn block_rms(threshold: f32) -> Clip {
+    pub fn block_rms(threshold: impl Into<f64>) -> Clip {
         Clip { rule: Rule::Rms, ..Clip::per_tensor_norm(threshold) }
     }
 
     /// Limits the norm of each tensor divided by its number of elements.
-    pub fn average_norm(threshold: f32) -> Clip {
+    pub fn average_norm(threshold: impl Into<f64>) -> Clip {
         Clip { rule: Rule::Average, ..Clip::per_tensor_norm(threshold) }
     }
 
     /// Adaptive gradient clipping: the norm of each unit is limited to `clipping` times that of its
     /// parameters, or times 1e-3 where that is larger. Every tensor needs a shape and its parameter.
-    pub fn agc(clipping: f32, units: Units) -> Clip {
+    pub fn agc(clipping: impl Into<f64>, units: Units) -> Clip {
         Clip { rule: Rule::Agc { eps: 1e-3 }, ..Clip::per_unit_norm(clipping, units) }
     }
 
     /// Where the norm of the whole set exceeds `magnitude`, every element becomes `magnitude` with its
     /// own sign.
-    pub fn sign(magnitude: f32) -> Clip {
+    pub fn sign(magnitude: impl Into<f64>) -> Clip {
         Clip { rule: Rule::Sign, ..Clip::global_norm(magnitude) }
     }
 
     /// Scales the whole set to the norm `target`, up or down.
-    pub fn normalize(target: f32) -> Clip {
+    pub fn normalize(target: impl Into<f64>) -> Clip {
         Clip { rule: Rule::Normalize, ..Clip::global_norm(target) }
     }
 
     /// AdaGC with the paper's constants; during its warm-up the norm of the whole set is limited to
     /// `total`.
-    pub fn adagc(total: f32) -> Clip {
-        Clip { total: Some(total), adapt: Some(Adapt::adagc()), ..Clip::per_tensor_norm(f32::INFINITY) }
+    pub fn adagc(total: impl Into<f64>) -> Clip {
+        Clip {
+            total: Some(total.into()),
+            adapt: Some(Adapt::adagc()),
+            ..Clip::per_tensor_norm(f32::INFINITY)
+        }
     }
 
     /// Measures the norm of the whole set and changes nothing.
@@ -139,7 +163,7 @@ impl Clip {
 
     /// PyTorch's eps of 1e-6, with which `torch.nn.utils.clip_grad_norm_` divides: max_norm /
     /// (norm + 1e-6).
-    pub const PYTORCH_EPS: f32 = 1e-6;
+    pub const PYTORCH_EPS: f64 = 1e-6;
 
     /// Global norm clipping with PyTorch's eps. Unlike PyTorch, gradients whose norm does not exceed
     /// the threshold keep every bit.
@@ -152,7 +176,7 @@ impl Clip {
     /// assert!((g[0] / 0.5e-6 - 1.0).abs() < 1e-6); // 3e-6 * 1e-6 / (5e-6 + 1e-6)
     /// # Ok::<(), gradclip::ClipError>(())
     /// ```
-    pub fn pytorch(threshold: f32) -> Clip {
+    pub fn pytorch(threshold: impl Into<f64>) -> Clip {
         Clip::global_norm(threshold).eps(Clip::PYTORCH_EPS)
     }
 
@@ -170,8 +194,8 @@ impl Clip {
 
     /// Sets the factor that gradients are multiplied by first.
     #[must_use]
-    pub fn unscale(self, unscale: f32) -> Clip {
-        Clip { unscale, ..self }
+    pub fn unscale(self, unscale: impl Into<f64>) -> Clip {
+        Clip { unscale: unscale.into(), ..self }
     }
 
     /// Scales the loss: see [`LossScale`].
@@ -195,8 +219,8 @@ impl Clip {
 
     /// Sets what is added to the norm in the quotient.
     #[must_use]
-    pub fn eps(self, eps: f32) -> Clip {
-        Clip { eps, ..self }
+    pub fn eps(self, eps: impl Into<f64>) -> Clip {
+        Clip { eps: eps.into(), ..self }
     }
 
     /// Sets what is limited.
@@ -213,8 +237,51 @@ impl Clip {
 
     /// Limits the norm of the whole set too.
     #[must_use]
-    pub fn total(self, threshold: f32) -> Clip {
-        Clip { total: Some(threshold), ..self }
+    pub fn total(self, threshold: impl Into<f64>) -> Clip {
+        Clip { total: Some(threshold.into()), ..self }
+    }
+
+    /// Lets a clip in place unscale `f16` gradients although that loses small ones.
+    #[must_use]
+    pub fn lossy_unscale(self, lossy: bool) -> Clip {
+        Clip { lossy_unscale: lossy, ..self }
+    }
+
+    /// Promises that the norm of the result is at most C in exact arithmetic, whatever the element type:
+    /// the norm that is compared is rounded up, coefficients down, and products towards zero. A norm within
+    /// 2^-22 of C, relatively, may count as above it. Under [`Rule::Rms`], [`Rule::Average`] and
+    /// [`Rule::Agc`] the same holds of what these limit, and of [`Clip::total`]; value clipping stays within
+    /// `[-C, C]` in any case. Costs integer arithmetic for each element that changes.
+    ///
+    /// ```
+    /// use gradclip::{Clip, cpu::{self, GradMut}};
+    /// use half::bf16;
+    ///
+    /// let mut g = [bf16::ONE; 1000];
+    /// cpu::clip(&mut [GradMut::bf16("g", &mut g)], &Clip::global_norm(1.0).never_above(true))?;
+    /// let squares: f64 = g.iter().map(|x| f64::from(*x).powi(2)).sum(); // exact: few bits each
+    /// assert!(squares <= 1.0);
+    /// # Ok::<(), gradclip::ClipError>(())
+    /// ```
+    #[must_use]
+    pub fn never_above(self, never_above: bool) -> Clip {
+        Clip { never_above: Some(never_above), ..self }
+    }
+
+    /// Whether a step depends on those before it.
+    pub(crate) fn remembers(&self) -> bool {
+        self.adapt.is_some() || self.loss_scale.is_some()
+    }
+
+    /// Whether gradients are multiplied by something before they are clipped.
+    pub(crate) fn unscales(&self) -> bool {
+        self.unscale as f32 != 1.0 || self.loss_scale.is_some()
+    }
+
+    /// Whether the norm of the result must not exceed C by any rounding.
+    pub(crate) fn is_never_above(&self) -> bool {
+        let exact = !matches!(Kind::from(self.norm), Kind::P(_));
+        self.never_above.unwrap_or(self.scope == Scope::Row && exact)
     }
 
     /// Lets the threshold follow the norms of earlier steps.
@@ -228,7 +295,7 @@ impl Clip {
     /// # Errors
     ///
     /// A threshold or eps that is negative or NaN, an infinite eps, an unscale factor that is not
-    /// positive and finite, a p that is not above 0, constants of an adaptive threshold or of loss
+    /// positive and finite (as `f32`, like the eps), a p that is not above 0, constants of an adaptive threshold or of loss
     /// scaling out of their range; and combinations that mean nothing, which [`ClipError::Combination`] names.
     pub fn validate(&self) -> Result<(), ClipError> {
         for threshold in std::iter::once(self.threshold).chain(self.total) {
@@ -237,16 +304,17 @@ impl Clip {
             }
         }
         if let NormType::P(p) = self.norm
-            && (p.is_nan() || p < f32::MIN_POSITIVE)
+            && (p.is_nan() || (p as f32) < f32::MIN_POSITIVE)
         {
             return Err(ClipError::NormType { given: p });
         }
-        if !(self.unscale > 0.0 && self.unscale.is_finite()) {
+        let narrow = self.unscale as f32;
+        if !(narrow > 0.0 && narrow.is_finite()) {
             return Err(ClipError::Unscale { given: self.unscale });
         }
         let agc_eps = if let Rule::Agc { eps } = self.rule { eps } else { 0.0 };
         for eps in [self.eps, agc_eps] {
-            if !(eps >= 0.0 && eps.is_finite()) {
+            if !(eps >= 0.0 && (eps as f32).is_finite()) {
                 return Err(ClipError::Eps { given: eps });
             }
         }
@@ -271,6 +339,10 @@ impl Clip {
                 ("NonFinite::Keep", "value clipping; a norm has to be finite"),
             ),
             (
+                self.never_above == Some(true) && matches!(Kind::from(self.norm), Kind::P(_)),
+                ("never_above", "a norm of type 1, 2 or infinity; others are not exact"),
+            ),
+            (
                 self.rule == Rule::Normalize && self.threshold.is_infinite(),
                 ("normalising", "a finite target norm"),
             ),
@@ -291,7 +363,7 @@ impl Clip {
                 ("an adaptive threshold other than Adapt::Quantile", "the scope Global, Group or Tensor"),
             ),
             (
-                quantile && !(self.threshold > 0.0 && self.threshold.is_finite()),
+                quantile && !(self.threshold as f32 > 0.0 && (self.threshold as f32).is_finite()),
                 ("Adapt::Quantile", "a first threshold above 0 and finite"),
             ),
             (
@@ -329,10 +401,12 @@ impl From<NormType> for Kind {
             NormType::One => Kind::One,
             NormType::Two => Kind::Two,
             NormType::Inf => Kind::Inf,
-            NormType::P(1.0) => Kind::One,
-            NormType::P(2.0) => Kind::Two,
-            NormType::P(f32::INFINITY) => Kind::Inf,
-            NormType::P(p) => Kind::P(p.to_bits()),
+            NormType::P(p) => match p as f32 {
+                1.0 => Kind::One,
+                2.0 => Kind::Two,
+                f32::INFINITY => Kind::Inf,
+                p => Kind::P(p.to_bits()),
+            },
         }
     }
 }

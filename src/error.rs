@@ -10,25 +10,25 @@ pub enum ClipError {
     #[error("threshold: required 0 or more (infinity only measures), given {given}")]
     Threshold {
         /// The threshold.
-        given: f32,
+        given: f64,
     },
     /// The unscale factor is not positive and finite.
     #[error("unscale factor: required above 0 and finite, given {given}")]
     Unscale {
         /// The factor.
-        given: f32,
+        given: f64,
     },
     /// The eps is negative, infinite or NaN.
     #[error("eps: required 0 or more and finite, given {given}")]
     Eps {
         /// The eps.
-        given: f32,
+        given: f64,
     },
     /// The p of the norm is not above 0.
     #[error("norm type: required p above 0, given {given}")]
     NormType {
         /// The p.
-        given: f32,
+        given: f64,
     },
     /// A constant of an adaptive threshold is out of its range.
     #[error("adaptive threshold: required a {what} of {required}, given {given}")]
@@ -59,7 +59,7 @@ pub enum ClipError {
         required: &'static str,
     },
     /// A tensor that the clip cannot be applied to.
-    #[error("tensor `{tensor}`: required {required}, given {given}")]
+    #[error("tensor `{}`: required {required}, given {given}", tensor.escape_debug())]
     Tensor {
         /// Name of the tensor.
         tensor: String,
@@ -68,15 +68,33 @@ pub enum ClipError {
         /// What it has.
         given: String,
     },
+    /// Unscaling `f16` gradients in place loses what is small, and nobody asked for that.
+    #[error(
+        "tensor `{}`: required f32 or bf16 gradients to unscale in place ({}), given f16, which would lose small \
+         ones; a step or an f32 accumulation unscales them without loss, `Clip::lossy_unscale` allows it all the same",
+        tensor.escape_debug(),
+        if *scaled { "loss scaling".to_owned() } else { format!("unscale factor {unscale}") }
+    )]
+    LossyUnscale {
+        /// Name of the tensor.
+        tensor: String,
+        /// The unscale factor.
+        unscale: f64,
+        /// Whether a loss scale is divided by.
+        scaled: bool,
+    },
     /// Two groups have the same name and different thresholds.
-    #[error("group `{name}`: required one threshold, given {first:?} and {second:?} (None is excluded)")]
+    #[error(
+        "group `{}`: required one threshold, given {first:?} and {second:?} (None is excluded)",
+        name.escape_debug()
+    )]
     Group {
         /// Name of the group.
         name: String,
         /// The threshold met first.
-        first: Option<f32>,
+        first: Option<f64>,
         /// Another one.
-        second: Option<f32>,
+        second: Option<f64>,
     },
     /// The state of an adaptive threshold is that of another clip.
     #[error("state: required one for {required}, given one for {given}")]
@@ -138,7 +156,8 @@ pub enum StepError {
 pub enum PlanError {
     /// The tensor does not start where its element type may.
     #[error(
-        "tensor `{tensor}`: required an offset that is a multiple of {required} ({dtype}), given {given}"
+        "tensor `{}`: required an offset that is a multiple of {required} ({dtype}), given {given}",
+        tensor.escape_debug()
     )]
     Unaligned {
         /// Name of the tensor.
@@ -151,7 +170,10 @@ pub enum PlanError {
         given: u64,
     },
     /// The tensor ends after its buffer.
-    #[error("tensor `{tensor}`: required a buffer of at least {required} bytes, given one of {given}")]
+    #[error(
+        "tensor `{}`: required a buffer of at least {required} bytes, given one of {given}",
+        tensor.escape_debug()
+    )]
     OutOfRange {
         /// Name of the tensor.
         tensor: String,
@@ -161,7 +183,11 @@ pub enum PlanError {
         given: u64,
     },
     /// Two tensors share bytes of one buffer.
-    #[error("tensors `{first}` and `{second}`: required disjoint ranges, both hold byte {at} of the buffer")]
+    #[error(
+        "tensors `{}` and `{}`: required disjoint ranges, both hold byte {at} of the buffer",
+        first.escape_debug(),
+        second.escape_debug()
+    )]
     Overlap {
         /// The tensor that begins first.
         first: String,
@@ -169,6 +195,26 @@ pub enum PlanError {
         second: String,
         /// Offset of the first shared byte.
         at: u64,
+    },
+    /// The tensor's element type is one that adapters have no kernels for.
+    #[error(
+        "tensor `{}`: required f32, f16 or bf16 on an adapter, given {given}; the CPU path takes it", tensor.escape_debug()
+    )]
+    DType {
+        /// Name of the tensor.
+        tensor: String,
+        /// Its element type.
+        given: DType,
+    },
+    /// An option is out of its range.
+    #[error("{option}: required {required}, given {given}")]
+    Option {
+        /// Which option.
+        option: &'static str,
+        /// Its range.
+        required: &'static str,
+        /// Its value.
+        given: u64,
     },
     /// A limit of the device is too small.
     #[error("device limit {limit}: required at least {required}, given {given}")]
@@ -181,7 +227,7 @@ pub enum PlanError {
         given: u64,
     },
     /// What belongs to a gradient does not fit it.
-    #[error("tensor `{tensor}`: required {required} {what}, given {given}")]
+    #[error("tensor `{}`: required {required} {what}, given {given}", tensor.escape_debug())]
     Joined {
         /// Name of the tensor.
         tensor: String,
@@ -218,7 +264,7 @@ pub enum PrepareError {
     #[error(transparent)]
     Optimizer(#[from] OptimizerError),
     /// The tensor's buffer cannot be bound as storage.
-    #[error("tensor `{tensor}`: required a buffer with usage STORAGE, given {given:?}")]
+    #[error("tensor `{}`: required a buffer with usage STORAGE, given {given:?}", tensor.escape_debug())]
     Usage {
         /// Name of the tensor.
         tensor: String,
@@ -226,7 +272,10 @@ pub enum PrepareError {
         given: wgpu::BufferUsages,
     },
     /// The tensor does not fit one buffer of the device.
-    #[error("tensor `{tensor}`: required a buffer of {required} bytes, the device allows {given}")]
+    #[error(
+        "tensor `{}`: required a buffer of {required} bytes, the device allows {given}",
+        tensor.escape_debug()
+    )]
     BufferSize {
         /// Name of the tensor.
         tensor: String,
@@ -255,6 +304,10 @@ pub enum ReadBackError {
         /// Places of the ring.
         capacity: usize,
     },
+    /// Nothing has been decided yet: the apply half of the pass, which writes the results, was never
+    /// recorded before, or has not run.
+    #[error("read-back: required an apply half before it (`record`, `record_apply`), none has run")]
+    Undecided,
     /// The encoder was dropped without being submitted, the submit failed (a buffer was destroyed,
     /// say), or the device was lost before the copy.
     #[error("read-back: the commands that it was recorded with never ran")]

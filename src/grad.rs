@@ -17,12 +17,15 @@ pub enum DType {
     F16,
     /// The upper half of an `f32`.
     Bf16,
+    /// 64-bit IEEE float, on the CPU path alone: adapters refuse it.
+    F64,
 }
 
 impl DType {
     /// Bytes of one element.
     pub fn size(self) -> u64 {
         match self {
+            DType::F64 => 8,
             DType::F32 => 4,
             DType::F16 | DType::Bf16 => 2,
         }
@@ -35,12 +38,20 @@ impl fmt::Display for DType {
             DType::F32 => "f32",
             DType::F16 => "f16",
             DType::Bf16 => "bf16",
+            DType::F64 => "f64",
         })
     }
 }
 
-/// Tensors that share one norm and one limit under [`Scope::Group`](crate::Scope::Group), as the
-/// parameter groups of PyTorch's optimisers. Equal names mean the same group.
+/// Tensors with a limit of their own, as the parameter groups of PyTorch's optimisers, or with none. Equal
+/// names mean the same group.
+///
+/// Under [`Scope::Group`](crate::Scope::Group) the tensors of a group share one norm. Under
+/// [`Scope::Tensor`](crate::Scope::Tensor) and [`Scope::Unit`](crate::Scope::Unit) the group's threshold
+/// is that of each of its tensors and units: C of the [`Rule`](crate::Rule), whatever rule it is. Under
+/// [`Scope::Global`](crate::Scope::Global) and [`Scope::Row`](crate::Scope::Row) tensors of several groups
+/// would share one norm, so there a group with a threshold is refused where the clip is prepared. An
+/// excluded group means the same everywhere.
 ///
 /// ```
 /// use gradclip::{Clip, Group, cpu::{self, GradMut}};
@@ -59,17 +70,32 @@ impl fmt::Display for DType {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     pub(crate) name: Arc<str>,
-    pub(crate) threshold: Option<f32>,
+    pub(crate) threshold: Option<f64>,
 }
 
 impl Group {
     /// A group with a threshold of its own.
-    pub fn new(name: impl Into<Arc<str>>, threshold: f32) -> Group {
-        Group { name: name.into(), threshold: Some(threshold) }
+    pub fn new(name: impl Into<Arc<str>>, threshold: impl Into<f64>) -> Group {
+        Group { name: name.into(), threshold: Some(threshold.into()) }
     }
 
-    /// Tensors that are measured and unscaled but never clipped, and have no part in
-    /// [`Clip::total`](crate::Clip).
+    /// Tensors that are measured and unscaled but never clipped, in every scope and under every rule:
+    /// they have no part in any norm but their own, nor in [`Clip::total`](crate::Clip), and need neither a
+    /// shape nor a parameter.
+    ///
+    /// ```
+    /// use gradclip::{Clip, Group, cpu::{self, GradMut}};
+    ///
+    /// let (mut weight, mut bias) = ([30.0f32, 40.0], [100.0f32]);
+    /// let mut grads = [
+    ///     GradMut::new("weight", &mut weight),
+    ///     GradMut::new("bias", &mut bias).group(&Group::excluded("biases")),
+    /// ];
+    /// let report = cpu::clip(&mut grads, &Clip::global_norm(5.0))?;
+    /// assert_eq!(report.norm(), Some(50.0));
+    /// assert_eq!((weight, bias), ([3.0, 4.0], [100.0]));
+    /// # Ok::<(), gradclip::ClipError>(())
+    /// ```
     pub fn excluded(name: impl Into<Arc<str>>) -> Group {
         Group { name: name.into(), threshold: None }
     }
@@ -90,7 +116,8 @@ pub struct Grad {
     pub(crate) name: String,
     pub(crate) buffer: wgpu::Buffer,
     pub(crate) offset: u64,
-    pub(crate) elements: u64,
+    /// As many as the buffer holds from the offset on, where there is no number.
+    elements: Option<u64>,
     pub(crate) dtype: DType,
     pub(crate) shape: Option<Box<[u64]>>,
     pub(crate) group: Option<Group>,
@@ -103,9 +130,10 @@ pub struct Grad {
 }
 
 impl Grad {
-    /// The whole of a buffer of `f32`. A rest of fewer than 4 bytes is left out.
+    /// The whole of a buffer: of `f32`, unless [`Grad::dtype`] says otherwise. A rest of fewer bytes than
+    /// an element has is left out.
     pub fn new(name: impl Into<String>, buffer: &wgpu::Buffer) -> Grad {
-        Grad::range(name, buffer, 0, buffer.size() / 4)
+        Grad { elements: None, ..Grad::range(name, buffer, 0, 0) }
     }
 
     /// `elements` elements of `f32` from byte `offset`.
@@ -114,7 +142,7 @@ impl Grad {
             name: name.into(),
             buffer: buffer.clone(),
             offset,
-            elements,
+            elements: Some(elements),
             dtype: DType::F32,
             shape: None,
             group: None,
@@ -126,7 +154,8 @@ impl Grad {
         }
     }
 
-    /// Sets the element type; the number of elements stays.
+    /// Sets the element type. The number of elements given to [`Grad::range`] stays; [`Grad::new`] means
+    /// the whole buffer, whatever its type.
     #[must_use]
     pub fn dtype(self, dtype: DType) -> Grad {
         Grad { dtype, ..self }
@@ -194,7 +223,7 @@ impl Grad {
 
     /// Number of elements.
     pub fn elements(&self) -> u64 {
-        self.elements
+        self.elements.unwrap_or_else(|| self.buffer.size() / self.dtype.size())
     }
 
     /// What is known of it before anything is measured.
@@ -202,7 +231,7 @@ impl Grad {
         TensorInfo {
             name: self.name.as_str().into(),
             dtype: self.dtype,
-            elements: self.elements,
+            elements: self.elements(),
             shape: self.shape.clone(),
             group: self.group.clone(),
             has_parameter: self.parameter.is_some(),

@@ -56,6 +56,8 @@ pub(crate) struct Variant {
     pub(crate) adapt: u32,
     /// Where what belongs to a gradient is bound.
     pub(crate) pattern: Pattern,
+    /// Whether the unscale factor depends on a loss scale, for kernels that reduce gradients.
+    pub(crate) scaled: bool,
 }
 
 /// How a buffer of bind group 0 is bound.
@@ -101,7 +103,9 @@ impl Kernel {
     pub(crate) fn bindings(self) -> &'static [Binding] {
         use Binding::{Read, ReadWrite, Uniform};
         match self {
-            Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits => &[Uniform, Read, ReadWrite],
+            Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits => {
+                &[Uniform, Read, ReadWrite, Uniform]
+            }
             Kernel::Partials | Kernel::Sums => &[Uniform, Read, Read, ReadWrite],
             Kernel::Threshold => &[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Kernel::Coefficient => &[Uniform, Read, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
@@ -144,9 +148,14 @@ impl Kernel {
         }
     }
 
+    /// Whether it reads gradients chunk by chunk.
+    pub(crate) fn reduces(self) -> bool {
+        matches!(self, Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits)
+    }
+
     /// Whether it leaves out segments from `Job::until` on.
     pub(crate) fn leaves_out(self) -> bool {
-        matches!(self, Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits | Kernel::Coefficient)
+        self.reduces() || self == Kernel::Coefficient
     }
 
     fn parts(self, kind: Kind) -> &'static [&'static str] {
@@ -155,22 +164,33 @@ impl Kernel {
         }
         macro_rules! joint {
             ($($stem:literal),+) => {
-                wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "shared/joint", $($stem),+]
+                wgsl![
+                    "shared/wide",
+                    "shared/element",
+                    "shared/real",
+                    "shared/apply",
+                    "shared/finite",
+                    "shared/joint",
+                    $($stem),+
+                ]
+            };
+        }
+        macro_rules! reduce {
+            ($($stem:literal),+) => {
+                wgsl![
+                    "shared/wide", "shared/element", "shared/real", "shared/unscale", "shared/largest", $($stem),+
+                ]
             };
         }
         let any_p = matches!(kind, Kind::P(_));
         match self {
             Kernel::Reduce if any_p => {
-                wgsl!["shared/element", "shared/chunk", "shared/power", "shared/lanes", "reduce_power"]
+                reduce!["shared/chunk", "shared/power", "shared/lanes", "reduce_power"]
             }
-            Kernel::Reduce => wgsl!["shared/wide", "shared/element", "shared/chunk", "reduce"],
-            Kernel::ReduceShort => wgsl!["shared/wide", "shared/element", "shared/chunk", "reduce_short"],
-            Kernel::ReduceUnits if any_p => {
-                wgsl!["shared/wide", "shared/element", "shared/power", "shared/unit_power", "reduce_units"]
-            }
-            Kernel::ReduceUnits => {
-                wgsl!["shared/wide", "shared/element", "shared/unit_integer", "reduce_units"]
-            }
+            Kernel::Reduce => reduce!["shared/chunk", "reduce"],
+            Kernel::ReduceShort => reduce!["shared/chunk", "reduce_short"],
+            Kernel::ReduceUnits if any_p => reduce!["shared/power", "shared/unit_power", "reduce_units"],
+            Kernel::ReduceUnits => reduce!["shared/unit_integer", "reduce_units"],
             Kernel::Partials if any_p => {
                 wgsl!["shared/power", "shared/lanes", "shared/combine", "shared/combine_power", "tensors"]
             }
@@ -190,6 +210,7 @@ impl Kernel {
                 "shared/decide",
                 "shared/float",
                 "shared/limbs",
+                "shared/unscale",
                 "shared/step",
                 "threshold"
             ],
@@ -199,6 +220,7 @@ impl Kernel {
                     "shared/element",
                     "shared/real",
                     "shared/decide",
+                    "shared/unscale",
                     "shared/step",
                     "coefficient"
                 ]
@@ -244,6 +266,7 @@ impl Variant {
         }
         let _ = writeln!(text, "const ADAPT: u32 = {}u;", self.adapt);
         let _ = writeln!(text, "const P: f32 = {p:e}f;");
+        let _ = writeln!(text, "const SCALED: bool = {};", self.scaled);
         let _ = writeln!(text, "const ALIGN: u32 = {}u;", self.kind.align());
         if let Some(access) = self.kernel.slots() {
             text.push_str(dtype_source(self.dtype));
@@ -261,7 +284,8 @@ impl Variant {
 
 fn dtype_source(dtype: DType) -> &'static str {
     match dtype {
-        DType::F32 => include_str!("../shaders/shared/dtype_f32.wgsl"),
+        // There is no plan with f64.
+        DType::F32 | DType::F64 => include_str!("../shaders/shared/dtype_f32.wgsl"),
         DType::F16 => concat!(
             include_str!("../shaders/shared/dtype_half.wgsl"),
             "fn half_to_f32(half: u32) -> u32 { return f16_to_f32(half); }\n",
@@ -278,24 +302,15 @@ fn dtype_source(dtype: DType) -> &'static str {
 /// What an outcome does to one word of gradients.
 fn applied_word_source(dtype: DType) -> &'static str {
     match dtype {
-        DType::F32 => {
-            "fn applied_word(word: u32, outcome: Outcome) -> u32 { return applied(word, outcome); }
-            fn applied_pair(word: u32, low: Outcome, high: Outcome) -> u32 { return applied(word, low); }\n"
-        }
-        DType::F16 | DType::Bf16 => {
-            "fn applied_half(half: u32, outcome: Outcome) -> u32 {
-                if outcome.action == KEEP {
-                    return half;
-                }
-                return f32_to_half(applied(half_to_f32(half), outcome));
-            }
-            fn applied_pair(word: u32, low: Outcome, high: Outcome) -> u32 {
-                return applied_half(word & 0xffffu, low) | (applied_half(word >> 16u, high) << 16u);
-            }
-            fn applied_word(word: u32, outcome: Outcome) -> u32 {
-                return applied_pair(word, outcome, outcome);
-            }\n"
-        }
+        DType::F32 | DType::F64 => include_str!("../shaders/shared/applied_f32.wgsl"),
+        DType::F16 => concat!(
+            include_str!("../shaders/shared/applied_half.wgsl"),
+            "const LARGEST_HALF: u32 = 0x7bffu;\n",
+        ),
+        DType::Bf16 => concat!(
+            include_str!("../shaders/shared/applied_half.wgsl"),
+            "const LARGEST_HALF: u32 = 0x7f7fu;\n",
+        ),
     }
 }
 
@@ -363,8 +378,17 @@ mod tests {
                     }
                     for adapt in 0..if kernel == Kernel::Threshold { 7 } else { 1 } {
                         let pattern = Pattern::apart(4);
-                        let variant =
-                            Variant { kernel, kind, dtype, slots: 3, workgroup_size: 64, adapt, pattern };
+                        let scaled = adapt % 2 == 1 || dtype == DType::F16;
+                        let variant = Variant {
+                            kernel,
+                            kind,
+                            dtype,
+                            slots: 3,
+                            workgroup_size: 64,
+                            adapt,
+                            pattern,
+                            scaled,
+                        };
                         let source = variant.source();
                         let module = naga::front::wgsl::parse_str(&source)
                             .unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));

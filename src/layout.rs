@@ -102,7 +102,7 @@ pub struct SeamRow {
 
 /// What one chunk adds up to: `mantissa * unit(exponent)`, see [`crate::cpu`].
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Partial {
     /// Low half of the 64-bit mantissa.
     pub lo: u32,
@@ -186,12 +186,27 @@ pub struct Job {
     pub rows: u32,
     /// Segments from this one on are left out: they count for nothing and keep every bit.
     pub until: u32,
+    /// Bits of the unscale factor of the clip, that of a loss scale not included.
+    pub unscale: u32,
+    /// Bits of the largest magnitude that is still finite when it is multiplied by that factor.
+    pub largest: u32,
     /// The segment of the whole set, or [`NONE`].
     pub total: u32,
     /// Number of limits that adapt.
     pub adaptive: u32,
     /// 1 where the deciding kernel also begins the step, or an accumulating one the sum.
     pub begins: u32,
+    /// Segments from this one on are of parameters, which are not unscaled.
+    pub parameters: u32,
+}
+
+/// The words of a [`Job`] that setters of a pass change, which lie side by side.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub(crate) struct JobSetting {
+    pub(crate) until: u32,
+    pub(crate) unscale: u32,
+    pub(crate) largest: u32,
 }
 
 /// What is asked of one limit.
@@ -214,6 +229,8 @@ pub struct Setting {
     pub rule: u32,
     /// 1 where the limit on the whole set applies too.
     pub total: u32,
+    /// 1 where the norm of the result must not exceed the threshold by any rounding.
+    pub below: u32,
 }
 
 /// The constants of an adaptive threshold, see [`Adapt`](crate::Adapt).
@@ -299,7 +316,7 @@ pub struct Outcome {
     /// unscale factor lies outside the range of normal `f32` and `scale` alone could not hold it.
     pub rescale: f32,
     /// What the apply pass does: [`KEEP`], [`MULTIPLY`], [`FILL`], [`CLAMP`] or [`SIGN`], the
-    /// middle ones perhaps with [`SANITIZE`].
+    /// middle ones perhaps with [`SANITIZE`] and [`TOWARD_ZERO`].
     pub action: u32,
     /// [`CLIPPED`], [`NON_FINITE`], [`NAN`], [`SKIPPED`], [`BY_TOTAL`],
     /// [`LEFT_OUT`].

@@ -57,6 +57,7 @@ pub mod layout;
 pub mod numbers;
 pub mod optimizer;
 pub mod plan;
+mod real;
 pub mod report;
 pub mod schedule;
 mod segments;

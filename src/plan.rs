@@ -10,17 +10,19 @@ mod limits;
 mod pack;
 mod sums;
 
+use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::clip::{Clip, Kind};
+use crate::clip::{Adapt, Clip, Kind};
 use crate::error::{PlanError, PrepareError};
 use crate::grad::{DType, Group};
 use crate::layout::{
-    CHUNK, ChunkRow, MapRow, NONE, Outcome, Partial, Run, SERIAL_RUN, SeamRow, SegmentRow, State, Sum,
-    UnitRow,
+    Adaptation, CHUNK, ChunkRow, MapRow, NONE, Outcome, Partial, Progress, Run, SERIAL_RUN, SeamRow,
+    SegmentRow, Setting, State, Sum, Tally, UnitRow,
 };
 use crate::segments::{Owner, Segments, TensorInfo};
 
+pub(crate) use joint::check_ranges;
 pub use joint::{Joined, Joint, MOST_ROLES, Pattern};
 pub use limits::PlanLimits;
 pub(crate) use limits::{LONG_UNIT, OTHER_BUFFERS, OTHER_STORAGE};
@@ -96,12 +98,14 @@ pub struct Combine {
     pub runs: Vec<Run>,
     /// How many of them are added up by one invocation each.
     pub serial: u32,
+    /// The tensors whose items runs of several tensors add up: first item and tensor of each.
+    pub members: Vec<Run>,
     /// Workgroups.
     pub grid: [u32; 2],
 }
 
-/// The whole plan. Partials are numbered tensor by tensor, chunk by chunk, and unit by unit within a
-/// chunk.
+/// The whole plan. Partials are numbered tensor by tensor, those of excluded groups last, chunk by chunk,
+/// and unit by unit within a chunk.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Dispatches over [`Plan::rows`] of the reduce and of the apply pass: tensors that belong to one
@@ -140,6 +144,8 @@ pub struct Plan {
     /// Place of each tensor's sum; parameters' sums follow.
     pub sum_of: Vec<u32>,
     tensors_summed: u32,
+    /// Bytes of what thresholds and loss scale remember.
+    history_bytes: u64,
     pub(crate) parts: Segments,
 }
 
@@ -167,17 +173,20 @@ impl Plan {
     /// ranges, or more than the limits can hold.
     pub fn new(tensors: &[Placement], clip: &Clip, limits: &PlanLimits) -> Result<Plan, PrepareError> {
         let infos: Vec<TensorInfo> = tensors.iter().map(Placement::info).collect();
+        check::dtypes(tensors)?;
         let parts = Segments::new(&infos, clip)?;
-        let placed = Placed::all(tensors, &parts);
+        let tensors = &without_excluded_parameters(tensors, &parts, &infos);
+        let placed = Placed::all(tensors, &parts, &infos);
         let ranges = placed.iter().map(|p| check::Written { at: p.at, may_share: p.measured });
         check::ranges(&ranges.collect::<Vec<_>>())?;
-        check::sizes(&placed, &parts, limits)?;
+        let norms = history_norms(clip, &parts);
+        check::sizes(&placed, &parts, norms, limits)?;
         let packed = pack::rows(&placed, &limits.for_norm(Kind::from(clip.norm)))?;
 
         let cut = parts.cut();
         let of_tensors = sums::of_tensors(&placed, &parts);
         let (blocks, of_tensors) = if cut { sums::in_blocks(&of_tensors) } else { (Vec::new(), of_tensors) };
-        let combine = |runs| Combine::new(runs, limits);
+        let combine = |runs| Combine::new(runs, Vec::new(), limits);
         let tensors_summed = of_tensors.len() as u32;
         let segment_rows = sums::decided(&parts, limits.workgroup_size);
         let mut sum_of = vec![0; tensors.len()];
@@ -195,7 +204,10 @@ impl Plan {
             blocks: cut.then(|| combine(blocks)).transpose()?,
             tensors: combine(of_tensors)?,
             unit_segments: cut
-                .then(|| combine(sums::of_units(&placed, &parts, limits.workgroup_size)))
+                .then(|| {
+                    let (runs, members) = sums::of_units(&placed, &parts, limits.workgroup_size);
+                    Combine::new(runs, members, limits)
+                })
                 .transpose()?,
             segments: combine(sums::of_segments(&parts, tensors.len()))?,
             segment_grid: grid(segment_rows.len() as u64, limits)?,
@@ -203,6 +215,7 @@ impl Plan {
             segment_of: parts.owners.iter().map(|o| o.first()).collect(),
             sum_of,
             tensors_summed,
+            history_bytes: history_bytes(clip, &parts, norms),
             parts,
         })
     }
@@ -248,7 +261,8 @@ impl Plan {
         self.blocks.as_ref().map_or(0, |b| b.runs.len())
     }
 
-    /// Bytes of the buffers that a prepared pass allocates for working, results included.
+    /// Bytes of the buffers that a prepared pass allocates for working: results, and what adaptive
+    /// thresholds remember, included; the ring of read-backs and the few words of each dispatch not.
     pub fn scratch_bytes(&self) -> u64 {
         let bytes = |n: usize, size: usize| (n * size) as u64;
         let runs =
@@ -259,11 +273,15 @@ impl Plan {
             + bytes(self.map_rows.len(), size_of::<MapRow>())
             + bytes(self.seams.len(), size_of::<SeamRow>())
             + bytes(self.partials as usize, size_of::<Partial>())
-            + bytes(runs.into_iter().flatten().map(|c| c.runs.len()).sum(), size_of::<Run>())
+            + bytes(
+                runs.into_iter().flatten().map(|c| c.runs.len() + c.members.len()).sum(),
+                size_of::<Run>(),
+            )
             + bytes(sums, size_of::<Sum>())
             + bytes(self.segment_count(), size_of::<Outcome>())
             + bytes(self.segment_rows.len(), size_of::<SegmentRow>())
-            + bytes(self.limit_count(), 32 + size_of::<State>())
+            + bytes(self.limit_count() + usize::from(self.parts.total), size_of::<Setting>())
+            + self.history_bytes
     }
 }
 
@@ -292,7 +310,7 @@ pub(crate) struct Placed<'a> {
 
 impl<'a> Placed<'a> {
     /// All tensors, then all parameters.
-    fn all(tensors: &'a [Placement], parts: &Segments) -> Vec<Placed<'a>> {
+    fn all(tensors: &'a [Placement], parts: &Segments, infos: &[TensorInfo]) -> Vec<Placed<'a>> {
         let shift = parts.decided();
         let grads = tensors.iter().zip(&parts.owners).map(|(at, &owner)| (at, owner, false));
         let parameters = tensors
@@ -300,18 +318,61 @@ impl<'a> Placed<'a> {
             .zip(&parts.owners)
             .filter(|_| parts.parameters)
             .filter_map(|(t, owner)| Some((t.parameter.as_deref()?, owner.shifted(shift), true)));
-        let mut first_partial = 0u32;
-        grads
+        let mut placed: Vec<Placed<'_>> = grads
             .chain(parameters)
             .map(|(at, owner, measured)| {
                 // Checked against the limits before anything is made of them.
                 let partials = chunks(at.elements, owner).min(u64::from(u32::MAX)) as u32;
-                let placed = Placed { at, owner, measured, first_partial, partials };
-                first_partial = first_partial.saturating_add(partials);
-                placed
+                Placed { at, owner, measured, first_partial: 0, partials }
             })
-            .collect()
+            .collect();
+        let mut first_partial = 0u32;
+        for i in order_of_partials(infos, placed.len()) {
+            placed[i].first_partial = first_partial;
+            first_partial = first_partial.saturating_add(placed[i].partials);
+        }
+        placed
     }
+}
+
+/// The order in which the partials of all tensors, and then of all parameters, are numbered: excluded ones
+/// last, so that those of a row over several tensors lie at equal distances.
+pub(crate) fn order_of_partials(infos: &[TensorInfo], sources: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..sources).collect();
+    let tensors = infos.len().max(1);
+    order.sort_by_key(|&source| (source / tensors, infos[source % tensors].excluded()));
+    order
+}
+
+/// No limit of an excluded tensor follows from its parameter, which therefore is not read.
+fn without_excluded_parameters<'a>(
+    tensors: &'a [Placement],
+    parts: &Segments,
+    infos: &[TensorInfo],
+) -> Cow<'a, [Placement]> {
+    if !parts.parameters || !infos.iter().any(TensorInfo::excluded) {
+        return Cow::Borrowed(tensors);
+    }
+    let without = |(t, info): (&Placement, &TensorInfo)| match info.excluded() {
+        true => {
+            let nothing = Placement { elements: 0, parameter: None, ..t.clone() };
+            Placement { parameter: Some(Box::new(nothing)), ..t.clone() }
+        }
+        false => t.clone(),
+    };
+    tensors.iter().zip(infos).map(without).collect::<Vec<_>>().into()
+}
+
+/// Norms that adaptive thresholds remember.
+fn history_norms(clip: &Clip, parts: &Segments) -> u64 {
+    parts.limits.len() as u64 * u64::from(clip.adapt.map_or(0, Adapt::window))
+}
+
+/// Bytes of what thresholds and loss scale remember.
+fn history_bytes(clip: &Clip, parts: &Segments, norms: u64) -> u64 {
+    let states = if clip.adapt.is_some() { parts.limits.len() } else { 0 };
+    let fixed = size_of::<Tally>() + size_of::<Progress>() + size_of::<Adaptation>();
+    (fixed + states * size_of::<State>()) as u64 + norms * 4
 }
 
 /// Chunks of a tensor.
@@ -324,13 +385,13 @@ pub(crate) fn chunks(elements: u64, owner: Owner) -> u64 {
 
 impl Combine {
     /// Short runs that stand alone come first: they share workgroups.
-    fn new(mut runs: Vec<Run>, limits: &PlanLimits) -> Result<Combine, PlanError> {
+    fn new(mut runs: Vec<Run>, members: Vec<Run>, limits: &PlanLimits) -> Result<Combine, PlanError> {
         let serial = |run: &Run| run.lanes == 1 && run.count <= SERIAL_RUN;
         runs.sort_by_key(|run| !serial(run));
         let serial = runs.partition_point(serial) as u32;
         let groups =
             u64::from(serial.div_ceil(limits.workgroup_size)) + runs.len() as u64 - u64::from(serial);
-        Ok(Combine { runs, serial, grid: grid(groups, limits)? })
+        Ok(Combine { runs, serial, members, grid: grid(groups, limits)? })
     }
 }
 

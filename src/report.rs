@@ -15,9 +15,10 @@ use crate::segments::{Segments, TensorInfo};
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Report {
-    /// One entry a segment: a single one for [`Scope::Global`](crate::Scope::Global), one a tensor
-    /// for [`Scope::Tensor`](crate::Scope::Tensor), one a group. None for units and rows, of which
-    /// there may be millions: [`Pass::outcomes`](crate::Pass::outcomes) has them.
+    /// One entry a segment: a single one for [`Scope::Global`](crate::Scope::Global) and one for each
+    /// excluded group, one a tensor for [`Scope::Tensor`](crate::Scope::Tensor), one a group. None for
+    /// units and rows, of which there may be millions: [`Pass::outcomes`](crate::Pass::outcomes) has
+    /// them.
     pub segments: Vec<SegmentReport>,
     /// The whole set, where it is limited beside its segments.
     pub total: Option<SegmentReport>,
@@ -42,13 +43,20 @@ pub struct Report {
 pub struct SegmentReport {
     /// Name of the group, where it is one.
     pub name: Option<Arc<str>>,
+    /// Whether it is an excluded group or tensor, which is measured and unscaled but never clipped.
+    pub excluded: bool,
     /// Norm before clipping; infinite or NaN where elements are and the policy does not remove them.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::clip::number::serialize"))]
     pub norm: f64,
-    /// The largest norm that was allowed, whatever rule it came from.
-    pub threshold: f32,
+    /// The largest norm that was allowed, whatever rule it came from. An `f32`, unless a gradient of the
+    /// set is of `f64`.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::clip::number::serialize"))]
+    pub threshold: f64,
     /// threshold / norm where the norm exceeded the threshold, else exactly 1. Under
-    /// [`NonFinite::Zero`] 0 and under [`NonFinite::Nan`] NaN where an element was not finite.
-    pub coefficient: f32,
+    /// [`NonFinite::Zero`] 0 and under [`NonFinite::Nan`] NaN where an element was not finite. An `f32`,
+    /// unless a gradient of the set is of `f64`.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::clip::number::serialize"))]
+    pub coefficient: f64,
     /// Whether the norm exceeded the threshold.
     pub clipped: bool,
     /// Whether gradients were written at all.
@@ -73,21 +81,25 @@ pub struct TensorReport {
     /// Number of elements.
     pub elements: u64,
     /// Norm before clipping, as in [`SegmentReport::norm`].
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::clip::number::serialize"))]
     pub norm: f64,
     /// Its segment; the first one where it is cut into units.
     pub segment: usize,
-    /// Number of non-finite elements, saturating at `u32::MAX`.
+    /// Number of non-finite elements, those of its parameter under [`Rule::Agc`](crate::Rule::Agc)
+    /// counted, saturating at `u32::MAX`.
     pub non_finite: u32,
+    /// How many of them are the parameter's.
+    pub non_finite_parameters: u32,
 }
 
 impl Report {
-    /// The norm of the whole set, where there is one segment.
+    /// The norm of the whole set, excluded groups left out, where it is one segment.
     pub fn norm(&self) -> Option<f64> {
         self.single().map(|s| s.norm)
     }
 
-    /// The coefficient of the whole set, where there is one segment.
-    pub fn coefficient(&self) -> Option<f32> {
+    /// The coefficient of the whole set, excluded groups left out, where it is one segment.
+    pub fn coefficient(&self) -> Option<f64> {
         self.single().map(|s| s.coefficient)
     }
 
@@ -112,15 +124,14 @@ impl Report {
     }
 
     fn single(&self) -> Option<&SegmentReport> {
-        match self.segments.as_slice() {
-            [one] => Some(one),
-            _ => None,
-        }
+        let mut limited = self.segments.iter().filter(|s| !s.excluded);
+        limited.next().filter(|_| limited.next().is_none())
     }
 }
 
-/// Builds the report from the records that GPU and CPU path write alike. `outcomes` holds those of all
-/// segments, or for units and rows only that of the whole set.
+/// Builds the report from the records that GPU and CPU path write alike. `sums` holds those of all tensors,
+/// then those of parameters; `outcomes` those of all segments, or for units and rows only that of the whole
+/// set.
 pub(crate) fn report(
     clip: &Clip,
     tensors: &[TensorInfo],
@@ -133,11 +144,13 @@ pub(crate) fn report(
     let total = if parts.total { segments.pop() } else { None };
     for (segment, limit) in segments.iter_mut().zip(&parts.limits) {
         segment.name.clone_from(&limit.name);
+        segment.excluded = limit.excluded;
     }
     let mut place = vec![0; tensors.len()];
     parts.order.iter().enumerate().for_each(|(at, &tensor)| place[tensor as usize] = at);
     let one = |(i, info): (usize, &TensorInfo)| {
-        tensor(clip, info, parts.owners[i].first(), &sums[place[i]], tally.unscale)
+        let parameter = if parts.parameters { sums.get(place[i] + tensors.len()) } else { None };
+        tensor(clip, info, parts.owners[i].first(), &sums[place[i]], parameter, tally.unscale)
     };
     Report {
         segments,
@@ -157,9 +170,10 @@ fn segment(outcome: &Outcome) -> SegmentReport {
     let non_finite = outcome.norm.is_nan() || (outcome.norm.is_infinite() && outcome.norm_mantissa == 0);
     SegmentReport {
         name: None,
+        excluded: false,
         norm: if non_finite { f64::from(outcome.norm) } else { finite },
-        threshold: outcome.threshold,
-        coefficient: outcome.coefficient,
+        threshold: outcome.threshold.into(),
+        coefficient: outcome.coefficient.into(),
         clipped: outcome.flags & CLIPPED != 0,
         changed: outcome.action != KEEP,
         skipped: outcome.flags & SKIPPED != 0,
@@ -168,7 +182,15 @@ fn segment(outcome: &Outcome) -> SegmentReport {
     }
 }
 
-fn tensor(clip: &Clip, info: &TensorInfo, segment: u32, sum: &Sum, unscale: f32) -> TensorReport {
+fn tensor(
+    clip: &Clip,
+    info: &TensorInfo,
+    segment: u32,
+    sum: &Sum,
+    parameter: Option<&Sum>,
+    unscale: f32,
+) -> TensorReport {
+    let non_finite_parameters = parameter.map_or(0, |p| p.non_finite);
     let norm = match (sum.non_finite, sum.nan, clip.non_finite) {
         (0, _, _) | (_, _, NonFinite::Sanitize) => {
             unscaled_norm(sum, Kind::from(clip.norm), unscale).to_f64()
@@ -182,6 +204,7 @@ fn tensor(clip: &Clip, info: &TensorInfo, segment: u32, sum: &Sum, unscale: f32)
         elements: info.elements,
         norm,
         segment: segment as usize,
-        non_finite: sum.non_finite,
+        non_finite: sum.non_finite.saturating_add(non_finite_parameters),
+        non_finite_parameters,
     }
 }

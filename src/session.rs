@@ -3,14 +3,20 @@
 //! Everything here blocks, and copies gradients to the device and back; a training loop on the GPU
 //! wants [`Clipper`] instead.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use crate::clip::Clip;
 use crate::cpu::{self, GradMut};
-use crate::error::{PrepareError, ReadBackError, SessionError};
+use crate::error::{PlanError, PrepareError, ReadBackError, SessionError};
 use crate::gpu::{Clipper, caught, filled};
-use crate::grad::Grad;
+use crate::grad::{DType, Grad};
+use crate::history::History;
+use crate::plan::PlanLimits;
 use crate::report::{Report, TensorReport};
 use crate::segments::TensorInfo;
 
+/// Invocations of a workgroup that every adapter has.
+const LEAST_WORKGROUP: u32 = 128;
 /// Bytes of gradients that are on their way to the host at once.
 const DOWNLOAD: u64 = 256 << 20;
 
@@ -18,7 +24,8 @@ const DOWNLOAD: u64 = 256 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Target {
-    /// The best GPU, else a software adapter, else the CPU path.
+    /// The best GPU, else the CPU path, which is also where what the GPU cannot hold goes. Never a software
+    /// adapter: it runs on the same cores as the CPU path, many times slower.
     Auto,
     /// The CPU path.
     Cpu,
@@ -32,6 +39,16 @@ pub enum Target {
 #[derive(Debug)]
 pub struct Session {
     gpu: Option<Gpu>,
+    /// Whether the CPU path does what the device cannot.
+    falls_back: bool,
+    kept: Mutex<Kept>,
+}
+
+/// What a session keeps from call to call.
+#[derive(Debug, Default)]
+struct Kept {
+    history: History,
+    fallback: Option<String>,
 }
 
 #[derive(Debug)]
@@ -42,14 +59,14 @@ struct Gpu {
     clipper: Clipper,
 }
 
-/// All adapters, best first: discrete, integrated, virtual, other, software; of equal ones those
-/// with a modern backend first. `WGPU_BACKEND` restricts the backends.
+/// All adapters that can clip, best first: discrete, integrated, virtual, other, software; of equal ones
+/// those with a modern backend first. `WGPU_BACKEND` restricts the backends.
 pub fn adapters() -> Vec<wgpu::Adapter> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
     let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
     adapters.retain(|a| {
         a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
-            && a.limits().max_storage_buffers_per_shader_stage >= 4
+            && PlanLimits::new(&Clipper::required_limits(a), LEAST_WORKGROUP).is_ok()
     });
     adapters.sort_by_key(|adapter| {
         let info = adapter.get_info();
@@ -65,6 +82,11 @@ pub fn adapters() -> Vec<wgpu::Adapter> {
     adapters
 }
 
+/// Whether an adapter runs on the host's own cores.
+pub fn is_software(info: &wgpu::AdapterInfo) -> bool {
+    info.device_type == wgpu::DeviceType::Cpu
+}
+
 /// `backend/name` of an adapter, as [`Target::Named`] matches it.
 pub fn adapter_name(info: &wgpu::AdapterInfo) -> String {
     format!("{}/{}", info.backend, info.name)
@@ -78,24 +100,31 @@ impl Session {
     /// [`SessionError::NoAdapter`] where nothing matches, [`SessionError::NoDevice`] where the
     /// adapter refuses. [`Target::Auto`] has neither.
     pub fn open(target: &Target) -> Result<Session, SessionError> {
+        let session = |gpu| Session { gpu, falls_back: *target == Target::Auto, kept: Mutex::default() };
         let wanted = match target {
-            Target::Cpu => return Ok(Session { gpu: None }),
+            Target::Cpu => return Ok(session(None)),
             Target::Auto | Target::Gpu => "",
             Target::Named(text) => text.as_str(),
         };
         let adapters = adapters();
-        let names: Vec<String> = adapters.iter().map(|a| adapter_name(&a.get_info())).collect();
-        let matches = |name: &String| name.to_lowercase().contains(&wanted.to_lowercase());
-        let opened = match names.iter().position(matches) {
+        let infos: Vec<wgpu::AdapterInfo> = adapters.iter().map(wgpu::Adapter::get_info).collect();
+        let matches = |info: &wgpu::AdapterInfo| match target {
+            Target::Auto => !is_software(info),
+            _ => adapter_name(info).to_lowercase().contains(&wanted.to_lowercase()),
+        };
+        let opened = match infos.iter().position(matches) {
             Some(i) => Gpu::open(&adapters[i]),
             None => Err(SessionError::NoAdapter {
                 wanted: if wanted.is_empty() { "any GPU".into() } else { wanted.into() },
-                found: if names.is_empty() { "no adapter at all".into() } else { names.join(", ") },
+                found: match infos.is_empty() {
+                    true => "no adapter at all".into(),
+                    false => infos.iter().map(adapter_name).collect::<Vec<_>>().join(", "),
+                },
             }),
         };
         match opened {
-            Err(_) if *target == Target::Auto => Ok(Session { gpu: None }),
-            opened => Ok(Session { gpu: Some(opened?) }),
+            Err(_) if *target == Target::Auto => Ok(session(None)),
+            opened => Ok(session(Some(opened?))),
         }
     }
 
@@ -119,14 +148,78 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// A clip that does not validate, gradients larger than the device's buffers, memory that ran
-    /// out, a device that was lost. Gradients are then untouched.
+    /// A clip that does not validate, gradients larger than the device's buffers or of `f64` (which
+    /// [`Target::Auto`] takes to the CPU path), memory that ran out, a device that was lost. Gradients are
+    /// then untouched.
     pub fn clip(&self, grads: &mut [GradMut<'_>], clip: &Clip) -> Result<Report, SessionError> {
-        match &self.gpu {
-            None => Ok(cpu::clip(grads, clip)?),
-            Some(gpu) => gpu.clip(grads, clip),
+        if !clip.remembers() {
+            return self.clip_with(grads, clip, &mut History::default());
         }
+        let mut history = self.kept().history.clone();
+        let report = self.clip_with(grads, clip, &mut history)?;
+        self.kept().history = history;
+        Ok(report)
     }
+
+    /// As [`Session::clip`], with a history of the caller's: it counts the steps, and keeps what adaptive
+    /// thresholds and loss scale remember. Session::clip keeps one of its own for clips that need it.
+    ///
+    /// ```
+    /// use gradclip::{Adapt, Clip, History, Session, Target, cpu::GradMut};
+    ///
+    /// let session = Session::open(&Target::Auto)?;
+    /// let clip = Clip::global_norm(f32::INFINITY).adapt(Adapt::Mean { factor: 1.0, window: 10 });
+    /// let mut history = History::default();
+    /// for (norm, clipped) in [(1.0f32, 1.0), (1.0, 1.0), (100.0, 1.0)] {
+    ///     let mut g = [norm];
+    ///     session.clip_with(&mut [GradMut::new("g", &mut g)], &clip, &mut history)?;
+    ///     assert_eq!(g, [clipped]);
+    /// }
+    /// assert_eq!(history.steps(), 3);
+    /// # Ok::<(), gradclip::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::clip`], and [`ClipError::State`] for the history of another clip. It is then as before.
+    pub fn clip_with(
+        &self,
+        grads: &mut [GradMut<'_>],
+        clip: &Clip,
+        history: &mut History,
+    ) -> Result<Report, SessionError> {
+        self.kept().fallback = None;
+        if let Some(gpu) = &self.gpu {
+            match gpu.clip(grads, clip, history) {
+                Err(error) if self.falls_back && concerns_device(&error) => {
+                    self.kept().fallback = Some(error.to_string());
+                }
+                done => return done,
+            }
+        }
+        Ok(cpu::clip_with(grads, clip, history)?)
+    }
+
+    /// Why the CPU path did the last clip although an adapter is open, if it did: [`Target::Auto`] takes
+    /// there what the adapter cannot hold.
+    pub fn fallback(&self) -> Option<String> {
+        self.kept().fallback.clone()
+    }
+
+    /// Forgets what adaptive thresholds and loss scale of [`Session::clip`] remember.
+    pub fn forget(&self) {
+        self.kept().history = History::default();
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // A thread that panicked while holding the lock left whole values behind.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether another device might do what this one did not.
+fn concerns_device(error: &SessionError) -> bool {
+    !matches!(error, SessionError::Clip(_) | SessionError::Prepare(PrepareError::Clip(_)))
 }
 
 impl Gpu {
@@ -144,9 +237,15 @@ impl Gpu {
         Ok(Gpu { info, device, queue, clipper })
     }
 
-    fn clip(&self, grads: &mut [GradMut<'_>], clip: &Clip) -> Result<Report, SessionError> {
+    fn clip(
+        &self,
+        grads: &mut [GradMut<'_>],
+        clip: &Clip,
+        history: &mut History,
+    ) -> Result<Report, SessionError> {
         let infos: Vec<TensorInfo> = grads.iter().map(GradMut::info).collect();
         let parameters: Vec<_> = grads.iter().map(GradMut::values).collect();
+        check_dtypes(&infos, &parameters)?;
         let mut tensors: Vec<_> = grads.iter_mut().map(GradMut::contiguous).collect();
         let mut uploaded = Vec::with_capacity(tensors.len());
         for ((info, tensor), parameter) in infos.iter().zip(&tensors).zip(parameters) {
@@ -160,11 +259,14 @@ impl Gpu {
             uploaded.push(grad);
         }
         let pass = self.clipper.prepare(&uploaded, clip)?;
+        pass.restore_history(&self.queue, history)?;
         let mut encoder = self.device.create_command_encoder(&Default::default());
         pass.record(&mut encoder);
         let read_back = pass.read_back(&mut encoder)?;
+        let saved = pass.save_history(&mut encoder)?;
         self.queue.submit([encoder.finish()]);
         let report = read_back.wait(&self.device)?;
+        let saved = saved.wait(&self.device)?;
         let whole = report.changed_segments > 0;
         let changed = |t: &TensorReport| report.segments.get(t.segment).map_or(whole, |s| s.changed);
         let changed: Vec<bool> = report.tensors.iter().map(changed).collect();
@@ -174,6 +276,7 @@ impl Gpu {
             tensors[i].set_bytes(&bytes);
         }
         tensors.into_iter().for_each(cpu::Contiguous::write_back);
+        *history = saved;
         Ok(report)
     }
 
@@ -190,54 +293,72 @@ impl Gpu {
 
     /// The bytes of the tensors marked, a bounded number of them on their way at once.
     fn download(&self, grads: &[Grad], marked: &[bool]) -> Result<Vec<(usize, Vec<u8>)>, SessionError> {
+        let most = DOWNLOAD.min(self.device.limits().max_buffer_size);
         let mut results = Vec::new();
-        let mut batch = Vec::new();
+        let mut batch: Vec<(usize, &Grad)> = Vec::new();
         let mut bytes = 0;
-        for (i, grad) in grads.iter().enumerate().filter(|&(i, g)| marked[i] && g.elements > 0) {
-            batch.push((i, grad));
-            bytes += grad.buffer.size();
-            if bytes >= DOWNLOAD {
-                self.download_batch(&batch, &mut results)?;
+        for (i, grad) in grads.iter().enumerate().filter(|&(i, g)| marked[i] && g.elements() > 0) {
+            if bytes + grad.buffer.size() > most && !batch.is_empty() {
+                self.download_batch(&batch, bytes, &mut results)?;
                 batch.clear();
                 bytes = 0;
             }
+            batch.push((i, grad));
+            bytes += grad.buffer.size();
         }
-        self.download_batch(&batch, &mut results)?;
+        if !batch.is_empty() {
+            self.download_batch(&batch, bytes, &mut results)?;
+        }
         Ok(results)
     }
 
+    /// One buffer is mapped for all: a driver's work for each mapped one grows with their number.
     fn download_batch(
         &self,
         batch: &[(usize, &Grad)],
+        bytes: u64,
         results: &mut Vec<(usize, Vec<u8>)>,
     ) -> Result<(), SessionError> {
-        let failed = |error: &dyn std::fmt::Display| ReadBackError::Map { message: error.to_string() };
-        let staged: Vec<wgpu::Buffer> = caught(&self.device, "downloading gradients", || {
+        let staging = caught(&self.device, "downloading gradients", || {
+            let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("gradclip download"),
+                size: bytes,
+                usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+                mapped_at_creation: false,
+            });
             let mut encoder = self.device.create_command_encoder(&Default::default());
-            let staged = batch
-                .iter()
-                .map(|(_, grad)| {
-                    let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-                        label: Some("gradclip download"),
-                        size: grad.buffer.size(),
-                        usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-                        mapped_at_creation: false,
-                    });
-                    encoder.copy_buffer_to_buffer(&grad.buffer, 0, &staging, 0, None);
-                    staging
-                })
-                .collect();
+            let mut at = 0;
+            for (_, grad) in batch {
+                encoder.copy_buffer_to_buffer(&grad.buffer, 0, &staging, at, grad.buffer.size());
+                at += grad.buffer.size();
+            }
             self.queue.submit([encoder.finish()]);
-            staged
+            staging
         })?;
-        staged.iter().for_each(|staging| staging.map_async(wgpu::MapMode::Read, .., |_| {}));
+        staging.map_async(wgpu::MapMode::Read, .., |_| {});
         self.device
             .poll(wgpu::PollType::wait_indefinitely())
             .map_err(|error| ReadBackError::Wait { message: error.to_string() })?;
-        for (&(i, grad), staging) in batch.iter().zip(&staged) {
-            let view = staging.get_mapped_range(..).map_err(|error| failed(&error))?;
-            results.push((i, view[..(grad.elements * grad.dtype.size()) as usize].to_vec()));
+        let view = staging
+            .get_mapped_range(..)
+            .map_err(|error| ReadBackError::Map { message: error.to_string() })?;
+        let mut at = 0;
+        for &(i, grad) in batch {
+            let len = (grad.elements() * grad.dtype.size()) as usize;
+            results.push((i, view[at..at + len].to_vec()));
+            at += grad.buffer.size() as usize;
         }
         Ok(())
+    }
+}
+
+/// That an adapter has kernels for all tensors and parameters.
+fn check_dtypes(infos: &[TensorInfo], parameters: &[Option<cpu::Values<'_>>]) -> Result<(), PrepareError> {
+    let double = |(info, parameter): &(&TensorInfo, &Option<cpu::Values<'_>>)| {
+        info.dtype == DType::F64 || parameter.is_some_and(|p| p.dtype() == DType::F64)
+    };
+    match infos.iter().zip(parameters).find(double) {
+        None => Ok(()),
+        Some((info, _)) => Err(PlanError::DType { tensor: info.name.to_string(), given: DType::F64 }.into()),
     }
 }

@@ -85,7 +85,7 @@ fn groups_share_a_norm_and_the_rest_is_one() {
                 .map(|((_, v), f)| v.iter().map(|&v| (f64::from(v) * f).powi(2)).sum::<f64>())
                 .sum();
             assert!(close(norm(&report["norm_after"]), after.sqrt()), "{what}: {report}");
-            let whole = !options.contains(&"--group") && !options.contains(&"--scope");
+            let whole = !["--group", "--scope"].iter().any(|option| options.contains(option));
             assert_eq!(report["norm"].is_null(), !whole, "{what}: {report}");
             let coefficients: Vec<f64> =
                 report["tensors"].as_array().unwrap().iter().map(|t| norm(&t["coefficient"])).collect();

@@ -147,7 +147,7 @@ fn every_f16_and_every_bf16() {
         let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
         // Non-finite patterns too: sanitised to zero.
         let tensors = [(0, all, dtype)];
-        let clip = Clip::measure().unscale(0.75).on_non_finite(NonFinite::Sanitize);
+        let clip = Clip::measure().unscale(0.75).lossy_unscale(true).on_non_finite(NonFinite::Sanitize);
         let grads = gpu.placed(tensors[0].1.len(), &tensors);
         gpu.run(&gpu.clipper.prepare(&grads, &clip).unwrap());
         let got = gpu.read::<u16>(grads[0].buffer());

@@ -56,8 +56,8 @@ fn records_have_the_offsets_that_naga_computes() {
     same!(MapRow, start, slot_len, first, segment, low, kept, high, outer);
     same!(Run, first, count, target, stride, lanes, tensor);
     same!(SegmentRow, first, count, limit, step, parameters);
-    same!(Job, serial, runs, first_row, rows, until, total, adaptive, begins);
-    same!(Setting, threshold, lift, unscale, eps, floor, policy, rule, total);
+    same!(Job, serial, runs, first_row, rows, until, unscale, largest, total, adaptive, begins, parameters);
+    same!(Setting, threshold, lift, unscale, eps, floor, policy, rule, total, below);
     same!(Adaptation, rule, window, steps, reaction, a, b);
     same!(State, steps, observed, mean, variance, threshold, alone, counted, over);
     same!(Tally, steps, clipped_steps, skipped_steps, clipped, skipped, changed, unscale, non_finite);

@@ -67,7 +67,7 @@ fn check(arm: &Arm<'_>, tensors: &[Vec<f32>], what: &str) {
             continue;
         }
         let (report, after) = run(tensors, &Clip::global_norm(threshold));
-        let coefficient = report.coefficient().unwrap();
+        let coefficient = report.coefficient().unwrap() as f32;
         // f64 division of 24-bit operands, rounded to f32, is the correctly rounded quotient.
         assert_eq!(coefficient, (f64::from(threshold) / measured) as f32, "{who}: {what}");
         if coefficient.is_normal() {

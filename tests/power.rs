@@ -93,7 +93,8 @@ fn edges() {
     let cubes: f64 = after[0].iter().map(|&x| f64::from(x.abs()).powi(3)).sum();
     assert!((cubes.cbrt() - 1.0).abs() < 1e-5);
     for p in [0.0, -1.0, f32::NAN] {
-        let refused = gpu.clipper.prepare(&[], &Clip::measure().norm_type(NormType::P(p))).unwrap_err();
+        let refused =
+            gpu.clipper.prepare(&[], &Clip::measure().norm_type(NormType::P(p.into()))).unwrap_err();
         assert!(matches!(refused, gradclip::PrepareError::Clip(ClipError::NormType { .. })), "{p}");
     }
 }

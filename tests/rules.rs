@@ -97,7 +97,7 @@ fn value_under_other_policies() {
 }
 
 #[test]
-fn value_of_short_types_rounds_the_limit() {
+fn value_of_short_types_rounds_the_limit_towards_zero() {
     let Some(gpu) = gpu() else { return };
     let ramp: Vec<f32> = (0..301).map(|i| (i - 150) as f32 / 300.0).collect();
     let mut halves: Vec<f16> = ramp.iter().map(|&x| f16::from_f32(x)).collect();
@@ -110,7 +110,13 @@ fn value_of_short_types_rounds_the_limit() {
     let (before_halves, before_brains) = (halves.clone(), brains.clone());
     cpu::clip(&mut [GradMut::f16("h", &mut halves), GradMut::bf16("b", &mut brains)], &Clip::value(0.3))
         .unwrap();
-    let limit = (f16::from_f32(0.3), bf16::from_f32(0.3));
+    // 0.3 is 0x3e99999a: of an f16 and a bf16 the nearest are above it, those before these below.
+    let limit = (
+        f16::from_bits(f16::from_f32(0.3).to_bits() - 1),
+        bf16::from_bits(bf16::from_f32(0.3).to_bits() - 1),
+    );
+    assert!(limit.0.to_f64() <= 0.3 && f16::from_bits(limit.0.to_bits() + 1).to_f64() > 0.3);
+    assert!(limit.1.to_f64() <= 0.3 && bf16::from_bits(limit.1.to_bits() + 1).to_f64() > 0.3);
     for (after, before) in halves.iter().zip(&before_halves) {
         assert_eq!(
             *after,

@@ -119,6 +119,17 @@ fn assert_clipped<K: Ord + Clone>(
     keys: &[K],
     limit: impl Fn(&K, u64) -> f64,
 ) -> usize {
+    // Norm, quotient, scale and product: each at most one rounding of 2^-24.
+    assert_clipped_within(before, after, keys, limit, 2.5e-7)
+}
+
+fn assert_clipped_within<K: Ord + Clone>(
+    before: &[f32],
+    after: &[f32],
+    keys: &[K],
+    limit: impl Fn(&K, u64) -> f64,
+    tolerance: f64,
+) -> usize {
     let mut squares: BTreeMap<K, (f64, u64)> = BTreeMap::new();
     for (x, key) in before.iter().zip(keys) {
         let entry = squares.entry(key.clone()).or_default();
@@ -130,8 +141,7 @@ fn assert_clipped<K: Ord + Clone>(
     };
     for ((b, a), key) in before.iter().zip(after).zip(keys) {
         let want = f64::from(*b) * factor(key);
-        // Norm, quotient, scale and product: each at most one rounding of 2^-24.
-        assert!((f64::from(*a) - want).abs() <= want.abs() * 2.5e-7, "{b:e} became {a:e}, not {want:e}");
+        assert!((f64::from(*a) - want).abs() <= want.abs() * tolerance, "{b:e} became {a:e}, not {want:e}");
     }
     squares.keys().filter(|key| factor(key) < 1.0).count()
 }
@@ -273,7 +283,9 @@ fn rows_over_several_tensors() {
                 (0..n).flat_map(move |row| std::iter::repeat_n(row, len as usize))
             })
             .collect();
-        let clipped = assert_clipped(&flat(&values(&tensors)), &flat(&after), &keys, |_, _| 4.4);
+        // Rows are never above their limit: norm, quotient, scale and product are each rounded one way, by at
+        // most 2^-23, and the norm is taken to be 2^-26 larger.
+        let clipped = assert_clipped_within(&flat(&values(&tensors)), &flat(&after), &keys, |_, _| 4.4, 5e-7);
         assert_eq!(trace.report.clipped_segments as usize, clipped);
         assert!(trace.report.segments.is_empty());
     }

@@ -51,7 +51,7 @@ fn on_cpu(run: &[Vec<Vec<f32>>], clip: &Clip, history: &mut History) -> Vec<Vec<
             let mut tensors = tensors.clone();
             let mut grads: Vec<_> = tensors.iter_mut().map(|t| GradMut::new("t", t)).collect();
             let report = cpu::clip_with(&mut grads, clip, history).unwrap();
-            report.segments.iter().map(|s| s.threshold).collect()
+            report.segments.iter().map(|s| s.threshold as f32).collect()
         })
         .collect()
 }
@@ -419,7 +419,7 @@ fn a_scheduler_on_the_host() {
         let report = gpu.run(&pass);
         clipped += u64::from(threshold < 5.0);
         assert_eq!((report.step, report.clipped_steps), (step.into(), clipped));
-        assert_eq!(report.segments[0].threshold, threshold);
+        assert_eq!(report.segments[0].threshold, f64::from(threshold));
     }
 }
 
@@ -472,7 +472,7 @@ fn excluded_groups_do_not_adapt() {
             let mut grads = [GradMut::new("own", &mut own), GradMut::new("other", &mut other).group(&free)];
             let report = cpu::clip_with(&mut grads, &clip, &mut history).unwrap();
             clipped += report.clipped_segments;
-            assert!(!report.segments[1].clipped && report.segments[1].threshold == f32::INFINITY);
+            assert!(!report.segments[1].clipped && report.segments[1].threshold == f64::INFINITY);
             assert_eq!(other, before[1], "{adapt:?}");
         }
         assert!(clipped > 0, "{adapt:?}");

@@ -1,14 +1,17 @@
 // What an outcome does to one element, given and returned as f32 bits.
 fn applied(bits: u32, outcome: Outcome) -> u32 {
-    let action = outcome.action & ~SANITIZE;
+    let action = outcome.action & ~(SANITIZE | TOWARD_ZERO);
     if action == FILL {
         return outcome.scale;
     }
     let magnitude = bits & 0x7fffffffu;
-    if (outcome.action & SANITIZE) != 0u && magnitude >= INFINITY_BITS {
+    if (outcome.action & SANITIZE) != 0u && !unscales_finitely(magnitude, outcome.unscale) {
         return 0u;
     }
     if action == MULTIPLY {
+        if (outcome.action & TOWARD_ZERO) != 0u {
+            return product_toward_zero(bits, outcome.scale, outcome.rescale);
+        }
         return product(bits, outcome.scale, outcome.rescale);
     }
     if action == SIGN {
@@ -23,6 +26,13 @@ fn applied(bits: u32, outcome: Outcome) -> u32 {
     return bits;
 }
 
+fn unscales_finitely(magnitude: u32, unscale: u32) -> bool {
+    if magnitude >= INFINITY_BITS || unscale <= ONE_BITS {
+        return magnitude < INFINITY_BITS;
+    }
+    return to_f32(rounded(multiply(from_f32(magnitude), from_f32(unscale)), F32_MIN_EXPONENT)) < INFINITY_BITS;
+}
+
 fn unscaled_by(bits: u32, unscale: u32) -> u32 {
     if unscale == ONE_BITS || (bits & 0x7fffffffu) >= INFINITY_BITS {
         return bits;
@@ -32,17 +42,35 @@ fn unscaled_by(bits: u32, unscale: u32) -> u32 {
 
 fn product(bits: u32, scale: u32, rescale: u32) -> u32 {
     let field = (bits >> 23u) & 0xffu;
-    // A driver may flush subnormal operands and results of float code.
-    if rescale != ONE_BITS || field == 0u || scale < 0x800000u || field + (scale >> 23u) < 129u {
+    if rescale != ONE_BITS || field == 0u || scale < 0x800000u || !is_plain(field + (scale >> 23u)) {
         return product_by_integers(bits, scale, rescale);
     }
     return bitcast<u32>(bitcast<f32>(bits) * bitcast<f32>(scale));
 }
 
-// The same product, rounded once to nearest-even, for any factor and any size of result.
-fn product_by_integers(bits: u32, scale: u32, rescale: u32) -> u32 {
+// Whether a product of normal f32 is one for float code, by the sum of their exponent fields: a driver may flush
+// what is subnormal, and what is above the largest f32 would become infinite.
+fn is_plain(fields: u32) -> bool {
+    return fields - 129u <= 250u;
+}
+
+// |bits| * scale * rescale^2.
+fn exact_product(bits: u32, scale: u32, rescale: u32) -> Real {
     let exact = multiply(from_f32(bits & 0x7fffffffu), from_f32(scale));
-    let twice = 2 * (i32(rescale >> 23u) - 127);
-    let moved = Real(exact.mantissa, exact.exponent + twice, exact.sticky);
-    return (bits & 0x80000000u) | to_f32(rounded(moved, F32_MIN_EXPONENT));
+    return Real(exact.mantissa, exact.exponent + 2 * (i32(rescale >> 23u) - 127), exact.sticky);
+}
+
+// The same product, rounded once to nearest-even, for any factor and any size of result; at most the largest
+// f32. What is not finite stays.
+fn product_by_integers(bits: u32, scale: u32, rescale: u32) -> u32 {
+    if (bits & 0x7fffffffu) >= INFINITY_BITS {
+        return bits;
+    }
+    let near = to_f32(rounded(exact_product(bits, scale, rescale), F32_MIN_EXPONENT));
+    return (bits & 0x80000000u) | min(near, LARGEST_BITS);
+}
+
+fn product_toward_zero(bits: u32, scale: u32, rescale: u32) -> u32 {
+    let cut = to_f32(rounded_down(exact_product(bits, scale, rescale), F32_MIN_EXPONENT));
+    return (bits & 0x80000000u) | min(cut, LARGEST_BITS);
 }

@@ -34,6 +34,24 @@ fn unscaled_norm(sum: Sum, unscale: u32) -> Rounded {
     return rounded(multiply(norm_of(sum), from_f32(unscale)), F32_MIN_EXPONENT);
 }
 
+// The same norm, never below that of the unscaled gradients: sums and roots drop bits downwards, less than a
+// share of 2^-26 of them.
+fn norm_above(sum: Sum, unscale: u32) -> Rounded {
+    var norm = norm_of(sum);
+    if NORM != NORM_INF {
+        norm = enlarged(norm, (norm.mantissa >> 26u) + 2u);
+    }
+    return rounded_up(multiply(norm, from_f32(unscale)));
+}
+
+// To nearest, or down where nothing may be above its limit.
+fn rounded_for(value: Real, least: i32, setting: Setting) -> Rounded {
+    if setting.below == 1u {
+        return rounded_down(value, least);
+    }
+    return rounded(value, least);
+}
+
 fn larger(a: Rounded, b: Rounded) -> Rounded {
     if exceeds(a, b) {
         return a;
@@ -48,13 +66,17 @@ fn limit_of(setting: Setting, parameters: Sum) -> Real {
     if setting.rule != RULE_AGC {
         return lifted;
     }
-    let size = larger(rounded(norm_of(parameters), F32_MIN_EXPONENT), exactly(setting.floor));
+    let size = larger(rounded_for(norm_of(parameters), F32_MIN_EXPONENT, setting), exactly(setting.floor));
     return multiply(lifted, normalised(size.mantissa, size.exponent, 0u));
 }
 
 // limit / (norm + eps).
 fn quotient_of(norm: Rounded, limit: Rounded, setting: Setting) -> Real {
-    var divisor = rounded(add(norm, exactly(setting.eps)), NO_MIN_EXPONENT);
+    let sum = add(norm, exactly(setting.eps));
+    var divisor = rounded(sum, NO_MIN_EXPONENT);
+    if setting.below == 1u {
+        divisor = rounded_up(sum);
+    }
     if setting.rule == RULE_AGC {
         divisor = larger(divisor, exactly(AGC_LEAST_NORM));
     }
@@ -67,8 +89,7 @@ fn power_of_two(exponent: i32) -> u32 {
 }
 
 // Splits a factor so that an f32 holds it: scale, and rescale to be multiplied twice.
-fn set_scale(outcome: ptr<function, Outcome>, factor: Real) {
-    let exact = rounded(factor, NO_MIN_EXPONENT);
+fn set_scale(outcome: ptr<function, Outcome>, exact: Rounded) {
     (*outcome).rescale = ONE_BITS;
     (*outcome).scale = 0u;
     if exact.mantissa == 0u || exact.exponent < -400 {
@@ -90,13 +111,17 @@ fn decide(sum: Sum, setting: Setting, parameters: Sum) -> Outcome {
     let norm = unscaled_norm(sum, setting.unscale);
     let unlimited = setting.threshold == INFINITY_BITS;
     let limit = limit_of(setting, parameters);
-    let exact = rounded(limit, NO_MIN_EXPONENT);
-    let over = !unlimited && exceeds(norm, exact);
+    let exact = rounded_for(limit, NO_MIN_EXPONENT, setting);
+    var compared = norm;
+    if setting.below == 1u {
+        compared = norm_above(sum, setting.unscale);
+    }
+    let over = !unlimited && exceeds(compared, exact);
     var out = Outcome();
     out.norm = to_f32(norm);
     out.norm_mantissa = norm.mantissa;
     out.norm_exponent = norm.exponent;
-    out.threshold = select(to_f32(rounded(limit, F32_MIN_EXPONENT)), INFINITY_BITS, unlimited);
+    out.threshold = select(to_f32(rounded_for(limit, F32_MIN_EXPONENT, setting)), INFINITY_BITS, unlimited);
     out.unscale = setting.unscale;
     out.non_finite = sum.non_finite;
     out.first_non_finite = sum.first;
@@ -105,15 +130,17 @@ fn decide(sum: Sum, setting: Setting, parameters: Sum) -> Outcome {
     let normalises = setting.rule == RULE_NORMALIZE && norm.mantissa != 0u;
     var coefficient = Real(0x80000000u, -31, 0u);
     if scales || normalises {
-        coefficient = quotient_of(norm, exact, setting);
+        coefficient = quotient_of(compared, exact, setting);
     }
-    out.coefficient = to_f32(rounded(coefficient, F32_MIN_EXPONENT));
-    set_scale(&out, multiply(coefficient, from_f32(setting.unscale)));
-    out.action = select(MULTIPLY, KEEP, out.scale == ONE_BITS && out.rescale == ONE_BITS);
+    out.coefficient = to_f32(rounded_for(coefficient, F32_MIN_EXPONENT, setting));
+    set_scale(&out, rounded_for(multiply(coefficient, from_f32(setting.unscale)), NO_MIN_EXPONENT, setting));
+    let keeps = out.scale == ONE_BITS && out.rescale == ONE_BITS;
+    out.action = select(MULTIPLY | select(0u, TOWARD_ZERO, setting.below == 1u), KEEP, keeps);
     if over && setting.rule == RULE_SIGN {
         set_elementwise(&out, SIGN);
     }
-    if over && setting.rule == RULE_VALUE {
+    // What unscaling rounds to 16 bits might exceed the limit, too.
+    if (over || !keeps) && setting.rule == RULE_VALUE {
         set_elementwise(&out, CLAMP);
     }
     var nan = sum.nan;

@@ -4,6 +4,7 @@
 const INFINITY_BITS: u32 = 0x7f800000u;
 const QUIET_NAN_BITS: u32 = 0x7fc00000u;
 const ONE_BITS: u32 = 0x3f800000u;
+const LARGEST_BITS: u32 = 0x7f7fffffu; // of f32
 
 // f32 bits of an f16: every f16 is an f32 exactly, its subnormals normal ones.
 fn f16_to_f32(half: u32) -> u32 {

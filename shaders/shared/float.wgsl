@@ -1,7 +1,6 @@
 // f32 that are not negative, as bits: correctly rounded by integer code, where WGSL would allow more than
 // one answer. Results above the largest f32 are the largest f32.
 
-const LARGEST_BITS: u32 = 0x7f7fffffu;
 
 fn saturated(a: Rounded) -> u32 {
     return min(to_f32(a), LARGEST_BITS);

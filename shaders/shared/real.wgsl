@@ -189,6 +189,39 @@ fn rounded(a: Real, least: i32) -> Rounded {
     return Rounded(mantissa, exponent);
 }
 
+// This and `by` units of the last of 32 bits more, rounded up. Zero stays.
+fn enlarged(a: Real, by: u32) -> Real {
+    if a.mantissa == 0u {
+        return a;
+    }
+    let mantissa = a.mantissa + by;
+    if mantissa < by {
+        return Real((mantissa >> 1u) + 0x80000001u, a.exponent + 1, a.sticky);
+    }
+    return Real(mantissa, a.exponent, a.sticky);
+}
+
+// To 24 bits, not above the value; fewer where the exponent would fall below the least one.
+fn rounded_down(a: Real, least: i32) -> Rounded {
+    let exponent = max(a.exponent + 8, least);
+    let shift = u32(exponent - a.exponent);
+    let mantissa = select(a.mantissa >> (shift & 31u), 0u, shift > 31u);
+    return Rounded(mantissa, select(exponent, least, mantissa == 0u));
+}
+
+// To 24 bits, not below the value, although f may reach 2.
+fn rounded_up(a: Real) -> Rounded {
+    let whole = enlarged(a, 2u * a.sticky);
+    let mantissa = (whole.mantissa >> 8u) + u32((whole.mantissa & 0xffu) != 0u);
+    if mantissa == 0u {
+        return Rounded(0u, NO_MIN_EXPONENT);
+    }
+    if mantissa == 0x1000000u {
+        return Rounded(0x800000u, whole.exponent + 9);
+    }
+    return Rounded(mantissa, whole.exponent + 8);
+}
+
 // The f32 equal to a value rounded with least exponent F32_MIN_EXPONENT; infinity above the largest.
 fn to_f32(a: Rounded) -> u32 {
     if a.mantissa < 0x800000u {

@@ -81,9 +81,12 @@ struct Job {
     first_row: u32,
     rows: u32,
     until: u32,
+    unscale: u32,
+    largest: u32,
     total: u32,
     adaptive: u32,
     begins: u32,
+    parameters: u32,
 }
 
 // The f32 fields of all records below are bits: scalars are computed with integers, so that no driver
@@ -97,6 +100,7 @@ struct Setting {
     policy: u32,
     rule: u32,
     total: u32,
+    below: u32,
 }
 
 struct Adaptation {

@@ -17,7 +17,7 @@ fn multiply_SLOT(first: u32, end: u32, scale: u32) {
             let i = begin + k * WORKGROUP;
             let bits = slot_SLOT[i];
             let field = (bits >> 23u) & 0xffu;
-            if field != 0u && field + field_of_scale >= 129u {
+            if field != 0u && is_plain(field + field_of_scale) {
                 slot_SLOT[i] = bitcast<u32>(bitcast<f32>(bits) * bitcast<f32>(scale));
             } else {
                 waiting |= 1u << k;

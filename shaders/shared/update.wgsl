@@ -5,16 +5,16 @@ fn idle() -> bool {
 }
 
 // The gradient with the L2 penalty, where there is one.
-fn penalised(gradient: u32, parameter: u32, tensor: JointTensor) -> f32 {
+fn penalised(gradient: u32, parameter: u32, tensor: JointTensor, finite: bool) -> f32 {
     if tensor.weight_decay == 0u || (hyper.flags & DECOUPLED) != 0u {
         return bitcast<f32>(gradient);
     }
-    return bitcast<f32>(gradient) + bitcast<f32>(tensor.weight_decay) * bitcast<f32>(parameter);
+    return within(bitcast<f32>(gradient) + bitcast<f32>(tensor.weight_decay) * bitcast<f32>(parameter), finite);
 }
 
 // parameter - lr * direction. What does not move keeps every bit: a driver may flush subnormals.
-fn moved(parameter: u32, direction: f32, tensor: JointTensor) -> u32 {
-    let by = bitcast<f32>(hyper.lr) * bitcast<f32>(tensor.lr_scale) * direction;
-    let to = bitcast<u32>(bitcast<f32>(parameter) - by);
+fn moved(parameter: u32, direction: f32, tensor: JointTensor, finite: bool) -> u32 {
+    let by = within(bitcast<f32>(hyper.lr) * bitcast<f32>(tensor.lr_scale) * direction, finite);
+    let to = bitcast<u32>(within(bitcast<f32>(parameter) - by, finite));
     return select(to, parameter, (bitcast<u32>(by) & 0x7fffffffu) == 0u);
 }

@@ -16,7 +16,7 @@ pub enum NormType {
     /// infinity mean the variants above, which are exact to the bit everywhere; any other p is
     /// summed in floating point relative to the largest element, so that it neither overflows nor
     /// underflows, but is not promised to the bit.
-    P(f32),
+    P(#[cfg_attr(feature = "serde", serde(with = "crate::clip::number"))] f64),
 }
 
 /// What is done to a segment, with C the threshold, ‖g‖ the norm of the segment's gradients and n
@@ -49,7 +49,7 @@ pub enum Rule {
     /// authors' own code, Optax and timm, a norm below 1e-6 counts as 1e-6 in the quotient.
     Agc {
         /// Least norm that parameters are taken to have; 1e-3 in the paper.
-        eps: f32,
+        eps: f64,
     },
     /// Where the norm exceeds C, every element becomes C with its own sign; zeros stay.
     Sign,

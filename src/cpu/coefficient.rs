@@ -5,11 +5,11 @@ use crate::clip::Kind;
 use crate::layout::{
     BY_TOTAL, CLAMP, CLIPPED, FILL, GUARD, KEEP, MULTIPLY, NAN, NON_FINITE, Outcome, POLICY_KEEP, POLICY_NAN,
     POLICY_SANITIZE, POLICY_SKIP, RULE_AGC, RULE_NORMALIZE, RULE_SIGN, RULE_VALUE, SANITIZE, SIGN, SKIPPED,
-    Setting, Sum,
+    Setting, Sum, TOWARD_ZERO,
 };
 
 use super::power;
-use super::real::{F32_MIN_EXPONENT, NO_MIN_EXPONENT, Real, Rounded};
+use crate::real::{F32_MIN_EXPONENT, NO_MIN_EXPONENT, Real, Rounded};
 
 /// The norm that a sum stands for, before any rounding but the root's.
 pub(crate) fn norm_of(sum: &Sum, kind: Kind) -> Real {
@@ -28,6 +28,17 @@ pub(crate) fn norm_of(sum: &Sum, kind: Kind) -> Real {
 /// no upper end.
 pub(crate) fn unscaled_norm(sum: &Sum, kind: Kind, unscale: f32) -> Rounded {
     norm_of(sum, kind).multiply(Real::from_f32(unscale)).round(F32_MIN_EXPONENT)
+}
+
+/// The same norm, never below that of the unscaled gradients: sums and roots drop bits downwards, less than
+/// a share of 2^-26 of them (see [`crate::numbers`]).
+fn norm_above(sum: &Sum, kind: Kind, unscale: f32) -> Rounded {
+    let norm = norm_of(sum, kind);
+    let above = match kind {
+        Kind::Inf => norm,
+        _ => norm.enlarged(norm.share(26) + 2),
+    };
+    above.multiply(Real::from_f32(unscale)).round_up()
 }
 
 /// A norm below this counts as this in the quotient of adaptive gradient clipping.
@@ -49,13 +60,19 @@ fn limit_of(setting: &Setting, parameters: &Sum, kind: Kind) -> Real {
     if setting.rule != RULE_AGC {
         return lifted;
     }
-    let norm = norm_of(parameters, kind).round(F32_MIN_EXPONENT);
+    let norm = rounded(norm_of(parameters, kind), F32_MIN_EXPONENT, setting);
     lifted.multiply(larger(norm, exactly(setting.floor)).to_real())
+}
+
+/// To nearest, or down where nothing may be above its limit.
+fn rounded(value: Real, least: i32, setting: &Setting) -> Rounded {
+    if setting.below == 1 { value.round_down(least) } else { value.round(least) }
 }
 
 /// limit / (norm + eps).
 fn quotient(norm: Rounded, limit: Rounded, setting: &Setting) -> Real {
-    let divisor = norm.add(exactly(setting.eps)).round(NO_MIN_EXPONENT);
+    let divisor = norm.add(exactly(setting.eps));
+    let divisor = if setting.below == 1 { divisor.round_up() } else { divisor.round(NO_MIN_EXPONENT) };
     let agc = setting.rule == RULE_AGC;
     limit.quotient(if agc { larger(divisor, exactly(AGC_LEAST_NORM)) } else { divisor })
 }
@@ -68,22 +85,26 @@ pub(crate) fn decide(sum: &Sum, setting: &Setting, parameters: &Sum, kind: Kind)
         (Real::ZERO, Real::ZERO.round(NO_MIN_EXPONENT))
     } else {
         let limit = limit_of(setting, parameters, kind);
-        (limit, limit.round(NO_MIN_EXPONENT))
+        (limit, rounded(limit, NO_MIN_EXPONENT, setting))
     };
-    let over = !unlimited && norm.exceeds(exact);
+    let compared = if setting.below == 1 { norm_above(sum, kind, setting.unscale) } else { norm };
+    let over = !unlimited && compared.exceeds(exact);
     let scales = over && setting.rule != RULE_SIGN && setting.rule != RULE_VALUE;
     let normalises = setting.rule == RULE_NORMALIZE && norm.mantissa != 0;
-    let coefficient = if scales || normalises { quotient(norm, exact, setting) } else { Real::ONE };
-    let (scale, rescale) = split(coefficient.multiply(Real::from_f32(setting.unscale)));
+    let coefficient = if scales || normalises { quotient(compared, exact, setting) } else { Real::ONE };
+    let factor = coefficient.multiply(Real::from_f32(setting.unscale));
+    let (scale, rescale) = split(rounded(factor, NO_MIN_EXPONENT, setting));
+    let keeps = scale == 1.0 && rescale == 1.0;
+    let multiply = MULTIPLY | if setting.below == 1 { TOWARD_ZERO } else { 0 };
     let mut out = Outcome {
         norm: norm.to_f32(),
         norm_mantissa: norm.mantissa,
         norm_exponent: norm.exponent,
-        threshold: if unlimited { f32::INFINITY } else { limit.round(F32_MIN_EXPONENT).to_f32() },
-        coefficient: coefficient.round(F32_MIN_EXPONENT).to_f32(),
+        threshold: if unlimited { f32::INFINITY } else { rounded(limit, F32_MIN_EXPONENT, setting).to_f32() },
+        coefficient: rounded(coefficient, F32_MIN_EXPONENT, setting).to_f32(),
         scale,
         rescale,
-        action: if scale == 1.0 && rescale == 1.0 { KEEP } else { MULTIPLY },
+        action: if keeps { KEEP } else { multiply },
         flags: if over { CLIPPED } else { 0 },
         non_finite: sum.non_finite,
         first_non_finite: sum.first,
@@ -91,7 +112,8 @@ pub(crate) fn decide(sum: &Sum, setting: &Setting, parameters: &Sum, kind: Kind)
     };
     match setting.rule {
         RULE_SIGN if over => set_elementwise(&mut out, SIGN),
-        RULE_VALUE if over => set_elementwise(&mut out, CLAMP),
+        // What unscaling rounds to 16 bits might exceed the limit, too.
+        RULE_VALUE if over || !keeps => set_elementwise(&mut out, CLAMP),
         _ => {}
     }
     if setting.rule == RULE_AGC {
@@ -112,8 +134,8 @@ fn set_elementwise(out: &mut Outcome, action: u32) {
 }
 
 /// Splits a factor so that `f32` holds it: scale, and rescale to be multiplied twice.
-fn split(factor: Real) -> (f32, f32) {
-    let Rounded { mantissa, exponent } = factor.round(NO_MIN_EXPONENT);
+fn split(factor: Rounded) -> (f32, f32) {
+    let Rounded { mantissa, exponent } = factor;
     if mantissa == 0 || exponent < -400 {
         return (0.0, 1.0);
     }
@@ -160,7 +182,8 @@ pub(crate) fn limit_by_total(out: &mut Outcome, total: &Outcome, setting: &Setti
     }
     out.coefficient = total.coefficient;
     (out.scale, out.rescale) = (total.scale, total.rescale);
-    out.action = if poisoned { total.action } else { MULTIPLY | (out.action & SANITIZE) };
+    let action = MULTIPLY | (out.action & SANITIZE) | (total.action & TOWARD_ZERO);
+    out.action = if poisoned { total.action } else { action };
     out.flags |= BY_TOTAL | (total.flags & (CLIPPED | SKIPPED));
     if poisoned {
         out.flags &= !CLIPPED;
@@ -201,17 +224,17 @@ mod tests {
     fn factors_below_the_normal_range_are_split() {
         for exponent in -376..0 {
             let value = 1.5 * 2f64.powi(exponent);
-            let (scale, rescale) = split(real(value));
+            let (scale, rescale) = split(real(value).round(NO_MIN_EXPONENT));
             assert_eq!(f64::from(scale) * f64::from(rescale) * f64::from(rescale), value, "2^{exponent}");
             assert!(scale >= f32::MIN_POSITIVE && rescale >= f32::MIN_POSITIVE, "2^{exponent}");
             assert_eq!(rescale == 1.0, exponent >= -126, "2^{exponent}");
         }
         for exponent in 0..377 {
             let value = 1.5 * 2f64.powi(exponent);
-            let (scale, rescale) = split(real(value));
+            let (scale, rescale) = split(real(value).round(NO_MIN_EXPONENT));
             assert_eq!(f64::from(scale) * f64::from(rescale) * f64::from(rescale), value, "2^{exponent}");
             assert_eq!(rescale == 1.0, exponent <= 127, "2^{exponent}");
         }
-        assert_eq!(split(real(1e-200)), (0.0, 1.0));
+        assert_eq!(split(real(1e-200).round(NO_MIN_EXPONENT)), (0.0, 1.0));
     }
 }

@@ -3,8 +3,6 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::grads::Block;
-
 /// `f32`, [`f16`] or [`bf16`].
 pub(crate) trait Element: Copy + Send + Sync {
     /// The bits of the `f32` equal to this element.
@@ -19,14 +17,16 @@ pub(crate) trait Element: Copy + Send + Sync {
     fn widen(elements: &[Self], to: &mut [f32]) {
         to.iter_mut().zip(elements).for_each(|(to, e)| *to = f32::from_bits(e.f32_bits()));
     }
+    /// The largest finite element.
+    const LARGEST: f32;
     /// The nearest element, ties to even.
     fn from_f32(value: f32) -> Self;
+    /// The largest element not above a finite value in magnitude.
+    fn toward_zero(value: f32) -> Self;
     /// Writes the nearest elements, ties to even; both slices are of one length.
     fn narrow(values: &[f32], to: &mut [Self]) {
         to.iter_mut().zip(values).for_each(|(to, value)| *to = Self::from_f32(*value));
     }
-    /// The elements as a [`Block`].
-    fn block(elements: &mut [Self]) -> Block<'_>;
 }
 
 impl Element for f32 {
@@ -39,14 +39,16 @@ impl Element for f32 {
         Some(bytemuck::cast_slice(elements))
     }
 
+    const LARGEST: f32 = f32::MAX;
+
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         value
     }
 
     #[inline(always)]
-    fn block(elements: &mut [f32]) -> Block<'_> {
-        Block::F32(elements)
+    fn toward_zero(value: f32) -> Self {
+        value
     }
 }
 
@@ -71,18 +73,21 @@ impl Element for f16 {
         elements.convert_to_f32_slice(to);
     }
 
+    const LARGEST: f32 = 65_504.0;
+
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         f16::from_f32(value)
     }
 
-    fn narrow(values: &[f32], to: &mut [f16]) {
-        to.convert_from_f32_slice(values);
+    fn toward_zero(value: f32) -> Self {
+        let near = f16::from_f32(value);
+        let above = f32::from(near).abs() > value.abs();
+        if above { f16::from_bits(near.to_bits() - 1) } else { near }
     }
 
-    #[inline(always)]
-    fn block(elements: &mut [f16]) -> Block<'_> {
-        Block::F16(elements)
+    fn narrow(values: &[f32], to: &mut [f16]) {
+        to.convert_from_f32_slice(values);
     }
 }
 
@@ -92,13 +97,16 @@ impl Element for bf16 {
         u32::from(self.to_bits()) << 16
     }
 
+    const LARGEST: f32 = f32::from_bits(0x7f7f_0000);
+
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         bf16::from_f32(value)
     }
 
-    #[inline(always)]
-    fn block(elements: &mut [bf16]) -> Block<'_> {
-        Block::Bf16(elements)
+    fn toward_zero(value: f32) -> Self {
+        let near = bf16::from_f32(value);
+        let above = f32::from(near).abs() > value.abs();
+        if above { bf16::from_bits(near.to_bits() - 1) } else { near }
     }
 }

@@ -10,7 +10,6 @@ use crate::grad::{DType, Group};
 use crate::layout::{CHUNK, Outcome, Partial};
 use crate::segments::{TensorInfo, UnitView};
 
-use super::element::Element;
 use super::joint::{Action, Target};
 use super::reduce::{self, Scratch};
 use super::{apply, units, update};
@@ -37,6 +36,7 @@ pub(crate) enum Values<'a> {
     F32(&'a [f32]),
     F16(&'a [f16]),
     Bf16(&'a [bf16]),
+    F64(&'a [f64]),
 }
 
 impl<'a> From<&'a [f32]> for Slice<'a> {
@@ -57,6 +57,12 @@ impl<'a> From<&'a [bf16]> for Slice<'a> {
     }
 }
 
+impl<'a> From<&'a [f64]> for Slice<'a> {
+    fn from(elements: &'a [f64]) -> Self {
+        Slice { data: Values::F64(elements) }
+    }
+}
+
 #[derive(Debug)]
 enum Data<'a> {
     Slice(Block<'a>),
@@ -69,20 +75,56 @@ pub(crate) enum Block<'a> {
     F32(&'a mut [f32]),
     F16(&'a mut [f16]),
     Bf16(&'a mut [bf16]),
+    F64(&'a mut [f64]),
 }
 
-/// `$body` with `$elements` bound to the slice of a [`Block`] or of [`Values`], whatever its type.
+/// A run of elements that is written, in row-major order.
+#[derive(Debug)]
+pub struct SliceMut<'a> {
+    pub(super) block: Block<'a>,
+}
+
+macro_rules! slice_mut_from {
+    ($($element:ty => $variant:ident),+) => {
+        $(impl<'a> From<&'a mut [$element]> for SliceMut<'a> {
+            fn from(elements: &'a mut [$element]) -> Self {
+                SliceMut { block: Block::$variant(elements) }
+            }
+        })+
+    };
+}
+slice_mut_from!(f32 => F32, f16 => F16, bf16 => Bf16, f64 => F64);
+
+/// `$body` with `$elements` bound to the slice of a [`Block`] or of [`Values`], whatever its type; or for
+/// types that an `f32` holds alone, with what else there is instead.
 macro_rules! with_elements {
     ($block:expr, $elements:ident => $body:expr) => {
         with_elements!(Block, $block, $elements => $body)
     };
     ($of:ident, $block:expr, $elements:ident => $body:expr) => {
+        with_elements!($of, $block, $elements => $body, $elements => $body)
+    };
+    ($of:ident, $block:expr, $elements:ident => $body:expr, $double:ident => $other:expr) => {
         match $block {
             $of::F32($elements) => $body,
             $of::F16($elements) => $body,
             $of::Bf16($elements) => $body,
+            $of::F64($double) => $other,
         }
     };
+}
+
+fn whole<'a, E>(elements: &'a mut &mut [E]) -> Block<'a>
+where
+    SliceMut<'a>: From<&'a mut [E]>,
+{
+    SliceMut::from(&mut **elements).block
+}
+
+/// Sets with `f64` among them go to [`super::double`] as a whole, before they come to the kernels of `f32`.
+fn not_here<T: Default>() -> T {
+    debug_assert!(false, "f64 in a kernel of f32");
+    T::default()
 }
 
 impl<'a> GradMut<'a> {
@@ -100,6 +142,13 @@ impl<'a> GradMut<'a> {
     /// A slice of `bf16`, as [`GradMut::f16`].
     pub fn bf16(name: impl Into<Arc<str>>, elements: &'a mut [bf16]) -> GradMut<'a> {
         GradMut::of(name.into(), Data::Slice(Block::Bf16(elements)))
+    }
+
+    /// A slice of `f64`, for the CPU path alone. A set in which one tensor or parameter is of `f64` is
+    /// measured and clipped in `f64` as a whole: norms within 0.65 ulp of an `f64`, thresholds and
+    /// coefficients the [`Clip`](crate::Clip)'s own `f64`.
+    pub fn f64(name: impl Into<Arc<str>>, elements: &'a mut [f64]) -> GradMut<'a> {
+        GradMut::of(name.into(), Data::Slice(Block::F64(elements)))
     }
 
     fn of(name: Arc<str>, data: Data<'a>) -> GradMut<'a> {
@@ -177,7 +226,7 @@ impl<'a> GradMut<'a> {
     /// Its elements in one piece: borrowed where they lie so, else copied.
     pub(crate) fn contiguous(&mut self) -> Contiguous<'_, 'a> {
         let elements = match &mut self.data {
-            Data::Slice(block) => Elements::Borrowed(with_elements!(block, e => Element::block(&mut e[..]))),
+            Data::Slice(block) => Elements::Borrowed(with_elements!(block, e => whole(e))),
             Data::View(view) => {
                 let copy = view.iter().copied().collect();
                 Elements::Copied { copy, changed: false, view }
@@ -197,6 +246,7 @@ impl<'a> Values<'a> {
             Values::F32(_) => DType::F32,
             Values::F16(_) => DType::F16,
             Values::Bf16(_) => DType::Bf16,
+            Values::F64(_) => DType::F64,
         }
     }
 
@@ -212,12 +262,13 @@ impl<'a> Values<'a> {
             Values::F32(e) => Values::F32(&e[at..at + len]),
             Values::F16(e) => Values::F16(&e[at..at + len]),
             Values::Bf16(e) => Values::Bf16(&e[at..at + len]),
+            Values::F64(e) => Values::F64(&e[at..at + len]),
         }
     }
 
     /// Moves a parameter or adds to an accumulator.
     pub(super) fn act(&self, outcome: &Outcome, action: &Action, target: Target<'_>) {
-        with_elements!(Values, self, e => update::act(e, outcome, action, target));
+        with_elements!(Values, self, e => update::act(e, outcome, action, target), _e => not_here());
     }
 
     /// The chunk that begins at element `first`, empty past the end.
@@ -229,7 +280,7 @@ impl<'a> Values<'a> {
     /// The partial of a chunk; `next` is what will be read after it.
     pub(crate) fn reduce(&self, next: Values<'_>, kind: Kind, scratch: &mut Scratch) -> Partial {
         let next = if let Values::F32(next) = next { bytemuck::cast_slice(next) } else { &[] };
-        with_elements!(Values, self, e => reduce::reduce(e, next, kind, scratch))
+        with_elements!(Values, self, e => reduce::reduce(e, next, kind, scratch), _e => not_here())
     }
 
     /// The partials of one chunk of each of the units in a range.
@@ -242,7 +293,12 @@ impl<'a> Values<'a> {
         scratch: &mut Scratch,
         partials: &mut [Partial],
     ) {
-        with_elements!(Values, self, e => units::reduce(e, view, chunk, range, kind, scratch, partials));
+        with_elements!(
+            Values,
+            self,
+            e => units::reduce(e, view, chunk, range, kind, scratch, partials),
+            _e => not_here()
+        );
     }
 }
 
@@ -263,6 +319,7 @@ impl Contiguous<'_, '_> {
             Elements::Borrowed(Block::F32(e)) => Values::F32(e),
             Elements::Borrowed(Block::F16(e)) => Values::F16(e),
             Elements::Borrowed(Block::Bf16(e)) => Values::Bf16(e),
+            Elements::Borrowed(Block::F64(e)) => Values::F64(e),
             Elements::Copied { copy, .. } => Values::F32(copy),
         }
     }
@@ -284,9 +341,7 @@ impl Contiguous<'_, '_> {
     /// Hands out the elements in blocks of `len`, to be changed.
     pub(crate) fn each_block<'b>(&'b mut self, len: usize, mut take: impl FnMut(Block<'b>)) {
         match &mut self.elements {
-            Elements::Borrowed(block) => {
-                with_elements!(block, e => e.chunks_mut(len).for_each(|own| take(Element::block(own))))
-            }
+            Elements::Borrowed(block) => with_elements!(block, e => whole(e)).each(len, take),
             Elements::Copied { copy, changed, .. } => {
                 *changed = true;
                 copy.chunks_mut(len).for_each(|own| take(Block::F32(own)));
@@ -302,22 +357,35 @@ impl Contiguous<'_, '_> {
     }
 }
 
+impl<'a> Block<'a> {
+    /// Hands out the elements in blocks of `len`.
+    pub(crate) fn each(self, len: usize, mut take: impl FnMut(Block<'a>)) {
+        with_elements!(self, e => e.chunks_mut(len).for_each(|own| take(SliceMut::from(own).block)));
+    }
+}
+
 impl Block<'_> {
     pub(crate) fn dtype(&self) -> DType {
         match self {
             Block::F32(_) => DType::F32,
             Block::F16(_) => DType::F16,
             Block::Bf16(_) => DType::Bf16,
+            Block::F64(_) => DType::F64,
         }
     }
 
     pub(crate) fn apply(self, outcome: &Outcome) {
-        with_elements!(self, e => apply::apply(e, outcome));
+        with_elements!(Block, self, e => apply::apply(e, outcome), _e => not_here());
     }
 
     /// As [`Block::apply`], with the outcome of each element's unit; the first of them is element
     /// `first` of its tensor.
     pub(crate) fn apply_units(self, first: u64, view: &UnitView, outcomes: &[Outcome]) {
-        with_elements!(self, e => apply::apply_units(e, first, view, outcomes));
+        with_elements!(
+            Block,
+            self,
+            e => apply::apply_units(e, first, view, outcomes),
+            _e => not_here()
+        );
     }
 }

@@ -18,13 +18,13 @@ mod advance;
 mod apply;
 pub(crate) mod coefficient;
 mod combine;
+mod decision;
 mod element;
 mod grads;
 mod joint;
 mod lanes;
 mod partials;
 mod power;
-mod real;
 mod reduce;
 mod stages;
 mod step;
@@ -39,11 +39,12 @@ use crate::error::ClipError;
 use crate::history::History;
 use crate::layout::{Hyper, Outcome, Partial, Sum, Tally};
 use crate::report::{self, Report};
-use crate::segments::{Segments, TensorInfo};
+use crate::segments::{Segments, TensorInfo, check_in_place};
 
 pub use accumulate::{SumMut, accumulate, accumulate_clipped};
+pub use decision::{Decision, GradRef, Norm, decide};
 pub(crate) use grads::{Contiguous, Values};
-pub use grads::{GradMut, Slice};
+pub use grads::{GradMut, Slice, SliceMut};
 pub use step::{Moments, StepMut, step};
 
 /// Clips gradients in place and reports. Runs on rayon's current thread pool; small sets run on
@@ -51,9 +52,22 @@ pub use step::{Moments, StepMut, step};
 ///
 /// # Errors
 ///
-/// A [`Clip`] that does not validate, or tensors without what it needs. Gradients are then untouched.
+/// A [`Clip`] that does not validate, or tensors without what it needs; an adaptive threshold or a loss scale,
+/// which would stay at its first step for ever: [`clip_with()`] remembers. Gradients are then untouched.
 pub fn clip(grads: &mut [GradMut<'_>], clip: &Clip) -> Result<Report, ClipError> {
+    remembers_nothing(clip)?;
     clip_with(grads, clip, &mut History::default())
+}
+
+/// That a clip needs no history.
+fn remembers_nothing(clip: &Clip) -> Result<(), ClipError> {
+    match clip.remembers() {
+        false => Ok(()),
+        true => Err(ClipError::Combination {
+            what: "an adaptive threshold or a loss scale",
+            required: "a history that is kept from step to step: `cpu::clip_with`, `Session::clip_with`",
+        }),
+    }
 }
 
 /// As [`clip()`], for step after step: `history` counts them, and keeps what adaptive thresholds
@@ -92,6 +106,7 @@ pub struct Trace {
 ///
 /// As [`clip()`].
 pub fn clip_traced(grads: &mut [GradMut<'_>], clip: &Clip) -> Result<Trace, ClipError> {
+    remembers_nothing(clip)?;
     clip_traced_with(grads, clip, &mut History::default())
 }
 
@@ -107,20 +122,24 @@ pub fn clip_traced_with(
 ) -> Result<Trace, ClipError> {
     let infos: Vec<TensorInfo> = grads.iter().map(GradMut::info).collect();
     let parts = Segments::new(&infos, clip)?;
-    let parameters = parameters(grads, &infos, &parts)?;
+    let given: Vec<Option<Values<'_>>> = grads.iter().map(GradMut::values).collect();
+    let parameters = parameters(&given, &infos, &parts)?;
+    check_in_place(&infos, clip)?;
     history.fit(clip, parts.limits.len())?;
     let mut tensors: Vec<_> = grads.iter_mut().map(GradMut::contiguous).collect();
     let values: Vec<Values<'_>> = tensors.iter().map(Contiguous::values).collect();
     let trace = decided(&values, &parameters, &infos, &parts, clip, history);
     drop(values);
-    advance::advance(
-        &LossScale::add_to(clip.loss_scale, Hyper::zeroed()),
-        &history.tally,
-        &mut history.progress,
-    );
+    advance_without_step(clip, history);
     stages::apply(&mut tensors, &parts, &trace.outcomes);
     tensors.into_iter().for_each(Contiguous::write_back);
     Ok(trace)
+}
+
+/// The next loss scale, where no optimiser's step is counted.
+fn advance_without_step(clip: &Clip, history: &mut History) {
+    let hyper = LossScale::add_to(clip.loss_scale, Hyper::zeroed());
+    advance::advance(&hyper, &history.tally, &mut history.progress);
 }
 
 /// Norms, thresholds and coefficients: everything before something uses them.
@@ -133,12 +152,13 @@ fn decided(
     history: &mut History,
 ) -> Trace {
     let kind = Kind::from(clip.norm);
-    let sources = stages::sources(tensors, parameters, parts);
+    // As the device has it: the product of two f32, which an infinity would make of every element.
+    let unscale = (clip.unscale as f32 * history.progress.unscale).min(f32::MAX);
+    let sources = stages::sources(tensors, parameters, infos, parts, unscale);
     let partials = partials::partials(&sources, kind);
     let tensor_sums = stages::tensor_sums(&sources, &partials, parts, kind);
     let segment_sums = stages::segment_sums(&sources, &partials, &tensor_sums, parts, kind);
-    let unscale = clip.unscale * history.progress.unscale;
-    let settings = parts.settings(&Clip { unscale, ..*clip });
+    let settings = parts.settings(&Clip { unscale: unscale.into(), ..*clip }, &parts.thresholds(clip));
     stages::thresholds(history, parts, &settings, &segment_sums, kind);
     let outcomes = stages::outcomes(history, parts, &settings, &segment_sums, kind);
     // Of units and rows only the whole set is reported.
@@ -147,9 +167,9 @@ fn decided(
     Trace { partials, tensor_sums, segment_sums, outcomes, tally: history.tally, report }
 }
 
-/// The parameters that the clip needs, checked.
+/// The parameters that the clip needs, checked. Those of excluded tensors are not read.
 fn parameters<'a>(
-    grads: &[GradMut<'a>],
+    given: &[Option<Values<'a>>],
     infos: &[TensorInfo],
     parts: &Segments,
 ) -> Result<Vec<Values<'a>>, ClipError> {
@@ -161,12 +181,13 @@ fn parameters<'a>(
         required: format!("a parameter of {} elements", info.elements),
         given: given.to_string(),
     };
-    grads
+    given
         .iter()
         .zip(infos)
-        .map(|(grad, info)| {
-            let values = grad.values().ok_or_else(|| wrong(info, 0))?;
-            if values.len() as u64 == info.elements { Ok(values) } else { Err(wrong(info, values.len())) }
+        .map(|(values, info)| match values {
+            _ if info.excluded() => Ok(Values::F32(&[])),
+            Some(values) if values.len() as u64 == info.elements => Ok(*values),
+            other => Err(wrong(info, other.map_or(0, |v| v.len()))),
         })
         .collect()
 }

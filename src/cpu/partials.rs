@@ -45,7 +45,8 @@ impl Work {
         scratch: &mut Scratch,
         to: &mut [Partial],
     ) {
-        let values = sources[self.source].values;
+        let Source { values, largest, .. } = sources[self.source];
+        scratch.largest = largest;
         match &self.what {
             Runs::Chunks => {
                 let count = to.len() as u64;

@@ -7,16 +7,17 @@
 use crate::layout::{Partial, Sum};
 
 use super::element::Element;
-use super::real::Real;
+use crate::real::Real;
 
 const INFINITY_BITS: u32 = 0x7f80_0000;
 
-pub(crate) fn reduce<T: Element>(chunk: &[T], p: f32) -> Partial {
+/// Elements above `most`, bits of a magnitude, are not finite.
+pub(crate) fn reduce<T: Element>(chunk: &[T], p: f32, most: u32) -> Partial {
     let magnitudes = || chunk.iter().map(|e| e.f32_bits() & 0x7fff_ffff);
-    let finite = || magnitudes().filter(|&m| m < INFINITY_BITS);
+    let finite = || magnitudes().filter(|&m| m <= most);
     let largest = finite().max().unwrap_or(0);
     let powers: f64 = finite().map(|m| power_of_ratio(m, largest, p)).sum();
-    let non_finite = magnitudes().filter(|&m| m >= INFINITY_BITS).count() as u32;
+    let non_finite = magnitudes().filter(|&m| m > most).count() as u32;
     let nan = u32::from(magnitudes().any(|m| m > INFINITY_BITS)) << 31;
     Partial { lo: (powers as f32).to_bits(), hi: 0, exponent: largest, non_finite: non_finite | nan }
 }

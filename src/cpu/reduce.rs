@@ -30,6 +30,8 @@ const BAND: usize = 4;
 /// Working memory of one thread, used again for every chunk: a chunk as `f32` bits, for element types
 /// that are not, and one without what is not finite.
 pub(crate) struct Scratch {
+    /// The largest magnitude that counts as finite: an element above it is not when it is unscaled.
+    pub(super) largest: u32,
     bits: Vec<u32>,
     finite: Vec<u32>,
     last: Row,
@@ -37,7 +39,7 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn new() -> Scratch {
-        Scratch { bits: vec![], finite: vec![], last: [[0; LANES]; GROUPS] }
+        Scratch { largest: INFINITY_BITS - 1, bits: vec![], finite: vec![], last: [[0; LANES]; GROUPS] }
     }
 }
 
@@ -45,7 +47,7 @@ impl Scratch {
 pub(crate) fn reduce<T: Element>(chunk: &[T], next: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
     debug_assert!(!chunk.is_empty() && chunk.len() <= CHUNK as usize);
     if let Kind::P(p) = kind {
-        return power::reduce(chunk, f32::from_bits(p));
+        return power::reduce(chunk, f32::from_bits(p), scratch.largest);
     }
     if let Some(bits) = T::as_f32_bits(chunk) {
         return reduce_bits(bits, next, kind, scratch);
@@ -117,11 +119,12 @@ fn magnitude<L: Lanes>(bits: &[u32; LANES]) -> L {
 
 #[inline(always)]
 fn reduce_by<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32], scratch: &mut Scratch) -> Partial {
-    if let Some(partial) = reduce_finite::<L, R>(chunk, next, &mut scratch.last) {
+    let Scratch { largest, finite, last, .. } = scratch;
+    if let Some(partial) = reduce_finite::<L, R>(chunk, next, *largest, last) {
         return partial;
     }
-    let non_finite = replace_non_finite(chunk, &mut scratch.finite);
-    match reduce_finite::<L, R>(&scratch.finite, &[], &mut scratch.last) {
+    let non_finite = replace_non_finite(chunk, *largest, finite);
+    match reduce_finite::<L, R>(finite, &[], *largest, last) {
         Some(partial) => Partial { non_finite, ..partial },
         None => Partial { lo: 0, hi: 0, exponent: 0, non_finite },
     }
@@ -129,29 +132,34 @@ fn reduce_by<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32], scratch: &mut Scrat
 
 /// The partial, if all elements are finite.
 #[inline(always)]
-fn reduce_finite<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32], last: &mut Row) -> Option<Partial> {
+fn reduce_finite<L: Lanes, R: Rule>(
+    chunk: &[u32],
+    next: &[u32],
+    largest: u32,
+    last: &mut Row,
+) -> Option<Partial> {
     if chunk.len() <= COLUMNS_ {
-        reduce_single::<L, R>(chunk)
+        reduce_single::<L, R>(chunk, largest)
     } else {
-        reduce_columns::<L, R>(chunk, next, last)
+        reduce_columns::<L, R>(chunk, next, largest, last)
     }
 }
 
 /// Copies a chunk with zeros in the place of what is not finite. Returns their number with the NaN flag.
 #[cold]
 #[inline(never)]
-fn replace_non_finite(chunk: &[u32], finite: &mut Vec<u32>) -> u32 {
+fn replace_non_finite(chunk: &[u32], largest: u32, finite: &mut Vec<u32>) -> u32 {
     let magnitudes = || chunk.iter().map(|bits| bits & MAGNITUDE);
     finite.clear();
-    finite.extend(magnitudes().map(|bits| if bits < INFINITY_BITS { bits } else { 0 }));
-    let count = magnitudes().filter(|&bits| bits >= INFINITY_BITS).count() as u32;
+    finite.extend(magnitudes().map(|bits| if bits <= largest { bits } else { 0 }));
+    let count = magnitudes().filter(|&bits| bits > largest).count() as u32;
     let nan = magnitudes().any(|bits| bits > INFINITY_BITS);
     count | if nan { NAN_FLAG } else { 0 }
 }
 
 /// A chunk of one row, whose columns have an element each, if all are finite.
 #[inline(always)]
-fn reduce_single<L: Lanes, R: Rule>(chunk: &[u32]) -> Option<Partial> {
+fn reduce_single<L: Lanes, R: Rule>(chunk: &[u32], largest: u32) -> Option<Partial> {
     let (whole, rest) = chunk.as_chunks::<LANES>();
     let mut padded = [0; LANES];
     padded[..rest.len()].copy_from_slice(rest);
@@ -161,7 +169,7 @@ fn reduce_single<L: Lanes, R: Rule>(chunk: &[u32]) -> Option<Partial> {
         tops = tops.max(magnitude(bits));
     }
     let top = tops.largest();
-    if top >= INFINITY_BITS {
+    if top > largest {
         return None;
     }
     if R::ALIGN == 0 {
@@ -230,7 +238,12 @@ impl Next<'_> {
 }
 
 #[inline(always)]
-fn reduce_columns<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32], last: &mut Row) -> Option<Partial> {
+fn reduce_columns<L: Lanes, R: Rule>(
+    chunk: &[u32],
+    next: &[u32],
+    largest: u32,
+    last: &mut Row,
+) -> Option<Partial> {
     let next = &mut Next(next.as_chunks().0);
     let rows = Rows::new(chunk, last);
     let mut tops = [L::splat(0); GROUPS];
@@ -241,7 +254,7 @@ fn reduce_columns<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32], last: &mut Row
         common &= converts(own);
     }
     let top = top.largest();
-    if top >= INFINITY_BITS {
+    if top > largest {
         return None;
     }
     if R::ALIGN == 0 {

@@ -1,5 +1,7 @@
 //! The stages in their order, over all tensors.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::clip::Kind;
@@ -7,14 +9,15 @@ use crate::history::History;
 use crate::layout::{
     CHUNK, CLIPPED, KEEP, NON_FINITE, Outcome, Partial, RULE_FREE, SKIPPED, Setting, Sum, Tally,
 };
-use crate::plan::{BLOCK, chunks};
-use crate::segments::{Owner, Segments, UnitView};
+use crate::plan::{BLOCK, chunks, order_of_partials};
+use crate::segments::{Owner, Segments, TensorInfo, UnitView};
 
 use super::coefficient::{decide, limit_by_total, unscaled_norm};
 use super::combine;
 use super::grads::Block;
 use super::threshold::{Step, Whole};
 use super::{Contiguous, Values};
+use crate::real::largest_unscaled;
 
 /// Sets below this many elements are not worth waking other threads for.
 pub(super) const SEQUENTIAL: u64 = 1 << 17;
@@ -27,30 +30,37 @@ pub(super) fn at_once(items: usize, elements: u64) -> usize {
     (items as u64 * u64::from(CHUNK) / elements.max(1)).max(1) as usize
 }
 
-/// A tensor or its parameters, with its segments and the number of its partials.
+/// A tensor or its parameters, with its segments and its partials.
 pub(super) struct Source<'a> {
     pub(super) values: Values<'a>,
     pub(super) owner: Owner,
-    partials: usize,
+    /// Its number among tensors and their parameters.
+    number: usize,
+    partials: Range<usize>,
+    /// The largest magnitude that counts as finite, as `f32` bits.
+    pub(super) largest: u32,
 }
 
-/// All tensors, then all parameters.
+/// All tensors, then all parameters, in the order of their partials. Tensors are unscaled, parameters not.
 pub(super) fn sources<'a>(
     tensors: &[Values<'a>],
     parameters: &[Values<'a>],
+    infos: &[TensorInfo],
     parts: &Segments,
+    unscale: f32,
 ) -> Vec<Source<'a>> {
-    let owners = parts.owners.iter().copied();
-    let shifted = owners.clone().map(|o| o.shifted(parts.decided()));
-    tensors
-        .iter()
-        .copied()
-        .zip(owners)
-        .chain(parameters.iter().copied().zip(shifted))
-        .map(|(values, owner)| Source {
-            values,
-            owner,
-            partials: chunks(values.len() as u64, owner) as usize,
+    let [of_tensors, of_parameters] = [unscale, 1.0].map(largest_unscaled);
+    let mut first = 0;
+    order_of_partials(infos, tensors.len() + parameters.len())
+        .into_iter()
+        .map(|number| {
+            let (values, owner, largest) = match number.checked_sub(tensors.len()) {
+                None => (tensors[number], parts.owners[number], of_tensors),
+                Some(i) => (parameters[i], parts.owners[i].shifted(parts.decided()), of_parameters),
+            };
+            let partials = first..first + chunks(values.len() as u64, owner) as usize;
+            first = partials.end;
+            Source { values, owner, number, partials, largest }
         })
         .collect()
 }
@@ -66,15 +76,8 @@ pub(super) fn tensor_sums(
     parts: &Segments,
     kind: Kind,
 ) -> Vec<Sum> {
-    let mut first = 0;
-    let own: Vec<&[Partial]> = sources
-        .iter()
-        .map(|s| {
-            let own = &partials[first..first + s.partials];
-            first += s.partials;
-            own
-        })
-        .collect();
+    let mut own: Vec<&[Partial]> = vec![&[]; sources.len()];
+    sources.iter().for_each(|s| own[s.number] = &partials[s.partials.clone()]);
     let (tensors, cut) = (parts.owners.len() as u32, parts.cut());
     let of = |source: u32| {
         let own = own[source as usize];
@@ -104,11 +107,8 @@ pub(super) fn segment_sums(
 ) -> Vec<Sum> {
     let nothing = combine::combine(std::iter::empty(), kind);
     let mut sums = vec![nothing; parts.summed() as usize];
-    if parts.cut() {
-        unit_sums(sources, partials, parts, kind, &mut sums);
-    } else {
-        whole_sums(tensor_sums, parts, kind, &mut sums);
-    }
+    unit_sums(sources, partials, parts, kind, &mut sums);
+    whole_sums(tensor_sums, parts, kind, &mut sums);
     if parts.total {
         let limited = tensor_sums[..parts.limited as usize].iter().copied();
         sums[parts.count as usize] = combine::combine(limited, kind);
@@ -121,10 +121,13 @@ fn whole_sums(tensor_sums: &[Sum], parts: &Segments, kind: Kind, sums: &mut [Sum
     let tensors = parts.owners.len();
     let mut first = 0;
     while first < tensors {
-        let segment = parts.owners[parts.order[first] as usize].first();
+        let Owner::One(segment) = parts.owners[parts.order[first] as usize] else {
+            first += 1;
+            continue;
+        };
         let members = parts.order[first..]
             .iter()
-            .take_while(|&&tensor| parts.owners[tensor as usize].first() == segment)
+            .take_while(|&&tensor| parts.owners[tensor as usize] == Owner::One(segment))
             .count();
         let own = |from: usize| combine::combine(tensor_sums[from..from + members].iter().copied(), kind);
         sums[segment as usize] = own(first);
@@ -138,21 +141,26 @@ fn whole_sums(tensor_sums: &[Sum], parts: &Segments, kind: Kind, sums: &mut [Sum
 /// Sums of units, each over the chunks of all tensors that share its segment.
 fn unit_sums(sources: &[Source<'_>], partials: &[Partial], parts: &Segments, kind: Kind, sums: &mut [Sum]) {
     let tensors = parts.owners.len();
-    let (mut begin, mut at) = (0, 0);
+    let mut at = 0;
     while at < sources.len() {
-        let Owner::Units { first, view } = sources[at].owner else { return };
+        let Owner::Units { first, view } = sources[at].owner else {
+            at += 1;
+            continue;
+        };
         let shares = |s: &&Source<'_>| matches!(s.owner, Owner::Units { first: f, view: v } if (f, v.units) == (first, view.units));
         let group = if view.units == 0 { 1 } else { sources[at..].iter().take_while(shares).count() };
-        let end = begin + sources[at..at + group].iter().map(|s| s.partials).sum::<usize>();
-        let (own, units) = (&partials[begin..end], view.units as usize);
-        let tensor = if group == 1 { (at % tensors) as u32 } else { crate::layout::NONE };
+        let (own, units) = (&sources[at..at + group], view.units as usize);
         sums[first as usize..first as usize + units].par_iter_mut().enumerate().with_min_len(1024).for_each(
             |(unit, sum)| {
-                let items = own.iter().skip(unit).step_by(units).map(|p| combine::item(p, tensor, kind));
+                let items = own.iter().flat_map(|s| {
+                    let tensor = (s.number % tensors) as u32;
+                    let chunks = partials[s.partials.clone()].iter().skip(unit).step_by(units);
+                    chunks.map(move |p| combine::item(p, tensor, kind))
+                });
                 *sum = combine::combine(items, kind);
             },
         );
-        (begin, at) = (end, at + group);
+        at += group;
     }
 }
 

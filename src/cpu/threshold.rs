@@ -192,8 +192,8 @@ fn mean(norms: &[f32]) -> f32 {
         let mantissa = u64::from(norm.to_bits() - ((field(norm) - 1) << 23)) << 32;
         u128::from(mantissa.checked_shr(exponent - field(norm)).unwrap_or(0))
     };
-    let sum = super::real::Real::new(norms.iter().map(term).sum(), exponent as i32 - 182, false);
-    let sum = sum.round(super::real::F32_MIN_EXPONENT).to_f32().min(f32::MAX);
+    let sum = crate::real::Real::new(norms.iter().map(term).sum(), exponent as i32 - 182, false);
+    let sum = sum.round(crate::real::F32_MIN_EXPONENT).to_f32().min(f32::MAX);
     div(sum, norms.len().max(1) as f32)
 }
 

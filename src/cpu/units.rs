@@ -31,7 +31,11 @@ pub(crate) fn reduce<T: Element>(
             let at = (view.kept.at(unit) + from) as usize;
             let own = &elements[at..at + len as usize];
             let short = len <= SHORT && !power;
-            *to = if short { singles(own, kind) } else { reduce::reduce(own, &[], kind, scratch) };
+            *to = if short {
+                singles(own, kind, scratch.largest)
+            } else {
+                reduce::reduce(own, &[], kind, scratch)
+            };
         }
         return;
     }
@@ -53,15 +57,15 @@ pub(crate) fn reduce<T: Element>(
 }
 
 /// At most [`COLUMNS`] elements: each is a column of its own, so nothing is aligned within one.
-fn singles<T: Element>(elements: &[T], kind: Kind) -> Partial {
+fn singles<T: Element>(elements: &[T], kind: Kind, largest: u32) -> Partial {
     debug_assert!(elements.len() <= COLUMNS as usize);
     let magnitudes = || elements.iter().map(|e| e.f32_bits() & 0x7fff_ffff);
-    let finite = || magnitudes().map(|m| if m < INFINITY_BITS { m } else { 0 });
+    let finite = || magnitudes().map(|m| if m <= largest { m } else { 0 });
     let (mut non_finite, mut nan, mut top) = (0, 0, 0);
     for m in magnitudes() {
-        non_finite += u32::from(m >= INFINITY_BITS);
+        non_finite += u32::from(m > largest);
         nan |= u32::from(m > INFINITY_BITS);
-        top = top.max(if m < INFINITY_BITS { m } else { 0 });
+        top = top.max(if m <= largest { m } else { 0 });
     }
     let non_finite = non_finite | nan << 31;
     if kind == Kind::Inf {
@@ -95,7 +99,7 @@ mod tests {
             let unit: Vec<f32> = (0..len).map(|_| next()).collect();
             for kind in [Kind::One, Kind::Two, Kind::Inf] {
                 assert_eq!(
-                    singles(&unit, kind),
+                    singles(&unit, kind, scratch.largest),
                     reduce::reduce(&unit, &[], kind, &mut scratch),
                     "{len} {kind:?}"
                 );

@@ -68,7 +68,8 @@ pub(super) fn act<T: Element>(gradient: &[T], outcome: &Outcome, action: &Action
 fn clipped<'a, T: Element>(gradient: &'a [T], outcome: &Outcome, block: &'a mut [f32]) -> (&'a [f32], f32) {
     let scale = match outcome.action {
         KEEP => Some(1.0),
-        MULTIPLY if outcome.rescale == 1.0 => Some(outcome.scale),
+        // No product of a larger factor may become infinite.
+        MULTIPLY if outcome.rescale == 1.0 && outcome.scale <= 1.0 => Some(outcome.scale),
         _ => None,
     };
     if let (Some(scale), Some(bits)) = (scale, T::as_f32_bits(gradient)) {
@@ -88,8 +89,17 @@ fn add(gradient: &[f32], scale: f32, outcome: &Outcome, begins: bool, accumulato
         (true, true) => accumulator.fill(0.0),
         (false, true) => {}
         (true, false) => pairs.for_each(|(a, g)| *a = g * scale),
-        (false, false) => pairs.for_each(|(a, g)| *a += g * scale),
+        (false, false) => pairs.for_each(|(a, g)| {
+            let g = g * scale;
+            *a = within(*a + g, a.is_finite() & g.is_finite());
+        }),
     }
+}
+
+/// The largest `f32` instead of infinity, where it came of what is finite.
+#[inline(always)]
+fn within(value: f32, finite: bool) -> f32 {
+    if finite & (value.abs() > f32::MAX) { f32::MAX.copysign(value) } else { value }
 }
 
 /// An update rule over slices of one length.
@@ -109,7 +119,9 @@ impl Rule for Plain {
     fn run(self, g: &[f32], scale: f32, rates: &Rates, p: &mut [f32], _: &mut [f32], _: &mut [f32]) {
         let penalty = rates.penalty();
         for (p, &g) in p.iter_mut().zip(g) {
-            *p -= rates.lr * penalised(g * scale, *p, penalty);
+            let (g, finite) = (g * scale, g.is_finite() & p.is_finite());
+            let direction = penalised(g, *p, penalty, finite);
+            *p = within(*p - within(rates.lr * direction, finite), finite);
         }
     }
 }
@@ -120,9 +132,11 @@ impl Rule for Momentum {
         let (penalty, decay) = (rates.penalty(), rates.hyper.decay);
         let nesterov = rates.hyper.flags & NESTEROV != 0;
         for ((p, m), &g) in p.iter_mut().zip(m).zip(g) {
-            let g = penalised(g * scale, *p, penalty);
-            *m = decay * *m + rates.share * g;
-            *p -= rates.lr * if nesterov { g + decay * *m } else { *m };
+            let finite = g.is_finite() & p.is_finite();
+            let g = penalised(g * scale, *p, penalty, finite);
+            *m = within(decay * *m + rates.share * g, finite);
+            let direction = if nesterov { within(g + decay * *m, finite) } else { *m };
+            *p = within(*p - within(rates.lr * direction, finite), finite);
         }
     }
 }
@@ -135,21 +149,24 @@ impl Rule for Adam {
         let penalty = rates.penalty();
         let decayed = if flags & DECOUPLED != 0 { rates.weight_decay } else { 0.0 };
         for (((p, m), v), &g) in p.iter_mut().zip(m).zip(v).zip(g) {
-            let g = penalised(g * scale, *p, penalty);
-            *m = decay * *m + rates.share * g;
-            *v = second_decay * *v + second_share * g * g;
-            let size = v.sqrt() * rates.second_correction + eps;
+            let finite = g.is_finite() & p.is_finite();
+            let within = |value: f32| within(value, finite);
+            let g = penalised(g * scale, *p, penalty, finite);
+            *m = within(decay * *m + rates.share * g);
+            *v = within(second_decay * *v + second_share * g * g);
+            let size = within(v.sqrt() * rates.second_correction + eps);
             // 0 / 0: nothing has ever moved this element.
-            let direction = if *m == 0.0 && size == 0.0 { 0.0 } else { *m * rates.correction / size };
-            *p -= rates.lr * (direction + decayed * *p);
+            let still = *m == 0.0 && size == 0.0;
+            let direction = if still { 0.0 } else { within(within(*m * rates.correction) / size) };
+            *p = within(*p - within(rates.lr * within(direction + decayed * *p)));
         }
     }
 }
 
 /// A penalty of 0 changes nothing, not even where the parameter is not finite.
 #[inline(always)]
-fn penalised(gradient: f32, parameter: f32, penalty: f32) -> f32 {
-    if penalty == 0.0 { gradient } else { gradient + penalty * parameter }
+fn penalised(gradient: f32, parameter: f32, penalty: f32, finite: bool) -> f32 {
+    if penalty == 0.0 { gradient } else { within(gradient + penalty * parameter, finite) }
 }
 
 /// The same loop for the widest vectors there are; every operation rounds alike in all.

@@ -11,7 +11,7 @@ use crate::plan::{Joined, Joint};
 use crate::segments::{Segments, TensorInfo};
 
 use super::clipper::{Buffers, Clipper, check_usage};
-use super::pass::{Pass, begin};
+use super::pass::{Pass, Purpose, begin};
 use super::scope::caught;
 use super::workspace::{Make, Step};
 
@@ -78,7 +78,7 @@ impl Clipper {
         grads: &[Grad],
         clip: &Clip,
     ) -> Result<Accumulator, PrepareError> {
-        let pass = self.prepared(grads, clip, None)?;
+        let pass = self.prepared(grads, clip, Purpose::ReadOnly, None)?;
         Accumulator::new(self, grads, clip, Some(pass))
     }
 }
@@ -145,9 +145,14 @@ impl Accumulator {
         steps.iter().for_each(|step| step.dispatch(&mut pass));
     }
 
-    /// The clip of each micro-batch, for its read-backs, thresholds and buffers.
+    /// The clip of each micro-batch, for its read-backs and buffers.
     pub fn pass(&self) -> Option<&Pass> {
         self.pass.as_ref()
+    }
+
+    /// As [`Accumulator::pass`], to change thresholds.
+    pub fn pass_mut(&mut self) -> Option<&mut Pass> {
+        self.pass.as_mut()
     }
 
     /// Number of dispatches that one micro-batch records.
@@ -163,7 +168,7 @@ fn joined(grad: &Grad, buffers: &mut Buffers) -> Result<Joined, PrepareError> {
         let (tensor, required) = (grad.name.clone(), "an accumulator".into());
         return Err(ClipError::Tensor { tensor, required, given: "none".into() }.into());
     };
-    if grad.elements > 0 {
+    if grad.elements() > 0 {
         check_usage(grad, &grad.buffer)?;
         check_usage(grad, buffer)?;
     }

@@ -7,8 +7,9 @@ use crate::error::{PlanError, PrepareError};
 use crate::grad::{DType, Grad};
 use crate::layout::CHUNK;
 use crate::plan::{OTHER_BUFFERS, OTHER_STORAGE, Placement, Plan, PlanLimits};
+use crate::segments::TensorInfo;
 
-use super::pass::Pass;
+use super::pass::{Pass, Purpose};
 use super::pipelines::Pipelines;
 use super::scope::caught;
 
@@ -94,17 +95,20 @@ impl Clipper {
     ///
     /// # Errors
     ///
-    /// [`PlanError::Limit`] also for a workgroup size that is no power of two from 32 to 256.
+    /// [`PlanError::Option`] also for an option out of its range.
     pub fn with_options(device: &wgpu::Device, options: ClipperOptions) -> Result<Clipper, PlanError> {
         let software = device.adapter_info().device_type == wgpu::DeviceType::Cpu;
         let size = options.workgroup_size.unwrap_or(if software { SOFTWARE_WORKGROUP } else { WORKGROUP });
         if !size.is_power_of_two() || !(32..=256).contains(&size) {
-            let given = u64::from(size);
-            return Err(PlanError::Limit {
-                limit: "workgroup_size (a power of two, 32 to 256)",
-                required: 32,
-                given,
-            });
+            let (option, required) = ("workgroup_size", "a power of two from 32 to 256");
+            return Err(PlanError::Option { option, required, given: size.into() });
+        }
+        if let Some(given) = options.max_slots.filter(|slots| !(1..=MOST_SLOTS).contains(slots)) {
+            let (option, required) = ("max_slots", "1 to 30");
+            return Err(PlanError::Option { option, required, given: given.into() });
+        }
+        if options.read_backs == 0 {
+            return Err(PlanError::Option { option: "read_backs", required: "1 or more", given: 0 });
         }
         let mut limits = PlanLimits::new(&device.limits(), size)?;
         let most = options.max_slots.unwrap_or(if software { SOFTWARE_SLOTS } else { MOST_SLOTS });
@@ -161,7 +165,7 @@ impl Clipper {
     /// device's limits can hold; a buffer of another device; memory that ran out; a shader that the
     /// driver refuses.
     pub fn prepare(&self, grads: &[Grad], clip: &Clip) -> Result<Pass, PrepareError> {
-        self.prepared(grads, clip, None)
+        self.prepared(grads, clip, Purpose::InPlace, None)
     }
 
     /// As [`Clipper::prepare`] for other buffers, or other tensors: the new pass goes on where
@@ -173,26 +177,29 @@ impl Clipper {
     /// As [`Clipper::prepare`], and [`ClipError::State`](crate::ClipError::State) where the adaptive threshold or the number of
     /// limits differs.
     pub fn prepare_after(&self, previous: &Pass, grads: &[Grad], clip: &Clip) -> Result<Pass, PrepareError> {
-        self.prepared(grads, clip, Some(previous))
+        self.prepared(grads, clip, Purpose::InPlace, Some(previous))
     }
 
     pub(super) fn prepared(
         &self,
         grads: &[Grad],
         clip: &Clip,
+        purpose: Purpose,
         previous: Option<&Pass>,
     ) -> Result<Pass, PrepareError> {
         clip.validate()?;
         let agc = matches!(clip.rule, Rule::Agc { .. });
-        for grad in grads.iter().filter(|g| g.elements > 0) {
-            let parameter = grad.parameter.as_ref().filter(|_| agc).map(|p| &p.buffer);
+        let infos: Vec<TensorInfo> = grads.iter().map(Grad::info).collect();
+        purpose.check(&infos, clip)?;
+        for (grad, info) in grads.iter().zip(&infos).filter(|(g, _)| g.elements() > 0) {
+            let parameter = grad.parameter.as_ref().filter(|_| agc && !info.excluded()).map(|p| &p.buffer);
             std::iter::once(&grad.buffer).chain(parameter).try_for_each(|b| check_usage(grad, b))?;
         }
         let (placements, buffers) = placements(grads, agc);
         let plan = Plan::new(&placements, clip, &self.limits)?;
         let memory = previous.map(|p| p.memory_for(clip, plan.limit_count())).transpose()?;
         caught(&self.device, "preparing buffers and bind groups", || {
-            Pass::new(self, grads, &buffers, plan, clip, memory)
+            Pass::new(self, grads, &buffers, plan, clip, (purpose, memory))
         })?
     }
 }
@@ -219,7 +226,7 @@ impl Buffers {
             buffer: self.number(&grad.buffer),
             buffer_size: grad.buffer.size(),
             offset: grad.offset,
-            elements: grad.elements,
+            elements: grad.elements(),
             dtype: grad.dtype,
             shape: grad.shape.clone(),
             group: grad.group.clone(),

@@ -1,14 +1,16 @@
 //! A prepared pass: the only place that orders dispatches.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::clip::{Clip, Scope};
 use crate::error::{ClipError, PrepareError, ReadBackError};
 use crate::grad::Grad;
 use crate::history::History;
-use crate::layout::{Job, Outcome, Setting};
+use crate::layout::{Job, JobSetting, NONE, Outcome, Setting};
 use crate::plan::Plan;
-use crate::segments::TensorInfo;
+use crate::real::largest_unscaled;
+use crate::segments::{Segments, TensorInfo, check_in_place};
 
 use super::clipper::Clipper;
 use super::memory::SavedHistory;
@@ -23,11 +25,43 @@ use super::workspace::{Memory, Step, Workspace};
 pub struct Pass {
     device: wgpu::Device,
     plan: Plan,
-    clip: Clip,
-    /// One a limit, that of the whole set last.
-    settings: Vec<Setting>,
+    asked: Asked,
+    infos: Arc<[TensorInfo]>,
+    purpose: Purpose,
     workspace: Workspace,
     ring: Ring,
+    /// Whether an apply half was recorded: results mean nothing before.
+    decides: AtomicBool,
+}
+
+/// What a pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Gradients are clipped where they lie.
+    InPlace,
+    /// Outcomes are decided for something else, and gradients are only read.
+    ReadOnly,
+}
+
+/// All that setters change, of which the settings on the device are a pure function.
+#[derive(Clone, Debug, PartialEq)]
+struct Asked {
+    /// As prepared, but for its unscale factor and total.
+    clip: Clip,
+    /// One a limit.
+    thresholds: Vec<f64>,
+    /// Rows that are clipped, where not all are.
+    rows: Option<u32>,
+}
+
+impl Asked {
+    /// One a limit, that of the whole set last; and what the jobs of single dispatches need.
+    fn settings(&self, parts: &Segments) -> (Vec<Setting>, JobSetting) {
+        let until = self.rows.map_or(NONE, |rows| parts.rows().0 + rows);
+        let unscale = self.clip.unscale as f32;
+        let job = JobSetting { until, unscale: unscale.to_bits(), largest: largest_unscaled(unscale) };
+        (parts.settings(&self.clip, &self.thresholds), job)
+    }
 }
 
 impl Pass {
@@ -37,13 +71,25 @@ impl Pass {
         buffers: &[wgpu::Buffer],
         plan: Plan,
         clip: &Clip,
-        memory: Option<Arc<Memory>>,
+        (purpose, memory): (Purpose, Option<Arc<Memory>>),
     ) -> Result<Pass, PrepareError> {
-        let settings = plan.parts.settings(clip);
-        let workspace = Workspace::new(clipper, buffers, &plan, clip, &settings, memory)?;
+        let asked = Asked { clip: *clip, thresholds: plan.parts.thresholds(clip), rows: None };
+        let settings = asked.settings(&plan.parts);
+        let workspace = Workspace::new(clipper, buffers, &plan, clip, &settings, purpose, memory)?;
         let infos: Arc<[TensorInfo]> = grads.iter().map(Grad::info).collect();
-        let ring = Ring::new(&clipper.device, clipper.options.read_backs, infos, *clip, &plan)?;
-        Ok(Pass { device: clipper.device.clone(), clip: *clip, settings, plan, workspace, ring })
+        let ring = Ring::new(&clipper.device, clipper.options.read_backs, infos.clone(), *clip, &plan)?;
+        let (device, decides) = (clipper.device.clone(), AtomicBool::new(false));
+        Ok(Pass { device, plan, asked, infos, purpose, workspace, ring, decides })
+    }
+
+    /// Puts onto the device what is asked, from the next submit of `queue` on.
+    fn ask(&mut self, queue: &wgpu::Queue, asked: Asked) {
+        let (settings, job) = asked.settings(&self.plan.parts);
+        queue.write_buffer(&self.workspace.settings, 0, bytemuck::cast_slice(&settings));
+        let at = std::mem::offset_of!(Job, until) as u64;
+        let jobs = &self.workspace.jobs;
+        jobs.iter().for_each(|to| queue.write_buffer(to, at, bytemuck::bytes_of(&job)));
+        self.asked = asked;
     }
 
     /// Records norm and apply in one compute pass.
@@ -85,6 +131,7 @@ impl Pass {
 
     /// Thresholds and coefficients alone.
     pub(super) fn dispatch_decide(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.decides.store(true, Ordering::Relaxed);
         self.workspace.decide.iter().for_each(|step| step.dispatch(pass));
     }
 
@@ -94,16 +141,21 @@ impl Pass {
     ///
     /// # Errors
     ///
+    /// [`ReadBackError::Undecided`] where no apply half was ever recorded;
     /// [`ReadBackError::RingFull`] when as many results as the ring has places
     /// ([`ClipperOptions::read_backs`](crate::ClipperOptions::read_backs)) are on their way.
     /// Nothing is recorded then.
     pub fn read_back(&self, encoder: &mut wgpu::CommandEncoder) -> Result<ReadBack, ReadBackError> {
+        if !self.decides.load(Ordering::Relaxed) {
+            return Err(ReadBackError::Undecided);
+        }
         let Workspace { outcomes, tensor_sums, memory, .. } = &self.workspace;
         self.ring.read_back(encoder, [outcomes, tensor_sums, &memory.tally])
     }
 
     /// Changes the threshold of every limit, from the next submit of `queue` on: commands that
-    /// were recorded but not submitted see the new one too. Groups lose their own.
+    /// were recorded but not submitted see the new one too. Groups lose their own; excluded ones stay
+    /// excluded.
     ///
     /// Where thresholds adapt, it is what holds until there is a history.
     ///
@@ -115,7 +167,7 @@ impl Pass {
     }
 
     /// As [`Pass::set_threshold`], one threshold a limit: a segment, for units a tensor, for rows the
-    /// only one.
+    /// only one. Excluded groups have one too, which nothing depends on; it comes before that of rows.
     ///
     /// # Errors
     ///
@@ -125,10 +177,11 @@ impl Pass {
         if given != required {
             return Err(ClipError::Thresholds { required, given });
         }
-        thresholds.iter().try_for_each(|&threshold| Clip { threshold, ..self.clip }.validate())?;
-        let unscale = self.clip.unscale;
-        self.settings = self.plan.parts.settings_with(&Clip { unscale, ..self.clip }, thresholds);
-        self.write_settings(queue);
+        let thresholds: Vec<f64> = thresholds.iter().copied().map(f64::from).collect();
+        let with = |threshold| Clip { threshold, ..self.asked.clip };
+        thresholds.iter().try_for_each(|&threshold| with(threshold).validate())?;
+        let asked = Asked { thresholds, ..self.asked.clone() };
+        self.ask(queue, asked);
         Ok(())
     }
 
@@ -144,10 +197,9 @@ impl Pass {
             let (what, required) = ("a total limit", "a clip that was prepared with one");
             return Err(ClipError::Combination { what, required });
         }
-        if let Some(total) = self.settings.last_mut() {
-            total.threshold = threshold.abs();
-        }
-        self.write_settings(queue);
+        let clip = self.asked.clip.total(threshold);
+        let asked = Asked { clip, ..self.asked.clone() };
+        self.ask(queue, asked);
         Ok(())
     }
 
@@ -156,39 +208,36 @@ impl Pass {
     ///
     /// # Errors
     ///
-    /// [`ClipError::Unscale`] for one that is not positive and finite; nothing changes then.
+    /// [`ClipError::Unscale`] for one that is not positive and finite, [`ClipError::LossyUnscale`] where
+    /// `f16` gradients would lose small ones; nothing changes then.
     pub fn set_unscale(&mut self, queue: &wgpu::Queue, unscale: f32) -> Result<(), ClipError> {
-        Clip::measure().unscale(unscale).validate()?;
-        self.clip.unscale = unscale;
-        self.settings.iter_mut().for_each(|setting| setting.unscale = unscale);
-        self.write_settings(queue);
+        let clip = self.asked.clip.unscale(unscale);
+        clip.validate()?;
+        self.purpose.check(&self.infos, &clip)?;
+        let asked = Asked { clip, ..self.asked.clone() };
+        self.ask(queue, asked);
         Ok(())
     }
 
     /// Under [`Scope::Row`], clips only the first `rows` rows from the next submit of `queue` on: the
     /// others are not read, count for nothing and keep every bit. A pass prepared for as many rows as
-    /// its buffers can hold then serves any number of them; this writes a word for each of a few
+    /// its buffers can hold then serves any number of them; this writes a few words for each of a few
     /// dispatches.
     ///
     /// # Errors
     ///
     /// [`ClipError::Combination`] for another scope, or more rows than were prepared.
     pub fn set_rows(&mut self, queue: &wgpu::Queue, rows: u64) -> Result<(), ClipError> {
-        if self.clip.scope != Scope::Row {
+        if self.asked.clip.scope != Scope::Row {
             return Err(ClipError::Combination { what: "a number of rows", required: "the scope Row" });
         }
-        if rows > u64::from(self.plan.parts.count) {
+        if rows > u64::from(self.plan.parts.rows().1) {
             let (what, required) = ("a number of rows", "at most as many as were prepared");
             return Err(ClipError::Combination { what, required });
         }
-        let until = (rows as u32).to_le_bytes();
-        let at = std::mem::offset_of!(Job, until) as u64;
-        self.workspace.jobs.iter().for_each(|job| queue.write_buffer(job, at, &until));
+        let asked = Asked { rows: Some(rows as u32), ..self.asked.clone() };
+        self.ask(queue, asked);
         Ok(())
-    }
-
-    fn write_settings(&self, queue: &wgpu::Queue) {
-        queue.write_buffer(&self.workspace.settings, 0, bytemuck::cast_slice(&self.settings));
     }
 
     /// Records a copy of what the thresholds remember, to be saved in a checkpoint. Allocates a buffer
@@ -198,7 +247,7 @@ impl Pass {
     ///
     /// [`PrepareError::Device`] where the buffer cannot be made.
     pub fn save_history(&self, encoder: &mut wgpu::CommandEncoder) -> Result<SavedHistory, PrepareError> {
-        let empty = History::new(&self.clip, self.plan.limit_count());
+        let empty = History::new(&self.asked.clip, self.plan.limit_count());
         SavedHistory::record(&self.device, encoder, &self.workspace.memory, empty)
     }
 
@@ -209,7 +258,7 @@ impl Pass {
     /// [`ClipError::State`] where it is that of another adaptive threshold or other limits.
     pub fn restore_history(&self, queue: &wgpu::Queue, history: &History) -> Result<(), ClipError> {
         let mut history = history.clone();
-        history.fit(&self.clip, self.plan.limit_count())?;
+        history.fit(&self.asked.clip, self.plan.limit_count())?;
         let Memory { tally, states, norms, progress } = &*self.workspace.memory;
         queue.write_buffer(progress, 0, bytemuck::bytes_of(&history.progress));
         queue.write_buffer(tally, 0, bytemuck::bytes_of(&history.tally));
@@ -233,12 +282,12 @@ impl Pass {
     }
 
     pub(super) fn clip(&self) -> &Clip {
-        &self.clip
+        &self.asked.clip
     }
 
     /// The memory of this pass, for another one with this clip and number of limits.
     pub(super) fn memory_for(&self, clip: &Clip, limits: usize) -> Result<Arc<Memory>, ClipError> {
-        let mut own = History::new(&self.clip, self.plan.limit_count());
+        let mut own = History::new(&self.asked.clip, self.plan.limit_count());
         // Not the form that any history fits.
         own.tally.steps = 1;
         own.fit(clip, limits)?;
@@ -295,6 +344,13 @@ impl Pass {
     /// Bytes of [`Pass::outcomes`].
     pub fn outcome_bytes(&self) -> u64 {
         (self.plan.segment_count() * size_of::<Outcome>()) as u64
+    }
+}
+
+impl Purpose {
+    /// That unscaling loses nothing, or may: where gradients are only read it does not.
+    pub(super) fn check(self, infos: &[TensorInfo], clip: &Clip) -> Result<(), ClipError> {
+        if self == Purpose::InPlace { check_in_place(infos, clip) } else { Ok(()) }
     }
 }
 

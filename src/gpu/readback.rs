@@ -87,7 +87,7 @@ impl Ring {
         let bytes = |records: u32| u64::from(records) * size_of::<Outcome>() as u64;
         let skipped_bytes = if parts.cut() { bytes(parts.count) } else { 0 };
         let outcome_bytes = bytes(parts.decided()) - skipped_bytes;
-        let sum_bytes = (plan.tensor_count() * size_of::<Sum>()) as u64;
+        let sum_bytes = (plan.tensor_sum_count() * size_of::<Sum>()) as u64;
         let place = |_| {
             let buffer = device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("gradclip read-back"),
@@ -105,7 +105,7 @@ impl Ring {
         let contents = Arc::new(Contents { infos, clip, parts, skipped_bytes, outcome_bytes, sum_bytes });
         let tags = bytemuck::bytes_of(&[0u32, 1, 2]);
         let tags = filled(device, "gradclip tags", tags, wgpu::BufferUsages::COPY_SRC)?;
-        Ok(Ring { places: (0..places.max(1)).map(place).collect(), tags, contents })
+        Ok(Ring { places: (0..places).map(place).collect(), tags, contents })
     }
 
     pub(crate) fn read_back(
@@ -203,6 +203,9 @@ impl ReadBack {
         let outcomes: Vec<Outcome> = bytemuck::pod_collect_to_vec(outcomes);
         let sums: Vec<Sum> = bytemuck::pod_collect_to_vec(sums);
         let tally: Tally = bytemuck::pod_read_unaligned(&rest[..TALLY_BYTES as usize]);
+        if tally.steps == 0 {
+            return Err(ReadBackError::Undecided);
+        }
         Ok(report::report(clip, infos, parts, &sums, &outcomes, &tally))
     }
 }

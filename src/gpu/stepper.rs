@@ -10,10 +10,10 @@ use crate::grad::{DType, Grad};
 use crate::kernels::Kernel;
 use crate::layout::{JointRow, JointTensor};
 use crate::optimizer::{Optimizer, at_least_0};
-use crate::plan::{Joined, Joint};
+use crate::plan::{Joined, Joint, check_ranges};
 
 use super::clipper::{Buffers, Clipper, check_usage};
-use super::pass::{Pass, begin};
+use super::pass::{Pass, Purpose, begin};
 use super::scope::caught;
 use super::workspace::{Make, Step};
 
@@ -86,8 +86,10 @@ impl Clipper {
         optimizer: impl Into<Optimizer>,
     ) -> Result<Stepper, PrepareError> {
         let optimizer = checked(grads, optimizer.into())?;
+        let pass = self.prepared(grads, clip, Purpose::ReadOnly, None)?;
+        Clipper::check_given(grads)?;
         let moments = Arc::new(self.moments(grads, optimizer.moments())?);
-        Stepper::new(self, self.prepared(grads, clip, None)?, grads, optimizer, moments)
+        Stepper::new(self, pass, grads, optimizer, moments)
     }
 
     /// As [`Clipper::prepare_step`] for other buffers: goes on with the state, the number of steps and
@@ -110,7 +112,7 @@ impl Clipper {
         };
         let needed: Vec<_> = grads
             .iter()
-            .map(|g| (optimizer.moments(), if optimizer.moments() > 0 { g.elements } else { 0 }))
+            .map(|g| (optimizer.moments(), if optimizer.moments() > 0 { g.elements() } else { 0 }))
             .collect();
         let given = form(&previous.moments);
         if needed != given {
@@ -118,12 +120,33 @@ impl Clipper {
             let (required, given) = (words(&needed), words(&given));
             return Err(ClipError::State { required, given }.into());
         }
+        let pass = self.prepared(grads, clip, Purpose::ReadOnly, Some(&previous.pass))?;
+        Clipper::check_given(grads)?;
         let moments = if grads.iter().any(|g| !g.moments.is_empty()) {
             Arc::new(self.moments(grads, optimizer.moments())?)
         } else {
             previous.moments.clone()
         };
-        Stepper::new(self, self.prepared(grads, clip, Some(&previous.pass))?, grads, optimizer, moments)
+        Stepper::new(self, pass, grads, optimizer, moments)
+    }
+
+    /// That what the user gave fits, before anything is allocated for it.
+    fn check_given(grads: &[Grad]) -> Result<(), PrepareError> {
+        let mut buffers = Buffers::default();
+        let given: Vec<Joined> = grads
+            .iter()
+            .map(|grad| {
+                let named = |(buffer, offset): &(wgpu::Buffer, u64)| Moment {
+                    buffer: buffer.clone(),
+                    offset: *offset,
+                    elements: grad.elements(),
+                };
+                let moments: Vec<Moment> = grad.moments.iter().map(named).collect();
+                let beside = beside(grad, &moments, &mut buffers);
+                Joined { gradient: buffers.gradient(grad), beside, ..Joined::default() }
+            })
+            .collect();
+        Ok(check_ranges(&given)?)
     }
 
     /// The state of each tensor, allocated where it is not named.
@@ -133,13 +156,19 @@ impl Clipper {
             .map(|g| {
                 let named = g.moments.iter().take(count);
                 named
-                    .map(|(b, offset)| Moment { buffer: b.clone(), offset: *offset, elements: g.elements })
+                    .map(|(b, offset)| Moment { buffer: b.clone(), offset: *offset, elements: g.elements() })
                     .collect()
             })
             .collect();
         for k in 0..count {
             let missing: Vec<usize> = (0..grads.len()).filter(|&i| moments[i].len() == k).collect();
-            let sizes: Vec<u64> = missing.iter().map(|&i| grads[i].elements).collect();
+            let sizes: Vec<u64> = missing.iter().map(|&i| grads[i].elements()).collect();
+            let given = self.device.limits().max_buffer_size;
+            if let Some(&i) = missing.iter().find(|&&i| grads[i].elements() > given / 4) {
+                let tensor = format!("{} (moment)", grads[i].name);
+                let required = grads[i].elements().saturating_mul(4);
+                return Err(PrepareError::BufferSize { tensor, required, given });
+            }
             let made = caught(&self.device, "allocating optimiser state", || arenas(&self.device, &sizes))?;
             missing.iter().zip(made).for_each(|(&i, moment)| moments[i].push(moment));
         }
@@ -194,7 +223,7 @@ fn checked(grads: &[Grad], optimizer: Optimizer) -> Result<Optimizer, PrepareErr
             Some(p) if p.dtype != DType::F32 => {
                 return Err(wrong("a parameter of f32, for a step".into(), p.dtype.to_string()));
             }
-            Some(p) if grad.elements > 0 => check_usage(grad, &p.buffer)?,
+            Some(p) if grad.elements() > 0 => check_usage(grad, &p.buffer)?,
             Some(_) => {}
         }
         let (required, given) = (optimizer.moments(), grad.moments.len());
@@ -204,7 +233,7 @@ fn checked(grads: &[Grad], optimizer: Optimizer) -> Result<Optimizer, PrepareErr
                 given.to_string(),
             ));
         }
-        grad.moments.iter().filter(|_| grad.elements > 0).try_for_each(|(b, _)| check_usage(grad, b))?;
+        grad.moments.iter().filter(|_| grad.elements() > 0).try_for_each(|(b, _)| check_usage(grad, b))?;
         at_least_0("learning rate factor", grad.lr_scale)?;
         at_least_0("weight decay", grad.weight_decay.unwrap_or(0.0))?;
     }
@@ -304,8 +333,8 @@ impl Stepper {
         self.pass.decide_count() + 1 + self.update.len()
     }
 
-    /// The clip by itself, for its read-backs, thresholds and buffers. Recording it clips the gradients
-    /// in place, and makes no step.
+    /// The clip by itself, for its read-backs, thresholds and buffers. Recording it measures and decides,
+    /// and writes neither gradients nor parameters.
     pub fn pass(&self) -> &Pass {
         &self.pass
     }

@@ -10,12 +10,13 @@ use crate::error::PrepareError;
 use crate::grad::DType;
 use crate::kernels::{Kernel, Variant};
 use crate::layout::{
-    ADAPT_NONE, ChunkRow, Hyper, Job, MapRow, NONE, Outcome, Partial, Run, SeamRow, SegmentRow, Setting,
-    State, Sum, TEAM, Tally, UnitRow,
+    ADAPT_NONE, ChunkRow, Hyper, Job, JobSetting, MapRow, NONE, Outcome, Partial, Run, SeamRow, SegmentRow,
+    Setting, State, Sum, TEAM, Tally, UnitRow,
 };
 use crate::plan::{Combine, Dispatch, Pattern, Plan, Window, grid};
 
 use super::clipper::Clipper;
+use super::pass::Purpose;
 use super::pipelines::Pipeline;
 
 /// One dispatch, ready to record.
@@ -63,10 +64,13 @@ impl Workspace {
         buffers: &[wgpu::Buffer],
         plan: &Plan,
         clip: &Clip,
-        settings: &[Setting],
+        (settings, asked): &(Vec<Setting>, JobSetting),
+        purpose: Purpose,
         memory: Option<Arc<Memory>>,
     ) -> Result<Workspace, PrepareError> {
-        let mut make = Make::new(clipper, buffers, clip);
+        let JobSetting { until, unscale, largest } = *asked;
+        let job = Job { until, unscale, largest, parameters: plan.parts.decided(), ..job() };
+        let mut make = Make { job, ..Make::new(clipper, buffers, clip) };
         let result = Usage::STORAGE | Usage::COPY_SRC;
         let rows = make.table("gradclip chunks", &plan.rows, ChunkRow::zeroed(), Usage::STORAGE)?;
         let units = make.table("gradclip units", &plan.unit_rows, UnitRow::zeroed(), Usage::STORAGE)?;
@@ -91,14 +95,14 @@ impl Workspace {
         let mut norm = Vec::new();
         for dispatch in plan.dispatches.iter().chain(&plan.measured) {
             if dispatch.short != dispatch.rows {
-                norm.push(make.rows(Kernel::Reduce, dispatch, &[&rows, &partials])?);
+                norm.push(make.rows(Kernel::Reduce, dispatch, &[&rows, &partials, progress])?);
             }
             if !dispatch.short.is_empty() {
-                norm.push(make.rows(Kernel::ReduceShort, dispatch, &[&rows, &partials])?);
+                norm.push(make.rows(Kernel::ReduceShort, dispatch, &[&rows, &partials, progress])?);
             }
         }
         for dispatch in &plan.units {
-            norm.push(make.rows(Kernel::ReduceUnits, dispatch, &[&units, &partials])?);
+            norm.push(make.rows(Kernel::ReduceUnits, dispatch, &[&units, &partials, progress])?);
         }
         match &plan.blocks {
             None => norm.push(make.combine(Kernel::Partials, &plan.tensors, [&partials, &tensor_sums])?),
@@ -123,13 +127,15 @@ impl Workspace {
         let hyper = LossScale::add_to(clip.loss_scale, Hyper::zeroed());
         let advance = clip.loss_scale.map(|_| make.advance(&make.hyper(hyper)?, &memory)).transpose()?;
         let mut apply = Vec::new();
-        for dispatch in &plan.dispatches {
+        let in_place = |dispatch: &&Dispatch| purpose == Purpose::InPlace && !dispatch.rows.is_empty();
+        for dispatch in plan.dispatches.iter().filter(in_place) {
             apply.push(make.rows(Kernel::Apply, dispatch, &[&rows, &outcomes])?);
         }
-        for dispatch in &plan.mapped {
+        for dispatch in plan.mapped.iter().filter(in_place) {
             apply.push(make.rows(Kernel::ApplyUnits, dispatch, &[&map, &outcomes, tally])?);
         }
-        for dispatch in plan.dispatches.iter().chain(&plan.mapped).filter(|d| !d.seams.is_empty()) {
+        let both = plan.dispatches.iter().chain(&plan.mapped).filter(in_place);
+        for dispatch in both.filter(|d| !d.seams.is_empty()) {
             apply.push(make.rows(Kernel::Seams, dispatch, &[&seams, &outcomes])?);
         }
         let jobs = make.jobs;
@@ -162,6 +168,9 @@ pub(crate) struct Make<'a> {
     buffers: &'a [wgpu::Buffer],
     kind: Kind,
     adapt: u32,
+    scaled: bool,
+    /// What every job begins as.
+    job: Job,
     jobs: Vec<wgpu::Buffer>,
 }
 
@@ -179,7 +188,8 @@ fn job() -> Job {
 impl<'a> Make<'a> {
     pub(crate) fn new(clipper: &'a Clipper, buffers: &'a [wgpu::Buffer], clip: &Clip) -> Make<'a> {
         let (kind, adapt) = (Kind::from(clip.norm), Adapt::record(clip.adapt).rule);
-        Make { clipper, buffers, kind, adapt, jobs: Vec::new() }
+        let scaled = clip.loss_scale.is_some();
+        Make { clipper, buffers, kind, adapt, scaled, job: job(), jobs: Vec::new() }
     }
 
     fn memory(&self, clip: &Clip, plan: &Plan) -> Result<Arc<Memory>, PrepareError> {
@@ -203,7 +213,7 @@ impl<'a> Make<'a> {
     /// What follows from what the step was.
     pub(crate) fn advance(&mut self, hyper: &wgpu::Buffer, memory: &Memory) -> Result<Step, PrepareError> {
         let tables = [hyper, &memory.tally, &memory.progress];
-        self.step(Kernel::Advance, DType::F32, job(), &tables, None, [1, 1])
+        self.step(Kernel::Advance, DType::F32, self.job, &tables, None, [1, 1])
     }
 
     /// A kernel over gradients with what belongs to them. `begins` is for accumulation.
@@ -215,7 +225,8 @@ impl<'a> Make<'a> {
         tables: &[&wgpu::Buffer],
     ) -> Result<Step, PrepareError> {
         let Dispatch { rows, windows, .. } = dispatch;
-        let job = Job { first_row: rows.start, rows: rows.end - rows.start, begins: begins.into(), ..job() };
+        let job =
+            Job { first_row: rows.start, rows: rows.end - rows.start, begins: begins.into(), ..self.job };
         let slots = Some(Slots { windows, pattern: *pattern });
         self.step(kernel, dispatch.dtype, job, tables, slots, dispatch.grid)
     }
@@ -237,7 +248,7 @@ impl<'a> Make<'a> {
             _ => (rows.clone(), 1),
         };
         let grid = grid((rows.len() as u64).div_ceil(each.into()), limits)?;
-        let job = Job { first_row: rows.start, rows: rows.end - rows.start, ..job() };
+        let job = Job { first_row: rows.start, rows: rows.end - rows.start, ..self.job };
         let slots = Some(Slots { windows: &dispatch.windows, pattern: Pattern::apart(1) });
         self.step(kernel, dispatch.dtype, job, tables, slots, grid)
     }
@@ -248,16 +259,19 @@ impl<'a> Make<'a> {
         combine: &Combine,
         [items, sums]: [&wgpu::Buffer; 2],
     ) -> Result<Step, PrepareError> {
-        let runs = self.table("gradclip runs", &combine.runs, Run::zeroed(), Usage::STORAGE)?;
-        let job = Job { serial: combine.serial, runs: combine.runs.len() as u32, ..job() };
+        let Combine { runs, members, serial, .. } = combine;
+        let table = [&runs[..], members].concat();
+        let (rows, runs) = (members.len() as u32, runs.len() as u32);
+        let job = Job { serial: *serial, runs, rows, ..self.job };
+        let runs = self.table("gradclip runs", &table, Run::zeroed(), Usage::STORAGE)?;
         self.step(kernel, DType::F32, job, &[&runs, items, sums], None, combine.grid)
     }
 
-    fn total_and_adaptive(plan: &Plan, clip: &Clip) -> Job {
+    fn total_and_adaptive(&self, plan: &Plan, clip: &Clip) -> Job {
         Job {
             total: if plan.parts.total { plan.parts.count } else { NONE },
             adaptive: if clip.adapt.is_some() { plan.limit_count() as u32 } else { 0 },
-            ..job()
+            ..self.job
         }
     }
 
@@ -267,7 +281,7 @@ impl<'a> Make<'a> {
         clip: &Clip,
         tables: &[&wgpu::Buffer],
     ) -> Result<Step, PrepareError> {
-        let job = Make::total_and_adaptive(plan, clip);
+        let job = self.total_and_adaptive(plan, clip);
         let grid = grid(u64::from(job.adaptive), &self.clipper.limits)?;
         self.step(Kernel::Threshold, DType::F32, job, tables, None, grid)
     }
@@ -281,7 +295,7 @@ impl<'a> Make<'a> {
         let job = Job {
             runs: plan.segment_rows.len() as u32,
             begins: u32::from(!plan.begins_apart(clip)),
-            ..Make::total_and_adaptive(plan, clip)
+            ..self.total_and_adaptive(plan, clip)
         };
         self.step(Kernel::Coefficient, DType::F32, job, tables, None, plan.segment_grid)
     }
@@ -307,6 +321,7 @@ impl<'a> Make<'a> {
                 pattern: slots.as_ref().map_or(Pattern::default(), |s| s.pattern),
                 workgroup_size: limits.workgroup_size,
                 adapt: if kernel == Kernel::Threshold { self.adapt } else { ADAPT_NONE },
+                scaled: kernel.reduces() && self.scaled,
             },
         )?;
         let job = self.table("gradclip job", &[job], job, Usage::UNIFORM | Usage::COPY_DST)?;

@@ -47,6 +47,9 @@ pub const CLAMP: u32 = 3;
 pub const SIGN: u32 = 4;
 /// Bit of [`Outcome::action`](super::Outcome::action), beside one of the above: non-finite elements become 0.
 pub const SANITIZE: u32 = 8;
+/// Bit of [`Outcome::action`](super::Outcome::action), beside [`MULTIPLY`]: products are rounded towards zero, to the
+/// gradient's own type.
+pub const TOWARD_ZERO: u32 = 16;
 
 /// [`Setting::policy`](super::Setting::policy) for [`NonFinite::Skip`](crate::NonFinite::Skip).
 pub const POLICY_SKIP: u32 = 0;
@@ -121,6 +124,7 @@ pub fn wgsl_constants() -> String {
         CLAMP,
         SIGN,
         SANITIZE,
+        TOWARD_ZERO,
         POLICY_SKIP,
         POLICY_ZERO,
         POLICY_SANITIZE,

@@ -2,6 +2,7 @@
 
 use super::{LARGEST_WINDOW, Placed, Placement, PlanLimits, chunks};
 use crate::error::PlanError;
+use crate::grad::DType;
 use crate::layout::{MOST_CHUNKS, Outcome, Partial};
 use crate::segments::Segments;
 
@@ -46,7 +47,21 @@ pub(super) fn ranges(all: &[Written<'_>]) -> Result<(), PlanError> {
     Ok(())
 }
 
-pub(super) fn sizes(placed: &[Placed<'_>], parts: &Segments, limits: &PlanLimits) -> Result<(), PlanError> {
+/// That adapters have kernels for the element types.
+pub(super) fn dtypes(tensors: &[Placement]) -> Result<(), PlanError> {
+    let all = tensors.iter().flat_map(|t| std::iter::once(t).chain(t.parameter.as_deref()));
+    match all.into_iter().find(|t| t.dtype == DType::F64) {
+        None => Ok(()),
+        Some(t) => Err(PlanError::DType { tensor: t.name.clone(), given: t.dtype }),
+    }
+}
+
+pub(super) fn sizes(
+    placed: &[Placed<'_>],
+    parts: &Segments,
+    norms: u64,
+    limits: &PlanLimits,
+) -> Result<(), PlanError> {
     // Every table is bound whole.
     let most = |size: usize| limits.max_binding.min(LARGEST_WINDOW) / size as u64;
     let total: u128 = placed.iter().map(|p| u128::from(chunks(p.at.elements, p.owner))).sum();
@@ -55,6 +70,7 @@ pub(super) fn sizes(placed: &[Placed<'_>], parts: &Segments, limits: &PlanLimits
         ("chunks of 16,384 elements", total, most(size_of::<Partial>()).min(MOST_CHUNKS)),
         ("tensors", placed.len() as u128, most(64)),
         ("segments", segments, most(size_of::<Outcome>())),
+        ("norms that adaptive thresholds remember", norms.into(), most(size_of::<f32>())),
     ];
     for (what, given, required) in checks {
         if given > u128::from(required) {

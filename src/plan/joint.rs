@@ -102,10 +102,7 @@ impl Joint {
         limits: &PlanLimits,
     ) -> Result<Joint, PrepareError> {
         check_tensors(tensors, parts, limits)?;
-        let written = |at| Written { at, may_share: false };
-        let all: Vec<Written<'_>> =
-            tensors.iter().flat_map(|t| std::iter::once(&t.gradient).chain(&t.beside).map(written)).collect();
-        check::ranges(&all)?;
+        check_ranges(tensors)?;
         let mut pieces: Vec<Piece<'_>> =
             tensors.iter().enumerate().flat_map(|(tensor, t)| pieces(t, tensor)).collect();
         pieces.sort_by_key(|p| (p.joined.gradient.dtype as u32, p.spans[0].buffer, p.spans[0].begin));
@@ -145,6 +142,14 @@ impl Joint {
     }
 }
 
+/// That ranges lie within their buffers, and none overlaps another.
+pub(crate) fn check_ranges(tensors: &[Joined]) -> Result<(), PlanError> {
+    let written = |at| Written { at, may_share: false };
+    let all: Vec<Written<'_>> =
+        tensors.iter().flat_map(|t| std::iter::once(&t.gradient).chain(&t.beside).map(written)).collect();
+    check::ranges(&all)
+}
+
 /// That there is one for each tensor of the plan, with as many elements beside it.
 fn check_tensors(tensors: &[Joined], parts: &Segments, limits: &PlanLimits) -> Result<(), PlanError> {
     let (required, given) = (parts.owners.len() as u64, tensors.len() as u64);
@@ -160,6 +165,7 @@ fn check_tensors(tensors: &[Joined], parts: &Segments, limits: &PlanLimits) -> R
             let required = beside.min(MOST_ROLES - 1) as u64;
             return wrong("tensors beside the gradient", required, t.beside.len() as u64);
         }
+        check::dtypes(std::slice::from_ref(&t.gradient))?;
         for b in &t.beside {
             if b.elements != t.gradient.elements {
                 return wrong("elements beside the gradient", t.gradient.elements, b.elements);

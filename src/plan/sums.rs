@@ -1,5 +1,7 @@
 //! Which partials make a tensor's sum, which sums a segment's, and which segments are decided alike.
 
+use std::collections::BTreeMap;
+
 use super::{BLOCK, NONE, Placed, Run, SegmentRow};
 use crate::segments::{Owner, Segments};
 
@@ -38,9 +40,10 @@ pub(super) fn in_blocks(tensors: &[Run]) -> (Vec<Run>, Vec<Run>) {
 }
 
 /// Partials to the segments of units. Tensors that share their rows lie one after the other, with the
-/// partials of a row at equal distances.
-pub(super) fn of_units(placed: &[Placed<'_>], parts: &Segments, workgroup: u32) -> Vec<Run> {
+/// partials of a row at equal distances; which partials are whose comes second.
+pub(super) fn of_units(placed: &[Placed<'_>], parts: &Segments, workgroup: u32) -> (Vec<Run>, Vec<Run>) {
     let mut runs: Vec<Run> = Vec::new();
+    let mut members: Vec<Run> = Vec::new();
     for (p, tensor) in placed.iter().zip(0..) {
         let Owner::Units { first: target, view } = p.owner else { continue };
         let (lanes, count) = (view.units as u32, view.chunks() as u32);
@@ -51,10 +54,16 @@ pub(super) fn of_units(placed: &[Placed<'_>], parts: &Segments, workgroup: u32) 
             }
             _ => runs.push(Run { first: p.first_partial, count, target, stride: lanes, lanes, tensor }),
         }
+        members.push(Run { first: p.first_partial, count: 0, target: 0, stride: 0, lanes: 0, tensor });
+    }
+    if runs.iter().all(|run| run.tensor != NONE) {
+        members.clear();
     }
     let tensors = parts.owners.len() as u32;
     let named = |tensor: u32| if tensor == NONE { NONE } else { tensor % tensors.max(1) };
-    runs.iter()
+    members.iter_mut().for_each(|member| member.tensor = named(member.tensor));
+    let runs = runs
+        .iter()
         .flat_map(|run| {
             // Few units of many chunks take a workgroup each, many units an invocation each.
             let step = if run.count > workgroup { 1 } else { workgroup };
@@ -66,7 +75,8 @@ pub(super) fn of_units(placed: &[Placed<'_>], parts: &Segments, workgroup: u32) 
                 ..*run
             })
         })
-        .collect()
+        .collect();
+    (runs, members)
 }
 
 /// Sums of tensors to segments that hold them whole, and to that of the whole set.
@@ -75,18 +85,22 @@ pub(super) fn of_segments(parts: &Segments, tensors: usize) -> Vec<Run> {
     let mut add = |first: u32, count: u32, target: u32| {
         runs.push(Run { first, count, target, stride: 1, lanes: 1, tensor: NONE });
     };
-    if !parts.cut() {
-        let mut members = vec![0; parts.count as usize];
-        parts.owners.iter().for_each(|o| members[o.first() as usize] += 1);
-        let mut first = vec![0; parts.count as usize];
-        for (place, &tensor) in parts.order.iter().enumerate().rev() {
-            first[parts.owners[tensor as usize].first() as usize] = place as u32;
+    let mut members: BTreeMap<u32, (u32, u32)> = match parts.cut() {
+        true => BTreeMap::new(),
+        // The segment of the whole set has a sum also where there is no tensor.
+        false => (0..parts.count).map(|segment| (segment, (0, 0))).collect(),
+    };
+    for (place, &tensor) in (0..).zip(&parts.order) {
+        if let Owner::One(segment) = parts.owners[tensor as usize] {
+            let (first, count) = members.entry(segment).or_default();
+            *first = if *count == 0 { place } else { *first };
+            *count += 1;
         }
-        for (segment, (&first, &count)) in (0..).zip(first.iter().zip(&members)) {
-            add(first, count, segment);
-            if parts.parameters {
-                add(first + tensors as u32, count, segment + parts.decided());
-            }
+    }
+    for (segment, (first, count)) in members {
+        add(first, count, segment);
+        if parts.parameters {
+            add(first + tensors as u32, count, segment + parts.decided());
         }
     }
     if parts.total {

@@ -112,7 +112,7 @@ impl<'g> GpuArm<'g> {
         if inside == Inside::Halves && self.clock.is_none() {
             return Ok(());
         }
-        self.pass.set_threshold(&self.gpu.queue, work.clip(regime).threshold)?;
+        self.pass.set_threshold(&self.gpu.queue, work.clip(regime).threshold as f32)?;
         let copied = self.restore()?;
         let (mut record, mut total, mut halves) = (0.0, 0.0, [0.0; 2]);
         match (&self.clock, inside) {

@@ -121,11 +121,13 @@ impl Recipe {
         }
         let groups = groups(self.clip.scope, tensors.len());
         let mut case = Case { tensors, shapes, groups, parameters, arena: self.arena, clip: self.clip };
+        // What is lost is checked like everything else.
+        case.clip.lossy_unscale = true;
         case.clip.threshold = match self.threshold {
-            Threshold::Fixed(threshold) => threshold,
-            Threshold::Share(share) => share * case.typical(),
+            Threshold::Fixed(threshold) => threshold.into(),
+            Threshold::Share(share) => (share * case.typical()).into(),
         };
-        case.clip.total = self.clip.total.map(|share| share * case.whole());
+        case.clip.total = self.clip.total.map(|share| (share as f32 * case.whole()).into());
         case
     }
 
@@ -164,7 +166,7 @@ impl Case {
         for (tensor, ((shape, group), parameter)) in self.tensors.iter_mut().zip(about) {
             let mut grad = tensor.grad().shape(shape);
             grad = if let Some(named) = group { grad.group(&named.group()) } else { grad };
-            grad = if let Some(data) = parameter { grad.parameter(data.parameter()) } else { grad };
+            grad = if let Some(data) = parameter { grad.parameter(data.slice()) } else { grad };
             grads.push(grad);
         }
         grads

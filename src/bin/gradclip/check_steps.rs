@@ -205,7 +205,7 @@ pub(crate) fn on_cpu(training: &Training) -> Result<Findings, Failure> {
 /// The case as a clip without loss scaling sees it, and what the CPU path decides.
 pub(crate) fn unscaled(case: &Case, state: &State) -> Result<(Case, Trace), Failure> {
     let mut clip: Clip = case.clip;
-    clip.unscale *= progress(&state.history).unscale;
+    clip.unscale *= f64::from(progress(&state.history).unscale);
     clip.loss_scale = None;
     let case = Case { clip, ..case.clone() };
     let trace = cpu::clip_traced(&mut case.clone().grads(), &clip)?;

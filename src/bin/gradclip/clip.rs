@@ -38,6 +38,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "S", default_value = "1", allow_hyphen_values = true,
         value_parser = options::scale)]
     unscale: f64,
+    /// Let --unscale rewrite F16 as F16, which loses what is small. Without it that is refused; `--out-type f32` loses
+    /// nothing
+    #[arg(long)]
+    lossy_unscale: bool,
+    /// Round products towards zero, so that the norm of the result is at most C exactly
+    #[arg(long)]
+    never_above: bool,
     /// What an infinite or NaN element does: with `--scope tensor`, `--group` and `--block-rms` to its tensor or group,
     /// with `--agc` to its unit
     #[arg(long, value_enum, default_value_t = Policy::Error)]
@@ -76,6 +83,9 @@ impl Args {
         };
         let clip = self.rule.clip(policy, !self.groups.group.is_empty(), precision)?;
         let clip = clip.unscale(precision.inverse(self.unscale)?);
+        // F16 that is written as F32 loses nothing.
+        let clip = clip.lossy_unscale(self.lossy_unscale || self.out_type == OutType::F32);
+        let clip = if self.never_above { clip.never_above(true) } else { clip };
         clip.validate()?;
         Ok(clip)
     }
@@ -101,6 +111,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let job =
         Job { set: &set, parts: &parts, parameters: parameters.as_ref(), clip: &clip, out: args.out_type };
     let mut done = job.run(&session)?;
+    let adapter = device::used(&session);
     let refused =
         args.on_nonfinite == Policy::Error && clip.rule != Rule::Value && done.report.non_finite() > 0;
     let to_error = destination.is_standard();
@@ -114,15 +125,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         written = args.out.as_deref().map(output::written);
     }
     let report = &done.report;
-    let summary = Summary {
-        report,
-        clip: &clip,
-        set: &set,
-        precision,
-        adapter: session.adapter(),
-        written,
-        norm_after,
-    };
+    let summary = Summary { report, clip: &clip, set: &set, precision, adapter, written, norm_after };
     summary.print(args.json, to_error)?;
     if refused { Err(non_finite(report)) } else { Ok(()) }
 }
@@ -136,11 +139,18 @@ fn refuse(report: &mut Report) {
 }
 
 fn non_finite(report: &Report) -> Failure {
-    let tensors = report.tensors.iter().filter(|t| t.non_finite > 0).count() as u64;
+    let mut found = report.tensors.iter().filter(|t| t.non_finite > 0);
+    let what = match found.next() {
+        // One of the gradient counts before those of its parameter.
+        Some(t) if t.non_finite == t.non_finite_parameters => {
+            format!("the parameter of tensor `{}` (--params)", t.name)
+        }
+        first => format!("tensor `{}`", first.map_or("", |t| &*t.name)),
+    };
+    let tensors = found.count() as u64 + 1;
     Failure::NonFinite(format!(
-        "tensor `{}` has non-finite elements ({} in {}); nothing was written. \
+        "{what} has non-finite elements ({} in {}); nothing was written. \
          `--on-nonfinite` has other ways: skip, zero, sanitize, nan",
-        report.first_non_finite().unwrap_or_default(),
         text::count(report.non_finite()),
         text::counted(tensors, "tensor"),
     ))

@@ -5,6 +5,7 @@ use gradclip::{Session, Target};
 
 use crate::failure::Failure;
 use crate::input::{Parameters, Set};
+use crate::precision::DOUBLES;
 use crate::text;
 
 pub(crate) const GET_A_DRIVER: &str = "a software driver for Vulkan will do: it is in the package \
@@ -32,13 +33,35 @@ pub(crate) fn open(target: &Target) -> Result<Session, Failure> {
     if *target == Target::Auto {
         match session.adapter() {
             Some(info) => text::note(&format!("device: {}", adapter_name(info))),
-            None if session::adapters().is_empty() => {
-                text::note(&format!("device: cpu, because there is no GPU adapter; {GET_A_DRIVER}"));
-            }
-            None => text::note("device: cpu, because no adapter gave a device"),
+            None => text::note(&format!("device: cpu, because {}", why_cpu(&session::adapters()))),
         }
     }
     Ok(session)
+}
+
+/// Why `auto` takes the CPU path.
+fn why_cpu(adapters: &[wgpu::Adapter]) -> String {
+    let infos = adapters.iter().map(wgpu::Adapter::get_info);
+    let (software, others): (Vec<_>, Vec<_>) = infos.partition(session::is_software);
+    match (software.first(), others.is_empty()) {
+        (None, true) => "there is no GPU adapter".into(),
+        (Some(info), true) => {
+            let name = adapter_name(info);
+            format!("there is no GPU, and a software adapter ({name}) is only taken when it is named")
+        }
+        _ => "no adapter gave a device".into(),
+    }
+}
+
+/// The adapter that did the last clip of a session; where the CPU path had to do it, says why.
+pub(crate) fn used(session: &Session) -> Option<&wgpu::AdapterInfo> {
+    match session.fallback() {
+        Some(why) => {
+            text::note(&format!("device: cpu, because the adapter could not: {}", text::escaped(&why)));
+            None
+        }
+        None => session.adapter(),
+    }
 }
 
 /// As [`open`], for a set of gradients: doubles are clipped by the CPU path, which is an error where something else
@@ -53,6 +76,9 @@ pub(crate) fn open_for(
         (None, Some(parameters)) if parameters.double() => "parameters are F64".into(),
         _ => return open(target),
     };
+    if !DOUBLES {
+        return Err(Failure::Usage(format!("{what}, which is not clipped yet; convert it to F32 first")));
+    }
     let why = "which adapters do not have";
     match target {
         Target::Cpu => {}
@@ -72,10 +98,10 @@ pub(crate) fn adapter(target: &Target) -> Result<Option<wgpu::Adapter>, Failure>
         Target::Named(part) => part.as_str(),
         _ => "",
     };
-    let mut adapters = session::adapters();
-    if *target == Target::Auto {
-        adapters.retain(|adapter| adapter.get_info().device_type != wgpu::DeviceType::Cpu);
-    }
+    let all = session::adapters();
+    let taken =
+        |adapter: &wgpu::Adapter| *target != Target::Auto || !session::is_software(&adapter.get_info());
+    let adapters: Vec<wgpu::Adapter> = all.iter().filter(|adapter| taken(adapter)).cloned().collect();
     let names: Vec<String> = adapters.iter().map(|a| adapter_name(&a.get_info())).collect();
     let found = names.iter().position(|name| name.to_lowercase().contains(wanted));
     match found {
@@ -86,7 +112,7 @@ pub(crate) fn adapter(target: &Target) -> Result<Option<wgpu::Adapter>, Failure>
             Ok(adapters.into_iter().nth(i))
         }
         None if *target == Target::Auto => {
-            text::note(&format!("device: cpu, because there is no GPU adapter; {GET_A_DRIVER}"));
+            text::note(&format!("device: cpu, because {}", why_cpu(&all)));
             Ok(None)
         }
         None if names.is_empty() => {

@@ -7,6 +7,7 @@ use crate::groups::Part;
 use crate::input::{Parameters, Set};
 use crate::memory::Memory;
 use crate::output::{Clipped, OutType};
+use crate::stream::{self, Stream};
 
 /// A set, and all that is to be done to it.
 #[derive(Clone, Copy, Debug)]
@@ -41,16 +42,33 @@ impl<'a> Job<'a> {
 
     /// Does it.
     pub(crate) fn run(self, session: &Session) -> Result<Done<'a>, Failure> {
-        let (mut report, memory) = Memory::clip(self, session)?;
-        if self.clip.rule == Rule::Value {
+        let measured = match self.clip.rule {
             // Value clipping itself looks at the largest magnitudes only.
-            let measure = self.measured_alone();
-            let (norms, _) = Memory::clip(Job { clip: &measure, parts: &[], ..self }, session)?;
-            for (tensor, measured) in report.tensors.iter_mut().zip(norms.tensors) {
-                tensor.norm = measured.norm;
-            }
+            Rule::Value => self.norms(session)?,
+            _ => Vec::new(),
+        };
+        let mut done = if session.adapter().is_some() {
+            let (report, memory) = Memory::clip(self, session)?;
+            Done { report, clipped: Box::new(memory) as Box<dyn Gradients> }
+        } else {
+            let stream = Stream::decide(self)?;
+            Done { report: stream.report().clone(), clipped: Box::new(stream) }
+        };
+        for (tensor, norm) in done.report.tensors.iter_mut().zip(measured) {
+            tensor.norm = norm;
         }
-        Ok(Done { report, clipped: Box::new(memory) })
+        Ok(done)
+    }
+
+    /// The usual norms of the tensors.
+    fn norms(self, session: &Session) -> Result<Vec<f64>, Failure> {
+        let measure = self.measured_alone();
+        let job = Job { clip: &measure, parts: &[], ..self };
+        let report = match session.adapter() {
+            Some(_) => Memory::clip(job, session)?.0,
+            None => stream::decision(job, &measure)?.report().clone(),
+        };
+        Ok(report.tensors.iter().map(|tensor| tensor.norm).collect())
     }
 
     /// The same gradients, unscaled and sanitised alike, with the usual norm.
@@ -59,7 +77,8 @@ impl<'a> Job<'a> {
             NonFinite::Sanitize => NonFinite::Sanitize,
             _ => NonFinite::Skip,
         };
-        Clip::measure().unscale(self.clip.unscale).on_non_finite(policy)
+        let lossy = self.clip.lossy_unscale;
+        Clip::measure().unscale(self.clip.unscale).lossy_unscale(lossy).on_non_finite(policy)
     }
 
     /// The norm that is told of gradients.

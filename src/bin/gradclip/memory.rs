@@ -2,8 +2,8 @@
 
 use std::io;
 
-use gradclip::cpu::{self, GradMut};
-use gradclip::{Clip, NormType, Report, Session};
+use gradclip::cpu::{GradMut, Norm};
+use gradclip::{NormType, Report, Session};
 
 use crate::failure::Failure;
 use crate::input::{Elements, Float};
@@ -22,10 +22,7 @@ impl Memory {
     /// Reads the gradients and clips them.
     pub(crate) fn clip(job: Job<'_>, session: &Session) -> Result<(Report, Memory), Failure> {
         let mut tensors = read(job)?;
-        let parameters = match job.parameters {
-            Some(parameters) => parameters.elements()?,
-            None => Vec::new(),
-        };
+        let parameters = job.parameters.map(|parameters| parameters.elements()).unwrap_or_default();
         let report = session.clip(&mut grads(job, &mut tensors, &parameters), job.clip)?;
         Ok((report, Memory { tensors, norm: job.norm_type() }))
     }
@@ -83,9 +80,9 @@ impl Clipped for Memory {
 
 impl Gradients for Memory {
     fn norm(&mut self) -> Result<f64, Failure> {
-        let mut grads: Vec<_> = self.tensors.iter_mut().map(Tensor::grad).collect();
-        let report = cpu::clip(&mut grads, &Clip::measure().norm_type(self.norm))?;
-        Ok(report.norm().unwrap_or_default())
+        let mut norm = Norm::new(self.norm);
+        self.tensors.iter().for_each(|tensor| norm.add(tensor.data.slice()));
+        Ok(norm.norm())
     }
 
     fn as_clipped(&mut self) -> &mut dyn Clipped {

@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         clip: &clip,
         set: &set,
         precision: Precision::of(&set),
-        adapter: session.adapter(),
+        adapter: device::used(&session),
         written: None,
         norm_after: None,
     };

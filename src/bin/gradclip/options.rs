@@ -55,7 +55,7 @@ pub(crate) fn norm_type(text: &str) -> Result<NormType, String> {
         1.0 => Ok(NormType::One),
         2.0 => Ok(NormType::Two),
         f64::INFINITY => Ok(NormType::Inf),
-        p if p as f32 > 0.0 && (p as f32).is_finite() => Ok(NormType::P(p as f32)),
+        p if p as f32 > 0.0 && (p as f32).is_finite() => Ok(NormType::P(p)),
         _ => Err("expected 1, 2, inf or a number above 0".into()),
     }
 }

@@ -1,12 +1,16 @@
 //! Numbers of options as the arithmetic takes them: singles, or doubles where a gradient is F64.
 
-use gradclip::Clip;
+use gradclip::cpu::Norm;
+use gradclip::{Clip, NormType};
 
 use crate::failure::Failure;
 use crate::input::Set;
 
+/// Whether the library clips F64. Where it is switched on, [`Precision::norm`] begins a norm of doubles.
+pub(crate) const DOUBLES: bool = false;
+
 /// A number of [`Clip`].
-pub(crate) type Scalar = f32;
+pub(crate) type Scalar = f64;
 
 /// What the numbers of a clip are rounded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +28,7 @@ impl Precision {
     /// The value of an option. A finite number must stay finite: 1e39 is not infinity, which only measures.
     pub(crate) fn scalar(self, option: &str, value: f64) -> Result<Scalar, Failure> {
         let rounded = self.rounded(value);
-        match f64::from(rounded).is_finite() == value.is_finite() {
+        match rounded.is_finite() == value.is_finite() {
             true => Ok(rounded),
             false => {
                 let largest = format!("expected at most {:e}, the largest f32", f32::MAX);
@@ -44,17 +48,25 @@ impl Precision {
         }
     }
 
+    /// A norm of pieces of that precision.
+    pub(crate) fn norm(self, norm: NormType) -> Norm {
+        Norm::new(norm)
+    }
+
     /// A number by its shortest digits that give it back.
     pub(crate) fn shortest(self, value: Scalar) -> serde_json::Value {
         // Going through f64 directly would print 0.1 as 0.10000000149011612.
         let digits = match self {
-            Precision::Single => value.to_string(),
-            Precision::Double => f64::from(value).to_string(),
+            Precision::Single => (value as f32).to_string(),
+            Precision::Double => value.to_string(),
         };
         digits.parse::<f64>().map_or(serde_json::Value::Null, Into::into)
     }
 
     fn rounded(self, value: f64) -> Scalar {
-        value as f32
+        match self {
+            Precision::Single => f64::from(value as f32),
+            Precision::Double => value,
+        }
     }
 }

@@ -84,6 +84,7 @@ impl<'t> Measure<'t> {
             None => slot.insert(device::open_for(self.target, set, None)?),
         };
         let report = Job::measure(set, &self.clip).run(session)?.report;
+        device::used(session);
         let first = report.tensors.iter().position(|tensor| tensor.non_finite > 0);
         Ok(Step {
             input,

@@ -71,11 +71,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 fn steps<'a>(args: &'a Args, measure: &mut Measure<'_>) -> Result<Vec<Step<'a>>, Failure> {
     let mut progress = Progress::new(args.inputs.len() as u64);
     let mut steps = Vec::new();
-    let (mut logs, mut once) = (0, false);
+    let mut logs = 0;
+    let mut standard = args.inputs.iter().filter(|path| path.as_os_str() == STANDARD);
+    if let (Some(_), Some(path)) = (standard.next(), standard.next()) {
+        return Err(wrong("INPUT", path, "expected once, but it is named twice"));
+    }
     for path in &args.inputs {
-        if path.as_os_str() == STANDARD && std::mem::replace(&mut once, true) {
-            return Err(wrong("INPUT", path, "expected once, but it is named twice"));
-        }
         match input::opened("INPUT", path)? {
             Opened::Set(set) => steps.push(measure.step(path, &set)?),
             Opened::Text(text) => {

@@ -36,7 +36,7 @@ impl Summary<'_> {
     /// The whole set, where it has a norm and a coefficient.
     fn whole(&self) -> Option<&SegmentReport> {
         let global = self.clip.scope == Scope::Global && self.clip.rule != Rule::Value;
-        self.report.segments.first().filter(|_| global)
+        self.report.segments.iter().find(|segment| global && !segment.excluded)
     }
 
     /// What the gradients of a segment were multiplied by, where that is what was done to them.
@@ -97,7 +97,7 @@ impl Summary<'_> {
 
     fn facts(&self) -> Vec<(&'static str, String)> {
         let elements: u64 = self.report.tensors.iter().map(|t| t.elements).sum();
-        let measured_only = self.clip.threshold == f32::INFINITY;
+        let measured_only = self.measures_only();
         let mut facts = vec![
             ("adapter", self.adapter.map_or("none, CPU path".into(), adapter_name)),
             ("elements", text::count(elements)),
@@ -110,7 +110,7 @@ impl Summary<'_> {
         }
         let coefficient = self.whole().and_then(|segment| self.coefficient(segment));
         if let (Some(coefficient), false) = (coefficient, measured_only) {
-            facts.push(("coefficient", text::short(coefficient.into())));
+            facts.push(("coefficient", text::short(coefficient)));
         }
         facts.push(("clipped", self.outcome(measured_only)));
         if let Some(norm) = self.norm_after {
@@ -144,10 +144,10 @@ impl Summary<'_> {
     }
 
     fn threshold(&self) -> String {
-        let threshold = text::short(self.clip.threshold.into());
+        let threshold = text::short(self.clip.threshold);
         match self.clip.rule {
             Rule::Agc { eps } => {
-                let least = text::short(eps.into());
+                let least = text::short(eps);
                 format!("{threshold} of the parameters' norm, or of {least} where that is larger")
             }
             _ => threshold,
@@ -161,11 +161,11 @@ impl Summary<'_> {
         }
         match (self.clip.scope, self.clip.rule) {
             (Scope::Tensor, _) => {
-                let all = text::counted(self.report.tensors.len() as u64, "tensor");
+                let all = text::counted(self.limited(), "tensor");
                 format!("{} of {all}", text::count(clipped))
             }
             (Scope::Group, _) => {
-                let all = text::counted(self.report.segments.len() as u64, "group");
+                let all = text::counted(self.limited(), "group");
                 format!("{} of {all}", text::count(clipped))
             }
             (Scope::Unit(_), _) => text::counted(clipped, "unit"),
@@ -175,6 +175,21 @@ impl Summary<'_> {
             (_, Rule::Value) => "no, every element is within the threshold".into(),
             _ => "no, the norm is within the threshold".into(),
         }
+    }
+
+    /// Whether nothing is limited, by whatever option.
+    fn measures_only(&self) -> bool {
+        let none = |threshold: f64| threshold == f64::INFINITY;
+        let report = self.report;
+        none(self.clip.threshold)
+            && self.clip.total.is_none_or(none)
+            && report.segments.iter().all(|segment| segment.excluded || none(segment.threshold))
+            && report.clipped_segments == 0
+    }
+
+    /// Segments that are not left out.
+    fn limited(&self) -> u64 {
+        self.report.segments.iter().filter(|segment| !segment.excluded).count() as u64
     }
 
     fn non_finite(&self) -> String {
@@ -206,7 +221,7 @@ impl Summary<'_> {
                 text::short(t.norm),
             ];
             if per_tensor {
-                row.push(self.tensor_coefficient(t).map_or(String::new(), |c| text::short(c.into())));
+                row.push(self.tensor_coefficient(t).map_or(String::new(), text::short));
             }
             row.push(match t.norm.is_finite() {
                 true => text::bar(t.norm / largest, bar),

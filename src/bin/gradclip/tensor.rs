@@ -59,8 +59,8 @@ impl Data {
         }
     }
 
-    /// The parameters that these elements are.
-    pub(crate) fn parameter(&self) -> Slice<'_> {
+    /// The elements, to be read.
+    pub(crate) fn slice(&self) -> Slice<'_> {
         with_elements!(self, e => e.as_slice().into())
     }
 

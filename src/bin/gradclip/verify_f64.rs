@@ -139,14 +139,14 @@ impl Exact {
             threshold,
             excluded: false,
         };
-        let mut segments = vec![plain(case.clip.threshold); count];
-        let mut total = case.clip.total.map(plain);
+        let mut segments = vec![plain(case.clip.threshold as f32); count];
+        let mut total = case.clip.total.map(|total| plain(total as f32));
         let p = power_of(case.clip.norm);
         for (i, (tensor, owner)) in case.tensors.iter().zip(&owners).enumerate() {
             if let (Some(group), Owner::One(segment)) = (&case.groups[i], owner) {
                 let segment = &mut segments[*segment];
                 (segment.threshold, segment.excluded) = match group.threshold {
-                    Some(threshold) => (threshold, false),
+                    Some(threshold) => (threshold as f32, false),
                     None => (f32::INFINITY, true),
                 };
             }

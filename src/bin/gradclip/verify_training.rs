@@ -182,11 +182,11 @@ impl Training {
 
 /// Gradients under a clip that is what it is, whatever they are.
 pub(crate) fn batch(sizes: Sizes, elements: Elements, values: Values, clip: Clip, seed: u64) -> Case {
-    let threshold = Threshold::Fixed(clip.threshold);
+    let threshold = Threshold::Fixed(clip.threshold as f32);
     let mut plain = clip;
     (plain.rule, plain.total) = (Rule::Norm, None);
     let case = Recipe { sizes, elements, values, arena: true, threshold, clip: plain, seed }.cook();
-    Case { clip, ..case }
+    Case { clip: clip.lossy_unscale(true), ..case }
 }
 
 /// As it is after some optimiser steps.
@@ -222,7 +222,7 @@ impl State {
         let mut steps = Vec::new();
         for (t, (((tensor, shape), group), parameter)) in tensors.enumerate() {
             let (lr_scale, decay) = training.own(t);
-            let step = StepMut::new(tensor.name.as_str(), tensor.data.parameter(), parameter);
+            let step = StepMut::new(tensor.name.as_str(), tensor.data.slice(), parameter);
             let step = step.shape(shape).lr_scale(lr_scale);
             let step = if let Some(decay) = decay { step.weight_decay(decay) } else { step };
             steps.push(if let Some(named) = group { step.group(&named.group()) } else { step });

@@ -145,7 +145,7 @@ impl<'a> Call<'a> {
             }
         };
         let eps = args.or("eps", 1e-3)? as f32;
-        Ok(Clip::agc(args.needed("clipping")? as f32, units).rule(Rule::Agc { eps }))
+        Ok(Clip::agc(args.needed("clipping")? as f32, units).rule(Rule::Agc { eps: eps.into() }))
     }
 
     fn optimizer(&self, args: &Args<'_>) -> Attempt<Optimizer> {
@@ -161,7 +161,7 @@ impl<'a> Call<'a> {
 }
 
 fn norm_type(p: f64) -> NormType {
-    if p == f64::INFINITY { NormType::Inf } else { NormType::P(p as f32) }
+    if p == f64::INFINITY { NormType::Inf } else { NormType::P(p) }
 }
 
 /// `clipnorm` is the limit of each tensor.

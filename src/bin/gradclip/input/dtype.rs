@@ -10,6 +10,15 @@ pub(crate) enum Float {
 }
 
 impl Float {
+    /// Bytes of one element.
+    pub(crate) fn size(self) -> usize {
+        match self {
+            Float::F64 => 8,
+            Float::F32 => 4,
+            Float::F16 | Float::Bf16 => 2,
+        }
+    }
+
     /// As reports have it.
     pub(crate) fn name(self) -> &'static str {
         match self {

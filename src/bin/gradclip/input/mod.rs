@@ -8,8 +8,10 @@ mod kind;
 mod open;
 mod params;
 mod source;
+mod spill;
 mod strict;
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +23,9 @@ pub(crate) use open::{Opened, opened};
 pub(crate) use params::Parameters;
 pub(crate) use source::{STANDARD, Source, shown, wrong};
 
+use spill::Spill;
+
+use crate::failure::Failure;
 use crate::text;
 
 /// One gradient set: the tensors of some files, in the order of files and headers.
@@ -45,6 +50,8 @@ pub(crate) struct Shard {
     pub(crate) index: Option<usize>,
     pub(crate) header: Header,
     source: Source,
+    /// Copies of tensors that cannot be read where they lie.
+    spill: OnceCell<Option<Spill>>,
 }
 
 /// A tensor to clip.
@@ -54,7 +61,6 @@ pub(crate) struct Gradient {
     /// The name as it can stand in a line.
     pub(crate) shown: String,
     pub(crate) float: Float,
-    pub(crate) elements: u64,
     pub(crate) shape: Vec<u64>,
     pub(crate) file: usize,
     /// Its place in the file's header.
@@ -69,7 +75,8 @@ impl Shard {
 
     /// The bytes of a tensor.
     pub(crate) fn tensor(&self, entry: usize) -> &[u8] {
-        &self.source[self.header.range(entry)]
+        let copied = self.spill.get().and_then(Option::as_ref).and_then(|spill| spill.tensor(entry));
+        copied.unwrap_or_else(|| &self.source[self.header.range(entry)])
     }
 }
 
@@ -77,6 +84,24 @@ impl Set {
     /// The bytes of a gradient.
     pub(crate) fn bytes(&self, gradient: &Gradient) -> &[u8] {
         self.files[gradient.file].tensor(gradient.entry)
+    }
+
+    /// Lets large gradients be read in place, wherever their files have them.
+    pub(crate) fn align(&self) -> Result<(), Failure> {
+        for (i, file) in self.files.iter().enumerate() {
+            let own: Vec<&Gradient> = self.gradients.iter().filter(|gradient| gradient.file == i).collect();
+            let spill = Spill::of(file, &own).map_err(|error| {
+                let why = "its tensors lie at odd addresses and have to be copied to a temporary file";
+                wrong(
+                    "INPUT",
+                    &file.path,
+                    format!("{why}, which failed ({error}); TMPDIR may name another folder"),
+                )
+            })?;
+            // Once is enough.
+            let _ = file.spill.set(spill);
+        }
+        Ok(())
     }
 
     /// The first gradient of doubles, which adapters do not have.

@@ -1,5 +1,6 @@
 //! Opening a set of files: each is mapped, its header read, and what the files say of each other checked.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -141,7 +142,7 @@ impl Shard {
         source: Source,
     ) -> Result<Shard, (PathBuf, String)> {
         match Header::parse(&source) {
-            Ok(header) => Ok(Shard { path, name, index, header, source }),
+            Ok(header) => Ok(Shard { path, name, index, header, source, spill: OnceCell::new() }),
             Err(problem) => Err((path, problem)),
         }
     }
@@ -193,7 +194,6 @@ fn gradients(files: &[Shard]) -> Result<Vec<Gradient>, (&Path, String)> {
                     name: entry.name.clone(),
                     shown,
                     float,
-                    elements: entry.elements,
                     shape: entry.shape.clone(),
                     file,
                     entry: i,

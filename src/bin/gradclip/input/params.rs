@@ -51,10 +51,9 @@ impl Parameters {
     }
 
     /// The parameters of each gradient.
-    pub(crate) fn elements(&self) -> Result<Vec<Option<Elements<'_>>>, Failure> {
-        let one = |place: &Option<(usize, usize, Float)>| match *place {
-            Some((file, entry, float)) => Elements::new(float, self.set.files[file].tensor(entry)).map(Some),
-            None => Ok(None),
+    pub(crate) fn elements(&self) -> Vec<Option<Elements<'_>>> {
+        let one = |place: &Option<(usize, usize, Float)>| {
+            place.map(|(file, entry, float)| Elements::new(float, self.set.files[file].tensor(entry)))
         };
         self.places.iter().map(one).collect()
     }

@@ -37,7 +37,7 @@ impl Source {
         Source::map(&File::open(path)?)
     }
 
-    fn map(file: &File) -> io::Result<Source> {
+    pub(super) fn map(file: &File) -> io::Result<Source> {
         if file.metadata()?.len() == 0 {
             return Ok(Source::Empty);
         }

@@ -98,6 +98,66 @@ impl Real {
     }
 }
 
+impl Real {
+    /// A share of 2^-bits of it, in units of the last of 32 bits, rounded down.
+    pub(crate) fn share(self, bits: u32) -> u32 {
+        self.mantissa >> bits
+    }
+
+    /// This and `by` units of the last of 32 bits more, rounded up. Zero stays.
+    pub(crate) fn enlarged(self, by: u32) -> Real {
+        if self.mantissa == 0 {
+            return self;
+        }
+        match self.mantissa.overflowing_add(by) {
+            (mantissa, false) => Real { mantissa, ..self },
+            (rest, true) => Real {
+                mantissa: (rest >> 1) + (1 << 31) + 1,
+                exponent: self.exponent + 1,
+                sticky: self.sticky,
+            },
+        }
+    }
+
+    /// To 24 bits, not above the value; fewer where the exponent would fall below `least`.
+    pub(crate) fn round_down(self, least: i32) -> Rounded {
+        let exponent = (self.exponent + 8).max(least);
+        let shift = (exponent - self.exponent) as u32;
+        match self.mantissa.checked_shr(shift) {
+            None | Some(0) => Rounded { mantissa: 0, exponent: least },
+            Some(mantissa) => Rounded { mantissa, exponent },
+        }
+    }
+
+    /// To 24 bits, not below the value, although `f` may reach 2.
+    pub(crate) fn round_up(self) -> Rounded {
+        let whole = self.enlarged(if self.sticky { 2 } else { 0 });
+        let (kept, lost) = (whole.mantissa >> 8, whole.mantissa & 0xff != 0);
+        match kept + u32::from(lost) {
+            0x100_0000 => Rounded { mantissa: 0x80_0000, exponent: whole.exponent + 9 },
+            0 => Rounded { mantissa: 0, exponent: NO_MIN_EXPONENT },
+            mantissa => Rounded { mantissa, exponent: whole.exponent + 8 },
+        }
+    }
+}
+
+/// The largest magnitude, as `f32` bits, that times `unscale` rounds to a finite `f32`: below
+/// (2^25 - 1) * 2^103 / unscale, for from that product on values round to infinity.
+pub(crate) fn largest_unscaled(unscale: f32) -> u32 {
+    const LARGEST: u32 = 0x7f7f_ffff;
+    if unscale <= 1.0 {
+        return LARGEST;
+    }
+    let bits = unscale.to_bits();
+    let (divisor, field) = (u64::from((bits & 0x7f_ffff) | 0x80_0000), bits >> 23);
+    let dividend = ((1u64 << 25) - 1) << 30;
+    // 32 bits, their top one set.
+    let (quotient, rest) = (dividend / divisor, dividend % divisor);
+    let below = quotient & 0xff != 0 || rest != 0;
+    let found = ((381 - field) << 23) + ((quotient >> 8) as u32 & 0x7f_ffff);
+    found - u32::from(!below)
+}
+
 impl Rounded {
     fn widen(self) -> Real {
         Real::new(u128::from(self.mantissa), self.exponent, false)
@@ -151,5 +211,53 @@ impl Rounded {
     /// The same value as an `f64`, exactly.
     pub(crate) fn to_f64(self) -> f64 {
         f64::from(self.mantissa) * 2f64.powi(self.exponent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Hardware rounds products once, so it knows which are finite.
+    #[test]
+    fn the_largest_magnitude_is_the_last_whose_product_is_finite() {
+        let mut state = 7u64;
+        let mut scales = vec![1.0f32.next_up(), 2.0, 3.0, 1000.0, f32::MAX, 1.5e38, 2f32.powi(127)];
+        scales.extend((0..10_000).map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            f32::from_bits(0x3f80_0001 + ((state >> 33) as u32) % 0x3fff_fffe)
+        }));
+        for unscale in scales {
+            let bits = largest_unscaled(unscale);
+            let (last, next) = (f32::from_bits(bits), f32::from_bits(bits + 1));
+            assert!((last * unscale).is_finite() && (next * unscale).is_infinite(), "{unscale:e}: {last:e}");
+        }
+        for small in [1.0, 0.999, 1e-30, f32::from_bits(1)] {
+            assert_eq!(largest_unscaled(small), f32::MAX.to_bits());
+        }
+    }
+
+    #[test]
+    fn directions_enclose_the_value() {
+        let mut state = 3u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state
+        };
+        for _ in 0..100_000 {
+            let value = u128::from(next()) << (next() % 30) >> (next() % 40);
+            let real = Real::new(value, -40, false);
+            let (down, up) = (real.round_down(NO_MIN_EXPONENT), real.round_up());
+            // 24 bits fit an f64, and so does a comparison of the 64 bits through integers.
+            let exact =
+                |r: Rounded| u128::from(r.mantissa) << (r.exponent + 40).max(0) >> (-r.exponent - 40).max(0);
+            assert!(value == 0 || r_fits(down) && r_fits(up));
+            assert!(exact(down) <= value && exact(up) >= value, "{value}");
+            assert!(exact(up) - exact(down) <= (value >> 22) + 4, "{value}");
+        }
+    }
+
+    fn r_fits(r: Rounded) -> bool {
+        r.mantissa > 0 && r.mantissa < 1 << 24
     }
 }

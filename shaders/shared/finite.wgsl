@@ -1,0 +1,11 @@
+// Results of what is finite stay finite, at most the largest f32.
+
+fn is_finite(bits: u32) -> bool {
+    return (bits & 0x7fffffffu) < INFINITY_BITS;
+}
+
+fn within(value: f32, finite: bool) -> f32 {
+    let bits = bitcast<u32>(value);
+    let limited = select(bits, (bits & 0x80000000u) | LARGEST_BITS, finite && !is_finite(bits));
+    return bitcast<f32>(limited);
+}

@@ -1,0 +1,204 @@
+//! A clip in two halves on slices: decided over gradients that are only read, applied wherever their
+//! elements are written, piece by piece. What `Pass::record_norm` and `Pass::record_apply` are on the GPU.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::clip::{Clip, Kind, NormType};
+use crate::error::ClipError;
+use crate::grad::{DType, Group};
+use crate::history::History;
+use crate::layout::{CHUNK, KEEP, Outcome, Sum};
+use crate::report::Report;
+use crate::segments::{Owner, Segments, TensorInfo, check_in_place};
+
+use super::coefficient::norm_of;
+use super::combine;
+use super::grads::{Block, Slice, SliceMut, Values};
+use super::reduce::Scratch;
+use super::stages::SEQUENTIAL;
+use super::{decided, parameters};
+
+/// One named gradient in host memory that is only read.
+#[derive(Clone, Debug)]
+pub struct GradRef<'a> {
+    name: Arc<str>,
+    values: Values<'a>,
+    shape: Option<Box<[u64]>>,
+    group: Option<Group>,
+    parameter: Option<Values<'a>>,
+}
+
+impl<'a> GradRef<'a> {
+    /// A slice of `f32`, `f16`, `bf16` or `f64`.
+    pub fn new(name: impl Into<Arc<str>>, elements: impl Into<Slice<'a>>) -> GradRef<'a> {
+        let values = elements.into().data;
+        GradRef { name: name.into(), values, shape: None, group: None, parameter: None }
+    }
+
+    /// Sets the shape, row-major, for scopes that cut tensors into units or rows.
+    #[must_use]
+    pub fn shape(self, shape: &[u64]) -> GradRef<'a> {
+        GradRef { shape: Some(shape.into()), ..self }
+    }
+
+    /// Puts the tensor into a group.
+    #[must_use]
+    pub fn group(self, group: &Group) -> GradRef<'a> {
+        GradRef { group: Some(group.clone()), ..self }
+    }
+
+    /// Names the parameters that this is the gradient of, for [`Rule::Agc`](crate::Rule::Agc).
+    #[must_use]
+    pub fn parameter(self, parameter: impl Into<Slice<'a>>) -> GradRef<'a> {
+        GradRef { parameter: Some(parameter.into().data), ..self }
+    }
+
+    fn info(&self) -> TensorInfo {
+        TensorInfo {
+            name: self.name.clone(),
+            dtype: self.values.dtype(),
+            elements: self.values.len() as u64,
+            shape: self.shape.clone(),
+            group: self.group.clone(),
+            has_parameter: self.parameter.is_some(),
+        }
+    }
+}
+
+/// What a clip does to a set of gradients, decided and not applied yet.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    infos: Vec<TensorInfo>,
+    parts: Segments,
+    outcomes: Vec<Outcome>,
+    report: Report,
+}
+
+/// Measures gradients and decides what `clip` does to them, without writing any: [`Decision::apply`] does
+/// that to their elements, wherever these are by then. For gradients that lie in a mapped file, say.
+///
+/// ```
+/// use gradclip::{Clip, History, cpu::{self, GradRef}};
+///
+/// let (w, b) = ([30.0f32, 0.0], [40.0f32]);
+/// let grads = [GradRef::new("w", &w[..]), GradRef::new("b", &b[..])];
+/// let decision = cpu::decide(&grads, &Clip::global_norm(5.0), &mut History::default())?;
+/// assert_eq!(decision.report().norm(), Some(50.0));
+/// let mut copy = w;
+/// decision.apply(0, 0, &mut copy[..]);
+/// assert_eq!(copy, [3.0, 0.0]);
+/// # Ok::<(), gradclip::ClipError>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`clip_with`](super::clip_with()).
+pub fn decide(grads: &[GradRef<'_>], clip: &Clip, history: &mut History) -> Result<Decision, ClipError> {
+    let infos: Vec<TensorInfo> = grads.iter().map(GradRef::info).collect();
+    let parts = Segments::new(&infos, clip)?;
+    let given: Vec<Option<Values<'_>>> = grads.iter().map(|g| g.parameter).collect();
+    let parameters = parameters(&given, &infos, &parts)?;
+    check_in_place(&infos, clip)?;
+    history.fit(clip, parts.limits.len())?;
+    let values: Vec<Values<'_>> = grads.iter().map(|g| g.values).collect();
+    let trace = decided(&values, &parameters, &infos, &parts, clip, history);
+    super::advance_without_step(clip, history);
+    Ok(Decision { infos, parts, outcomes: trace.outcomes, report: trace.report })
+}
+
+impl Decision {
+    /// What was measured and decided.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Whether anything of a tensor is written; false for a tensor that there is not.
+    pub fn changes(&self, tensor: usize) -> bool {
+        self.outcomes_of(tensor).is_some_and(|own| own.iter().any(|o| o.action != KEEP))
+    }
+
+    /// The outcomes of a tensor's segments.
+    fn outcomes_of(&self, tensor: usize) -> Option<&[Outcome]> {
+        let owner = self.parts.owners.get(tensor)?;
+        let first = owner.first() as usize;
+        let units = if let Owner::Units { view, .. } = owner { view.units as usize } else { 1 };
+        self.outcomes.get(first..first + units)
+    }
+
+    /// Applies it to `elements` of a tensor, the first of which is its element `first`. They are written
+    /// in their own type, which may be wider than that of the gradient that was measured.
+    pub fn apply<'e>(&self, tensor: usize, first: u64, elements: impl Into<SliceMut<'e>>) {
+        let (Some(own), true) = (self.outcomes_of(tensor), self.changes(tensor)) else { return };
+        let mut pieces = Vec::new();
+        elements.into().block.each(CHUNK as usize, |piece| pieces.push(piece));
+        let owner = self.parts.owners[tensor];
+        let change = |(i, piece): (usize, Block<'_>)| match owner {
+            Owner::One(_) => piece.apply(&own[0]),
+            Owner::Units { view, .. } => {
+                piece.apply_units(first + i as u64 * u64::from(CHUNK), &view, own);
+            }
+        };
+        if pieces.len() as u64 * u64::from(CHUNK) > SEQUENTIAL {
+            pieces.into_par_iter().enumerate().for_each(change);
+        } else {
+            pieces.into_iter().enumerate().for_each(change);
+        }
+    }
+
+    /// The element type of a tensor.
+    pub fn dtype(&self, tensor: usize) -> Option<DType> {
+        self.infos.get(tensor).map(|info| info.dtype)
+    }
+}
+
+/// The norm of many tensors together, taken piece by piece: the same bits as in one.
+///
+/// ```
+/// use gradclip::{NormType, cpu::Norm};
+///
+/// let mut norm = Norm::new(NormType::Two);
+/// norm.add(&[3.0f32][..]);
+/// norm.add(&[0.0f32, 4.0][..]);
+/// assert_eq!(norm.norm(), 5.0);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Norm {
+    kind: Kind,
+    sum: Sum,
+}
+
+impl Norm {
+    /// Of nothing yet. A norm of any p other than 1, 2 and infinity depends on how pieces are cut, in its
+    /// last bits.
+    pub fn new(norm: NormType) -> Norm {
+        let kind = Kind::from(norm);
+        Norm { kind, sum: combine::combine(std::iter::empty(), kind) }
+    }
+
+    /// Adds a piece, which begins a tensor or at a multiple of 16,384 elements of one.
+    pub fn add<'a>(&mut self, piece: impl Into<Slice<'a>>) {
+        let (values, kind) = (piece.into().data, self.kind);
+        let chunks = (values.len() as u64).div_ceil(u64::from(CHUNK));
+        let nothing = Values::F32(&[]);
+        let partials: Vec<Sum> = (0..chunks as usize)
+            .into_par_iter()
+            .with_min_len(4)
+            .map_init(Scratch::new, |scratch, i| {
+                let partial = values.chunk(i as u64 * u64::from(CHUNK)).reduce(nothing, kind, scratch);
+                combine::item(&partial, 0, kind)
+            })
+            .collect();
+        self.sum = combine::combine(partials.into_iter().chain([self.sum]), kind);
+    }
+
+    /// The norm so far: infinite or NaN where elements are.
+    pub fn norm(&self) -> f64 {
+        match (self.sum.non_finite, self.sum.nan) {
+            (0, _) => norm_of(&self.sum, self.kind).round(crate::real::F32_MIN_EXPONENT).to_f64(),
+            (_, 0) => f64::INFINITY,
+            _ => f64::NAN,
+        }
+    }
+}
