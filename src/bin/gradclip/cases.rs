@@ -3,7 +3,7 @@
 use std::fmt;
 
 use gradclip::cpu::{self, GradMut};
-use gradclip::{Clip, ClipError, Group, NonFinite, Rule, Scope};
+use gradclip::{Clip, ClipError, Group, NonFinite, NormType, Rule, Scope};
 
 use crate::options::norm_name;
 use crate::tensor::{Data, Element, Tensor};
@@ -100,6 +100,15 @@ impl Sizes {
     }
 }
 
+impl Case {
+    /// Whether norms of results must not exceed their limits by any rounding: rows, unless asked.
+    pub(crate) fn below(&self) -> bool {
+        let exact = !matches!(self.clip.norm, NormType::P(_));
+        let scales = !matches!(self.clip.rule, Rule::Value | Rule::Sign);
+        scales && self.clip.never_above.unwrap_or(self.clip.scope == Scope::Row && exact)
+    }
+}
+
 impl Recipe {
     /// Makes the numbers, and measures them where the threshold is a share of the norm.
     pub(crate) fn cook(&self) -> Case {
@@ -123,6 +132,12 @@ impl Recipe {
         let mut case = Case { tensors, shapes, groups, parameters, arena: self.arena, clip: self.clip };
         // What is lost is checked like everything else.
         case.clip.lossy_unscale = true;
+        // Oracles compute with what the kernels compute with.
+        let single = |value: f64| f64::from(value as f32);
+        (case.clip.unscale, case.clip.eps) = (single(case.clip.unscale), single(case.clip.eps));
+        if let Rule::Agc { eps } = &mut case.clip.rule {
+            *eps = single(*eps);
+        }
         case.clip.threshold = match self.threshold {
             Threshold::Fixed(threshold) => threshold.into(),
             Threshold::Share(share) => (share * case.typical()).into(),

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::tally::{Findings, Tally, ulp};
 use crate::tensor::Element;
 use crate::verify_decision::{
-    APPLIED_ONCE, Changes, Expected, LIMIT, coefficient, exceeds, most, norm_of, poisoned, quotient,
+    APPLIED_ONCE, BELOW, Changes, Expected, LIMIT, coefficient, exceeds, most, norm_of, poisoned, quotient,
 };
 use crate::verify_f64::{Exact, Measured, rounded};
 use crate::verify_sums::Sums;
@@ -77,9 +77,9 @@ fn check_norms(case: &Case, exact: &Exact, trace: &Trace, findings: &mut Finding
         findings.value(error, most(clip.norm));
     };
     for (tensor, reported) in case.tensors.iter().zip(&trace.report.tensors) {
-        let measured = Measured::of(&tensor.data, clip.norm);
+        let measured = Measured::of(&tensor.data, clip.unscale, clip.norm);
         let finite = clip.non_finite == NonFinite::Sanitize;
-        check(measured.norm(clip.norm, finite) * f64::from(clip.unscale), reported.norm);
+        check(measured.norm(clip.norm, finite) * clip.unscale, reported.norm);
     }
     for (segment, outcome) in exact.segments.iter().chain(&exact.total).zip(&trace.outcomes) {
         check(segment.norm(case), norm_of(outcome));
@@ -101,7 +101,8 @@ fn coefficients(case: &Case, exact: &Exact, trace: &Trace, findings: &mut Findin
     for (segment, outcome) in exact.segments.iter().zip(&trace.outcomes) {
         let limit = segment.limit(case);
         let error = distance(Element::F32, outcome.threshold.into(), limit);
-        findings.value(error, if agc { LIMIT } else { ROUNDED });
+        let most = if agc { LIMIT } else { ROUNDED } + if case.below() { ROUNDED } else { 0.0 };
+        findings.value(error, most);
         let (norm, over) = (norm_of(outcome), exceeds(case, segment, outcome));
         let own = match poisoned(case, segment) {
             true => filled(segment.policy(case)),
@@ -113,7 +114,8 @@ fn coefficients(case: &Case, exact: &Exact, trace: &Trace, findings: &mut Findin
             Some((_, whole)) => own.min(whole),
         };
         let error = distance(Element::F32, outcome.coefficient.into(), expected);
-        findings.value(error, ROUNDED + if agc { LIMIT } else { 0.0 });
+        findings
+            .value(error, ROUNDED + if agc { LIMIT } else { 0.0 } + if case.below() { BELOW } else { 0.0 });
     }
 }
 
@@ -138,24 +140,30 @@ fn elements(before: &Case, after: &Case, exact: &Exact, trace: &Trace, findings:
                     findings.value(if same { 0.0 } else { f64::INFINITY }, 0.0);
                 }
                 Expected::Value(expected, most) => {
-                    let most = if element == Element::F32 { most } else { most.min(APPLIED_ONCE) };
-                    findings.value(distance(element, after.data.value(i), expected), most);
+                    let once = if changes.below() { 1.01 } else { APPLIED_ONCE };
+                    let most = if element == Element::F32 { most } else { most.min(once) };
+                    findings.value(off(element, after.data.value(i), expected), most);
                 }
             }
         }
     }
 }
 
-/// Ulp between a result and what it should be. The number after the largest is infinity.
+/// Ulp between an element and what it should be, of which what is finite is at most the largest.
+fn off(element: Element, got: f64, expected: f64) -> f64 {
+    if !expected.is_finite() {
+        return if got == expected || (got.is_nan() && expected.is_nan()) { 0.0 } else { f64::INFINITY };
+    }
+    let expected = expected.clamp(-element.largest(), element.largest());
+    (got - expected).abs() / ulp(element, expected)
+}
+
+/// Ulp between a scalar and what it should be. The number after the largest is infinity.
 fn distance(element: Element, got: f64, expected: f64) -> f64 {
     if expected.is_nan() {
         return f64::from(u8::from(!got.is_nan()));
     }
-    let largest = match element {
-        Element::F32 => f64::from(f32::MAX),
-        Element::F16 => half::f16::MAX.to_f64(),
-        Element::Bf16 => half::bf16::MAX.to_f64(),
-    };
+    let largest = element.largest();
     let unit = ulp(element, expected.abs().min(largest));
     let last = |value: f64| value.clamp(-largest - unit, largest + unit);
     (last(got) - last(expected)).abs() / unit

@@ -121,6 +121,29 @@ impl Element {
         }
     }
 
+    /// The largest finite number.
+    pub(crate) fn largest(self) -> f64 {
+        match self {
+            Element::F32 => f64::from(f32::MAX),
+            Element::F16 => f16::MAX.to_f64(),
+            Element::Bf16 => bf16::MAX.to_f64(),
+        }
+    }
+
+    /// The largest number not above a positive one.
+    pub(crate) fn floor(self, value: f64) -> f64 {
+        let near = match self {
+            Element::F32 => return value,
+            Element::F16 => f16::from_f64(value).to_f64(),
+            Element::Bf16 => bf16::from_f64(value).to_f64(),
+        };
+        let below = |value: f64| match self {
+            Element::F16 => f16::from_bits(f16::from_f64(value).to_bits() - 1).to_f64(),
+            _ => bf16::from_bits(bf16::from_f64(value).to_bits() - 1).to_f64(),
+        };
+        if near > value { below(near) } else { near }
+    }
+
     /// Exponent of the smallest normal number.
     pub(crate) fn min_exponent(self) -> i32 {
         match self {

@@ -5,13 +5,16 @@ use gradclip::layout::{CLIPPED, Outcome};
 use gradclip::{NonFinite, NormType, Rule};
 
 use crate::cases::Case;
-use crate::verify_f64::{Exact, Segment};
+use crate::verify_f64::{Exact, Segment, unscales_to_infinity};
 
 /// The error of an L1, L2 or infinity norm: half an ulp of rounding, and what the sum drops.
 const NORM: f64 = 0.65;
 /// A clipped f32's beside the norm's: the sum with eps and the scale are rounded, which is an ulp each
 /// of a result with a small mantissa, and the product half an ulp.
 const APPLIED: f64 = 2.5;
+/// What rounding one way adds: half an ulp each for norm, sum with eps, coefficient, scale and product, of
+/// results with a small mantissa, and half of one for the share by which norms are taken to be larger.
+pub(crate) const BELOW: f64 = 5.5;
 /// What is rounded once: what went before hardly shows.
 pub(crate) const APPLIED_ONCE: f64 = 0.51;
 /// A limit that follows from parameters: twice the norm's error, where mantissas are small, and a product.
@@ -21,7 +24,7 @@ pub(crate) const LIMIT: f64 = 2.0 * NORM + 1.0;
 pub(crate) fn most(norm: NormType) -> f64 {
     match norm {
         // Records are rounded to f32, and the root divides their error by p.
-        NormType::P(p) => 2.0 * (2.0 + 3.0 / f64::from(p)),
+        NormType::P(p) => 2.0 * (2.0 + 3.0 / p),
         _ => NORM,
     }
 }
@@ -42,7 +45,8 @@ pub(crate) fn poisoned(case: &Case, segment: &Segment) -> bool {
 /// says it.
 pub(crate) fn exceeds(case: &Case, segment: &Segment, outcome: &Outcome) -> bool {
     let (norm, limit) = (norm_of(outcome), segment.limit(case));
-    let near = matches!(case.clip.rule, Rule::Agc { .. }) && (norm / limit - 1.0).abs() < 1e-6;
+    let near =
+        (case.below() || matches!(case.clip.rule, Rule::Agc { .. })) && (norm / limit - 1.0).abs() < 1e-6;
     if near { outcome.flags & CLIPPED != 0 } else { norm > limit }
 }
 
@@ -65,7 +69,7 @@ pub(crate) fn coefficient(
 
 /// limit / (norm + eps), with what becomes of the sum.
 pub(crate) fn quotient(norm: f64, limit: f64, case: &Case, agc: bool, sum: fn(f64) -> f64) -> f64 {
-    let divisor = sum(norm + f64::from(case.clip.eps));
+    let divisor = sum(norm + case.clip.eps);
     limit / if agc { divisor.max(1e-6f32.into()) } else { divisor }
 }
 
@@ -108,7 +112,8 @@ impl<'a> Changes<'a> {
             Rule::Agc { .. } => LIMIT,
             _ => 0.0,
         };
-        Changes { case, exact, of, most: APPLIED + 2.0 * most(case.clip.norm) + limit }
+        let below = if case.below() { BELOW } else { 0.0 };
+        Changes { case, exact, of, most: APPLIED + 2.0 * most(case.clip.norm) + limit + below }
     }
 
     /// Element `i` of a tensor.
@@ -119,9 +124,12 @@ impl<'a> Changes<'a> {
             Change::Keep => Expected::Kept,
             Change::Skip => Expected::Skipped,
             Change::Fill(value) => Expected::Value(value, 0.0),
-            _ if !from.is_finite() && clip.non_finite != NonFinite::Keep => Expected::Value(0.0, 0.0),
+            _ if clip.non_finite != NonFinite::Keep && sanitised(from, clip.unscale) => {
+                Expected::Value(0.0, 0.0)
+            }
             Change::Clamp(most) => {
-                Expected::Value((from * f64::from(clip.unscale)).clamp(-most, most), APPLIED_ONCE)
+                let most = self.case.tensors[tensor].data.element().floor(most);
+                Expected::Value((from * clip.unscale).clamp(-most, most), APPLIED_ONCE)
             }
             Change::Sign(_) if from == 0.0 => Expected::Value(0.0, 0.0),
             Change::Sign(magnitude) => Expected::Value(magnitude.copysign(from), APPLIED_ONCE),
@@ -129,10 +137,19 @@ impl<'a> Changes<'a> {
         }
     }
 
+    /// Whether norms are rounded up, and everything else down.
+    pub(crate) fn below(&self) -> bool {
+        self.case.below()
+    }
+
     /// Whether some gradients are left out, so that a step is none.
     pub(crate) fn skip(&self) -> bool {
         self.of.iter().any(|change| matches!(change, Change::Skip))
     }
+}
+
+fn sanitised(value: f64, unscale: f64) -> bool {
+    value.is_nan() || unscales_to_infinity(value.abs(), unscale)
 }
 
 fn change(case: &Case, segment: &Segment, outcome: &Outcome, total: Option<&Segment>) -> Change {
@@ -149,7 +166,8 @@ fn change(case: &Case, segment: &Segment, outcome: &Outcome, total: Option<&Segm
     // Whether a norm within its own error of the limit exceeds it is the report's to say.
     let over = exceeds(case, segment, outcome) || (offends && case.clip.non_finite == NonFinite::Keep);
     match segment.rule(case) {
-        Rule::Value if over => return Change::Clamp(limit),
+        // What unscaling rounds to 16 bits is limited, too.
+        Rule::Value if over || case.clip.unscale != 1.0 => return Change::Clamp(limit),
         Rule::Sign if over => return Change::Sign(limit),
         _ => {}
     }
@@ -158,6 +176,6 @@ fn change(case: &Case, segment: &Segment, outcome: &Outcome, total: Option<&Segm
         let (norm, limit) = (t.norm(case), t.threshold());
         if norm > limit { quotient(norm, limit, case, false, |divisor| divisor) } else { 1.0 }
     });
-    let factor = own.min(whole) * f64::from(case.clip.unscale);
+    let factor = own.min(whole) * case.clip.unscale;
     if factor == 1.0 && !offends { Change::Keep } else { Change::Multiply(factor) }
 }

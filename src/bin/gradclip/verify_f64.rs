@@ -33,21 +33,23 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    fn add(&mut self, value: f64, p: f64) {
+    /// An element whose product with `unscale` no `f32` holds counts as infinite.
+    fn add(&mut self, value: f64, unscale: f64, p: f64) {
         let value = value.abs();
         self.elements += 1;
         self.nan |= value.is_nan();
-        self.infinite |= value.is_infinite();
-        if value.is_finite() {
+        let infinite = unscales_to_infinity(value, unscale);
+        self.infinite |= infinite;
+        if !infinite && !value.is_nan() {
             // f64 holds these powers of any f32, for the p that are tried.
             self.sum += if p == 2.0 { value * value } else { value.powf(p) };
             self.largest = self.largest.max(value);
         }
     }
 
-    pub(crate) fn of(data: &Data, norm: NormType) -> Measured {
+    pub(crate) fn of(data: &Data, unscale: f64, norm: NormType) -> Measured {
         let mut measured = Measured::default();
-        (0..data.len()).for_each(|i| measured.add(data.value(i), power_of(norm)));
+        (0..data.len()).for_each(|i| measured.add(data.value(i), unscale, power_of(norm)));
         measured
     }
 
@@ -66,10 +68,15 @@ impl Measured {
     }
 }
 
+/// Whether a product of two f32, which an f64 holds exactly, is rounded to an infinite f32.
+pub(crate) fn unscales_to_infinity(value: f64, unscale: f64) -> bool {
+    value.is_infinite() || ((value * unscale) as f32).is_infinite()
+}
+
 fn power_of(norm: NormType) -> f64 {
     match norm {
         NormType::One => 1.0,
-        NormType::P(p) => p.into(),
+        NormType::P(p) => f64::from(p as f32),
         _ => 2.0,
     }
 }
@@ -96,7 +103,7 @@ impl Segment {
     /// Of the unscaled gradients, as the policy counts them.
     pub(crate) fn norm(&self, case: &Case) -> f64 {
         let finite = self.policy(case) == NonFinite::Sanitize;
-        self.gradients.norm(case.clip.norm, finite) * f64::from(case.clip.unscale)
+        self.gradients.norm(case.clip.norm, finite) * case.clip.unscale
     }
 
     /// What is asked, whatever the rule makes of it.
@@ -110,7 +117,7 @@ impl Segment {
         match self.rule(case) {
             Rule::Rms => rounded(threshold * n.sqrt()),
             Rule::Average => rounded(threshold * n),
-            Rule::Agc { eps } => threshold * self.parameters.norm(case.clip.norm, true).max(eps.into()),
+            Rule::Agc { eps } => threshold * self.parameters.norm(case.clip.norm, true).max(eps),
             _ => threshold,
         }
     }
@@ -152,12 +159,12 @@ impl Exact {
             }
             for e in 0..tensor.data.len() {
                 let segment = &mut segments[owner.at(e)];
-                segment.gradients.add(tensor.data.value(e), p);
+                segment.gradients.add(tensor.data.value(e), case.clip.unscale, p);
                 if let Some(parameters) = case.parameters.get(i) {
-                    segment.parameters.add(parameters.value(e), p);
+                    segment.parameters.add(parameters.value(e), 1.0, p);
                 }
                 if let Some(total) = total.as_mut().filter(|_| !segment.excluded) {
-                    total.gradients.add(tensor.data.value(e), p);
+                    total.gradients.add(tensor.data.value(e), case.clip.unscale, p);
                 }
             }
         }
