@@ -90,9 +90,31 @@ fn groups_share_a_norm_and_the_rest_is_one() {
             let coefficients: Vec<f64> =
                 report["tensors"].as_array().unwrap().iter().map(|t| norm(&t["coefficient"])).collect();
             assert!(coefficients.iter().zip(factors).all(|(&c, &f)| close(c, f)), "{what}: {coefficients:?}");
-            let text = stdout(&gradclip(&[&["clip", &input, "--device", &device], *options].concat()));
-            assert!(text.contains("norm after"), "{text}");
         }
+    }
+}
+
+#[test]
+fn the_table_counts_groups_and_shows_the_norm_after() {
+    let folder = Folder::new();
+    let input = folder.write("in", &f32_file(&TENSORS));
+    let cases: [(&[&str], &[&str]); 4] = [
+        (
+            &["--group", "head.*=5", "--exclude", "*.bias"],
+            &["1 of 2 groups", "one a group (L2)", "norm after  22.53885"],
+        ),
+        (&["--scope", "tensor", "--exclude", "*.bias"], &["2 of 3 tensors", "one a tensor (L2)"]),
+        (&["--exclude", "head.*"], &["21.97726 (L2)", "clipped      yes", "53.85165 (L2, of the whole set)"]),
+        (
+            &["--group", "*=inf", "--max-norm", "inf"],
+            &["no, measured only", "54.61685 (L2, of the whole set)"],
+        ),
+    ];
+    for (options, words) in cases {
+        let max_norm = if options.contains(&"inf") { &[][..] } else { &["--max-norm", "20"] };
+        let output = gradclip(&[&["clip", &input, "--device", "cpu"], max_norm, options].concat());
+        let text = stdout(&output);
+        assert!(words.iter().all(|word| text.contains(word)), "{options:?}: {text} {}", stderr(&output));
     }
 }
 

@@ -471,3 +471,18 @@ fn a_folder_keeps_its_permissions_and_other_files_their_inodes() {
     let mode = |path: &str| fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode(&new), mode(&folder.path("plain")), "as private as any new folder");
 }
+
+/// `tests/kill_shards.sh` does the same with larger shards and 200 kills.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_set_killed_while_it_is_written_is_old_or_new() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kill_shards.sh");
+    let output = std::process::Command::new("bash")
+        .arg(script)
+        .args(["20", "4"])
+        .env("GRADCLIP", env!("CARGO_BIN_EXE_gradclip"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("neither 0"), "{}", stdout(&output));
+}

@@ -143,9 +143,9 @@ fn non_finite(report: &Report) -> Failure {
     let what = match found.next() {
         // One of the gradient counts before those of its parameter.
         Some(t) if t.non_finite == t.non_finite_parameters => {
-            format!("the parameter of tensor `{}` (--params)", t.name)
+            format!("the parameter of tensor `{}` (--params)", text::escaped(&t.name))
         }
-        first => format!("tensor `{}`", first.map_or("", |t| &*t.name)),
+        first => format!("tensor `{}`", text::escaped(first.map_or("", |t| &*t.name))),
     };
     let tensors = found.count() as u64 + 1;
     Failure::NonFinite(format!(

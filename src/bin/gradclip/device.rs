@@ -57,7 +57,7 @@ fn why_cpu(adapters: &[wgpu::Adapter]) -> String {
 pub(crate) fn used(session: &Session) -> Option<&wgpu::AdapterInfo> {
     match session.fallback() {
         Some(why) => {
-            text::note(&format!("device: cpu, because the adapter could not: {}", text::escaped(&why)));
+            text::note(&format!("device: cpu, because the adapter could not: {}", why));
             None
         }
         None => session.adapter(),

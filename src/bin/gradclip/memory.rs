@@ -46,7 +46,7 @@ fn read(job: Job<'_>) -> Result<Vec<Tensor>, Failure> {
             };
             let data = Data::from_bytes(element, job.set.bytes(gradient));
             let data = if job.out == OutType::F32 { data.widened() } else { data };
-            Ok(Tensor { name: gradient.shown.clone(), data })
+            Ok(Tensor { name: gradient.name.clone(), data })
         })
         .collect()
 }

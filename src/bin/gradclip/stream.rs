@@ -56,7 +56,7 @@ pub(crate) fn decision(job: Job<'_>, clip: &Clip) -> Result<Decision, Failure> {
     let gradients = job.set.gradients.iter().zip(&elements).enumerate();
     let grads: Vec<GradRef<'_>> = gradients
         .map(|(i, (gradient, elements))| {
-            let mut grad = GradRef::new(gradient.shown.as_str(), elements.slice()).shape(&gradient.shape);
+            let mut grad = GradRef::new(gradient.name.as_str(), elements.slice()).shape(&gradient.shape);
             if let Some(group) = job.parts.get(i).and_then(|part| part.group()) {
                 grad = grad.group(group);
             }

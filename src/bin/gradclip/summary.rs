@@ -197,8 +197,7 @@ impl Summary<'_> {
             None => "0".into(),
             Some(first) => {
                 let elements = text::counted(self.report.non_finite(), "element");
-                // The library was given names as they can be shown.
-                format!("{elements}, the first in `{}`", text::shortened(first, 40))
+                format!("{elements}, the first in `{}`", text::shortened(&text::escaped(first), 40))
             }
         }
     }
