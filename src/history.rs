@@ -2,7 +2,7 @@
 
 use bytemuck::Zeroable;
 
-use crate::clip::{Adapt, Clip, LossScale};
+use crate::clip::{Adapt, Clip, LossScale, MOST_SCALE};
 use crate::error::ClipError;
 use crate::layout::{Adaptation, Progress, State, Tally};
 
@@ -135,7 +135,8 @@ impl History {
     ///
     /// # Errors
     ///
-    /// [`ClipError::State`] for other bytes, or some of them.
+    /// [`ClipError::State`] for other bytes, some of them, or values that no step ever leaves: a loss
+    /// scale of 0, say, or a norm that is NaN.
     pub fn from_bytes(bytes: &[u8]) -> Result<History, ClipError> {
         let wrong = |given: String| ClipError::State { required: "a saved history".into(), given };
         let Some(rest) = bytes.strip_prefix(&MAGIC) else {
@@ -162,13 +163,39 @@ impl History {
         let (tally, words) = words.split_at(TALLY);
         let (progress, words) = words.split_at(PROGRESS);
         let (states, norms) = words.split_at(states * STATE);
-        Ok(History {
+        let history = History {
             adaptation,
             tally: bytemuck::pod_read_unaligned(bytemuck::cast_slice(tally)),
             scaled: scaled != 0,
             progress: bytemuck::pod_read_unaligned(bytemuck::cast_slice(progress)),
             states: bytemuck::pod_collect_to_vec(states),
             norms: bytemuck::pod_collect_to_vec(norms),
-        })
+        };
+        match history.wrong_value() {
+            None => Ok(history),
+            Some(what) => Err(wrong(what)),
+        }
+    }
+
+    /// A value that no step ever leaves: from it every later one would go wrong.
+    fn wrong_value(&self) -> Option<String> {
+        let Progress { scale, unscale, share, correction, second_correction, .. } = self.progress;
+        if !(f32::MIN_POSITIVE..=MOST_SCALE).contains(&scale) || unscale != 1.0 / scale {
+            return Some(format!("a loss scale of {scale} and its inverse {unscale}"));
+        }
+        let finite = |value: &f32| value.is_finite() && *value >= 0.0;
+        if let Some(value) = [share, correction, second_correction].iter().find(|v| !finite(v)) {
+            return Some(format!("a correction of {value}"));
+        }
+        if let Some(norm) = self.norms.iter().find(|norm| !finite(norm)) {
+            return Some(format!("a norm of {norm}"));
+        }
+        let limits = self.states.iter().flat_map(|s| [s.mean, s.variance]);
+        if let Some(value) = limits.into_iter().find(|v| !finite(v)) {
+            return Some(format!("a mean or variance of {value}"));
+        }
+        let over =
+            self.states.iter().find(|s| s.threshold.is_nan() || s.threshold < 0.0 || s.over > s.counted);
+        over.map(|s| format!("a threshold of {}, {} of {} segments above it", s.threshold, s.over, s.counted))
     }
 }

@@ -10,7 +10,8 @@ use crate::segments::{Segments, TensorInfo};
 
 /// What a clip measured and did. Norms are those before clipping, of the unscaled gradients, as
 /// `f64`: they are `f32` values, or for norms above `f32::MAX` values of 24 bits, and an `f64`
-/// holds either exactly.
+/// holds either exactly. Those of a set with `f64` gradients are rounded to an `f64`: one above `f64::MAX`,
+/// which clips rightly, is infinite here although no element counts as non-finite.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use crate::error::ReadBackError;
 use crate::gpu::{Pass, ReadBack};
@@ -48,24 +48,40 @@ pub struct Telemetry {
 
 impl Telemetry {
     /// Records a copy of the results of `pass`, to be called once a step after
-    /// [`Pass::record`]. Drops it where the ring is full. One telemetry may follow several passes,
+    /// [`Pass::record`]. Drops it where the ring is full, or where the pass was never recorded. One telemetry may follow several passes,
     /// as when a pass was prepared again for other buffers.
     pub fn record(&mut self, pass: &Pass, encoder: &mut wgpu::CommandEncoder) {
         match pass.read_back(encoder) {
             Ok(read_back) => self.on_their_way.push_back(read_back),
-            // The only error there is: the ring is full.
+            // The ring is full, or nothing was decided that could be told.
             Err(_) => self.dropped += 1,
         }
     }
 
-    /// The next report, if it has arrived: never waits, and polls nothing by itself.
+    /// The next report, if one has arrived: never waits, and polls nothing by itself. Reports come in the
+    /// order in which they were recorded; one whose encoder was neither submitted nor dropped holds up
+    /// no other, and keeps its place of the ring.
     ///
     /// # Errors
     ///
     /// As awaiting a [`ReadBack`]: the commands never ran, or the device was lost.
     pub fn poll(&mut self) -> Option<Result<Report, ReadBackError>> {
-        let report = self.on_their_way.front_mut()?.try_take()?;
-        Some(self.taken(report))
+        match self.arrived(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(report) => Some(report),
+            Poll::Pending => None,
+        }
+    }
+
+    /// The first report that has arrived, of those recorded.
+    fn arrived(&mut self, context: &mut Context<'_>) -> Poll<Result<Report, ReadBackError>> {
+        for i in 0..self.on_their_way.len() {
+            let Poll::Ready(report) = Pin::new(&mut self.on_their_way[i]).poll(context) else { continue };
+            self.on_their_way.remove(i);
+            #[cfg(feature = "tracing")]
+            emit(&report, self.dropped);
+            return Poll::Ready(report);
+        }
+        Poll::Pending
     }
 
     /// How many reports were dropped because the ring was full.
@@ -82,21 +98,16 @@ impl Telemetry {
     pub fn is_empty(&self) -> bool {
         self.on_their_way.is_empty()
     }
-
-    fn taken(&mut self, report: Result<Report, ReadBackError>) -> Result<Report, ReadBackError> {
-        self.on_their_way.pop_front();
-        #[cfg(feature = "tracing")]
-        emit(&report, self.dropped);
-        report
-    }
 }
 
 impl futures_core::Stream for Telemetry {
     type Item = Result<Report, ReadBackError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Some(front) = self.on_their_way.front_mut() else { return Poll::Ready(None) };
-        Pin::new(front).poll(context).map(|report| Some(self.taken(report)))
+        if self.is_empty() {
+            return Poll::Ready(None);
+        }
+        self.arrived(context).map(Some)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

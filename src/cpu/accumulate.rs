@@ -13,12 +13,13 @@ use crate::segments::{Segments, TensorInfo};
 
 use super::grads::{Slice, Values};
 use super::joint::{self, Action, Joined};
-use super::{advance, decided};
+use super::{advance, decided, parameters};
 
 /// One gradient of a micro-batch, which is only read, and the accumulator it is added to.
 #[derive(Debug)]
 pub struct SumMut<'a> {
     joined: Joined<'a>,
+    parameter: Option<Values<'a>>,
 }
 
 impl<'a> SumMut<'a> {
@@ -28,7 +29,14 @@ impl<'a> SumMut<'a> {
         gradient: impl Into<Slice<'a>>,
         accumulator: &'a mut [f32],
     ) -> SumMut<'a> {
-        SumMut { joined: Joined::new(name.into(), gradient.into(), accumulator) }
+        SumMut { joined: Joined::new(name.into(), gradient.into(), accumulator), parameter: None }
+    }
+
+    /// Names the parameters that this is the gradient of: a slice of as many elements.
+    /// [`Rule::Agc`](crate::Rule::Agc) needs them.
+    #[must_use]
+    pub fn parameter(self, parameter: impl Into<Slice<'a>>) -> SumMut<'a> {
+        SumMut { parameter: Some(parameter.into().data), ..self }
     }
 
     /// Sets the shape, row-major, for scopes that cut tensors into units or rows.
@@ -87,11 +95,13 @@ pub fn accumulate_clipped(
 ) -> Result<Report, ClipError> {
     sums.iter().try_for_each(|s| s.joined.check("an accumulator"))?;
     let infos: Vec<TensorInfo> =
-        sums.iter().map(|s| TensorInfo { has_parameter: false, ..s.joined.info() }).collect();
+        sums.iter().map(|s| TensorInfo { has_parameter: s.parameter.is_some(), ..s.joined.info() }).collect();
     let parts = Segments::new(&infos, clip)?;
+    let given: Vec<Option<Values<'_>>> = sums.iter().map(|s| s.parameter).collect();
+    let parameters = parameters(&given, &infos, &parts)?;
     history.fit(clip, parts.limits.len())?;
     let gradients: Vec<Values<'_>> = sums.iter().map(|s| s.joined.gradient).collect();
-    let trace = decided(&gradients, &[], &infos, &parts, clip, history);
+    let trace = decided(&gradients, &parameters, &infos, &parts, clip, history);
     let hyper = LossScale::add_to(clip.loss_scale, bytemuck::Zeroable::zeroed());
     advance::advance(&hyper, &history.tally, &mut history.progress);
     add(sums, first, &parts, &trace.outcomes);

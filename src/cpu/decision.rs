@@ -10,15 +10,16 @@ use crate::error::ClipError;
 use crate::grad::{DType, Group};
 use crate::history::History;
 use crate::layout::{CHUNK, KEEP, Outcome, Sum};
+use crate::real::F32_MIN_EXPONENT;
 use crate::report::Report;
-use crate::segments::{Owner, Segments, TensorInfo, check_in_place};
+use crate::segments::{Owner, Segments, TensorInfo};
 
 use super::coefficient::norm_of;
 use super::combine;
 use super::grads::{Block, Slice, SliceMut, Values};
 use super::reduce::Scratch;
 use super::stages::SEQUENTIAL;
-use super::{decided, parameters};
+use super::{Set, decided, double};
 
 /// One named gradient in host memory that is only read.
 #[derive(Clone, Debug)]
@@ -72,8 +73,15 @@ impl<'a> GradRef<'a> {
 pub struct Decision {
     infos: Vec<TensorInfo>,
     parts: Segments,
-    outcomes: Vec<Outcome>,
+    outcomes: Outcomes,
     report: Report,
+}
+
+/// Of either path.
+#[derive(Clone, Debug)]
+enum Outcomes {
+    Single(Vec<Outcome>),
+    Double(double::Decided),
 }
 
 /// Measures gradients and decides what `clip` does to them, without writing any: [`Decision::apply`] does
@@ -97,15 +105,19 @@ pub struct Decision {
 /// As [`clip_with`](super::clip_with()).
 pub fn decide(grads: &[GradRef<'_>], clip: &Clip, history: &mut History) -> Result<Decision, ClipError> {
     let infos: Vec<TensorInfo> = grads.iter().map(GradRef::info).collect();
-    let parts = Segments::new(&infos, clip)?;
     let given: Vec<Option<Values<'_>>> = grads.iter().map(|g| g.parameter).collect();
-    let parameters = parameters(&given, &infos, &parts)?;
-    check_in_place(&infos, clip)?;
+    let Set { infos, parts, parameters, double } = Set::new(infos, &given, clip)?;
     history.fit(clip, parts.limits.len())?;
     let values: Vec<Values<'_>> = grads.iter().map(|g| g.values).collect();
-    let trace = decided(&values, &parameters, &infos, &parts, clip, history);
-    super::advance_without_step(clip, history);
-    Ok(Decision { infos, parts, outcomes: trace.outcomes, report: trace.report })
+    let (outcomes, report) = if double {
+        let (decided, report) = double::decide(&values, &parameters, &infos, &parts, clip, history);
+        (Outcomes::Double(decided), report)
+    } else {
+        let trace = decided(&values, &parameters, &infos, &parts, clip, history);
+        super::advance_without_step(clip, history);
+        (Outcomes::Single(trace.outcomes), trace.report)
+    };
+    Ok(Decision { infos, parts, outcomes, report })
 }
 
 impl Decision {
@@ -116,40 +128,50 @@ impl Decision {
 
     /// Whether anything of a tensor is written; false for a tensor that there is not.
     pub fn changes(&self, tensor: usize) -> bool {
-        self.outcomes_of(tensor).is_some_and(|own| own.iter().any(|o| o.action != KEEP))
-    }
-
-    /// The outcomes of a tensor's segments.
-    fn outcomes_of(&self, tensor: usize) -> Option<&[Outcome]> {
-        let owner = self.parts.owners.get(tensor)?;
-        let first = owner.first() as usize;
-        let units = if let Owner::Units { view, .. } = owner { view.units as usize } else { 1 };
-        self.outcomes.get(first..first + units)
+        let Some(&owner) = self.parts.owners.get(tensor) else { return false };
+        match &self.outcomes {
+            Outcomes::Single(all) => outcomes_of(all, owner).iter().any(|o| o.action != KEEP),
+            Outcomes::Double(decided) => decided.changes(owner),
+        }
     }
 
     /// Applies it to `elements` of a tensor, the first of which is its element `first`. They are written
     /// in their own type, which may be wider than that of the gradient that was measured.
     pub fn apply<'e>(&self, tensor: usize, first: u64, elements: impl Into<SliceMut<'e>>) {
-        let (Some(own), true) = (self.outcomes_of(tensor), self.changes(tensor)) else { return };
-        let mut pieces = Vec::new();
-        elements.into().block.each(CHUNK as usize, |piece| pieces.push(piece));
-        let owner = self.parts.owners[tensor];
-        let change = |(i, piece): (usize, Block<'_>)| match owner {
-            Owner::One(_) => piece.apply(&own[0]),
-            Owner::Units { view, .. } => {
-                piece.apply_units(first + i as u64 * u64::from(CHUNK), &view, own);
-            }
-        };
-        if pieces.len() as u64 * u64::from(CHUNK) > SEQUENTIAL {
-            pieces.into_par_iter().enumerate().for_each(change);
-        } else {
-            pieces.into_iter().enumerate().for_each(change);
+        let (Some(&owner), true) = (self.parts.owners.get(tensor), self.changes(tensor)) else { return };
+        let block = elements.into().block;
+        match &self.outcomes {
+            Outcomes::Single(all) => apply(outcomes_of(all, owner), owner, first, block),
+            Outcomes::Double(decided) => decided.apply(vec![(owner, self.infos[tensor].dtype, first, block)]),
         }
     }
 
     /// The element type of a tensor.
     pub fn dtype(&self, tensor: usize) -> Option<DType> {
         self.infos.get(tensor).map(|info| info.dtype)
+    }
+}
+
+/// The outcomes of a tensor's segments.
+fn outcomes_of(all: &[Outcome], owner: Owner) -> &[Outcome] {
+    let first = owner.first() as usize;
+    let units = if let Owner::Units { view, .. } = owner { view.units as usize } else { 1 };
+    &all[first..first + units]
+}
+
+fn apply(own: &[Outcome], owner: Owner, first: u64, block: Block<'_>) {
+    let mut pieces = Vec::new();
+    block.each(CHUNK as usize, |piece| pieces.push(piece));
+    let change = |(i, piece): (usize, Block<'_>)| match owner {
+        Owner::One(_) => piece.apply(&own[0]),
+        Owner::Units { view, .. } => {
+            piece.apply_units(first + i as u64 * u64::from(CHUNK), &view, own);
+        }
+    };
+    if pieces.len() as u64 * u64::from(CHUNK) > SEQUENTIAL {
+        pieces.into_par_iter().enumerate().for_each(change);
+    } else {
+        pieces.into_iter().enumerate().for_each(change);
     }
 }
 
@@ -165,8 +187,15 @@ impl Decision {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Norm {
-    kind: Kind,
-    sum: Sum,
+    norm: NormType,
+    sums: Sums,
+}
+
+/// Of either path.
+#[derive(Clone, Debug)]
+enum Sums {
+    Single(Kind, Sum),
+    Double(double::Running),
 }
 
 impl Norm {
@@ -174,31 +203,60 @@ impl Norm {
     /// last bits.
     pub fn new(norm: NormType) -> Norm {
         let kind = Kind::from(norm);
-        Norm { kind, sum: combine::combine(std::iter::empty(), kind) }
+        Norm { norm, sums: Sums::Single(kind, nothing(kind)) }
     }
 
-    /// Adds a piece, which begins a tensor or at a multiple of 16,384 elements of one.
+    /// As [`Norm::new`], for pieces of which any is of `f64`: all are added as `f64`, to a norm within
+    /// 0.65 ulp of an `f64`.
+    pub fn f64(norm: NormType) -> Norm {
+        Norm { norm, sums: Sums::Double(double::Running::new(norm.into())) }
+    }
+
+    /// Adds a piece, which begins a tensor or at a multiple of 16,384 elements of one. With the first one of
+    /// `f64` the norm becomes as if begun by [`Norm::f64`], but that pieces before are within 2^-27.
     pub fn add<'a>(&mut self, piece: impl Into<Slice<'a>>) {
-        let (values, kind) = (piece.into().data, self.kind);
-        let chunks = (values.len() as u64).div_ceil(u64::from(CHUNK));
-        let nothing = Values::F32(&[]);
-        let partials: Vec<Sum> = (0..chunks as usize)
-            .into_par_iter()
-            .with_min_len(4)
-            .map_init(Scratch::new, |scratch, i| {
-                let partial = values.chunk(i as u64 * u64::from(CHUNK)).reduce(nothing, kind, scratch);
-                combine::item(&partial, 0, kind)
-            })
-            .collect();
-        self.sum = combine::combine(partials.into_iter().chain([self.sum]), kind);
+        let values = piece.into().data;
+        match &mut self.sums {
+            Sums::Single(kind, sum) if values.dtype() == DType::F64 => {
+                let mut running = match *sum == nothing(*kind) {
+                    true => double::Running::new(self.norm.into()),
+                    false => double::Running::after(sum, *kind),
+                };
+                running.add(values);
+                self.sums = Sums::Double(running);
+            }
+            Sums::Single(kind, sum) => *sum = sum_with(*sum, values, *kind),
+            Sums::Double(running) => running.add(values),
+        }
     }
 
     /// The norm so far: infinite or NaN where elements are.
     pub fn norm(&self) -> f64 {
-        match (self.sum.non_finite, self.sum.nan) {
-            (0, _) => norm_of(&self.sum, self.kind).round(crate::real::F32_MIN_EXPONENT).to_f64(),
-            (_, 0) => f64::INFINITY,
-            _ => f64::NAN,
+        match &self.sums {
+            Sums::Single(kind, sum) => match (sum.non_finite, sum.nan) {
+                (0, _) => norm_of(sum, *kind).round(F32_MIN_EXPONENT).to_f64(),
+                (_, 0) => f64::INFINITY,
+                _ => f64::NAN,
+            },
+            Sums::Double(running) => running.norm(),
         }
     }
+}
+
+fn nothing(kind: Kind) -> Sum {
+    combine::combine(std::iter::empty(), kind)
+}
+
+fn sum_with(before: Sum, values: Values<'_>, kind: Kind) -> Sum {
+    let chunks = values.len().div_ceil(CHUNK as usize);
+    let next = Values::F32(&[]);
+    let partials: Vec<Sum> = (0..chunks)
+        .into_par_iter()
+        .with_min_len(4)
+        .map_init(Scratch::new, |scratch, i| {
+            let partial = values.chunk(i as u64 * u64::from(CHUNK)).reduce(next, kind, scratch);
+            combine::item(&partial, 0, kind)
+        })
+        .collect();
+    combine::combine(partials.into_iter().chain([before]), kind)
 }

@@ -12,7 +12,7 @@ use crate::segments::{TensorInfo, UnitView};
 
 use super::joint::{Action, Target};
 use super::reduce::{self, Scratch};
-use super::{apply, units, update};
+use super::{apply, double, units, update};
 
 /// One named gradient in host memory: a slice, or an ndarray view of any layout.
 #[derive(Debug)]
@@ -113,6 +113,8 @@ macro_rules! with_elements {
         }
     };
 }
+
+pub(super) use with_elements;
 
 fn whole<'a, E>(elements: &'a mut &mut [E]) -> Block<'a>
 where
@@ -375,7 +377,7 @@ impl Block<'_> {
     }
 
     pub(crate) fn apply(self, outcome: &Outcome) {
-        with_elements!(Block, self, e => apply::apply(e, outcome), _e => not_here());
+        with_elements!(Block, self, e => apply::apply(e, outcome), e => double::apply_single(e, outcome));
     }
 
     /// As [`Block::apply`], with the outcome of each element's unit; the first of them is element
@@ -385,7 +387,7 @@ impl Block<'_> {
             Block,
             self,
             e => apply::apply_units(e, first, view, outcomes),
-            _e => not_here()
+            e => double::apply_single_units(e, first, view, outcomes)
         );
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::error::ClipError;
-use crate::grad::Group;
+use crate::grad::{DType, Group};
 use crate::layout::{CHUNK, Outcome};
 use crate::segments::{Owner, Segments, TensorInfo, UnitView};
 
@@ -39,8 +39,17 @@ impl<'a> Joined<'a> {
         }
     }
 
-    /// That both have the same length.
+    /// That both have the same length, and the gradient a type that an `f32` holds.
     pub(super) fn check(&self, what: &str) -> Result<(), ClipError> {
+        if self.gradient.dtype() == DType::F64 {
+            return Err(ClipError::Tensor {
+                tensor: self.name.to_string(),
+                required: format!(
+                    "a gradient of f32, f16 or bf16 for {what} of f32; `cpu::clip` clips f64 in place"
+                ),
+                given: DType::F64.to_string(),
+            });
+        }
         let (required, given) = (self.gradient.len(), self.target.len());
         if required == given {
             return Ok(());

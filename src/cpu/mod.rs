@@ -19,6 +19,7 @@ mod apply;
 pub(crate) mod coefficient;
 mod combine;
 mod decision;
+mod double;
 mod element;
 mod grads;
 mod joint;
@@ -77,7 +78,66 @@ fn remembers_nothing(clip: &Clip) -> Result<(), ClipError> {
 ///
 /// As [`clip()`], and [`ClipError::State`] for the history of another clip.
 pub fn clip_with(grads: &mut [GradMut<'_>], clip: &Clip, history: &mut History) -> Result<Report, ClipError> {
-    Ok(clip_traced_with(grads, clip, history)?.report)
+    let set = Set::of(grads, clip)?;
+    if set.double {
+        clip_in_double(grads, set, clip, history)
+    } else {
+        Ok(clip_set(grads, set, clip, history)?.report)
+    }
+}
+
+/// Gradients that a clip fits.
+struct Set<'a> {
+    infos: Vec<TensorInfo>,
+    parts: Segments,
+    parameters: Vec<Values<'a>>,
+    /// Whether all of it is measured as `f64`.
+    double: bool,
+}
+
+impl<'a> Set<'a> {
+    fn of(grads: &[GradMut<'a>], clip: &Clip) -> Result<Set<'a>, ClipError> {
+        Set::new(
+            grads.iter().map(GradMut::info).collect(),
+            &grads.iter().map(GradMut::values).collect::<Vec<_>>(),
+            clip,
+        )
+    }
+
+    /// Checks everything that can be wrong but the history.
+    fn new(infos: Vec<TensorInfo>, given: &[Option<Values<'a>>], clip: &Clip) -> Result<Set<'a>, ClipError> {
+        let parts = Segments::new(&infos, clip)?;
+        let parameters = parameters(given, &infos, &parts)?;
+        check_in_place(&infos, clip)?;
+        let double = double::comes_here(&infos, &parameters, clip);
+        if double {
+            double::check(clip)?;
+        }
+        Ok(Set { infos, parts, parameters, double })
+    }
+}
+
+fn clip_in_double(
+    grads: &mut [GradMut<'_>],
+    set: Set<'_>,
+    clip: &Clip,
+    history: &mut History,
+) -> Result<Report, ClipError> {
+    let Set { infos, parts, parameters, .. } = set;
+    history.fit(clip, parts.limits.len())?;
+    let mut tensors: Vec<_> = grads.iter_mut().map(GradMut::contiguous).collect();
+    let values: Vec<Values<'_>> = tensors.iter().map(Contiguous::values).collect();
+    let (decided, report) = double::decide(&values, &parameters, &infos, &parts, clip, history);
+    drop(values);
+    let mut pieces = Vec::new();
+    for ((tensor, &owner), info) in tensors.iter_mut().zip(&parts.owners).zip(&infos) {
+        if decided.changes(owner) {
+            tensor.each_block(usize::MAX, |whole| pieces.push((owner, info.dtype, 0, whole)));
+        }
+    }
+    decided.apply(pieces);
+    tensors.into_iter().for_each(Contiguous::write_back);
+    Ok(report)
 }
 
 /// What every stage left behind: the records that a prepared pass leaves in its buffers, equal to
@@ -114,17 +174,29 @@ pub fn clip_traced(grads: &mut [GradMut<'_>], clip: &Clip) -> Result<Trace, Clip
 ///
 /// # Errors
 ///
-/// As [`clip_with()`].
+/// As [`clip_with()`], and [`ClipError::Combination`] for a set with `f64`, which has other records.
 pub fn clip_traced_with(
     grads: &mut [GradMut<'_>],
     clip: &Clip,
     history: &mut History,
 ) -> Result<Trace, ClipError> {
-    let infos: Vec<TensorInfo> = grads.iter().map(GradMut::info).collect();
-    let parts = Segments::new(&infos, clip)?;
-    let given: Vec<Option<Values<'_>>> = grads.iter().map(GradMut::values).collect();
-    let parameters = parameters(&given, &infos, &parts)?;
-    check_in_place(&infos, clip)?;
+    let set = Set::of(grads, clip)?;
+    if set.double {
+        return Err(ClipError::Combination {
+            what: "a trace of a set with f64",
+            required: "gradients of f32, f16 or bf16; for others `cpu::clip_with` reports",
+        });
+    }
+    clip_set(grads, set, clip, history)
+}
+
+fn clip_set(
+    grads: &mut [GradMut<'_>],
+    set: Set<'_>,
+    clip: &Clip,
+    history: &mut History,
+) -> Result<Trace, ClipError> {
+    let Set { infos, parts, parameters, .. } = set;
     history.fit(clip, parts.limits.len())?;
     let mut tensors: Vec<_> = grads.iter_mut().map(GradMut::contiguous).collect();
     let values: Vec<Values<'_>> = tensors.iter().map(Contiguous::values).collect();

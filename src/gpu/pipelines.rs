@@ -16,21 +16,27 @@ pub(crate) struct Pipeline {
     pub(crate) slots: Option<wgpu::BindGroupLayout>,
 }
 
+/// A kernel, or that it was not compiled yet.
+type Slot = Arc<Mutex<Option<Arc<Pipeline>>>>;
+
 /// The kernels compiled so far.
 #[derive(Debug, Default)]
 pub(crate) struct Pipelines {
-    made: Mutex<HashMap<Variant, Arc<Pipeline>>>,
+    made: Mutex<HashMap<Variant, Slot>>,
 }
 
 impl Pipelines {
     pub(crate) fn get(&self, device: &wgpu::Device, variant: Variant) -> Result<Arc<Pipeline>, PrepareError> {
-        // A thread that panicked while holding the lock left a complete map behind.
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = made.get(&variant) {
+        // A thread that panicked while holding a lock left a complete map behind, and whole kernels.
+        let slot =
+            self.made.lock().unwrap_or_else(PoisonError::into_inner).entry(variant).or_default().clone();
+        // Drivers take long to compile: whoever needs another kernel does not wait for this one.
+        let mut made = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = &*made {
             return Ok(pipeline.clone());
         }
         let pipeline = Arc::new(caught(device, "compiling a shader", || compile(device, variant))?);
-        made.insert(variant, pipeline.clone());
+        *made = Some(pipeline.clone());
         Ok(pipeline)
     }
 }
