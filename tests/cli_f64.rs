@@ -23,7 +23,6 @@ fn f64_file(name: &str, values: &[f64]) -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "until the library clips F64"]
 fn answers_as_torch_on_doubles() {
     let folder = Folder::new();
     for case in ["torch_f64_file_close_values", "torch_f64_file_mixed", "torch_f64_file_pinf"] {
@@ -55,7 +54,6 @@ fn answers_as_torch_on_doubles() {
 
 /// Numbers of options are doubles where a gradient is, and printed so that they come back.
 #[test]
-#[ignore = "until the library clips F64"]
 fn options_and_reports_are_doubles() {
     let folder = Folder::new();
     let (input, out) = (folder.write("in", &f64_file("w", &[3.0, 4.0])), folder.path("out"));
@@ -99,6 +97,15 @@ fn options_and_reports_are_doubles() {
             "{options:?}: {after:?}"
         );
     }
+    // Doubles in the parameters alone.
+    let halves = folder.write("halves", &f32_file(&[("w", &[3.0, 4.0])]));
+    let report =
+        json(&["clip", &halves, "--agc", "0.1", "--params", &p, "--device", "cpu", "--out", &out], 0);
+    let after = values(&fs::read(&out).unwrap(), "w");
+    assert!(
+        (norm(&report["norm_after"]) - 1.0).abs() < 1e-7 && (after[0] - 0.6).abs() < 1e-7,
+        "{report} {after:?}"
+    );
     // Singles beside stay what they were.
     let single = folder.write("single", &f32_file(&[("w", &[3.0, 4.0])]));
     let error = refused(&["clip", &single, "--max-norm", "1e39", "--device", "cpu"]);
@@ -108,7 +115,6 @@ fn options_and_reports_are_doubles() {
 }
 
 #[test]
-#[ignore = "until the library clips F64"]
 fn adapters_refuse_doubles_and_auto_says_where_it_goes() {
     let folder = Folder::new();
     let mixed = folder.write(
@@ -146,7 +152,6 @@ fn adapters_refuse_doubles_and_auto_says_where_it_goes() {
 
 /// Rounded after the clip, never to infinity.
 #[test]
-#[ignore = "until the library clips F64"]
 fn out_type_f32_rounds_doubles_after_the_clip() {
     let folder = Folder::new();
     let (input, out) = (folder.write("in", &f64_file("w", &[3e200, -4e200, 1.0, 0.1])), folder.path("out"));

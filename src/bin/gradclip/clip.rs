@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use gradclip::{Clip, NonFinite, Report, Rule, Target};
 
 use crate::failure::Failure;
-use crate::groups::{GroupArgs, Part};
+use crate::groups::GroupArgs;
 use crate::input::{Parameters, Set, is_index};
 use crate::job::Job;
 use crate::output::{Destination, OutType};
@@ -91,20 +91,21 @@ impl Args {
     }
 
     /// The parameters, where the rule needs some.
-    fn parameters(&self, set: &Set, parts: &[Part]) -> Result<Option<Parameters>, Failure> {
+    fn parameters(&self, set: &Set) -> Result<Option<Parameters>, Failure> {
         if self.rule.params.is_empty() {
             return Ok(None);
         }
-        Parameters::open(&self.rule.params, &set.gradients, |i| !parts[i].is_excluded()).map(Some)
+        let excluded = self.groups.excluded(set)?;
+        Parameters::open(&self.rule.params, &set.gradients, |i| !excluded[i]).map(Some)
     }
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let set = Set::open("INPUT", &args.input)?;
-    let precision = Precision::of(&set);
+    let parameters = args.parameters(&set)?;
+    let precision = Precision::of(&set, parameters.as_ref());
     let clip = args.clip(precision)?;
     let parts = args.groups.parts(&set, precision)?;
-    let parameters = args.parameters(&set, &parts)?;
     let folder = args.input.len() > 1 || args.input.iter().any(|input| is_index(input));
     let destination = Destination::prepare(args.out.as_deref(), &set, folder)?;
     let session = device::open_for(&args.device, &set, parameters.as_ref())?;

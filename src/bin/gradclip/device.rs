@@ -5,7 +5,6 @@ use gradclip::{Session, Target};
 
 use crate::failure::Failure;
 use crate::input::{Parameters, Set};
-use crate::precision::DOUBLES;
 use crate::text;
 
 pub(crate) const GET_A_DRIVER: &str = "a software driver for Vulkan will do: it is in the package \
@@ -76,9 +75,6 @@ pub(crate) fn open_for(
         (None, Some(parameters)) if parameters.double() => "parameters are F64".into(),
         _ => return open(target),
     };
-    if !DOUBLES {
-        return Err(Failure::Usage(format!("{what}, which is not clipped yet; convert it to F32 first")));
-    }
     let why = "which adapters do not have";
     match target {
         Target::Cpu => {}

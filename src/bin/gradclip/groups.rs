@@ -40,10 +40,6 @@ impl Part {
             Part::Own(group) | Part::Excluded(group) => Some(group),
         }
     }
-
-    pub(crate) fn is_excluded(&self) -> bool {
-        matches!(self, Part::Excluded(_))
-    }
 }
 
 impl GroupArgs {
@@ -72,13 +68,23 @@ impl GroupArgs {
                 parts[i] = Part::Own(group.clone());
             }
         }
-        for pattern in &self.exclude {
-            let found = matched(pattern);
-            some("--exclude", pattern, &found)?;
-            let excluded = Group::excluded("--exclude");
-            (0..names.len()).filter(|&i| found[i]).for_each(|i| parts[i] = Part::Excluded(excluded.clone()));
-        }
+        let excluded = self.excluded(set)?;
+        let out = Group::excluded("--exclude");
+        (0..names.len()).filter(|&i| excluded[i]).for_each(|i| parts[i] = Part::Excluded(out.clone()));
         Ok(parts)
+    }
+
+    /// Whether each gradient is left out.
+    pub(crate) fn excluded(&self, set: &Set) -> Result<Vec<bool>, Failure> {
+        let names = set.names();
+        let mut excluded = vec![false; names.len()];
+        for pattern in &self.exclude {
+            let found: Vec<bool> =
+                names.iter().map(|names| names.iter().any(|name| matches(pattern, name))).collect();
+            some("--exclude", pattern, &found)?;
+            excluded.iter_mut().zip(found).for_each(|(out, found)| *out |= found);
+        }
+        Ok(excluded)
     }
 }
 

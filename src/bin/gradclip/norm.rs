@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         report: &done.report,
         clip: &clip,
         set: &set,
-        precision: Precision::of(&set),
+        precision: Precision::of(&set, None),
         adapter: device::used(&session),
         written: None,
         norm_after: None,

@@ -4,10 +4,7 @@ use gradclip::cpu::Norm;
 use gradclip::{Clip, NormType};
 
 use crate::failure::Failure;
-use crate::input::Set;
-
-/// Whether the library clips F64. Where it is switched on, [`Precision::norm`] begins a norm of doubles.
-pub(crate) const DOUBLES: bool = false;
+use crate::input::{Parameters, Set};
 
 /// A number of [`Clip`].
 pub(crate) type Scalar = f64;
@@ -20,9 +17,12 @@ pub(crate) enum Precision {
 }
 
 impl Precision {
-    /// That of a set's widest gradients.
-    pub(crate) fn of(set: &Set) -> Precision {
-        if set.double().is_some() { Precision::Double } else { Precision::Single }
+    /// That of the widest gradients and parameters: one of doubles makes all arithmetic that of doubles.
+    pub(crate) fn of(set: &Set, parameters: Option<&Parameters>) -> Precision {
+        match set.double().is_some() || parameters.is_some_and(Parameters::double) {
+            true => Precision::Double,
+            false => Precision::Single,
+        }
     }
 
     /// The value of an option. A finite number must stay finite: 1e39 is not infinity, which only measures.
@@ -32,7 +32,7 @@ impl Precision {
             true => Ok(rounded),
             false => {
                 let largest = format!("expected at most {:e}, the largest f32", f32::MAX);
-                Err(Failure::Usage(format!("{option} {value:e}: {largest}, as no gradient is F64")))
+                Err(Failure::Usage(format!("{option} {value:e}: {largest}, as nothing is F64")))
             }
         }
     }
@@ -50,7 +50,10 @@ impl Precision {
 
     /// A norm of pieces of that precision.
     pub(crate) fn norm(self, norm: NormType) -> Norm {
-        Norm::new(norm)
+        match self {
+            Precision::Single => Norm::new(norm),
+            Precision::Double => Norm::f64(norm),
+        }
     }
 
     /// A number by its shortest digits that give it back.

@@ -32,7 +32,7 @@ impl<'a> Stream<'a> {
     pub(crate) fn decide(job: Job<'a>) -> Result<Stream<'a>, Failure> {
         let decision = decision(job, job.clip)?;
         let precision = match job.out {
-            OutType::Same => Precision::of(job.set),
+            OutType::Same => Precision::of(job.set, None),
             OutType::F32 => Precision::Single,
         };
         let norm = precision.norm(job.norm_type());
