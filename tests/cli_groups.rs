@@ -103,7 +103,7 @@ fn the_table_counts_groups_and_shows_the_norm_after() {
             &["--group", "head.*=5", "--exclude", "*.bias"],
             &["1 of 2 groups", "one a group (L2)", "norm after  22.53885"],
         ),
-        (&["--scope", "tensor", "--exclude", "*.bias"], &["2 of 3 tensors", "one a tensor (L2)"]),
+        (&["--scope", "tensor", "--exclude", "*.bias"], &["1 of 3 tensors", "one a tensor (L2)"]),
         (&["--exclude", "head.*"], &["21.97726 (L2)", "clipped      yes", "53.85165 (L2, of the whole set)"]),
         (
             &["--group", "*=inf", "--max-norm", "inf"],
