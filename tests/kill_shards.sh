@@ -89,14 +89,20 @@ echo "$kills kills within $((whole / 1000)) ms, $mebibytes MiB a shard"
 old=0 new=0 ended=0 early=0 writing=0 written=0 removing=0
 for ((kill = 0; kill < kills; kill++)); do
     restore
-    # Every other kill is spread over the whole run, the rest over its end, in which folders are exchanged; each comes
-    # at a random moment of its part.
-    if ((kill % 2)); then first=0 span=$((whole * 21 / 20)); else first=$((whole * 17 / 20)) span=$((whole / 4)); fi
-    part=$((span / kills + 1))
-    delay=$((first + part * kill + (RANDOM << 15 | RANDOM) % part))
+    # Half of the kills are spread over the whole run, each at a random moment of its part. The rest come up to 16 ms
+    # after someone else's file has got its place in the new folder, which is the last thing before the exchange.
+    if ((kill % 2)); then
+        part=$((whole * 21 / 20 / kills + 1))
+        delay=$((part * kill + (RANDOM << 15 | RANDOM) % part))
+    else
+        delay=$((RANDOM / 2))
+    fi
     # The program itself, not a shell around it, is what is killed.
     "$GRADCLIP" clip in/$index --max-norm 2 --device cpu --out target >/dev/null 2>&1 &
     process=$!
+    if ((kill % 2 == 0)); then
+        until compgen -G '.gradclip-*/notes.txt' >/dev/null || ! kill -0 "$process" 2>/dev/null; do :; done
+    fi
     sleep "$(printf '%d.%06d' $((delay / 1000000)) $((delay % 1000000)))"
     kill -KILL "$process" 2>/dev/null || true
     if wait "$process" 2>/dev/null; then ended=$((ended + 1)) over=yes; else over=no; fi
