@@ -152,8 +152,12 @@ fn parameters_must_be_those_of_the_gradients() {
         ("missing", f32_file(&[("fc.bias", &[0.0; 6])]), vec![expected, "none of this name"]),
         ("turned", of("F32", "[3,2]", 24), vec![expected, "[3, 2]"]),
         ("flat", of("F32", "[6]", 24), vec![expected, "[6]"]),
-        ("double", of("F64", "[2,3]", 48), vec![expected, "F64", "F32, F16 or BF16"]),
-        ("garbage", b"no safetensors file at all".to_vec(), vec!["expected a whole safetensors file"]),
+        ("octets", of("U8", "[2,3]", 6), vec![expected, "U8", "F64, F32, F16 or BF16"]),
+        (
+            "garbage",
+            b"no safetensors file at all".to_vec(),
+            vec!["expected a whole safetensors file", "plain text"],
+        ),
     ];
     for (name, bytes, says) in wrong {
         let params = folder.write("params", &bytes);

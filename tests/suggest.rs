@@ -148,7 +148,7 @@ fn what_is_not_finite_is_left_out_and_what_is_unreadable_refused() {
         let output = gradclip(&args(&files, &["--device", "cpu", "--plot", &plot]));
         assert_eq!(code(&output), 2);
         let error = stderr(&output);
-        assert!(error.contains(&broken) && error.contains("FILES") && !fs::exists(&plot).unwrap(), "{error}");
+        assert!(error.contains(&broken) && error.contains("INPUT") && !fs::exists(&plot).unwrap(), "{error}");
     }
 }
 
@@ -230,4 +230,91 @@ fn the_picture_shows_steps_lines_and_bars() {
         );
     }
     assert_eq!(folder.names().iter().filter(|name| name.starts_with(".gradclip")).count(), 0);
+}
+
+/// Norms as people log them, one series with gradients in their order.
+#[test]
+fn logs_are_series_too() {
+    let folder = Folder::new();
+    let lines = folder.write("norms.txt", b"# of a run\n1\n2.5\nnan\n");
+    let table = folder.write("log.csv", b"step,loss,grad_norm\n1,9,3\n2,8,inf\n3,7,\n");
+    let objects = folder.write("log.jsonl", b"{\"norm\": 4, \"lr\": 1}\n{\"eval\": 1}\n{\"norm\": NaN}\n");
+    let plot = folder.path("norms.svg");
+    let report = json(&["suggest", &lines, &table, &objects, "--percentile", "50", "--plot", &plot], 0);
+    assert_eq!(
+        (&report["steps"], &report["suggested"], &report["max"]),
+        (&json!(4), &json!(2.75), &json!(4.0))
+    );
+    assert_eq!((&report["device"], &report["adapter"]), (&json!("cpu"), &Value::Null));
+    let norms = report["norms"].as_array().unwrap();
+    assert_eq!((norms.len(), &norms[1]), (7, &json!({ "file": lines, "line": 3, "norm": 2.5 })));
+    let left_out: Vec<&Value> = report["left_out"].as_array().unwrap().iter().collect();
+    let one = |file: &str, line: u64| json!({ "file": file, "line": line, "tensor": null, "non_finite": 1 });
+    assert_eq!(left_out, [&one(&lines, 4), &one(&table, 3), &one(&objects, 3)]);
+    let output = gradclip(&["suggest", &lines, &table, &objects]);
+    let text = stdout(&output);
+    assert!(text.contains("none, the norms were given") && text.contains("line 4 of"), "{text}");
+    // What logs hold besides norms is said to be left out, once a log.
+    assert_eq!(stderr(&output).lines().count(), 2, "{}", stderr(&output));
+    assert!(stderr(&output).contains("1 line without a value of `grad_norm`"), "{}", stderr(&output));
+    // Asked for by name, on standard input, and beside gradients.
+    let fed = |args: &[&str], text: &[u8]| {
+        let output = cli::gradclip_fed(&[args, &["--json", "--device", "cpu"]].concat(), text);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        serde_json::from_str::<Value>(&stdout(&output)).unwrap()
+    };
+    assert_eq!(fed(&["suggest", "-", "--column", "b"], b"a,b\n1,2\n3,4\n")["mean"], 3.0);
+    let step = series(&folder, &[5.0]);
+    let report = fed(&["suggest", &step[0], "-"], b"7\n");
+    assert!(close(&report["mean"], 6.0) && report["norms"][1]["line"] == 1, "{report}");
+    // All of them not finite.
+    let none = folder.write("none", b"nan\ninf\n");
+    let output = gradclip(&["suggest", &none]);
+    assert_eq!(code(&output), 3);
+    assert!(stderr(&output).contains("line 1 of"), "{}", stderr(&output));
+}
+
+#[test]
+fn shards_are_one_step() {
+    let folder = Folder::new();
+    let write = |step: usize, a: f32, b: f32| {
+        folder.write(&format!("{step}/1.safetensors"), &f32_file(&[("a", &[a])]));
+        folder.write(&format!("{step}/2.safetensors"), &f32_file(&[("b", &[b])]));
+        let map = json!({ "weight_map": { "a": "1.safetensors", "b": "2.safetensors" } });
+        folder.write(&format!("{step}/model.safetensors.index.json"), map.to_string().as_bytes())
+    };
+    let steps = [write(0, 3.0, 4.0), write(1, 5.0, 12.0)];
+    for device in devices() {
+        let report = json(&args(&steps, &["--device", &device]), 0);
+        assert_eq!(
+            (&report["min"], &report["max"], &report["steps"]),
+            (&json!(5.0), &json!(13.0), &json!(2))
+        );
+    }
+}
+
+#[test]
+fn logs_that_cannot_be_read_say_where() {
+    let folder = Folder::new();
+    let cases: [(&[u8], &[&str], &[&str]); 8] = [
+        (b"1\nx\n", &[], &["line 2", "`x`"]),
+        (b"1\n-1\n", &[], &["line 2", "0 or more"]),
+        (b"a,b\n1,2\n", &[], &["--column", "`a`, `b`"]),
+        (b"a,b\n1,2\n", &["--column", "c"], &["--column `c`", "`a`, `b`"]),
+        (b"1\n", &["--column", "c"], &["--column `c`", "plain numbers"]),
+        (b"step,norm\n1,\n", &[], &["at least one norm"]),
+        (b"\x1f\x8b\x08\0", &[], &["gzip"]),
+        (b"", &[], &["0 bytes"]),
+    ];
+    for (bytes, options, words) in cases {
+        let input = folder.write("in", bytes);
+        let error = cli::refused(&[&["suggest", &input], options].concat());
+        assert!(error.contains("INPUT") || error.contains("--column"), "{error}");
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    }
+    let step = series(&folder, &[1.0]);
+    let error = cli::refused(&["suggest", &step[0], "--column", "a", "--device", "cpu"]);
+    assert!(error.contains("--column `a`"), "{error}");
+    let error = cli::refused(&["suggest", "-", "-"]);
+    assert!(error.contains("named twice"), "{error}");
 }

@@ -6,8 +6,9 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use safetensors::{Dtype, SafeTensors};
@@ -15,6 +16,33 @@ use serde_json::Value;
 
 pub fn gradclip(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gradclip")).args(args).output().unwrap()
+}
+
+/// Runs with these bytes on standard input.
+pub fn gradclip_fed(args: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_gradclip"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        // A program that refuses early closes its end.
+        scope.spawn(move || drop(stdin.write_all(input)));
+        child.wait_with_output().unwrap()
+    })
+}
+
+/// Runs, expects exit code 2 and nothing on standard output, and gives the one line that says why.
+pub fn refused(args: &[&str]) -> String {
+    let output = gradclip(args);
+    let error = stderr(&output);
+    assert_eq!((code(&output), stdout(&output).as_str()), (2, ""), "{args:?}: {error}");
+    let lines: Vec<&str> = error.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!((lines.len(), error.lines().last()), (1, Some(lines[0])), "{args:?}: {error}");
+    lines[0].to_owned()
 }
 
 pub fn code(output: &Output) -> i32 {
@@ -72,8 +100,10 @@ impl Folder {
     }
 
     pub fn write(&self, name: &str, bytes: &[u8]) -> String {
-        fs::write(self.path(name), bytes).unwrap();
-        self.path(name)
+        let path = self.path(name);
+        fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        path
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -123,10 +153,34 @@ pub fn values(file: &[u8], name: &str) -> Vec<f64> {
         Dtype::F32 => {
             view.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect()
         }
+        Dtype::F64 => view.data().chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
         Dtype::F16 => view.data().chunks(2).map(|b| half::f16::from_bits(pair(b)).into()).collect(),
         Dtype::BF16 => view.data().chunks(2).map(|b| half::bf16::from_bits(pair(b)).into()).collect(),
         other => panic!("{other}"),
     }
+}
+
+/// One tensor of a file to be: name, type, elements, bytes.
+pub type Piece<'a> = (&'a str, &'a str, usize, Vec<u8>);
+
+/// A file of tensors of any types with one axis, in this order.
+pub fn any_file(tensors: &[Piece<'_>]) -> Vec<u8> {
+    let (mut entries, mut bytes) = (Vec::new(), Vec::new());
+    for (name, dtype, elements, data) in tensors {
+        let (begin, end) = (bytes.len(), bytes.len() + data.len());
+        entries.push(format!(
+            r#""{name}":{{"dtype":"{dtype}","shape":[{elements}],"data_offsets":[{begin},{end}]}}"#
+        ));
+        bytes.extend(data);
+    }
+    file(&format!("{{{}}}", entries.join(",")), &bytes)
+}
+
+/// The bytes of a tensor and its type.
+pub fn tensor(file: &[u8], name: &str) -> (String, Vec<u8>) {
+    let parsed = SafeTensors::deserialize(file).unwrap();
+    let view = parsed.tensor(name).unwrap();
+    (view.dtype().to_string(), view.data().to_vec())
 }
 
 /// A number of the case files: a number, or text of one.

@@ -69,7 +69,7 @@ impl Work {
 
     /// Checks clipped gradients that begin at element `first`, before anything is timed.
     pub(crate) fn check(&self, arm: &str, first: usize, clipped: &[f32]) -> Result<(), Failure> {
-        let threshold = f64::from(self.clip(Regime::Clipped).threshold);
+        let threshold = self.clip(Regime::Clipped).threshold;
         let segments = self.cut.segments(first, clipped.len());
         let values = self.pristine[first..].iter().zip(clipped).enumerate();
         for ((i, (&from, &to)), segment) in values.zip(segments) {

@@ -181,7 +181,7 @@ impl Case {
         for (tensor, ((shape, group), parameter)) in self.tensors.iter_mut().zip(about) {
             let mut grad = tensor.grad().shape(shape);
             grad = if let Some(named) = group { grad.group(&named.group()) } else { grad };
-            grad = if let Some(data) = parameter { grad.parameter(data.parameter()) } else { grad };
+            grad = if let Some(data) = parameter { grad.parameter(data.slice()) } else { grad };
             grads.push(grad);
         }
         grads

@@ -44,7 +44,7 @@ const WHAT: [&str; 15] = [
 /// Checks one case.
 pub(crate) fn check(gpu: &Gpu, name: &str, case: Case, tallies: &mut [Tally]) -> Result<(), Failure> {
     if let NormType::P(p) = case.clip.norm {
-        let findings = power(gpu, case, p.into())?;
+        let findings = power(gpu, case, p)?;
         add(tallies, "power", name, &findings);
         return Ok(());
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::text;
 use gradclip::{ClipError, PrepareError, ReadBackError, SessionError, StepError};
 
 #[derive(Debug)]
@@ -40,7 +41,14 @@ impl fmt::Display for Failure {
 
 impl From<ClipError> for Failure {
     fn from(error: ClipError) -> Failure {
-        Failure::Usage(error.to_string())
+        match error {
+            ClipError::LossyUnscale { tensor, .. } => Failure::Usage(format!(
+                "--unscale: tensor `{}` is F16, of which small elements would be lost in place; --out-type f32 writes F32 \
+                 and loses nothing, --lossy-unscale allows it all the same",
+                text::escaped(&tensor)
+            )),
+            other => Failure::Usage(other.to_string()),
+        }
     }
 }
 

@@ -19,20 +19,27 @@ mod clip;
 mod device;
 mod devices;
 mod failure;
-mod file;
 mod gpu;
+mod groups;
+mod input;
+mod job;
+mod memory;
 mod norm;
 mod options;
 mod output;
-mod params;
+mod piece;
 mod plot;
 mod plot_axis;
 mod plot_style;
 mod plot_sweep;
+mod precision;
 mod progress;
 mod rule;
+mod series;
 mod shapes;
 mod stats;
+mod step;
+mod stream;
 mod suggest;
 mod summary;
 mod tally;
@@ -60,7 +67,7 @@ Exit codes:
   0  done
   1  a check failed
   2  wrong usage, or a file that cannot be read or written
-  3  non-finite gradients under --on-nonfinite error, or in every file of `suggest`
+  3  non-finite gradients under --on-nonfinite error, or in every step of `suggest`
   4  no such device, or a device failure";
 
 /// Gradient clipping on the GPU, and the same bits on the CPU.
@@ -99,7 +106,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            text::note(&format!("error: {failure}"));
+            text::error(&failure.to_string());
             ExitCode::from(failure.code())
         }
     }

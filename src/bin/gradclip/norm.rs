@@ -5,15 +5,18 @@ use std::path::PathBuf;
 use gradclip::{Clip, NormType, Target};
 
 use crate::failure::Failure;
-use crate::file::GradientFile;
+use crate::input::Set;
+use crate::job::Job;
+use crate::precision::Precision;
 use crate::summary::Summary;
-use crate::{device, options, text};
+use crate::{device, options};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Safetensors file with tensors of F32, F16 and BF16; a file with any other is refused
-    #[arg(value_name = "INPUT.safetensors")]
-    input: PathBuf,
+    /// Safetensors files, all of whose tensors are one gradient set; `*.safetensors.index.json` stands for the shards
+    /// that it names, `-` for standard input. Tensors of integers and BOOL are left out
+    #[arg(value_name = "INPUT", required = true)]
+    input: Vec<PathBuf>,
     /// Norm type: 2, 1, inf or any P above 0
     #[arg(long, value_name = "P", default_value = "2", allow_hyphen_values = true,
         value_parser = options::norm_type)]
@@ -28,9 +31,17 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let clip = Clip::measure().norm_type(args.norm);
-    let mut file = GradientFile::read("INPUT", &args.input)?;
-    let session = device::open(&args.device)?;
-    let report = session.clip(&mut file.grads(None), &clip)?;
-    let summary = Summary::new(&report, &clip, session.adapter());
-    if args.json { text::print_json(&summary.json()) } else { text::print(&summary.text()) }
+    let set = Set::open("INPUT", &args.input)?;
+    let session = device::open_for(&args.device, &set, None)?;
+    let done = Job::measure(&set, &clip).run(&session)?;
+    let summary = Summary {
+        report: &done.report,
+        clip: &clip,
+        set: &set,
+        precision: Precision::of(&set, None),
+        adapter: device::used(&session),
+        written: None,
+        norm_after: None,
+    };
+    summary.print(args.json, false)
 }

@@ -2,36 +2,49 @@
 
 use std::path::PathBuf;
 
-use gradclip::{Clip, NormType};
+use gradclip::NormType;
 
 /// `--max-norm`, `--value` and the like: 0 or more, `inf` limits nothing.
-pub(crate) fn threshold(text: &str) -> Result<f32, String> {
+pub(crate) fn threshold(text: &str) -> Result<f64, String> {
     let value = number(text, "a number, 0 or more, or `inf`, which limits nothing")?;
-    if value.is_nan() || value < 0.0 {
-        return Err("expected 0 or more; `inf` limits nothing".into());
+    match value >= 0.0 {
+        true => Ok(value),
+        false => Err("expected 0 or more; `inf` limits nothing".into()),
     }
-    single(value)
+}
+
+/// A pattern of names and a threshold.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Own {
+    pub(crate) pattern: String,
+    pub(crate) threshold: f64,
+}
+
+/// `--group`: the threshold follows the last `=`, for names may have one.
+pub(crate) fn own(text: &str) -> Result<Own, String> {
+    let expected = "expected PATTERN=C, a pattern of names and a threshold";
+    let (pattern, value) = text.rsplit_once('=').ok_or(expected)?;
+    if pattern.is_empty() {
+        return Err(expected.into());
+    }
+    Ok(Own { pattern: pattern.into(), threshold: threshold(value)? })
 }
 
 /// `--eps`, `--agc-eps`: 0 or more, finite.
-pub(crate) fn eps(text: &str) -> Result<f32, String> {
+pub(crate) fn eps(text: &str) -> Result<f64, String> {
     let value = number(text, "a finite number, 0 or more")?;
-    if !(value >= 0.0 && value.is_finite()) {
-        return Err("expected a finite number, 0 or more".into());
+    match value >= 0.0 && value.is_finite() {
+        true => Ok(value),
+        false => Err("expected a finite number, 0 or more".into()),
     }
-    single(value)
 }
 
-/// `--unscale S`: the factor 1/S.
-pub(crate) fn unscale(text: &str) -> Result<f32, String> {
+/// `--unscale S`: what gradients are divided by.
+pub(crate) fn scale(text: &str) -> Result<f64, String> {
     let value = number(text, "a finite number above 0")?;
-    if !(value > 0.0 && value.is_finite()) {
-        return Err("expected a finite number above 0".into());
-    }
-    let factor = (1.0 / value) as f32;
-    match Clip::measure().unscale(factor).validate() {
-        Ok(()) => Ok(factor),
-        Err(_) => Err("expected a scale S whose inverse 1/S is above 0 and finite as f32".into()),
+    match value > 0.0 && value.is_finite() {
+        true => Ok(value),
+        false => Err("expected a finite number above 0".into()),
     }
 }
 
@@ -77,34 +90,28 @@ fn number(text: &str, expected: &str) -> Result<f64, String> {
     text.trim().parse().map_err(|_| format!("expected {expected}"))
 }
 
-/// A finite number must stay finite as f32: 1e39 is not infinity, which would only measure.
-fn single(value: f64) -> Result<f32, String> {
-    let single = value as f32;
-    match single.is_finite() == value.is_finite() {
-        true => Ok(single),
-        false => Err(format!("expected at most {:e}, the largest f32", f32::MAX)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn thresholds() {
-        assert_eq!(threshold("0.5"), Ok(0.5));
-        assert_eq!(threshold("inf"), Ok(f32::INFINITY));
-        assert_eq!(threshold("1e-50"), Ok(0.0));
-        for wrong in ["-1", "nan", "-inf", "1e39", "x", ""] {
+        assert_eq!((threshold("0.5"), threshold("1e39")), (Ok(0.5), Ok(1e39)));
+        assert_eq!(threshold("inf"), Ok(f64::INFINITY));
+        for wrong in ["-1", "nan", "-inf", "x", ""] {
             assert!(threshold(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(own("a=b.*=2"), Ok(Own { pattern: "a=b.*".into(), threshold: 2.0 }));
+        for wrong in ["", "a", "=1", "a=", "a=-1", "a=nan", "a=1=b"] {
+            assert!(own(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn scales() {
-        assert_eq!(unscale("1000"), Ok((1.0f64 / 1000.0) as f32));
-        for wrong in ["0", "-2", "inf", "nan", "1e-60", "1e300"] {
-            assert!(unscale(wrong).is_err(), "{wrong}");
+        assert_eq!(scale("1000"), Ok(1000.0));
+        for wrong in ["0", "-2", "inf", "nan", ""] {
+            assert!(scale(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -1,19 +1,19 @@
 //! `gradclip suggest`: the norms of a series of steps, and a threshold that follows from them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use gradclip::session::adapter_name;
-use gradclip::{Clip, NormType, Session, Target};
+use gradclip::{NormType, Target};
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
-use crate::file::GradientFile;
+use crate::input::{self, Opened, STANDARD, wrong};
 use crate::output::Output;
 use crate::plot::{self, Plot};
 use crate::progress::Progress;
 use crate::stats::{PERCENTILES, Statistics};
+use crate::step::{Measure, Step};
 use crate::summary::norm_value;
-use crate::{device, options, text};
+use crate::{device, options, series, text};
 
 /// Columns of the longest bar.
 const BAR: usize = 40;
@@ -22,9 +22,15 @@ const NAMED: usize = 5;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Safetensors files with the gradients of one step each, in the order of the steps
-    #[arg(value_name = "FILES", required = true)]
-    files: Vec<PathBuf>,
+    /// In the order of the steps: safetensors files with the gradients of one step each, indexes of such files in
+    /// shards, and logs of norms as text, which are a number a line, CSV with a header, or JSON lines; `-` is standard
+    /// input. NaN and infinite norms are left out and counted
+    #[arg(value_name = "INPUT", required = true)]
+    inputs: Vec<PathBuf>,
+    /// Column of CSV, or key of JSON lines, that has the norms. Without it the one with numbers, or the one called
+    /// norm, grad_norm or the like
+    #[arg(long, value_name = "NAME")]
+    column: Option<String>,
     /// Norm type: 2, 1, inf or any P above 0
     #[arg(long, value_name = "P", default_value = "2", allow_hyphen_values = true,
         value_parser = options::norm_type)]
@@ -45,22 +51,13 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// One file's gradients, measured.
-struct Step<'a> {
-    file: &'a Path,
-    /// `None` where gradients are not finite.
-    norm: Option<f64>,
-    non_finite: u64,
-    first_non_finite: Option<String>,
-}
-
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let output = args.plot.as_deref().map(|path| Output::prepare("--plot", path)).transpose()?;
-    let session = device::open(&args.device)?;
-    let steps = measure(args, &session)?;
+    let mut measure = Measure::new(args.norm, &args.device);
+    let steps = steps(args, &mut measure)?;
     let finite: Vec<f64> = steps.iter().filter_map(|step| step.norm).collect();
     let statistics = Statistics::of(&finite).ok_or_else(|| none_left(&steps))?;
-    let findings = Findings { args, session: &session, steps: &steps, statistics: &statistics };
+    let findings = Findings { args, measure: &measure, steps: &steps, statistics: &statistics };
     if let Some(output) = output {
         let norms: Vec<Option<f64>> = steps.iter().map(|step| step.norm).collect();
         let kind = options::norm_name(args.norm);
@@ -71,46 +68,51 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if args.json { text::print_json(&findings.json()) } else { text::print(&findings.text()) }
 }
 
-fn measure<'a>(args: &'a Args, session: &Session) -> Result<Vec<Step<'a>>, Failure> {
-    let clip = Clip::measure().norm_type(args.norm);
-    let mut progress = Progress::new(args.files.len() as u64);
-    args.files
-        .iter()
-        .map(|path| {
-            let mut file = GradientFile::read("FILES", path)?;
-            let report = session.clip(&mut file.grads(None), &clip)?;
-            progress.step("files");
-            Ok(Step {
-                file: path,
-                norm: report.norm().filter(|norm| norm.is_finite()),
-                non_finite: report.non_finite(),
-                first_non_finite: report.first_non_finite().map(str::to_owned),
-            })
-        })
-        .collect()
+fn steps<'a>(args: &'a Args, measure: &mut Measure<'_>) -> Result<Vec<Step<'a>>, Failure> {
+    let mut progress = Progress::new(args.inputs.len() as u64);
+    let mut steps = Vec::new();
+    let mut logs = 0;
+    let mut standard = args.inputs.iter().filter(|path| path.as_os_str() == STANDARD);
+    if let (Some(_), Some(path)) = (standard.next(), standard.next()) {
+        return Err(wrong("INPUT", path, "expected once, but it is named twice"));
+    }
+    for path in &args.inputs {
+        match input::opened("INPUT", path)? {
+            Opened::Set(set) => steps.push(measure.step(path, &set)?),
+            Opened::Text(text) => {
+                logs += 1;
+                steps.extend(
+                    series::read(path, &text, args.column.as_deref())?
+                        .into_iter()
+                        .map(|logged| Step::logged(path, logged)),
+                );
+            }
+        }
+        progress.step("inputs");
+    }
+    match (&args.column, logs) {
+        (Some(column), 0) => {
+            let column = text::escaped(column);
+            Err(Failure::Usage(format!(
+                "--column `{column}`: expected an INPUT of CSV or JSON lines, but there is none"
+            )))
+        }
+        _ => Ok(steps),
+    }
 }
 
 fn none_left(steps: &[Step<'_>]) -> Failure {
     let files: Vec<String> = steps.iter().take(NAMED).map(Step::left_out).collect();
     let more = if steps.len() > NAMED { ", …" } else { "" };
     Failure::NonFinite(format!(
-        "FILES: expected finite gradients in one of them, but {}{more}",
+        "INPUT: expected finite gradients in one of them, but {}{more}",
         files.join(", ")
     ))
 }
 
-impl Step<'_> {
-    /// Why there is no norm.
-    fn left_out(&self) -> String {
-        let elements = text::counted(self.non_finite, "non-finite element");
-        let first = self.first_non_finite.as_deref().unwrap_or_default();
-        format!("`{}` has {elements}, the first in `{}`", self.file.display(), text::name(first, 40))
-    }
-}
-
 struct Findings<'a> {
     args: &'a Args,
-    session: &'a Session,
+    measure: &'a Measure<'a>,
     steps: &'a [Step<'a>],
     statistics: &'a Statistics,
 }
@@ -126,14 +128,11 @@ impl Findings<'_> {
     }
 
     fn json(&self) -> Value {
-        let (statistics, adapter) = (self.statistics, self.session.adapter());
+        let (statistics, adapter) = (self.statistics, self.measure.adapter());
         let percentiles: Map<String, Value> = PERCENTILES
             .iter()
             .map(|p| (p.to_string(), statistics.percentile(f64::from(*p)).into()))
             .collect();
-        let name = |step: &Step<'_>| step.file.display().to_string();
-        let norm = |step: &Step<'_>| json!({ "file": name(step), "norm": step.norm });
-        let left_out = |step: &Step<'_>| json!({ "file": name(step), "tensor": step.first_non_finite, "non_finite": step.non_finite });
         let histogram = &statistics.histogram;
         json!({
             "device": if adapter.is_some() { "gpu" } else { "cpu" },
@@ -153,8 +152,8 @@ impl Findings<'_> {
                 "edges": histogram.edges,
                 "counts": histogram.counts,
             },
-            "norms": self.steps.iter().map(norm).collect::<Vec<Value>>(),
-            "left_out": self.left_out().map(left_out).collect::<Vec<Value>>(),
+            "norms": self.steps.iter().map(Step::norm_json).collect::<Vec<Value>>(),
+            "left_out": self.left_out().map(Step::left_out_json).collect::<Vec<Value>>(),
         })
     }
 
@@ -169,13 +168,13 @@ impl Findings<'_> {
             format!("exceeded in {} of {}", statistics.above(threshold), text::counted(all, "step"))
         };
         let mut facts = vec![
-            ("adapter", self.session.adapter().map_or("none, CPU path".into(), adapter_name)),
+            ("adapter", self.measure.words()),
             ("steps", format!("{}, {} norms", text::count(all), options::norm_name(self.args.norm))),
         ];
         let left_out: Vec<String> = self.left_out().map(Step::left_out).collect();
         facts.extend(left_out.iter().take(NAMED).map(|file| ("left out", file.clone())));
         if left_out.len() > NAMED {
-            facts.push(("", text::counted((left_out.len() - NAMED) as u64, "more file")));
+            facts.push(("", text::counted((left_out.len() - NAMED) as u64, "more step")));
         }
         facts.push(("standard deviation", text::short(statistics.deviation)));
         facts.push(("minimum", text::short(statistics.least())));
@@ -190,7 +189,7 @@ impl Findings<'_> {
         facts.push(("mean", format!("{}, {}; the usual first guess", text::short(mean), exceeded(mean))));
         let why = format!("percentile {}, {}", self.args.percentile, exceeded(suggested));
         facts.push(("suggested", format!("--max-norm {}: {why}", text::short(suggested))));
-        facts.extend(self.args.plot.iter().map(|path| ("plot", path.display().to_string())));
+        facts.extend(self.args.plot.iter().map(|path| ("plot", text::path(path))));
         facts
     }
 

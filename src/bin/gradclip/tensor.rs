@@ -50,8 +50,17 @@ impl Data {
         }
     }
 
-    /// The parameters that these elements are.
-    pub(crate) fn parameter(&self) -> Slice<'_> {
+    /// The same numbers as `f32`, which has them all.
+    pub(crate) fn widened(self) -> Data {
+        match self {
+            Data::F32(elements) => Data::F32(elements),
+            Data::F16(elements) => Data::F32(elements.into_iter().map(f32::from).collect()),
+            Data::Bf16(elements) => Data::F32(elements.into_iter().map(f32::from).collect()),
+        }
+    }
+
+    /// The elements, to be read.
+    pub(crate) fn slice(&self) -> Slice<'_> {
         with_elements!(self, e => e.as_slice().into())
     }
 

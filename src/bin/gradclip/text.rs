@@ -20,6 +20,13 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Prints to standard error, where standard output is something else.
+pub(crate) fn print_error(text: &str) -> Result<(), Failure> {
+    // It may be closed, and there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{}", text.trim_end());
+    Ok(())
+}
+
 pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
     print(&value.to_string())
 }
@@ -30,9 +37,34 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{}", lines.join("\n"));
 }
 
+/// Tells what went wrong, in one line: messages of drivers have several.
+pub(crate) fn error(text: &str) {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    note(&format!("error: {}", lines.join(" ")));
+}
+
 /// Without what a terminal would act upon.
 fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A name from outside as it can stand in one line: what is not seen, breaks lines or turns their
+/// direction is written as in Rust's literals, and a backslash is doubled, so that no two names look alike
+/// that differ there.
+pub(crate) fn escaped(name: &str) -> String {
+    // Quotes end nothing here.
+    name.escape_debug().to_string().replace("\\'", "'").replace("\\\"", "\"")
+}
+
+/// A path as it can stand in one line. Backslashes stay single: on Windows they are everywhere.
+pub(crate) fn path(path: &std::path::Path) -> String {
+    escaped(&path.display().to_string()).replace("\\\\", "\\")
+}
+
+/// A value of a file in few characters.
+pub(crate) fn json(value: &serde_json::Value) -> String {
+    let text = escaped(&value.to_string());
+    if text.chars().count() <= 60 { text } else { text.chars().take(59).chain(['…']).collect() }
 }
 
 /// A table; columns from `numbers` on are aligned right.
@@ -107,14 +139,13 @@ pub(crate) fn counted(n: u64, noun: &str) -> String {
     format!("{} {noun}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
-/// A name that came from a file, safe for a terminal and at most `most` characters: the end is
-/// what tells tensors apart.
-pub(crate) fn name(name: &str, most: usize) -> String {
-    let clean: Vec<char> = clean(name).chars().collect();
-    if clean.len() <= most {
-        return clean.into_iter().collect();
+/// An escaped name in at most `most` characters: the end is what tells tensors apart.
+pub(crate) fn shortened(name: &str, most: usize) -> String {
+    let all: Vec<char> = name.chars().collect();
+    if all.len() <= most {
+        return all.into_iter().collect();
     }
-    std::iter::once('…').chain(clean[clean.len() + 1 - most..].iter().copied()).collect()
+    std::iter::once('…').chain(all[all.len() + 1 - most..].iter().copied()).collect()
 }
 
 /// The name of an adapter in at most `most` characters: the beginning says what it is.
@@ -169,11 +200,27 @@ mod tests {
     }
 
     #[test]
-    fn names_keep_their_end_and_no_control_characters() {
-        assert_eq!(name("short", 10), "short");
-        assert_eq!(name("a.very.long.name.of.layer.weight", 10), "…er.weight");
-        assert_eq!(name("x\u{1b}[31m", 10), "x\u{fffd}[31m");
+    fn names_keep_their_end() {
+        assert_eq!(shortened("short", 10), "short");
+        assert_eq!(shortened("a.very.long.name.of.layer.weight", 10), "…er.weight");
         assert_eq!(adapter("vulkan/a long name", 10), "vulkan/a …");
+    }
+
+    #[test]
+    fn names_are_escaped() {
+        let cases = [
+            ("layer.0/weight 'a' \"b\"", "layer.0/weight 'a' \"b\""),
+            ("a\nb\r\tc", "a\\nb\\r\\tc"),
+            ("a\\nb", "a\\\\nb"),
+            ("\\'", "\\\\'"),
+            ("\u{202e}evil\u{2066}\u{200b}", "\\u{202e}evil\\u{2066}\\u{200b}"),
+            ("\u{9b}31m\u{7f}", "\\u{9b}31m\\u{7f}"),
+            ("名前 é שלום", "名前 é שלום"),
+        ];
+        for (name, shown) in cases {
+            assert_eq!(escaped(name), shown);
+        }
+        assert_eq!(path(std::path::Path::new("C:\\a\nb")), "C:\\a\\nb");
     }
 
     #[test]

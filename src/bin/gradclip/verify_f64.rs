@@ -153,7 +153,7 @@ impl Exact {
             if let (Some(group), Owner::One(segment)) = (&case.groups[i], owner) {
                 let segment = &mut segments[*segment];
                 (segment.threshold, segment.excluded) = match group.threshold {
-                    Some(threshold) => (threshold as f32, false),
+                    Some(threshold) => (threshold, false),
                     None => (f32::INFINITY, true),
                 };
             }

@@ -85,7 +85,7 @@ impl Sums {
     ) -> Result<(), Failure> {
         let tensors = case.tensors.iter().zip(&case.shapes).zip(&case.groups).zip(sums);
         let sum = tensors.map(|(((tensor, shape), group), sum)| {
-            let sum = SumMut::new(tensor.name.as_str(), tensor.data.parameter(), sum).shape(shape);
+            let sum = SumMut::new(tensor.name.as_str(), tensor.data.slice(), sum).shape(shape);
             if let Some(named) = group { sum.group(&named.group()) } else { sum }
         });
         let mut sums: Vec<SumMut<'_>> = sum.collect();

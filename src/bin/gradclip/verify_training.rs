@@ -222,7 +222,7 @@ impl State {
         let mut steps = Vec::new();
         for (t, (((tensor, shape), group), parameter)) in tensors.enumerate() {
             let (lr_scale, decay) = training.own(t);
-            let step = StepMut::new(tensor.name.as_str(), tensor.data.parameter(), parameter);
+            let step = StepMut::new(tensor.name.as_str(), tensor.data.slice(), parameter);
             let step = step.shape(shape).lr_scale(lr_scale);
             let step = if let Some(decay) = decay { step.weight_decay(decay) } else { step };
             steps.push(if let Some(named) = group { step.group(&named.group()) } else { step });

@@ -1,10 +1,15 @@
 //! Files that nobody wrote: whatever the bytes, reading ends in a value or an error, and what is
 //! accepted is written back byte for byte. `PROPTEST_CASES=1000000` tries more than the default.
 
-use gradclip::{Clip, cpu};
+use std::path::Path;
+
+use gradclip::{Clip, Session, Target};
 use proptest::prelude::*;
 
-use super::GradientFile;
+use super::source::Source;
+use super::{Set, Shard};
+use crate::job::Job;
+use crate::output::{self, OutType};
 
 /// Inputs tried by default: a few seconds.
 const CASES: u32 = 4000;
@@ -14,14 +19,28 @@ fn config() -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
+/// A set of one file with these bytes.
+fn set(bytes: &[u8]) -> Result<Set, String> {
+    let shard = Shard::of("in".into(), "in".into(), None, Source::Given(bytes.to_vec()));
+    Set::of_one(shard.map_err(|(_, problem)| problem)?)
+}
+
 /// The property itself.
 fn read(bytes: &[u8]) -> Result<(), TestCaseError> {
-    let Ok(mut file) = GradientFile::parse(bytes) else { return Ok(()) };
+    let failed = |error: String| TestCaseError::fail(error);
+    let first = set(bytes);
+    let second = set(bytes);
+    prop_assert_eq!(first.as_ref().err(), second.as_ref().err(), "the same words every time");
+    let Ok(set) = first.inspect_err(|error| assert!(!error.contains('\n'), "{error}")) else { return Ok(()) };
+    let session = Session::open(&Target::Cpu).map_err(|error| failed(error.to_string()))?;
+    let clip = Clip::measure();
+    let done = Job::measure(&set, &clip).run(&session);
+    let mut done = done.map_err(|error| failed(error.to_string()))?;
+    prop_assert_eq!(done.report.tensors.len(), set.gradients.len());
     let mut written = Vec::new();
-    file.write(&mut written).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    let out = output::write(&set, 0, done.clipped.as_clipped(), OutType::Same, &mut written);
+    out.map_err(|error| failed(error.to_string()))?;
     prop_assert_eq!(&written[..], bytes);
-    let report = cpu::clip(&mut file.grads(None), &Clip::measure());
-    prop_assert!(report.is_ok_and(|r| r.tensors.len() == file.tensors.len()));
     Ok(())
 }
 
@@ -59,7 +78,7 @@ fn valid() -> Vec<u8> {
 
 #[test]
 fn the_file_that_others_are_made_of_is_accepted() {
-    assert!(GradientFile::parse(&valid()).is_ok_and(|file| file.tensors.len() == 2));
+    assert!(set(&valid()).is_ok_and(|set| set.gradients.len() == 2 && set.files[0].path == Path::new("in")));
 }
 
 proptest! {

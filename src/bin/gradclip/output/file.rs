@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
+use crate::text;
 
 /// A file on its way: a temporary one in the same folder, renamed when it is complete.
 #[derive(Debug)]
@@ -24,16 +25,13 @@ impl Output {
         if fs::metadata(&path).is_ok_and(|m| !m.is_file()) || path.file_name().is_none() {
             return Err(unwritable(option, &path, "it is something other than a file"));
         }
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
         let mut builder = tempfile::Builder::new();
         builder.prefix(".gradclip-");
         // Temporary files are private unless told otherwise, and the result is not meant to be.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let temporary = builder.tempfile_in(folder).map_err(|error| unwritable(option, &path, error))?;
+        let temporary =
+            builder.tempfile_in(folder_of(&path)).map_err(|error| unwritable(option, &path, error))?;
         Ok(Output { option, temporary, path })
     }
 
@@ -43,11 +41,25 @@ impl Output {
         let written = write(temporary.as_file()).and_then(|()| temporary.as_file().sync_all());
         written.map_err(|error| unwritable(option, &path, error))?;
         temporary.persist(&path).map_err(|error| unwritable(option, &path, error.error))?;
-        Ok(())
+        sync_folder(folder_of(&path)).map_err(|error| unwritable(option, &path, error))
     }
 }
 
+/// The folder that a path lies in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes names that were given, taken or exchanged in a folder last.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    // Elsewhere a folder cannot be opened, and need not be.
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
 fn unwritable(option: &str, path: &Path, problem: impl std::fmt::Display) -> Failure {
-    let path = path.display();
+    let path = text::path(path);
     Failure::Usage(format!("{option} `{path}`: expected a file that can be written, but {problem}"))
 }
