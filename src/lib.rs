@@ -26,7 +26,7 @@
 //! | call | submits | waits | allocates on the device |
 //! |---|---|---|---|
 //! | [`Clipper::new`] | no | no | no |
-//! | [`Clipper::prepare`] | no | no (compiles shaders when they are first needed) | scratch, bind groups |
+//! | [`Clipper::prepare`] | no | not for the device; for the driver's compiler, the first time that a kernel is needed | scratch, bind groups |
 //! | [`Clipper::prepare_step`], [`Clipper::prepare_accumulation`] | no | no (likewise) | scratch, bind groups, state |
 //! | [`Pass::record`], [`Pass::record_norm`], [`Pass::record_apply`] | no | no | no |
 //! | [`Stepper::record_step`], [`Accumulator::record_first`], [`Accumulator::record_next`] | no | no | no |

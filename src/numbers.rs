@@ -55,12 +55,30 @@
 //!
 //! # Norm, coefficient, factor
 //!
-//! The root is an integer root of 32 bits with a sticky bit; it is multiplied by the unscale factor
-//! and rounded once, to nearest-even, to an `f32` whose exponent has no upper end: a norm above
+//! The root is an integer root of 32 bits with a sticky bit. It is multiplied by the unscale factor, of
+//! which product 32 bits are kept, and rounded to nearest-even to an `f32` whose exponent has no upper end:
+//! exactly once where the factor is a power of two, else by at most 0.507 ulp together. A norm above
 //! `f32::MAX` is kept as mantissa and exponent, is reported as the `f64` it is, and clips rightly.
 //! Norm and threshold are compared as these numbers, so that *clipped* means exactly what the
 //! report shows. The coefficient is the quotient threshold / norm, rounded to nearest-even; with an
 //! eps, the sum norm + eps is rounded first, as PyTorch's is.
+//!
+//! An element whose product with the unscale factor rounds to an infinite `f32` is not finite: it counts
+//! as an infinite one does for [`NonFinite`](crate::NonFinite). The largest magnitude that is finite is
+//! computed once, by integers, and compared with every element's bits. Results of finite elements are
+//! finite: what would exceed the largest value of its type becomes that.
+//!
+//! # Norms that are never above their limit
+//!
+//! Under [`Clip::never_above`](crate::Clip::never_above) the norm that is compared and divided by is an
+//! upper bound of the exact one: the root, of which at most `1.26 * 2^-27` is missing, enlarged by `2^-26`,
+//! times the unscale factor, rounded up to 24 bits. Limits, coefficients and factors are rounded down,
+//! products towards zero, to the element's own type. So the norm of the result is at most
+//! `factor * norm <= C` in exact arithmetic, and not below `C (1 - 5 * 2^-23)` but for what 16-bit elements
+//! lose. A norm of exactly C counts as above it, unless it is an infinity norm: sums do not tell whether
+//! they lost bits.
+//!
+//! # Elements
 //!
 //! An element is multiplied by the coefficient times the unscale factor, and rounded once to
 //! nearest-even, also where that factor is below `2^-126` and where the result is subnormal. 16-bit

@@ -13,7 +13,7 @@
 drivers_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # The features the tests are built with; one list, so that nothing is built twice.
-test_features=(--features cli)
+test_features=(--features cli,serde)
 
 drivers_say() { printf '%s\n' "drivers: $*" >&2; }
 

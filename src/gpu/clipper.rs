@@ -153,8 +153,8 @@ impl Clipper {
     }
 
     /// Prepares the clipping of `grads`, to be recorded as often as wanted. Allocates scratch
-    /// buffers and bind groups and compiles what is not compiled yet; submits nothing and waits
-    /// for nothing.
+    /// buffers and bind groups and compiles what is not compiled yet, for which it waits; submits nothing
+    /// and waits for nothing that runs on the device.
     ///
     /// Tensors without elements, and no tensors at all, are fine: the norm is 0.
     ///
