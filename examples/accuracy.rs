@@ -142,7 +142,7 @@ fn exact(values: &Values, norm: NormType) -> f64 {
         let term = match norm {
             NormType::One => x,
             NormType::Two => x * x,
-            NormType::P(p) => (x / largest).powf(f64::from(p)),
+            NormType::P(p) => (x / largest).powf(p),
             _ => 0.0,
         };
         let next = sum + term;
@@ -152,7 +152,7 @@ fn exact(values: &Values, norm: NormType) -> f64 {
     match norm {
         NormType::One => sum + lost,
         NormType::Two => (sum + lost).sqrt(),
-        NormType::P(p) => largest * (sum + lost).powf(1.0 / f64::from(p)),
+        NormType::P(p) => largest * (sum + lost).powf(1.0 / p),
         _ => largest,
     }
 }

@@ -79,7 +79,7 @@ fn train(
             reports.push(report?);
         }
         let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
-        let limit = reports.last().map_or(f64::INFINITY, |r| r.segments[0].threshold.into());
+        let limit = reports.last().map_or(f64::INFINITY, |r| r.segments[0].threshold);
         let factor = (limit / norm).min(1.0);
         weights.iter_mut().zip(&gradient).for_each(|(w, g)| *w -= RATE * factor * g);
     }
@@ -105,7 +105,7 @@ fn gradient(random: &mut Random, weights: &[f64], truth: &[f64]) -> Vec<f64> {
 
 fn draw(file: &str, rule: &str, reports: &[Report]) -> Result<(), Box<dyn Error>> {
     let norm = |r: &Report| r.norm().unwrap_or(f64::NAN).max(1e-6);
-    let threshold = |r: &Report| f64::from(r.segments[0].threshold);
+    let threshold = |r: &Report| r.segments[0].threshold;
     let (low, high) = reports.iter().map(norm).fold((f64::MAX, 0.0), |(l, h), n| (n.min(l), n.max(h)));
     let root = SVGBackend::new(file, (960, 540)).into_drawing_area();
     root.fill(&WHITE)?;

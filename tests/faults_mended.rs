@@ -64,7 +64,7 @@ fn a_gradient_is_its_whole_buffer_whatever_its_type() {
     let grad = Grad::new("h", &buffer).dtype(DType::F16);
     assert_eq!(grad.elements(), 8);
     let report = gpu.run(&gpu.clipper.prepare(&[grad], &Clip::global_norm(1.0)).unwrap());
-    assert_eq!(report.norm(), Some(800f64.sqrt() as f32 as f64));
+    assert_eq!(report.norm(), Some(f64::from(800f32.sqrt())));
     assert!(gpu.read::<f16>(&buffer).iter().all(|x| x.to_f32() < 0.4));
     // A number that was given stays, whatever comes first.
     assert_eq!(Grad::range("h", &buffer, 4, 3).dtype(DType::F16).elements(), 3);
@@ -164,8 +164,10 @@ fn absurd_counts_are_refused_before_anything_is_allocated() {
     let (g, p) = (gpu.buffer(&[0; 64]), gpu.buffer(&[0; 64]));
     for elements in [17, 1 << 40, 1 << 62, u64::MAX / 4, u64::MAX] {
         let grad = Grad::range("w", &g, 0, elements).parameter(&p, 0, DType::F32);
-        let refused =
-            gpu.clipper.prepare_step(&[grad.clone()], &Clip::measure(), Adam::new(0.1)).unwrap_err();
+        let refused = gpu
+            .clipper
+            .prepare_step(std::slice::from_ref(&grad), &Clip::measure(), Adam::new(0.1))
+            .unwrap_err();
         assert!(matches!(refused, PrepareError::Plan(_)), "{elements}: {refused}");
         assert!(gpu.clipper.prepare(&[grad], &Clip::measure()).is_err());
     }

@@ -62,7 +62,7 @@ fn pytorch_norm_types() {
         check(Clip::measure().norm_type(norm), &x, value, &x, 0.0);
     }
     let (report, _) = on_cpu(&x, &Clip::global_norm(2.0));
-    assert!((f64::from(report.coefficient().unwrap()) / 0.003_438_324_84 - 1.0).abs() < 1e-7);
+    assert!((report.coefficient().unwrap() / 0.003_438_324_84 - 1.0).abs() < 1e-7);
 }
 
 #[test]

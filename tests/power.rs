@@ -49,12 +49,12 @@ fn any_p_at_any_magnitude() {
         ] {
             let tensors: Vec<_> = [1, 5, 300, 16_385, 70_000].map(|n| data(kind, n, 3)).to_vec();
             let n = tensors.iter().map(Vec::len).sum();
-            let want = exact(&tensors, f64::from(p));
+            let want = exact(&tensors, p);
             let clip = Clip::measure().norm_type(NormType::P(p));
             let check = |who: &str, report: Report, gpu: bool| {
                 let got = report.norm().unwrap();
                 let error = (got - want).abs() / want;
-                let allowed = tolerance(n, f64::from(p), gpu);
+                let allowed = tolerance(n, p, gpu);
                 assert!(
                     error <= allowed,
                     "{who}: {kind:?}, p {p}: {got:e}, not {want:e}: {error:e} > {allowed:e}"

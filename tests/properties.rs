@@ -63,7 +63,7 @@ proptest! {
     fn the_direction_is_kept(set in tensors(90..170), part in 0.01f32..0.99) {
         let measured = clip(&set, &Clip::measure()).0.norm().unwrap();
         let (report, after) = clip(&set, &Clip::global_norm(measured as f32 * part));
-        let coefficient = f64::from(report.coefficient().unwrap());
+        let coefficient = report.coefficient().unwrap();
         for (b, a) in set.iter().flatten().zip(after.iter().flatten()) {
             prop_assert_eq!(b.is_sign_negative(), a.is_sign_negative());
             let want = f64::from(*b) * coefficient;

@@ -186,7 +186,7 @@ fn sign_and_normalize() {
         [(2.5, 1.0), (10.0, 1.0), (5.0, 1.0), (1e-30, 1.0), (1e30, 1.0), (2.5, 0.125), (1e38, 1e-38)]
     {
         let (report, after) = clip(&gpu, &tensors, &Clip::normalize(target).unscale(unscale));
-        let factor = f64::from(target) / 5.0;
+        let factor = target / 5.0;
         let want: Vec<f64> = tensors.concat().iter().map(|x| f64::from(*x) * factor).collect();
         close(&after.concat(), &want, FEW_ROUNDINGS);
         assert_eq!(report.clipped(), 5.0 * unscale > target);
@@ -268,7 +268,7 @@ fn adaptive_gradient_clipping() {
             let clip = Clip::agc(0.1, units).rule(Rule::Agc { eps });
             let after = agc(&gpu, &weights, &clip);
             for ((g, p, shape), after) in weights.iter().zip(&after) {
-                check_agc(g, p, shape, units, f64::from(eps), after);
+                check_agc(g, p, shape, units, eps, after);
             }
         }
     }

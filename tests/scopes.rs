@@ -391,7 +391,7 @@ fn groups_with_limits_of_their_own() {
             members.iter().flat_map(|&i| &before[i]).map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt()
         };
         let whole = norm(&[0, 1, 3, 4, 6]);
-        let by_total = total.map_or(1.0, |t| (f64::from(t) / whole).min(1.0));
+        let by_total = total.map_or(1.0, |t| (t / whole).min(1.0));
         for (members, limit) in
             [(&[0usize, 4][..], 2.0), (&[1, 6], 3.0), (&[3], f64::INFINITY), (&[2, 5], f64::NAN)]
         {

@@ -8,7 +8,8 @@ fn norms(text: &str, column: Option<&str>) -> Result<Vec<(u64, f64)>, String> {
 
 #[test]
 fn numbers_csv_and_json_lines() {
-    let cases: [(&str, Option<&str>, &[(u64, f64)]); 13] = [
+    type Read<'a> = &'a [(u64, f64)];
+    let cases: [(&str, Option<&str>, Read<'_>); 13] = [
         ("1.5\n\n# a comment\n 2e3 \r\n0\n", None, &[(1, 1.5), (4, 2000.0), (5, 0.0)]),
         ("\u{feff}3\n", None, &[(1, 3.0)]),
         ("grad_norm\n1\n2\n", None, &[(2, 1.0), (3, 2.0)]),
