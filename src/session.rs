@@ -181,7 +181,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// As [`Session::clip`], and [`ClipError::State`] for the history of another clip. It is then as before.
+    /// As [`Session::clip`], and [`ClipError::State`](crate::ClipError::State) for the history of another
+    /// clip. It is then as before.
     pub fn clip_with(
         &self,
         grads: &mut [GradMut<'_>],
