@@ -31,7 +31,7 @@ pub struct Clipper {
     /// Reports that may be on their way at once.
     most_reports: usize,
     dropped: u64,
-    /// To go on from at the next clip.
+    /// To go on from at the next clip that succeeds.
     restored: Option<History>,
 }
 
@@ -59,7 +59,7 @@ impl Clipper {
     ///
     /// # Errors
     ///
-    /// As [`Clipper::new`] and [`gradclip::Clipper::with_options`].
+    /// As [`Clipper::new`] and [`gradclip::Clipper::with_options`]: an option out of its range.
     pub fn with_options(
         device: &Device,
         setup: &WgpuSetup,
@@ -71,9 +71,9 @@ impl Clipper {
         let not_wgpu = |given: String| Error::NotWgpu { given: format!("{device:?} ({given})") };
         let probe = into_memory(probe).map_err(|refused| not_wgpu(refused.1))?;
         locate(&probe, Owner { parameter: "", what: "" }).map_err(|error| not_wgpu(error.to_string()))?;
-        // One place more: `report` finds one free however many reports nobody takes.
-        let most_reports = options.read_backs.max(1);
-        let options = options.read_backs(most_reports + 1);
+        // One place more: `report` finds one free however many reports nobody takes. None is refused.
+        let most_reports = options.read_backs;
+        let options = options.read_backs(if most_reports == 0 { 0 } else { most_reports.saturating_add(1) });
         let clipper = gradclip::Clipper::with_options(&setup.device, options)?;
         Ok(Clipper {
             device: device.clone(),
@@ -89,11 +89,25 @@ impl Clipper {
     }
 
     /// Puts parameters into groups by their path in the model, such as `layers.0.weight`. Asked whenever a
-    /// pass is prepared, not at every step.
+    /// pass is prepared, not at every step: the answer should depend on the path alone.
+    ///
+    /// [`Group::excluded`] leaves parameters out of every norm, in every scope: they are measured and unscaled,
+    /// never clipped. A group with a threshold has it under [`Scope::Group`](crate::Scope::Group), where it shares
+    /// one norm, and for each tensor or unit under the scopes of these; [`Clipper::clip`] refuses it where tensors
+    /// of several groups would share a norm.
+    ///
+    /// ```no_run
+    /// # use gradclip_burn::{Clip, Clipper, Group};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (device, setup) = burn::tensor::Device::wgpu_options().init_with_setup()?;
+    /// let clipper = Clipper::new(&device, &setup, Clip::global_norm(1.0))?
+    ///     .groups(|path| path.ends_with("bias").then(|| Group::excluded("biases")));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn groups(mut self, group_of: impl Fn(&str) -> Option<Group> + Send + Sync + 'static) -> Clipper {
-        self.passes.groups = Some(Box::new(group_of));
-        self.passes.outdate();
+        self.passes.set_groups(Box::new(group_of));
         self
     }
 
@@ -112,7 +126,7 @@ impl Clipper {
     /// # Errors
     ///
     /// Whatever [`Error`] says but for reports. Every gradient is still registered then, with the values
-    /// it had.
+    /// it had, no step is counted, and a history to be restored is kept for the next call.
     pub fn clip<M: Module>(&mut self, model: &M, grads: &mut GradientsParams) -> Result<(), Error> {
         let parameters = matches!(self.passes.clip.rule, Rule::Agc { .. });
         let mut taken = take(model, grads, &self.memory_device, parameters)?;
@@ -132,10 +146,8 @@ impl Clipper {
         // Held until the submit: Burn neither moves nor reuses what lies there.
         let located = taken.iter().map(Lying::find).collect::<Result<Vec<_>, _>>()?;
         let places = taken.iter().zip(&located).map(|(tensor, lying)| lying.place(tensor)).collect();
-        let pass = self.passes.pass_for(places)?;
-        if let Some(history) = self.restored.take() {
-            pass.restore_history(&self.queue, &history)?;
-        }
+        let restored = self.restored.as_ref().map(|history| (history, &self.queue));
+        let pass = self.passes.pass_for(places, restored)?;
         let mut encoder = encoder(&self.wgpu_device);
         pass.record(&mut encoder);
         if let Some(telemetry) = &mut self.telemetry {
@@ -149,6 +161,7 @@ impl Clipper {
         // gradients from here on it submits after this.
         flush()?;
         self.queue.submit([encoder.finish()]);
+        self.restored = None;
         drop(located);
         Ok(())
     }
@@ -169,27 +182,28 @@ impl Clipper {
     }
 
     /// Changes the clip from the next call on. Steps are counted on, and the history of an adaptive
-    /// threshold goes on, where the new clip adapts in the same way; else both begin anew. Costs a
-    /// preparation; [`Clipper::set_threshold`] does not.
+    /// threshold and the loss scale go on, where the new clip adapts in the same way and in the same scope, and
+    /// scales the loss as the old one or does neither; else all begin anew. Costs a preparation;
+    /// [`Clipper::set_threshold`] does not.
     ///
     /// # Errors
     ///
     /// A clip that does not validate; nothing changes then.
     pub fn set_clip(&mut self, clip: Clip) -> Result<(), Error> {
         clip.validate()?;
-        self.passes.clip = clip;
-        self.passes.outdate();
+        self.passes.set_clip(clip);
         Ok(())
     }
 
-    /// Changes the clip's threshold from the next call on. Groups with a threshold of their own keep it.
+    /// Changes the clip's threshold from the next call on. Groups with a threshold of their own keep it,
+    /// excluded ones stay excluded; with [`Clipper::groups`] it costs a preparation.
     ///
     /// # Errors
     ///
     /// One that is negative or NaN; nothing changes then.
     pub fn set_threshold(&mut self, threshold: f32) -> Result<(), Error> {
         let mut clip = self.passes.clip;
-        clip.threshold = threshold;
+        clip.threshold = threshold.into();
         if self.passes.groups.is_some() {
             return self.set_clip(clip);
         }
@@ -204,12 +218,18 @@ impl Clipper {
     ///
     /// # Errors
     ///
-    /// One that is not positive and finite; nothing changes then.
+    /// One that is not positive and finite, and any but 1 where `f16` gradients were clipped and
+    /// [`Clip::lossy_unscale`] does not allow it; nothing changes then.
     pub fn set_unscale(&mut self, unscale: f32) -> Result<(), Error> {
         let clip = self.passes.clip.unscale(unscale);
         clip.validate()?;
         let queue = &self.queue;
-        self.passes.current_mut().try_for_each(|pass| pass.set_unscale(queue, unscale))?;
+        let set = self.passes.current_mut().try_for_each(|pass| pass.set_unscale(queue, unscale));
+        if let Err(error) = set {
+            // Passes of other gradients may have taken it before one refused.
+            self.passes.outdate();
+            return Err(error.into());
+        }
         self.passes.clip = clip;
         Ok(())
     }
@@ -257,8 +277,10 @@ impl Clipper {
         Ok(saved)
     }
 
-    /// Goes on from a saved history at the next clip, which fails where that of another adaptive threshold,
-    /// or of other gradients, was given.
+    /// Goes on from a saved history at the next clip that succeeds: one that fails, whatever for, keeps it. Clips
+    /// fail where it is that of another adaptive threshold, or of other gradients, until
+    /// [`Clipper::set_clip`] gives the clip it belongs to, or this another history:
+    /// [`History::default`] begins anew.
     pub fn restore_history(&mut self, history: History) {
         self.restored = Some(history);
     }
@@ -275,9 +297,11 @@ impl Clipper {
     ///
     /// As [`Clipper::clip`] where Burn cannot say where the new tensor lies.
     pub fn loss_scale(&self) -> Result<Tensor<1>, Error> {
-        let initial = History::default().loss_scale(&self.passes.clip);
+        // What the next clip will divide by: it begins with a restored history, or where the latest one ended.
+        let initial = self.restored.clone().unwrap_or_default().loss_scale(&self.passes.clip);
         let tensor = Tensor::<1>::from_floats([initial], &self.device);
-        let Some(pass) = self.passes.latest() else { return Ok(tensor) };
+        let latest = self.passes.remembering().filter(|_| self.restored.is_none());
+        let Some(pass) = latest else { return Ok(tensor) };
         let owner = Owner { parameter: "", what: "loss scale" };
         let not_wgpu = |given| Error::NotWgpu { given };
         let memory = into_memory(tensor.inner()).map_err(|refused| not_wgpu(refused.1))?;

@@ -53,6 +53,10 @@ mod passes;
 
 pub use clipper::Clipper;
 pub use error::Error;
-pub use gradclip::{Adapt, Clip, Group, NonFinite, NormType, Pass, Report, Rule, Scope, Units};
+pub use gradclip::{
+    Adapt, Axes, Clip, ClipError, ClipperOptions, DType, Group, History, LossScale, NonFinite, NormType,
+    Pass, PlanError, PrepareError, Reaction, ReadBackError, Report, Rule, SavedHistory, Scope, SegmentReport,
+    TensorReport, Units,
+};
 pub use passes::Counts;
 pub use {burn, gradclip};

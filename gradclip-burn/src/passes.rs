@@ -1,6 +1,8 @@
 //! Prepared passes, kept for as long as Burn puts the gradients where it did before.
 
-use gradclip::{Clip, ClipError, DType, Grad, Group, Pass, PrepareError, wgpu};
+use gradclip::{Clip, DType, Grad, Group, History, Pass, wgpu};
+
+use crate::error::Error;
 
 /// Where one gradient lies, and what else a prepared pass depends on.
 #[derive(Clone, PartialEq)]
@@ -45,6 +47,9 @@ pub(crate) struct Passes {
     most: usize,
     /// Whether the latest pass is of another clip: it only hands its history on.
     outdated: bool,
+    /// The clip of the latest pass, and whether groups were the same: see [`Passes::remembering`].
+    latest_clip: Clip,
+    regrouped: bool,
     pub(crate) counts: Counts,
 }
 
@@ -53,12 +58,23 @@ type Prepared = (Vec<Place>, Pass);
 impl Passes {
     pub(crate) fn new(clipper: gradclip::Clipper, clip: Clip, most: usize) -> Passes {
         let (older, counts) = (Vec::new(), Counts::default());
-        Passes { clipper, clip, groups: None, latest: None, older, most, outdated: false, counts }
+        let (latest, latest_clip, outdated, regrouped) = (None, clip, false, false);
+        Passes { clipper, clip, groups: None, latest, older, most, outdated, latest_clip, regrouped, counts }
     }
 
     /// The pass of the latest call.
     pub(crate) fn latest(&self) -> Option<&Pass> {
         self.latest.as_ref().map(|(_, pass)| pass)
+    }
+
+    /// The pass whose history the next call goes on with. Known before the next is prepared: until then the loss
+    /// scale has to be that of the next call.
+    pub(crate) fn remembering(&self) -> Option<&Pass> {
+        let (old, new) = (&self.latest_clip, &self.clip);
+        let same_scaling = old.loss_scale.is_some() == new.loss_scale.is_some();
+        // Other scopes and groups may be another number of adaptive thresholds.
+        let same_limits = new.adapt.is_none() || (old.scope == new.scope && !self.regrouped);
+        self.latest().filter(|_| old.adapt == new.adapt && same_scaling && same_limits)
     }
 
     /// Those that the next call may find.
@@ -73,51 +89,74 @@ impl Passes {
         self.outdated = true;
     }
 
-    /// The pass for these places: one that was prepared, or a new one that goes on where the latest is.
-    pub(crate) fn pass_for(&mut self, places: Vec<Place>) -> Result<&Pass, PrepareError> {
-        let next = match self.latest.take() {
-            Some(same) if !self.outdated && same.0 == places => {
+    pub(crate) fn set_groups(&mut self, groups: Groups) {
+        self.groups = Some(groups);
+        self.regrouped = true;
+        self.outdate();
+    }
+
+    pub(crate) fn set_clip(&mut self, clip: Clip) {
+        self.clip = clip;
+        self.outdate();
+    }
+
+    /// The pass for these places: one that was prepared, or a new one that goes on where the latest is, or from
+    /// the restored history on.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be prepared, a history of another clip. The latest pass is then the one it was.
+    pub(crate) fn pass_for(
+        &mut self,
+        places: Vec<Place>,
+        restored: Option<(&History, &wgpu::Queue)>,
+    ) -> Result<&Pass, Error> {
+        let found = if restored.is_none() { self.found(&places) } else { None };
+        let next = match found {
+            Some(found) => {
                 self.counts.reused += 1;
-                same
+                found
             }
-            previous => match self.found_or_prepared(previous.as_ref(), places) {
-                Ok(next) => {
-                    self.keep(previous);
-                    next
-                }
-                Err(error) => {
-                    self.latest = previous;
-                    return Err(error);
-                }
-            },
+            None => {
+                let pass = self.prepared(&places, restored)?;
+                self.counts.prepared += 1;
+                (places, pass)
+            }
         };
+        let previous = self.latest.take();
+        self.keep(previous);
         Ok(&self.latest.insert(next).1)
     }
 
-    fn found_or_prepared(
-        &mut self,
-        previous: Option<&Prepared>,
-        places: Vec<Place>,
-    ) -> Result<Prepared, PrepareError> {
-        if let Some(at) = self.older.iter().position(|(at, _)| *at == places) {
-            self.counts.reused += 1;
-            return Ok(self.older.remove(at));
+    fn found(&mut self, places: &[Place]) -> Option<Prepared> {
+        if let Some(same) = self.latest.take_if(|latest| !self.outdated && latest.0 == places) {
+            return Some(same);
         }
+        let at = self.older.iter().position(|older| older.0 == places)?;
+        Some(self.older.remove(at))
+    }
+
+    fn prepared(
+        &mut self,
+        places: &[Place],
+        restored: Option<(&History, &wgpu::Queue)>,
+    ) -> Result<Pass, Error> {
         let grads: Vec<Grad> = places.iter().map(|place| self.grad(place)).collect();
-        let anew = || self.clipper.prepare(&grads, &self.clip);
-        let pass = match previous {
-            None => anew(),
-            Some((_, pass)) => match self.clipper.prepare_after(pass, &grads, &self.clip) {
-                // Another adaptive threshold was asked for: it begins at its beginning.
-                Err(PrepareError::Clip(ClipError::State { .. })) if self.outdated => anew(),
-                prepared => prepared,
-            },
-        }?;
-        self.counts.prepared += 1;
-        Ok((places, pass))
+        if let Some((history, queue)) = restored {
+            // With nothing behind it: where it fails, what the latest pass remembers is left as it was.
+            let pass = self.clipper.prepare(&grads, &self.clip)?;
+            pass.restore_history(queue, history)?;
+            self.outdate();
+            return Ok(pass);
+        }
+        Ok(match self.remembering() {
+            None => self.clipper.prepare(&grads, &self.clip),
+            Some(latest) => self.clipper.prepare_after(latest, &grads, &self.clip),
+        }?)
     }
 
     fn keep(&mut self, previous: Option<Prepared>) {
+        (self.latest_clip, self.regrouped) = (self.clip, false);
         if std::mem::take(&mut self.outdated) {
             return;
         }

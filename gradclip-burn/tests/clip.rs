@@ -9,21 +9,12 @@ use burn::nn::LinearConfig;
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, FloatDType, Tensor, TensorData};
 use gradclip::cpu::{self, GradMut};
-use gradclip::{Clip, Group, History, LossScale, Units};
-use gradclip_burn::{Adapt, Clipper, Error};
+use gradclip_burn::{Adapt, Clip, Clipper, Error, History, Units};
 
 use common::{
-    Gpu, Mlp, Pair, assert_same_bits, composed, difference, gpu, norm, numbers, on_cpu, read,
-    read_parameters, tensor,
+    Gpu, Pair, assert_same_bits, composed, difference, gpu, mlp, no_group, norm, numbers, on_cpu, read,
+    same_as_cpu, tensor,
 };
-
-fn no_group(_path: &str) -> Option<Group> {
-    None
-}
-
-fn mlp(gpu: &Gpu) -> Mlp {
-    Mlp::new(&[12, 33, 20, 3], &gpu.device)
-}
 
 #[test]
 fn a_global_norm_is_what_f64_says() {
@@ -76,24 +67,6 @@ fn plain_burn_operations_agree() {
     assert!(given < 1e-6, "{given}: errors of a sum do not usually all point one way");
 }
 
-/// Steps with one clipper, each bit for bit as on the CPU.
-fn same_as_cpu(gpu: &Gpu, clip: Clip, steps: u64, group_of: fn(&str) -> Option<Group>) -> Clipper {
-    let model = mlp(gpu);
-    let parameters = read_parameters(&model);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap().groups(group_of);
-    let mut history = History::default();
-    for step in 0..steps {
-        let scale = [1e3, 1.0, 30.0, 1e4][step as usize % 4];
-        let mut grads = model.grads(2 * step, scale, &gpu.device);
-        let mut required = read(&model, &grads);
-        let expected = on_cpu(&mut required, &parameters, &clip, &mut history, group_of);
-        clipper.clip(&model, &mut grads).unwrap();
-        assert_same_bits(&format!("step {step} of {clip:?}"), &read(&model, &grads), &required);
-        assert_eq!(clipper.report().unwrap(), expected);
-    }
-    clipper
-}
-
 #[test]
 fn every_scope_has_the_bits_of_the_cpu_path() {
     let Some(gpu) = gpu() else { return };
@@ -101,22 +74,6 @@ fn every_scope_has_the_bits_of_the_cpu_path() {
     same_as_cpu(gpu, Clip::per_tensor_norm(0.1), 2, no_group);
     same_as_cpu(gpu, Clip::value(0.01), 1, no_group);
     same_as_cpu(gpu, Clip::per_unit_norm(0.1, Units::OutputLast), 1, no_group);
-}
-
-#[test]
-fn groups_go_by_path() {
-    let Some(gpu) = gpu() else { return };
-    let group_of = |path: &str| match path {
-        "layers.0.weight" => Some(Group::new("first", 0.01)),
-        path if path.ends_with("bias") => Some(Group::excluded("biases")),
-        _ => None,
-    };
-    let clipper = same_as_cpu(gpu, Clip::per_group_norm(0.1), 2, group_of);
-    let report = clipper.report().unwrap();
-    let threshold =
-        |name: &str| report.segments.iter().find(|s| s.name.as_deref() == Some(name)).unwrap().threshold;
-    assert_eq!(threshold("first"), 0.01);
-    assert_eq!(threshold("biases"), f32::INFINITY);
 }
 
 #[test]
@@ -131,27 +88,6 @@ fn thresholds_adapt_over_steps() {
     let Some(gpu) = gpu() else { return };
     same_as_cpu(gpu, Clip::global_norm(1.0).adapt(Adapt::Mean { factor: 1.1, window: 5 }), 12, no_group);
     same_as_cpu(gpu, Clip::adagc(1.0), 4, no_group);
-}
-
-#[test]
-fn a_history_goes_on_in_another_clipper() {
-    let Some(gpu) = gpu() else { return };
-    let clip = Clip::global_norm(1.0).adapt(Adapt::zclip());
-    let first = same_as_cpu(gpu, clip, 6, no_group);
-    let saved = first.save_history().unwrap().wait(&gpu.setup.device).unwrap();
-    assert_eq!(saved.steps(), 6);
-    let model = mlp(gpu);
-    let mut second = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap();
-    second.restore_history(saved);
-    second.clip(&model, &mut model.grads(0, 1.0, &gpu.device)).unwrap();
-    assert_eq!(second.report().unwrap().step, 7);
-    // That of another clip is refused, and the gradients stay.
-    let mut third = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1e-3)).unwrap();
-    third.restore_history(first.save_history().unwrap().wait(&gpu.setup.device).unwrap());
-    let mut grads = model.grads(0, 1.0, &gpu.device);
-    let before = read(&model, &grads);
-    assert!(matches!(third.clip(&model, &mut grads), Err(Error::Clip(_))));
-    assert_same_bits("after an error", &read(&model, &grads), &before);
 }
 
 #[test]
@@ -338,25 +274,4 @@ fn reports_arrive_late_and_in_order() {
     }
     assert!(steps.is_sorted(), "{steps:?}");
     assert_eq!(steps.len() as u64 + clipper.dropped(), 10);
-}
-
-#[test]
-fn a_loss_scale_follows_the_gradients() {
-    let Some(gpu) = gpu() else { return };
-    let model = Pair::new(&gpu.device);
-    let clip = Clip::global_norm(1.0).loss_scale(LossScale::default().initial(1024.0));
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap();
-    let scale = |clipper: &Clipper| clipper.loss_scale().unwrap().into_data().try_to_vec::<f32>().unwrap()[0];
-    assert_eq!(scale(&clipper), 1024.0);
-    let mut grads = GradientsParams::new();
-    let device = gpu.device.clone().inner();
-    grads.register(model.vector.id, Tensor::<1>::from_floats([f32::INFINITY; 7], &device));
-    clipper.clip(&model, &mut grads).unwrap();
-    assert_eq!(scale(&clipper), 512.0);
-    // It takes part in a backward pass.
-    let loss = model.vector.val().powi_scalar(2).sum() * clipper.loss_scale().unwrap();
-    let mut grads = GradientsParams::from_grads(loss.backward(), &model);
-    clipper.clip(&model, &mut grads).unwrap();
-    let exact = 2.0 * norm(&read_parameters(&model)[1..]);
-    assert!((clipper.report().unwrap().norm().unwrap() / exact - 1.0).abs() < 1e-6);
 }

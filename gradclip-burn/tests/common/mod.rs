@@ -10,6 +10,7 @@ use burn::tensor::wgpu::WgpuSetup;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use gradclip::cpu::{self, GradMut};
 use gradclip::{Clip, Group, History, Report};
+use gradclip_burn::Clipper;
 
 pub struct Gpu {
     /// With autodiff.
@@ -199,6 +200,32 @@ pub fn on_cpu(
         c.values = halves[i].iter().map(|h| h.to_f32()).collect();
     }
     report
+}
+
+pub fn no_group(_path: &str) -> Option<Group> {
+    None
+}
+
+pub fn mlp(gpu: &Gpu) -> Mlp {
+    Mlp::new(&[12, 33, 20, 3], &gpu.device)
+}
+
+/// Steps with one clipper, each bit for bit as on the CPU.
+pub fn same_as_cpu(gpu: &Gpu, clip: Clip, steps: u64, group_of: fn(&str) -> Option<Group>) -> Clipper {
+    let model = mlp(gpu);
+    let parameters = read_parameters(&model);
+    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap().groups(group_of);
+    let mut history = History::default();
+    for step in 0..steps {
+        let scale = [1e3, 1.0, 30.0, 1e4][step as usize % 4];
+        let mut grads = model.grads(2 * step, scale, &gpu.device);
+        let mut required = read(&model, &grads);
+        let expected = on_cpu(&mut required, &parameters, &clip, &mut history, group_of);
+        clipper.clip(&model, &mut grads).unwrap();
+        assert_same_bits(&format!("step {step} of {clip:?}"), &read(&model, &grads), &required);
+        assert_eq!(clipper.report().unwrap(), expected);
+    }
+    clipper
 }
 
 /// The norm of all of them, in f64.
