@@ -17,8 +17,8 @@ use crate::segments::TensorInfo;
 
 /// Invocations of a workgroup that every adapter has.
 const LEAST_WORKGROUP: u32 = 128;
-/// Bytes of gradients that are on their way to the host at once.
-const DOWNLOAD: u64 = 256 << 20;
+/// Bytes of gradients that are on their way at once.
+const AT_ONCE: u64 = 256 << 20;
 
 /// Where to clip.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -248,14 +248,18 @@ impl Gpu {
         let parameters: Vec<_> = grads.iter().map(GradMut::values).collect();
         check_dtypes(&infos, &parameters)?;
         let mut tensors: Vec<_> = grads.iter_mut().map(GradMut::contiguous).collect();
+        let buffers = self.upload(infos.iter().zip(tensors.iter().map(cpu::Contiguous::values)))?;
+        let named = infos.iter().zip(&parameters).filter_map(|(info, values)| Some((info, (*values)?)));
+        let mut of_parameters = self.upload(named)?.into_iter();
         let mut uploaded = Vec::with_capacity(tensors.len());
-        for ((info, tensor), parameter) in infos.iter().zip(&tensors).zip(parameters) {
-            let buffer = self.upload(info, &tensor.values())?;
+        for ((info, buffer), parameter) in infos.iter().zip(buffers).zip(&parameters) {
             let mut grad = Grad::range(&*info.name, &buffer, 0, info.elements).dtype(info.dtype);
             grad.shape.clone_from(&info.shape);
             grad.group.clone_from(&info.group);
-            if let Some(values) = parameter {
-                grad = grad.parameter(&self.upload(info, &values)?, 0, values.dtype());
+            if let Some(values) = parameter
+                && let Some(buffer) = of_parameters.next()
+            {
+                grad = grad.parameter(&buffer, 0, values.dtype());
             }
             uploaded.push(grad);
         }
@@ -281,20 +285,73 @@ impl Gpu {
         Ok(report)
     }
 
-    fn upload(&self, info: &TensorInfo, values: &cpu::Values<'_>) -> Result<wgpu::Buffer, PrepareError> {
-        let (required, given) = (values.bytes().len() as u64, self.device.limits().max_buffer_size);
-        if required > given {
-            return Err(PrepareError::BufferSize { tensor: info.name.to_string(), required, given });
+    /// Each tensor in a buffer of its own. A bounded number of bytes at once goes through one mapped buffer:
+    /// wgpu would make one more for each tensor that is mapped by itself.
+    fn upload<'v>(
+        &self,
+        tensors: impl Iterator<Item = (&'v TensorInfo, cpu::Values<'v>)>,
+    ) -> Result<Vec<wgpu::Buffer>, PrepareError> {
+        let given = self.device.limits().max_buffer_size;
+        let (mut buffers, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for (info, values) in tensors {
+            let required = (values.bytes().len() as u64).next_multiple_of(4).max(4);
+            if required > given {
+                return Err(PrepareError::BufferSize { tensor: info.name.to_string(), required, given });
+            }
+            if bytes + required > AT_ONCE.min(given) && !batch.is_empty() {
+                self.upload_batch(&std::mem::take(&mut batch), bytes, &mut buffers)?;
+                bytes = 0;
+            }
+            batch.push(values);
+            bytes += required;
         }
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-        caught(&self.device, "uploading a tensor", || {
-            filled(&self.device, "gradclip tensor", values.bytes(), usage)
-        })?
+        self.upload_batch(&batch, bytes, &mut buffers)?;
+        Ok(buffers)
+    }
+
+    fn upload_batch(
+        &self,
+        batch: &[cpu::Values<'_>],
+        bytes: u64,
+        buffers: &mut Vec<wgpu::Buffer>,
+    ) -> Result<(), PrepareError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let sizes = || batch.iter().map(|values| values.bytes().len().next_multiple_of(4).max(4));
+        let mut all = Vec::with_capacity(bytes as usize);
+        for (values, size) in batch.iter().zip(sizes()) {
+            let end = all.len() + size;
+            all.extend_from_slice(values.bytes());
+            all.resize(end, 0);
+        }
+        let made = caught(&self.device, "uploading tensors", || {
+            let staging = filled(&self.device, "gradclip upload", &all, wgpu::BufferUsages::COPY_SRC)?;
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            let mut at = 0;
+            let made = sizes().map(|size| {
+                let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("gradclip tensor"),
+                    size: size as u64,
+                    usage,
+                    mapped_at_creation: false,
+                });
+                encoder.copy_buffer_to_buffer(&staging, at, &buffer, 0, size as u64);
+                at += size as u64;
+                buffer
+            });
+            let made: Vec<wgpu::Buffer> = made.collect();
+            self.queue.submit([encoder.finish()]);
+            Ok::<_, PrepareError>(made)
+        })?;
+        buffers.extend(made?);
+        Ok(())
     }
 
     /// The bytes of the tensors marked, a bounded number of them on their way at once.
     fn download(&self, grads: &[Grad], marked: &[bool]) -> Result<Vec<(usize, Vec<u8>)>, SessionError> {
-        let most = DOWNLOAD.min(self.device.limits().max_buffer_size);
+        let most = AT_ONCE.min(self.device.limits().max_buffer_size);
         let mut results = Vec::new();
         let mut batch: Vec<(usize, &Grad)> = Vec::new();
         let mut bytes = 0;
