@@ -8,7 +8,7 @@
 //! let mut grads = [GradMut::new("w", &mut w), GradMut::new("b", &mut b)];
 //! let report = cpu::clip(&mut grads, &Clip::global_norm(4.0))?;
 //! assert_eq!(report.norm(), Some(5.0));
-//! assert_eq!(report.coefficient(), Some(0.8));
+//! assert_eq!(report.coefficient(), Some(f64::from(0.8f32)));
 //! assert_eq!((w[3], b), (3.2, [0.8, -1.6]));
 //! # Ok::<(), gradclip::ClipError>(())
 //! ```
