@@ -125,7 +125,8 @@ impl Session {
         self.gpu.as_ref().map(|gpu| &gpu.info)
     }
 
-    /// Clips gradients in place and reports. On a GPU each tensor gets a buffer of its own.
+    /// Clips gradients in place and reports. On a GPU tensors lie one after another in as few buffers as they
+    /// fit into.
     ///
     /// ```
     /// use gradclip::{Clip, Session, Target, cpu::GradMut};

@@ -328,18 +328,24 @@ fn auto_takes_no_software_adapter_and_falls_back() {
     }
 }
 
-/// Tensors come back through one buffer for many, each to its own.
+/// Tensors of both widths and odd lengths lie side by side on the device; each is clipped and comes back as itself.
 #[test]
 fn many_tensors_come_back_to_their_own() {
     let Ok(session) = Session::open(&Target::Gpu) else { return };
-    let mut tensors: Vec<Vec<f32>> = (0..3000).map(|i| vec![i as f32; 1 + i % 5]).collect();
-    let before = tensors.clone();
-    let mut grads: Vec<GradMut<'_>> = tensors.iter_mut().map(|t| GradMut::new("t", t)).collect();
-    // Every second one exceeds its threshold, so not all come back.
-    let clip = Clip::value(1500.0);
-    session.clip(&mut grads, &clip).unwrap();
-    for (after, before) in tensors.iter().zip(&before) {
-        assert!(after.iter().zip(before).all(|(a, b)| *a == b.min(1500.0)), "{before:?} became {after:?}");
+    let lengths = (0..3000).map(|i| 1 + i % 5);
+    let mut words: Vec<Vec<f32>> = lengths.clone().map(|n| vec![n as f32; n]).collect();
+    let mut halves: Vec<Vec<f16>> = lengths.map(|n| vec![f16::from_f32(n as f32); n]).collect();
+    let both = words.iter_mut().zip(&mut halves);
+    let mut grads: Vec<GradMut<'_>> =
+        both.flat_map(|(w, h)| [GradMut::new("word", w), GradMut::f16("half", h)]).collect();
+    // The norm of n elements of n is n√n: 1, 2.8, 5.2, 8 and 11.2. The first two kinds do not come back.
+    session.clip(&mut grads, &Clip::per_tensor_norm(5.0)).unwrap();
+    for (word, half) in words.iter().zip(&halves) {
+        let n = word.len() as f64;
+        let right = n * (5.0 / (n * n.sqrt())).min(1.0);
+        // Of f32 a rounding of the coefficient and one of the product, of f16 its own on top.
+        assert!(word.iter().all(|&x| (f64::from(x) / right - 1.0).abs() < 2.0 * 2f64.powi(-23)), "{word:?}");
+        assert!(half.iter().all(|&x| (f64::from(x) / right - 1.0).abs() < 2f64.powi(-10)), "{half:?}");
     }
 }
 

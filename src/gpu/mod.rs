@@ -21,4 +21,4 @@ pub use stepper::{Moment, Stepper};
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use scope::caught;
 #[cfg(not(target_arch = "wasm32"))]
-pub(crate) use workspace::filled;
+pub(crate) use workspace::filled_in;

@@ -361,8 +361,8 @@ impl<'a> Make<'a> {
         usage: Usage,
     ) -> Result<wgpu::Buffer, PrepareError> {
         let filler = [filler];
-        let rows = if rows.is_empty() { &filler } else { rows };
-        filled(&self.clipper.device, label, bytemuck::cast_slice(rows), usage)
+        let bytes: &[u8] = bytemuck::cast_slice(if rows.is_empty() { &filler } else { rows });
+        filled(&self.clipper.device, label, bytes, usage)
     }
 }
 
@@ -373,16 +373,29 @@ pub(crate) fn filled(
     bytes: &[u8],
     usage: Usage,
 ) -> Result<wgpu::Buffer, PrepareError> {
+    filled_in(device, label, bytes.len() as u64, [(0, bytes)], usage)
+}
+
+/// A buffer of that many bytes, at least one word, with these contents at these places and zeros elsewhere.
+pub(crate) fn filled_in<'b>(
+    device: &wgpu::Device,
+    label: &'static str,
+    size: u64,
+    contents: impl IntoIterator<Item = (usize, &'b [u8])>,
+    usage: Usage,
+) -> Result<wgpu::Buffer, PrepareError> {
     let buffer = device.create_buffer(&wgpu::BufferDescriptor {
         label: Some(label),
-        size: bytes.len().next_multiple_of(4).max(4) as u64,
+        size: size.next_multiple_of(4).max(4),
         usage,
         mapped_at_creation: true,
     });
     let mut view = buffer
         .get_mapped_range_mut(..)
         .map_err(|error| PrepareError::Device { what: label, message: error.to_string() })?;
-    view.slice(..bytes.len()).copy_from_slice(bytes);
+    for (at, bytes) in contents {
+        view.slice(at..at + bytes.len()).copy_from_slice(bytes);
+    }
     drop(view);
     buffer.unmap();
     Ok(buffer)

@@ -3,7 +3,7 @@
 use crate::clip::Clip;
 use crate::cpu::{self, GradMut};
 use crate::error::{PlanError, PrepareError, ReadBackError, SessionError};
-use crate::gpu::{Clipper, caught, filled};
+use crate::gpu::{Clipper, caught, filled_in};
 use crate::grad::{DType, Grad};
 use crate::history::History;
 use crate::report::{Report, TensorReport};
@@ -13,6 +13,14 @@ use super::adapter_name;
 
 /// Bytes of gradients that are on their way at once.
 const AT_ONCE: u64 = 256 << 20;
+/// Of the first byte of a tensor: that of the widest loads.
+const ALIGNMENT: u64 = 16;
+
+/// Where a tensor lies on the device.
+struct Placed {
+    buffer: wgpu::Buffer,
+    offset: u64,
+}
 
 /// A device with its kernels.
 #[derive(Debug)]
@@ -48,18 +56,18 @@ impl Gpu {
         let parameters: Vec<_> = grads.iter().map(GradMut::values).collect();
         check_dtypes(&infos, &parameters)?;
         let mut tensors: Vec<_> = grads.iter_mut().map(GradMut::contiguous).collect();
-        let buffers = self.upload(infos.iter().zip(tensors.iter().map(cpu::Contiguous::values)))?;
+        let placed = self.upload(infos.iter().zip(tensors.iter().map(cpu::Contiguous::values)))?;
         let named = infos.iter().zip(&parameters).filter_map(|(info, values)| Some((info, (*values)?)));
         let mut of_parameters = self.upload(named)?.into_iter();
         let mut uploaded = Vec::with_capacity(tensors.len());
-        for ((info, buffer), parameter) in infos.iter().zip(buffers).zip(&parameters) {
-            let mut grad = Grad::range(&*info.name, &buffer, 0, info.elements).dtype(info.dtype);
+        for ((info, at), parameter) in infos.iter().zip(placed).zip(&parameters) {
+            let mut grad = Grad::range(&*info.name, &at.buffer, at.offset, info.elements).dtype(info.dtype);
             grad.shape.clone_from(&info.shape);
             grad.group.clone_from(&info.group);
             if let Some(values) = parameter
-                && let Some(buffer) = of_parameters.next()
+                && let Some(at) = of_parameters.next()
             {
-                grad = grad.parameter(&buffer, 0, values.dtype());
+                grad = grad.parameter(&at.buffer, at.offset, values.dtype());
             }
             uploaded.push(grad);
         }
@@ -85,67 +93,48 @@ impl Gpu {
         Ok(report)
     }
 
-    /// Each tensor in a buffer of its own. A bounded number of bytes at once goes through one mapped buffer:
-    /// wgpu would make one more for each tensor that is mapped by itself.
+    /// Tensors one after another in as few buffers as their number of bytes allows: a buffer, a copy and a dispatch
+    /// for each would cost more than their elements, where they are many and short.
     fn upload<'v>(
         &self,
         tensors: impl Iterator<Item = (&'v TensorInfo, cpu::Values<'v>)>,
-    ) -> Result<Vec<wgpu::Buffer>, PrepareError> {
+    ) -> Result<Vec<Placed>, PrepareError> {
         let given = self.device.limits().max_buffer_size;
-        let (mut buffers, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut placed, mut arena, mut bytes) = (Vec::new(), Vec::new(), 0);
         for (info, values) in tensors {
-            let required = (values.bytes().len() as u64).next_multiple_of(4).max(4);
+            let required = (values.bytes().len() as u64).next_multiple_of(ALIGNMENT);
             if required > given {
                 return Err(PrepareError::BufferSize { tensor: info.name.to_string(), required, given });
             }
-            if bytes + required > AT_ONCE.min(given) && !batch.is_empty() {
-                self.upload_batch(&std::mem::take(&mut batch), bytes, &mut buffers)?;
+            if bytes + required > AT_ONCE.min(given) && !arena.is_empty() {
+                self.upload_arena(&std::mem::take(&mut arena), bytes, &mut placed)?;
                 bytes = 0;
             }
-            batch.push(values);
+            arena.push((bytes, values));
             bytes += required;
         }
-        self.upload_batch(&batch, bytes, &mut buffers)?;
-        Ok(buffers)
+        self.upload_arena(&arena, bytes, &mut placed)?;
+        Ok(placed)
     }
 
-    fn upload_batch(
+    fn upload_arena(
         &self,
-        batch: &[cpu::Values<'_>],
+        tensors: &[(u64, cpu::Values<'_>)],
         bytes: u64,
-        buffers: &mut Vec<wgpu::Buffer>,
+        placed: &mut Vec<Placed>,
     ) -> Result<(), PrepareError> {
-        if batch.is_empty() {
+        if tensors.is_empty() {
             return Ok(());
         }
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let sizes = || batch.iter().map(|values| values.bytes().len().next_multiple_of(4).max(4));
-        let mut all = Vec::with_capacity(bytes as usize);
-        for (values, size) in batch.iter().zip(sizes()) {
-            let end = all.len() + size;
-            all.extend_from_slice(values.bytes());
-            all.resize(end, 0);
-        }
-        let made = caught(&self.device, "uploading tensors", || {
-            let staging = filled(&self.device, "gradclip upload", &all, wgpu::BufferUsages::COPY_SRC)?;
-            let mut encoder = self.device.create_command_encoder(&Default::default());
-            let mut at = 0;
-            let made = sizes().map(|size| {
-                let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("gradclip tensor"),
-                    size: size as u64,
-                    usage,
-                    mapped_at_creation: false,
-                });
-                encoder.copy_buffer_to_buffer(&staging, at, &buffer, 0, size as u64);
-                at += size as u64;
-                buffer
-            });
-            let made: Vec<wgpu::Buffer> = made.collect();
-            self.queue.submit([encoder.finish()]);
-            Ok::<_, PrepareError>(made)
-        })?;
-        buffers.extend(made?);
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        let pieces = tensors.iter().map(|(at, values)| (*at as usize, values.bytes()));
+        let buffer = caught(&self.device, "uploading tensors", || {
+            let buffer = filled_in(&self.device, "gradclip tensors", bytes, pieces, usage);
+            // What was mapped is copied, and freed when that is done.
+            self.queue.submit([]);
+            buffer
+        })??;
+        placed.extend(tensors.iter().map(|&(offset, _)| Placed { buffer: buffer.clone(), offset }));
         Ok(())
     }
 
@@ -156,13 +145,13 @@ impl Gpu {
         let mut batch: Vec<(usize, &Grad)> = Vec::new();
         let mut bytes = 0;
         for (i, grad) in grads.iter().enumerate().filter(|&(i, g)| marked[i] && g.elements() > 0) {
-            if bytes + grad.buffer.size() > most && !batch.is_empty() {
+            if bytes + padded(grad) > most && !batch.is_empty() {
                 self.download_batch(&batch, bytes, &mut results)?;
                 batch.clear();
                 bytes = 0;
             }
             batch.push((i, grad));
-            bytes += grad.buffer.size();
+            bytes += padded(grad);
         }
         if !batch.is_empty() {
             self.download_batch(&batch, bytes, &mut results)?;
@@ -185,10 +174,14 @@ impl Gpu {
                 mapped_at_creation: false,
             });
             let mut encoder = self.device.create_command_encoder(&Default::default());
-            let mut at = 0;
-            for (_, grad) in batch {
-                encoder.copy_buffer_to_buffer(&grad.buffer, 0, &staging, at, grad.buffer.size());
-                at += grad.buffer.size();
+            let mut to = 0;
+            // Neighbours in one copy.
+            for run in batch.chunk_by(|(_, one), (_, next)| {
+                one.buffer == next.buffer && one.offset + padded(one) == next.offset
+            }) {
+                let size: u64 = run.iter().map(|(_, grad)| padded(grad)).sum();
+                encoder.copy_buffer_to_buffer(&run[0].1.buffer, run[0].1.offset, &staging, to, size);
+                to += size;
             }
             self.queue.submit([encoder.finish()]);
             staging
@@ -204,10 +197,15 @@ impl Gpu {
         for &(i, grad) in batch {
             let len = (grad.elements() * grad.dtype.size()) as usize;
             results.push((i, view[at..at + len].to_vec()));
-            at += grad.buffer.size() as usize;
+            at += padded(grad) as usize;
         }
         Ok(())
     }
+}
+
+/// Bytes from the start of a tensor to where the next one may lie.
+fn padded(grad: &Grad) -> u64 {
+    (grad.elements() * grad.dtype.size()).next_multiple_of(ALIGNMENT)
 }
 
 /// That an adapter has kernels for all tensors and parameters.
