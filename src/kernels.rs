@@ -20,7 +20,7 @@ use std::fmt::Write;
 
 use crate::clip::Kind;
 use crate::grad::DType;
-use crate::layout::wgsl_constants;
+use crate::layout::{ROWS, wgsl_constants};
 use crate::plan::Pattern;
 
 /// A kernel; see the module's table.
@@ -58,6 +58,30 @@ pub(crate) struct Variant {
     pub(crate) pattern: Pattern,
     /// Whether the unscale factor depends on a loss scale, for kernels that reduce gradients.
     pub(crate) scaled: bool,
+    /// For kernels that take whole chunks.
+    pub(crate) form: Form,
+}
+
+/// How a kernel reads gradients chunk by chunk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Loads {
+    /// As software adapters do it fastest: few loads and little code at a time.
+    #[default]
+    Few,
+    /// All loads of a turn in flight, word by word.
+    Words,
+    /// All loads of a turn in flight, by whole vectors.
+    Vectors,
+}
+
+/// What a kernel that takes whole chunks is written for. Every form has the same bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Form {
+    pub(crate) loads: Loads,
+    /// Whether a product of 32-bit words is as fast as one of 24 bits.
+    pub(crate) full_multiply: bool,
+    /// Whether workgroups stay for more than one chunk.
+    pub(crate) stays: bool,
 }
 
 /// How a buffer of bind group 0 is bound.
@@ -158,7 +182,18 @@ impl Kernel {
         self.reduces() || self == Kernel::Coefficient
     }
 
-    fn parts(self, kind: Kind) -> &'static [&'static str] {
+    /// The form in which it exists nearest to the one wanted.
+    pub(crate) fn form(self, kind: Kind, wanted: Form) -> Form {
+        match (self, kind) {
+            (Kernel::Reduce, Kind::Two) if wanted.loads != Loads::Few => wanted,
+            (Kernel::Reduce, Kind::One | Kind::Inf) if wanted.loads != Loads::Few => {
+                Form { full_multiply: false, ..wanted }
+            }
+            _ => Form::default(),
+        }
+    }
+
+    fn parts(self, kind: Kind, form: Form) -> &'static [&'static str] {
         macro_rules! wgsl {
             ($($stem:literal),+) => { &[$(include_str!(concat!("../shaders/", $stem, ".wgsl"))),+] };
         }
@@ -187,6 +222,8 @@ impl Kernel {
             Kernel::Reduce if any_p => {
                 reduce!["shared/chunk", "shared/power", "shared/lanes", "reduce_power"]
             }
+            Kernel::Reduce if form.stays => reduce!["shared/blocks", "reduce_staying"],
+            Kernel::Reduce if form.loads != Loads::Few => reduce!["shared/blocks", "reduce_blocks"],
             Kernel::Reduce => reduce!["shared/chunk", "reduce"],
             Kernel::ReduceShort => reduce!["shared/chunk", "reduce_short"],
             Kernel::ReduceUnits if any_p => reduce!["shared/power", "shared/unit_power", "reduce_units"],
@@ -268,6 +305,7 @@ impl Variant {
         let _ = writeln!(text, "const P: f32 = {p:e}f;");
         let _ = writeln!(text, "const SCALED: bool = {};", self.scaled);
         let _ = writeln!(text, "const ALIGN: u32 = {}u;", self.kind.align());
+        let _ = writeln!(text, "const FULL_MULTIPLY: bool = {};", self.form.full_multiply);
         if let Some(access) = self.kernel.slots() {
             text.push_str(dtype_source(self.dtype));
             if access == Binding::ReadWrite {
@@ -275,7 +313,8 @@ impl Variant {
             }
         }
         text.push_str(include_str!("../shaders/shared/records.wgsl"));
-        for part in self.kernel.parts(self.kind) {
+        let blocks = block_sources(self.dtype, self.form.loads).into_iter().filter(|_| self.kernel.reduces());
+        for part in blocks.chain(self.kernel.parts(self.kind, self.form).iter().copied()) {
             text.push_str(&expand(part, self.slots, &self.pattern));
         }
         text
@@ -314,11 +353,55 @@ fn applied_word_source(dtype: DType) -> &'static str {
     }
 }
 
+/// How blocks of elements are read, and what they are.
+fn block_sources(dtype: DType, loads: Loads) -> Vec<&'static str> {
+    let access = match (dtype, loads) {
+        (_, Loads::Few) => return Vec::new(),
+        (DType::F32 | DType::F64, Loads::Words) => include_str!("../shaders/shared/access_f32_words.wgsl"),
+        (DType::F32 | DType::F64, Loads::Vectors) => {
+            include_str!("../shaders/shared/access_f32_vectors.wgsl")
+        }
+        (DType::F16 | DType::Bf16, Loads::Words) => include_str!("../shaders/shared/access_half_words.wgsl"),
+        (DType::F16 | DType::Bf16, Loads::Vectors) => {
+            include_str!("../shaders/shared/access_half_vectors.wgsl")
+        }
+    };
+    let conversion = include_str!("../shaders/shared/block_conversion.wgsl");
+    match dtype {
+        DType::F32 | DType::F64 => vec![access, include_str!("../shaders/shared/block_f32.wgsl"), conversion],
+        DType::Bf16 => vec![access, include_str!("../shaders/shared/block_bf16.wgsl"), conversion],
+        DType::F16 => vec![access, include_str!("../shaders/shared/block_f16.wgsl")],
+    }
+}
+
+/// Repeats what stands between `//@each row` and `//@end row` once a row of a chunk, with `ROW` replaced by its number;
+/// between `//@each further row` and that, for all rows but the first.
+fn expand_rows(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut lines = source.lines();
+    while let Some(line) = lines.next() {
+        let first = match line.trim() {
+            "//@each row" => 0,
+            "//@each further row" => 1,
+            _ => {
+                out.push_str(line);
+                out.push('\n');
+                continue;
+            }
+        };
+        let block: Vec<&str> = lines.by_ref().take_while(|line| line.trim() != "//@end row").collect();
+        let block = block.join("\n") + "\n";
+        (first..ROWS).for_each(|row| out.push_str(&block.replace("ROW", &row.to_string())));
+    }
+    out
+}
+
 /// Repeats what stands between the lines `//@each slot` and `//@end` once a slot, with `SLOT`
 /// replaced by its number and `ROLE0` to `ROLE3` by the bindings of what belongs together. Between
 /// `//@each binding` and `//@end` the same once a binding.
 fn expand(source: &str, slots: u32, pattern: &Pattern) -> String {
     let a_slot = pattern.bindings().max(1);
+    let source = expand_rows(source);
     let mut out = String::with_capacity(source.len());
     let mut lines = source.lines();
     while let Some(line) = lines.next() {
@@ -379,22 +462,27 @@ mod tests {
                     for adapt in 0..if kernel == Kernel::Threshold { 7 } else { 1 } {
                         let pattern = Pattern::apart(4);
                         let scaled = adapt % 2 == 1 || dtype == DType::F16;
-                        let variant = Variant {
-                            kernel,
-                            kind,
-                            dtype,
-                            slots: 3,
-                            workgroup_size: 64,
-                            adapt,
-                            pattern,
-                            scaled,
-                        };
-                        let source = variant.source();
-                        let module = naga::front::wgsl::parse_str(&source)
-                            .unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
-                        let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
-                        assert!(validator.validate(&module).is_ok(), "{variant:?}");
-                        assert!(module.entry_points.iter().any(|e| e.name == kernel.entry()));
+                        let [few, words, vectors] = [Loads::Few, Loads::Words, Loads::Vectors];
+                        for (loads, full_multiply) in [(few, false), (words, false), (vectors, true)] {
+                            let form = kernel.form(kind, Form { loads, full_multiply, stays: full_multiply });
+                            let variant = Variant {
+                                kernel,
+                                kind,
+                                dtype,
+                                slots: 3,
+                                workgroup_size: 256,
+                                adapt,
+                                pattern,
+                                scaled,
+                                form,
+                            };
+                            let source = variant.source();
+                            let module = naga::front::wgsl::parse_str(&source)
+                                .unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
+                            let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
+                            assert!(validator.validate(&module).is_ok(), "{variant:?}");
+                            assert!(module.entry_points.iter().any(|e| e.name == kernel.entry()));
+                        }
                     }
                 }
             }

@@ -77,6 +77,8 @@ impl Window {
 pub struct Dispatch {
     /// Element type of all its rows.
     pub dtype: DType,
+    /// Whether every row begins and ends at a multiple of 16 bytes, see [`PlanLimits::vectors`].
+    pub vectors: bool,
     /// The windows bound, by slot.
     pub windows: Vec<Window>,
     /// Rows of the table.

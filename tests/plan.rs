@@ -15,6 +15,7 @@ fn limits() -> PlanLimits {
         alone_from: u64::MAX,
         long_unit: 256,
         short_from: 1024,
+        vectors: false,
         max_binding: 128 << 20,
         alignment: 256,
         max_workgroups: 65_535,
@@ -236,7 +237,8 @@ proptest! {
         max_workgroups in prop_oneof![1u32..10, 10u32..70_000],
         workgroup_size in prop::sample::select(vec![32u32, 64, 256]),
     ) {
-        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from: 1024, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size };
+        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from: 1024,
+        vectors: false, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size };
         let mut tensors: Vec<_> = asked
             .into_iter()
             .map(|(buffer, offset, elements, size, dtype)| Placement {

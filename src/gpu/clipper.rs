@@ -9,6 +9,7 @@ use crate::layout::CHUNK;
 use crate::plan::{OTHER_BUFFERS, OTHER_STORAGE, Placement, Plan, PlanLimits};
 use crate::segments::TensorInfo;
 
+use super::forms::Forms;
 use super::pass::{Pass, Purpose};
 use super::pipelines::Pipelines;
 use super::scope::caught;
@@ -40,6 +41,15 @@ pub struct ClipperOptions {
     /// allows, on software adapters 4 of less than 64 KiB or 1. Fewer mean more dispatches, more take
     /// longer to compile.
     pub max_slots: Option<u32>,
+    /// Whether gradients are read and written by 16 bytes, with many loads in flight, as hardware wants it; not so on
+    /// software adapters by default. Needs workgroups of 256.
+    pub vector_loads: Option<bool>,
+    /// Whether the norm multiplies words of 32 bits, as NVIDIA's hardware does as fast as those of 24, or only the
+    /// latter.
+    pub full_multiply: Option<bool>,
+    /// Workgroups that stay for all chunks of the norm and read the next one ahead; 0, the default, for a workgroup a
+    /// chunk.
+    pub resident_workgroups: Option<u32>,
     /// Results that may be on their way to the host at once, 1 or more, 3 by default. When all are,
     /// [`Pass::read_back`] refuses rather than wait.
     pub read_backs: usize,
@@ -47,7 +57,14 @@ pub struct ClipperOptions {
 
 impl Default for ClipperOptions {
     fn default() -> Self {
-        ClipperOptions { workgroup_size: None, max_slots: None, read_backs: 3 }
+        ClipperOptions {
+            workgroup_size: None,
+            max_slots: None,
+            vector_loads: None,
+            full_multiply: None,
+            resident_workgroups: None,
+            read_backs: 3,
+        }
     }
 }
 
@@ -64,6 +81,24 @@ impl ClipperOptions {
         ClipperOptions { max_slots: Some(max_slots), ..self }
     }
 
+    /// Sets whether gradients are read and written by 16 bytes.
+    #[must_use]
+    pub fn vector_loads(self, vector_loads: bool) -> Self {
+        ClipperOptions { vector_loads: Some(vector_loads), ..self }
+    }
+
+    /// Sets whether the norm multiplies words of 32 bits.
+    #[must_use]
+    pub fn full_multiply(self, full_multiply: bool) -> Self {
+        ClipperOptions { full_multiply: Some(full_multiply), ..self }
+    }
+
+    /// Sets the workgroups that stay for all chunks of the norm.
+    #[must_use]
+    pub fn resident_workgroups(self, resident_workgroups: u32) -> Self {
+        ClipperOptions { resident_workgroups: Some(resident_workgroups), ..self }
+    }
+
     /// Sets the number of results that may be on their way to the host at once.
     #[must_use]
     pub fn read_backs(self, read_backs: usize) -> Self {
@@ -78,6 +113,7 @@ pub struct Clipper {
     pub(super) pipelines: Pipelines,
     pub(super) limits: PlanLimits,
     pub(super) options: ClipperOptions,
+    pub(super) forms: Forms,
 }
 
 impl Clipper {
@@ -97,8 +133,10 @@ impl Clipper {
     ///
     /// [`PlanError::Option`] also for an option out of its range.
     pub fn with_options(device: &wgpu::Device, options: ClipperOptions) -> Result<Clipper, PlanError> {
-        let software = device.adapter_info().device_type == wgpu::DeviceType::Cpu;
-        let size = options.workgroup_size.unwrap_or(if software { SOFTWARE_WORKGROUP } else { WORKGROUP });
+        let info = device.adapter_info();
+        let software = info.device_type == wgpu::DeviceType::Cpu;
+        let narrow = software && options.vector_loads != Some(true);
+        let size = options.workgroup_size.unwrap_or(if narrow { SOFTWARE_WORKGROUP } else { WORKGROUP });
         if !size.is_power_of_two() || !(32..=256).contains(&size) {
             let (option, required) = ("workgroup_size", "a power of two from 32 to 256");
             return Err(PlanError::Option { option, required, given: size.into() });
@@ -106,6 +144,10 @@ impl Clipper {
         if let Some(given) = options.max_slots.filter(|slots| !(1..=MOST_SLOTS).contains(slots)) {
             let (option, required) = ("max_slots", "1 to 30");
             return Err(PlanError::Option { option, required, given: given.into() });
+        }
+        if options.vector_loads == Some(true) && size != WORKGROUP {
+            let (option, required) = ("workgroup_size", "256 for loads by 16 bytes");
+            return Err(PlanError::Option { option, required, given: size.into() });
         }
         if options.read_backs == 0 {
             return Err(PlanError::Option { option: "read_backs", required: "1 or more", given: 0 });
@@ -119,8 +161,10 @@ impl Clipper {
             limits.long_unit = SOFTWARE_LONG_UNIT;
             limits.short_from = SOFTWARE_SHORT_FROM;
         }
+        let forms = Forms::new(&info, &options, size);
+        limits.vectors = forms.vectors;
         limits.slots = limits.slots.min(most).clamp(1, MOST_SLOTS);
-        Ok(Clipper { device: device.clone(), pipelines: Pipelines::default(), limits, options })
+        Ok(Clipper { device: device.clone(), pipelines: Pipelines::default(), limits, options, forms })
     }
 
     /// Limits to request for a device on `adapter`: wgpu's defaults, with those raised that make

@@ -2,6 +2,7 @@
 
 mod accumulator;
 mod clipper;
+mod forms;
 mod memory;
 mod pass;
 mod pipelines;

@@ -8,7 +8,7 @@ use wgpu::BufferUsages as Usage;
 use crate::clip::{Adapt, Clip, Kind, LossScale};
 use crate::error::PrepareError;
 use crate::grad::DType;
-use crate::kernels::{Kernel, Variant};
+use crate::kernels::{Form, Kernel, Variant};
 use crate::layout::{
     ADAPT_NONE, ChunkRow, Hyper, Job, JobSetting, MapRow, NONE, Outcome, Partial, Run, SeamRow, SegmentRow,
     Setting, State, Sum, TEAM, Tally, UnitRow,
@@ -169,6 +169,8 @@ pub(crate) struct Make<'a> {
     kind: Kind,
     adapt: u32,
     scaled: bool,
+    /// Of the kernels over whole chunks that are made next.
+    form: Form,
     /// What every job begins as.
     job: Job,
     jobs: Vec<wgpu::Buffer>,
@@ -189,7 +191,7 @@ impl<'a> Make<'a> {
     pub(crate) fn new(clipper: &'a Clipper, buffers: &'a [wgpu::Buffer], clip: &Clip) -> Make<'a> {
         let (kind, adapt) = (Kind::from(clip.norm), Adapt::record(clip.adapt).rule);
         let scaled = clip.loss_scale.is_some();
-        Make { clipper, buffers, kind, adapt, scaled, job: job(), jobs: Vec::new() }
+        Make { clipper, buffers, kind, adapt, scaled, form: Form::default(), job: job(), jobs: Vec::new() }
     }
 
     fn memory(&self, clip: &Clip, plan: &Plan) -> Result<Arc<Memory>, PrepareError> {
@@ -247,7 +249,12 @@ impl<'a> Make<'a> {
             Kernel::ReduceShort => (short.clone(), limits.workgroup_size / TEAM),
             _ => (rows.clone(), 1),
         };
-        let grid = grid((rows.len() as u64).div_ceil(each.into()), limits)?;
+        self.form = self.clipper.forms.of(dispatch);
+        let mut workgroups = (rows.len() as u64).div_ceil(each.into());
+        if kernel.form(self.kind, self.form).stays {
+            workgroups = workgroups.min(self.clipper.forms.resident.into());
+        }
+        let grid = grid(workgroups, limits)?;
         let job = Job { first_row: rows.start, rows: rows.end - rows.start, ..self.job };
         let slots = Some(Slots { windows: &dispatch.windows, pattern: Pattern::apart(1) });
         self.step(kernel, dispatch.dtype, job, tables, slots, grid)
@@ -322,6 +329,7 @@ impl<'a> Make<'a> {
                 workgroup_size: limits.workgroup_size,
                 adapt: if kernel == Kernel::Threshold { self.adapt } else { ADAPT_NONE },
                 scaled: kernel.reduces() && self.scaled,
+                form: kernel.form(self.kind, self.form),
             },
         )?;
         let job = self.table("gradclip job", &[job], job, Usage::UNIFORM | Usage::COPY_DST)?;

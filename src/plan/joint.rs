@@ -129,6 +129,7 @@ impl Joint {
         }
         let rows = first..self.rows.len() as u32;
         let dispatch = Dispatch {
+            vectors: false,
             dtype: group[0].dtype,
             windows: group.iter().flat_map(|f| f.windows.iter().copied()).collect(),
             grid: grid(rows.len() as u64, limits)?,

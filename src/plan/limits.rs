@@ -19,6 +19,9 @@ pub struct PlanLimits {
     /// Elements from which a unit's chunks take a workgroup each; of shorter units, an invocation does. It is
     /// 256 for units too few to fill a workgroup, and under norms of any p.
     pub long_unit: u64,
+    /// Whether chunks of whole vectors of 16 bytes have dispatches of their own, so that kernels read and write
+    /// these.
+    pub vectors: bool,
     /// Largest binding in bytes.
     pub max_binding: u64,
     /// Alignment of a binding's offset in bytes.
@@ -85,6 +88,7 @@ impl PlanLimits {
             alone_from: u64::MAX,
             short_from: SHORT_FROM,
             long_unit: LONG_UNIT,
+            vectors: false,
             max_binding: limits.max_storage_buffer_binding_size,
             alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(4),
             max_workgroups: limits.max_compute_workgroups_per_dimension,

@@ -32,6 +32,7 @@ enum Part {
 struct Filled {
     window: Window,
     dtype: DType,
+    vectors: bool,
     pieces: Range<usize>,
 }
 
@@ -86,7 +87,17 @@ pub(super) fn runs(elements: u64) -> impl Iterator<Item = (u64, u32)> {
         .map(move |first| (first, (elements - first).min(u64::from(CHUNK)) as u32))
 }
 
+/// Bytes of the widest loads and stores.
+const VECTOR: u64 = 16;
+
 impl<'a> Piece<'a> {
+    /// Whether it consists of whole vectors, so that none is shared with what lies beside it.
+    fn has_whole_vectors(&self) -> bool {
+        matches!(self.part, Part::Chunk { .. })
+            && self.begin.is_multiple_of(VECTOR)
+            && self.end.is_multiple_of(VECTOR)
+    }
+
     fn of(placed: &'a Placed<'a>, first: u64, len: u32, part: Part) -> Piece<'a> {
         let size = placed.at.dtype.size();
         let begin = placed.at.offset + first * size;
@@ -158,21 +169,23 @@ fn map<'a>(p: &'a Placed<'a>, pieces: &mut Vec<Piece<'a>>) {
 /// Merges neighbouring pieces of one buffer into windows as large as a binding may be.
 fn windows(pieces: &[Piece<'_>], limits: &PlanLimits) -> Vec<Filled> {
     let largest = limits.max_binding.min(LARGEST_WINDOW);
+    let alignment = if limits.vectors { limits.alignment.max(VECTOR) } else { limits.alignment };
     let mut filled: Vec<Filled> = Vec::new();
     for (i, p) in pieces.iter().enumerate() {
         let (buffer, dtype) = (p.placed.at.buffer, p.placed.at.dtype);
+        let vectors = limits.vectors && p.has_whole_vectors();
         let end = p.end.next_multiple_of(4);
         if let Some(last) = filled.last_mut()
-            && (last.dtype, last.window.buffer) == (dtype, buffer)
+            && (last.dtype, last.vectors, last.window.buffer) == (dtype, vectors, buffer)
             && end.saturating_sub(last.window.offset) <= largest
         {
             last.window.size = last.window.size.max(end - last.window.offset);
             last.pieces.end = i + 1;
             continue;
         }
-        let offset = p.begin - p.begin % limits.alignment;
+        let offset = p.begin - p.begin % alignment;
         let window = Window { buffer, offset, size: end - offset };
-        filled.push(Filled { window, dtype, pieces: i..i + 1 });
+        filled.push(Filled { window, dtype, vectors, pieces: i..i + 1 });
     }
     filled
 }
@@ -194,7 +207,9 @@ fn pack(filled: Vec<Filled>, limits: &PlanLimits) -> Vec<Vec<Filled>> {
             first_open += 1;
         }
         let joins = |g: &Vec<Filled>| {
-            g.len() < slots && g.iter().all(|o| o.dtype == f.dtype && !o.window.overlaps(&f.window))
+            g.len() < slots
+                && (g[0].dtype, g[0].vectors) == (f.dtype, f.vectors)
+                && g.iter().all(|o| !o.window.overlaps(&f.window))
         };
         match groups[first_open..].iter().position(joins) {
             Some(i) => groups[first_open + i].push(f),
@@ -213,7 +228,8 @@ fn dispatches<'a, R>(
     mut seams: Option<&mut Seams>,
     row: impl Fn(&Piece<'a>, u32, &Window) -> R,
 ) -> Result<Vec<Dispatch>, PlanError> {
-    pieces.sort_by_key(|p| (p.placed.at.dtype as u32, p.placed.at.buffer, p.begin));
+    let words = |p: &Piece<'_>| !(limits.vectors && p.has_whole_vectors());
+    pieces.sort_by_key(|p| (p.placed.at.dtype as u32, words(p), p.placed.at.buffer, p.begin));
     let seam_count = |seams: &Option<&mut Seams>| seams.as_ref().map_or(0, |s| s.rows.len()) as u32;
     let mut dispatches = Vec::new();
     for group in pack(windows(&pieces, limits), limits) {
@@ -229,6 +245,7 @@ fn dispatches<'a, R>(
         let seam_range = first_seam..seam_count(&seams);
         dispatches.push(Dispatch {
             dtype: group[0].dtype,
+            vectors: group[0].vectors,
             grid: grid(rows.len() as u64, limits)?,
             windows: group.iter().map(|f| f.window).collect(),
             short: rows.end - short..rows.end,

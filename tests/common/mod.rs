@@ -36,7 +36,7 @@ impl Deref for Held {
 ///
 /// `GRADCLIP_REQUIRE_GPU=1` makes a missing adapter a failure; `GRADCLIP_TEST_ADAPTER` picks the
 /// adapter whose `backend/name` contains it; `GRADCLIP_TEST_LIMITS=default` asks for
-/// `Limits::default()` and no features.
+/// `Limits::default()` and no features; `GRADCLIP_TEST_FORM=hardware` takes the kernels that hardware runs.
 pub fn gpu() -> Option<Held> {
     static ALONE: Mutex<()> = Mutex::new(());
     static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
@@ -60,13 +60,22 @@ fn open() -> Option<Gpu> {
     let required_limits = if plain { wgpu::Limits::default() } else { Clipper::required_limits(&adapter) };
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("a device");
-    let clipper = Clipper::new(&device).expect("a clipper");
+    let clipper = Clipper::with_options(&device, formed(ClipperOptions::default())).expect("a clipper");
     Some(Gpu { name: name(&adapter), adapter, device, queue, clipper })
+}
+
+/// With the kernels that the environment asks for, where other options leave the choice.
+fn formed(options: ClipperOptions) -> ClipperOptions {
+    let hardware = std::env::var("GRADCLIP_TEST_FORM").is_ok_and(|v| v == "hardware");
+    if hardware && options.vector_loads.is_none() && options.workgroup_size.is_none_or(|size| size == 256) {
+        return options.vector_loads(true).full_multiply(true);
+    }
+    options
 }
 
 impl Gpu {
     pub fn clipper_with(&self, options: ClipperOptions) -> Clipper {
-        Clipper::with_options(&self.device, options).expect("a clipper")
+        Clipper::with_options(&self.device, formed(options)).expect("a clipper")
     }
 
     pub fn buffer(&self, bytes: &[u8]) -> wgpu::Buffer {

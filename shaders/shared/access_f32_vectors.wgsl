@@ -1,0 +1,51 @@
+// Gradients by 16 bytes: a lane takes four neighbouring columns of f32. Rows of the table begin and end at whole vectors.
+
+alias Row = vec4<u32>;
+alias Cols = vec4<u32>;
+alias Reals = vec4<f32>;
+
+//@each slot
+@group(1) @binding(SLOT) var<storage, read> slot_SLOT: array<Row>;
+//@end
+
+const TURNS: u32 = 1u;
+
+fn first_column(lane: u32, turn: u32) -> u32 {
+    return 4u * lane;
+}
+
+//@each slot
+fn whole_SLOT(element: u32) -> Block {
+    let at = element >> 2u;
+    var b: Block;
+    //@each row
+    b.rROW = slot_SLOT[at + ROWu * (COLUMNS / 4u)];
+    //@end row
+    return b;
+}
+
+fn part_SLOT(start: u32, column: u32, last: u32) -> Block {
+    var b: Block;
+    b.r0 = slot_SLOT[(start + min(column, last)) >> 2u];
+    if last >= COLUMNS {
+        //@each further row
+        b.rROW = slot_SLOT[(start + min(ROWu * COLUMNS + column, last)) >> 2u];
+        //@end row
+    }
+    return b;
+}
+//@end
+
+// What lies before the end of the chunk.
+fn within_chunk(row: Row, element: u32, last: u32) -> Row {
+    return select(Row(0u), row, element <= last);
+}
+
+fn total_of(c: Cols) -> u32 {
+    return c.x + c.y + c.z + c.w;
+}
+
+// The columns of a lane, with those of a turn in place.
+fn placed(all: vec4<u32>, own: Cols, turn: u32) -> vec4<u32> {
+    return own;
+}

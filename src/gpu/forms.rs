@@ -1,0 +1,50 @@
+//! Which form of the kernels a device runs: one table, so that a measurement on a card changes a row.
+//!
+//! | device | loads | products of 32 bits | workgroups | why |
+//! |---|---|---|---|---|
+//! | software | few at a time | - | 128, one a chunk | measured: `benches/records/*-plain-software.csv`, ARCHITECTURE.md |
+//! | NVIDIA | 16 bytes, a chunk in flight | yes | 256, one a chunk | counted, not measured: IMAD runs at full rate |
+//! | others | 16 bytes, a chunk in flight | no | 256, one a chunk | counted, not measured: 24-bit products run at full rate |
+//!
+//! Every form has the same bits. [`ClipperOptions`](super::ClipperOptions) overrides each column.
+
+use crate::kernels::{Form, Loads};
+use crate::plan::Dispatch;
+
+use super::clipper::ClipperOptions;
+
+/// Of PCI.
+const NVIDIA: u32 = 0x10de;
+/// The block kernels give a lane four columns of 1,024.
+const BLOCKS_WORKGROUP: u32 = 256;
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Forms {
+    /// Whether gradients are read by 16 bytes, and a whole chunk at once.
+    pub(crate) vectors: bool,
+    pub(crate) full_multiply: bool,
+    /// Workgroups of the norm that stay for more than one chunk; 0 for one a chunk.
+    pub(crate) resident: u32,
+}
+
+impl Forms {
+    /// The row of a device, where options do not say otherwise.
+    pub(crate) fn new(info: &wgpu::AdapterInfo, options: &ClipperOptions, workgroup_size: u32) -> Forms {
+        let software = info.device_type == wgpu::DeviceType::Cpu;
+        Forms {
+            vectors: options.vector_loads.unwrap_or(!software) && workgroup_size == BLOCKS_WORKGROUP,
+            full_multiply: options.full_multiply.unwrap_or(info.vendor == NVIDIA),
+            resident: options.resident_workgroups.unwrap_or(0),
+        }
+    }
+
+    /// The form of the kernels over a dispatch.
+    pub(crate) fn of(&self, dispatch: &Dispatch) -> Form {
+        if !self.vectors {
+            return Form::default();
+        }
+        let loads = if dispatch.vectors { Loads::Vectors } else { Loads::Words };
+        Form { loads, full_multiply: self.full_multiply, stays: self.resident > 0 }
+    }
+}
