@@ -53,6 +53,9 @@ pub struct Shader {
     pub dtype: Option<DType>,
     /// Slots a dispatch; 0 for kernels that touch no gradients.
     pub slots: u32,
+    /// Whether it is the first of its kernel, norm, type and slots: fixed thresholds, no loss scale, every buffer in
+    /// a binding of its own.
+    pub plain: bool,
     /// What else sets variants of one kernel apart: `adapt 3`, `scaled`, `bindings 0112`.
     pub apart: String,
     /// The text.
@@ -65,8 +68,8 @@ pub struct Shader {
     pub elements: Option<u32>,
     /// Bytes of the slots that an invocation loads for an element, as the kernel is written.
     pub loaded: u32,
-    /// Bytes of the slots that it stores for an element.
-    pub stored: u32,
+    /// Bytes of the slots that belong to an element, of those that are loaded.
+    pub held: u32,
 }
 
 /// Every shader that can be made at this workgroup size, with these numbers of slots. What slots do not change
@@ -149,19 +152,20 @@ impl Shader {
         if let Some(access) = kernel.slots() {
             groups.push(bound(&vec![access; slots as usize * pattern.bindings().max(1)]));
         }
-        let (loaded, stored) = traffic(kernel, dtype);
+        let (own, beside) = (dtype.size() as u32, 4 * (roles(kernel) as u32 - 1));
         Shader {
             kernel: kernel.stem(),
             norm: if kernel.has_norm() { norm(variant.kind) } else { String::new() },
             dtype: kernel.slots().map(|_| dtype),
             slots,
+            plain: is_plain(variant),
             apart: apart(variant),
             wgsl: variant.source(),
             entry: kernel.entry(),
             groups,
             elements: takes_chunks(kernel).then(|| CHUNK / variant.workgroup_size),
-            loaded,
-            stored,
+            loaded: if word_by_word(kernel) { own } else { 4 } + beside,
+            held: own + beside,
         }
     }
 }
@@ -205,16 +209,12 @@ fn takes_chunks(kernel: Kernel) -> bool {
     matches!(kernel, Kernel::Reduce | Kernel::Apply) || kernel.is_joint()
 }
 
-/// Bytes of the slots loaded and stored for an element. A kernel that goes element by element loads the whole word
-/// that holds one.
-fn traffic(kernel: Kernel, dtype: DType) -> (u32, u32) {
-    let own = dtype.size() as u32;
-    match kernel {
-        Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits => (4, 0),
-        Kernel::Apply | Kernel::ApplyUnits | Kernel::Seams => (own, own),
-        Kernel::UpdateSgd | Kernel::Accumulate => (4 + 4, 4),
-        Kernel::UpdateMomentum => (4 + 8, 8),
-        Kernel::UpdateAdam => (4 + 12, 12),
-        _ => (0, 0),
-    }
+/// Whether a kernel loads a word of gradients once for all elements in it; others load the whole word for each.
+fn word_by_word(kernel: Kernel) -> bool {
+    matches!(kernel, Kernel::Apply | Kernel::ApplyUnits | Kernel::Seams)
+}
+
+fn is_plain(variant: &Variant) -> bool {
+    let Variant { kernel, adapt, scaled, pattern, .. } = *variant;
+    adapt == ADAPT_NONE && !scaled && (!kernel.is_joint() || pattern == Pattern::apart(roles(kernel)))
 }
