@@ -1,11 +1,12 @@
 //! The figures of each shader, as rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use gradclip::listing::Shader;
 
+use crate::listing::blocks;
 use crate::options::Options;
 use crate::path::{Work, counts};
 use crate::translate::Parsed;
@@ -76,7 +77,7 @@ pub(crate) fn all(shaders: &[Shader], options: &Options) -> Result<Vec<Row>, Str
 
 fn row(compiler: &Compiler, shader: &Shader, listings: Option<&str>) -> Row {
     let mut row = Row::default();
-    row.set("device", &compiler.name);
+    row.set("device", device(&compiler.name));
     row.set("driver", &compiler.driver);
     row.set("kernel", shader.kernel);
     row.set("norm", &shader.norm);
@@ -89,11 +90,13 @@ fn row(compiler: &Compiler, shader: &Shader, listings: Option<&str>) -> Row {
     match compiled {
         Err(error) => row.set("error", error),
         Ok(compiled) => {
-            describe(&mut row, compiler, shader, &compiled);
+            let way = describe(&mut row, compiler, shader, &compiled);
             if let Some(folder) = listings {
-                let name = format!("{} {}.s", compiler.name, row.name()).replace([' ', '/'], "_");
-                if let Err(error) = std::fs::write(std::path::Path::new(folder).join(name), &compiled.listing) {
-                    row.set("error", format!("{folder}: {error}"));
+                let file = std::path::Path::new(folder).join(format!("{} {}", device(&compiler.name), row.name()));
+                let written = std::fs::write(file.with_extension("s"), marked(&compiled.listing, &way))
+                    .and_then(|()| std::fs::write(file.with_extension("wgsl"), &shader.wgsl));
+                if let Err(error) = written {
+                    row.set("error", format!("{}: {error}", file.display()));
                 }
             }
         }
@@ -101,7 +104,28 @@ fn row(compiler: &Compiler, shader: &Shader, listings: Option<&str>) -> Row {
     row
 }
 
-fn describe(row: &mut Row, compiler: &Compiler, shader: &Shader, compiled: &Compiled) {
+/// `Null hardware (RADV NAVI21)` as `NAVI21`.
+fn device(name: &str) -> &str {
+    name.split("RADV ").nth(1).map_or(name, |rest| rest.trim_end_matches(')'))
+}
+
+/// The listing with a mark at the blocks of the hot part.
+fn marked(listing: &str, way: &[usize]) -> String {
+    let mut out = String::with_capacity(listing.len());
+    let hot: HashSet<usize> = way.iter().copied().collect();
+    let starts: HashMap<usize, usize> = blocks(listing).iter().enumerate().map(|(i, b)| (b.line, i)).collect();
+    let mut marks = "";
+    for (i, line) in listing.lines().enumerate() {
+        if let Some(block) = starts.get(&i) {
+            marks = if hot.contains(block) { "* " } else { "  " };
+        }
+        out.extend([marks, line, "\n"]);
+    }
+    out
+}
+
+/// Fills in what the driver and the listing say, and gives the blocks of the hot part.
+fn describe(row: &mut Row, compiler: &Compiler, shader: &Shader, compiled: &Compiled) -> Vec<usize> {
     let columns = COLUMNS.iter().skip_while(|&&column| column != "vgprs");
     for (column, name) in columns.zip(STATISTICS) {
         row.set(column, compiled.figure(name).map_or(String::new(), |value| value.to_string()));
@@ -110,8 +134,10 @@ fn describe(row: &mut Row, compiler: &Compiler, shader: &Shader, compiled: &Comp
         elements: shader.elements,
         loaded: shader.loaded,
         one_counter: compiler.name.contains("VEGA"),
+        through: shader.through,
     };
-    if let Some(counts) = counts(&compiled.listing, work) {
+    let counts = counts(&compiled.listing, work);
+    if let Some(counts) = &counts {
         row.set("elements_a_turn", counts.elements);
         row.set("vector_an_element", format!("{:.2}", counts.vector));
         row.set("scalar_an_element", format!("{:.2}", counts.scalar));
@@ -120,6 +146,7 @@ fn describe(row: &mut Row, compiler: &Compiler, shader: &Shader, compiled: &Comp
         row.set("bytes_in_flight", counts.flight.bytes);
         row.set("useful_in_flight", counts.flight.bytes * shader.held / shader.loaded.max(1));
     }
+    counts.map_or(Vec::new(), |counts| counts.way)
 }
 
 /// Rows one a line, for the process that asked.

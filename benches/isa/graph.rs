@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::listing::{Block, Does};
+use crate::listing::{Block, Does, Instruction};
 
 /// Where blocks lead, without the edges that close loops.
 pub(crate) struct Graph {
@@ -13,6 +13,8 @@ pub(crate) struct Graph {
     /// Comparisons that stand before more than one branch: such branches go the same way as long as the registers
     /// compared are not written.
     repeated: HashSet<String>,
+    /// What the hot part does: how the name of some instruction in it begins.
+    through: String,
 }
 
 /// A loop: all blocks from which its first one can be reached again without leaving it.
@@ -20,28 +22,41 @@ pub(crate) struct Loop {
     pub(crate) head: usize,
     pub(crate) blocks: HashSet<usize>,
     /// Blocks from which it goes back to the first.
-    closes: HashSet<usize>,
+    pub(crate) closes: HashSet<usize>,
 }
 
-/// How good a way is: more bytes of slots first, then fewer vector instructions.
+/// How good a way is: more bytes of slots first, then whether it does what it should, then fewer vector
+/// instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Score {
     pub(crate) bytes: u32,
+    pub(crate) does: bool,
     pub(crate) vector: u32,
 }
 
 impl Score {
     pub(crate) fn beats(self, other: Score) -> bool {
-        (self.bytes, std::cmp::Reverse(self.vector)) > (other.bytes, std::cmp::Reverse(other.vector))
+        let key = |s: Score| (s.bytes, s.does, std::cmp::Reverse(s.vector));
+        key(self) > key(other)
     }
 }
 
-/// Which way was taken after a comparison.
+impl std::ops::Add for Score {
+    type Output = Score;
+
+    fn add(self, other: Score) -> Score {
+        let (bytes, vector) = (self.bytes + other.bytes, self.vector + other.vector);
+        Score { bytes, does: self.does || other.does, vector }
+    }
+}
+
+/// What is known on a way: which comparisons held, and under [`LANES`] whether any lane is active.
 type Decided = BTreeMap<String, bool>;
+const LANES: &str = "exec";
 type Ways = HashMap<(usize, Decided), Option<(Score, Vec<usize>)>>;
 
 impl Graph {
-    pub(crate) fn new(blocks: Vec<Block>) -> Graph {
+    pub(crate) fn new(blocks: Vec<Block>, through: &str) -> Graph {
         let dominators = dominators(&blocks);
         let mut forward: Vec<Vec<usize>> = Vec::new();
         let mut closed: BTreeMap<usize, HashSet<usize>> = BTreeMap::new();
@@ -57,13 +72,14 @@ impl Graph {
         let mut seen = HashSet::new();
         let texts = blocks.iter().filter_map(|block| Some(tested(block)?.0));
         let repeated = texts.filter(|text| !seen.insert(text.clone())).collect();
-        Graph { blocks, forward, loops, repeated }
+        Graph { blocks, forward, loops, repeated, through: through.into() }
     }
 
     /// Vector instructions of a block, and bytes a lane that go to or from slots in it.
     pub(crate) fn score(&self, at: usize) -> Score {
         let mut score = Score::default();
         for instruction in &self.blocks[at].instructions {
+            score.does |= instruction.op.starts_with(&self.through);
             match instruction.does {
                 Does::Vector => score.vector += 1,
                 Does::Load(bytes) | Does::Store(bytes) if instruction.group == Some(1) => score.bytes += bytes,
@@ -113,11 +129,9 @@ impl Search<'_> {
         }
         let known_as = (at, decided.clone());
         let block = &self.graph.blocks[at];
-        for register in block.instructions.iter().flat_map(|i| i.writes()) {
-            decided.retain(|text, _| !registers(text).contains(&register));
-        }
+        block.instructions.iter().for_each(|i| learn(&mut decided, i));
         let mut best: Option<(Score, Vec<usize>)> = (self.ends)(at).then(Default::default);
-        let test = tested(block).filter(|(text, _)| self.graph.repeated.contains(text));
+        let test = tested(block).filter(|(text, _)| text == LANES || self.graph.repeated.contains(text));
         for (i, &next) in self.graph.forward[at].iter().enumerate() {
             let mut decided = decided.clone();
             if let Some((text, when)) = &test {
@@ -136,10 +150,27 @@ impl Search<'_> {
         let own = (self.score)(at);
         let best = best.map(|(score, mut way)| {
             way.push(at);
-            (Score { bytes: score.bytes + own.bytes, vector: score.vector + own.vector }, way)
+            (score + own, way)
         });
         self.ways.insert(known_as, best.clone());
         best
+    }
+}
+
+/// What an instruction changes of what is known. The two sides of a branch that lanes take apart begin with
+/// fewer lanes, and with the others of those that were saved before: where none went one way, some go the other.
+fn learn(decided: &mut Decided, instruction: &Instruction) {
+    let written = instruction.writes();
+    decided.retain(|text, _| !registers(text).iter().any(|register| written.contains(register)));
+    let first = instruction.operands.first().map_or("", String::as_str);
+    let others = instruction.op == "s_andn2_b64" || instruction.op == "s_and_not1_b64";
+    if first == "exec" && others && instruction.operands.last().is_some_and(|last| last == "exec") {
+        let none = decided.remove(LANES) == Some(false);
+        if none {
+            decided.insert(LANES.into(), true);
+        }
+    } else if first == "exec" || instruction.op.contains("saveexec") || instruction.op.starts_with("v_cmpx") {
+        decided.remove(LANES);
     }
 }
 
@@ -148,6 +179,8 @@ fn tested(block: &Block) -> Option<(String, bool)> {
     let when = match block.instructions.last()?.op.as_str() {
         "s_cbranch_scc0" => false,
         "s_cbranch_scc1" => true,
+        "s_cbranch_execz" => return Some((LANES.into(), false)),
+        "s_cbranch_execnz" => return Some((LANES.into(), true)),
         _ => return None,
     };
     let at = block.instructions.iter().rposition(|i| i.compares())?;

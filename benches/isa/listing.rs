@@ -37,6 +37,8 @@ pub(crate) struct Instruction {
 /// Instructions that are only entered at the first and left at the last.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Block {
+    /// The line of the listing it begins at, from 0.
+    pub(crate) line: usize,
     pub(crate) instructions: Vec<Instruction>,
     /// Where it may go on: for a conditional branch the next block, then the branch's target.
     pub(crate) next: Vec<usize>,
@@ -46,17 +48,17 @@ pub(crate) struct Block {
 pub(crate) fn blocks(listing: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut labels = HashMap::new();
-    for line in listing.lines() {
+    for (number, line) in listing.lines().enumerate() {
+        let begun = || Block { line: number, ..Block::default() };
         let code = line.split(';').next().unwrap_or_default().trim();
         if let Some(label) = code.strip_suffix(':') {
             labels.insert(label.to_owned(), blocks.len());
-            blocks.push(Block::default());
+            blocks.push(begun());
         } else if let Some(instruction) = Instruction::read(code) {
             // A branch ends a block, labelled or not.
             if blocks.last().is_none_or(|b| b.instructions.last().is_some_and(Instruction::ends)) {
-                blocks.push(Block::default());
+                blocks.push(begun());
             }
-            blocks.extend(blocks.is_empty().then(Block::default));
             if let Some(block) = blocks.last_mut() {
                 block.instructions.push(instruction);
             }

@@ -12,10 +12,11 @@ const HELP: &str = "\
   --slots LIST        numbers of slots (1,30)
   --plain             one variant of each: no adaptive thresholds, loss scales or shared bindings
   --workgroup N       invocations of a workgroup (256)
-  --listing FOLDER    write the machine code there, a file a shader
+  --listing FOLDER    write WGSL and machine code there, the hot part marked
   --wgsl FILE --entry NAME --loaded BYTES --elements N
                       a shader of your own, whose slots are bind group 1: bytes it loads for an element, and
-                      elements an invocation takes in all, 0 where that is unknown";
+                      elements an invocation takes in all, 0 where that is unknown
+  --through NAME      of that shader: how an instruction begins that full speed goes through";
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +37,7 @@ pub(crate) struct Options {
     entry: String,
     loaded: u32,
     elements: u32,
+    through: String,
     /// As given, for a process of its own a family.
     pub(crate) arguments: Vec<String>,
 }
@@ -71,6 +73,7 @@ impl Options {
                 "--wgsl" => options.wgsl = Some(value()?),
                 "--entry" => options.entry = value()?,
                 "--loaded" => options.loaded = number(&value()?)?,
+                "--through" => options.through = value()?,
                 "--elements" => options.elements = number(&value()?)?,
                 _ => return Err(format!("no such option: {flag}\n{HELP}")),
             }
@@ -110,6 +113,7 @@ impl Options {
             elements: Some(self.elements).filter(|&n| n > 0),
             loaded: self.loaded,
             held: self.loaded,
+            through: self.through.clone().leak(),
             wgsl,
         })
     }

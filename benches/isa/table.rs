@@ -60,7 +60,6 @@ fn key(row: &Row) -> String {
 fn cell(row: &Row, column: &str) -> String {
     let value = row.get(column);
     match column {
-        "device" => device(value),
         "spilled_vgprs" if !row.get("error").is_empty() => row.get("error").to_owned(),
         "spilled_vgprs" => {
             let [sgprs, scratch] = ["spilled_sgprs", "scratch_bytes"].map(|column| row.get(column));
@@ -68,11 +67,6 @@ fn cell(row: &Row, column: &str) -> String {
         }
         _ => value.to_owned(),
     }
-}
-
-/// `Null hardware (RADV NAVI21)` as `NAVI21`.
-fn device(name: &str) -> String {
-    name.split("RADV ").nth(1).map_or(name, |rest| rest.trim_end_matches(')')).to_owned()
 }
 
 /// A record.

@@ -70,6 +70,9 @@ pub struct Shader {
     pub loaded: u32,
     /// Bytes of the slots that belong to an element, of those that are loaded.
     pub held: u32,
+    /// How the name of an instruction of machine code begins that the common case goes through, where others are
+    /// cheaper.
+    pub through: &'static str,
 }
 
 /// Every shader that can be made at this workgroup size, with these numbers of slots. What slots do not change
@@ -166,6 +169,8 @@ impl Shader {
             elements: takes_chunks(kernel).then(|| CHUNK / variant.workgroup_size),
             loaded: if word_by_word(kernel) { own } else { 4 } + beside,
             held: own + beside,
+            // An outcome that fills or keeps is cheaper than one that multiplies.
+            through: if kernel.reduces() { "" } else { "v_mul_f32" },
         }
     }
 }
