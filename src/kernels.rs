@@ -23,6 +23,8 @@ use crate::grad::DType;
 use crate::layout::{ROWS, wgsl_constants};
 use crate::plan::Pattern;
 
+pub mod listing;
+
 /// A kernel; see the module's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kernel {
@@ -83,6 +85,22 @@ pub(crate) struct Form {
     /// Whether workgroups stay for more than one chunk.
     pub(crate) stays: bool,
 }
+
+/// The forms that there are.
+pub(crate) const FORMS: [Form; 7] = {
+    let few = Form { loads: Loads::Few, full_multiply: false, stays: false };
+    let words = Form { loads: Loads::Words, ..few };
+    let vectors = Form { loads: Loads::Vectors, ..few };
+    [
+        few,
+        vectors,
+        words,
+        Form { full_multiply: true, ..vectors },
+        Form { full_multiply: true, ..words },
+        Form { stays: true, ..vectors },
+        Form { stays: true, ..words },
+    ]
+};
 
 /// How a buffer of bind group 0 is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -433,59 +451,15 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Kernel; 15] = [
-        Kernel::Reduce,
-        Kernel::ReduceShort,
-        Kernel::ReduceUnits,
-        Kernel::Partials,
-        Kernel::Sums,
-        Kernel::Threshold,
-        Kernel::Coefficient,
-        Kernel::Apply,
-        Kernel::ApplyUnits,
-        Kernel::Seams,
-        Kernel::Advance,
-        Kernel::UpdateSgd,
-        Kernel::UpdateMomentum,
-        Kernel::UpdateAdam,
-        Kernel::Accumulate,
-    ];
-
     #[test]
     fn every_variant_is_valid_wgsl_without_extensions() {
-        for kernel in ALL {
-            for kind in [Kind::One, Kind::Two, Kind::Inf, Kind::P(2.5f32.to_bits())] {
-                for dtype in [DType::F32, DType::F16, DType::Bf16] {
-                    if (kernel, dtype) == (Kernel::Seams, DType::F32) {
-                        continue; // words are never shared
-                    }
-                    for adapt in 0..if kernel == Kernel::Threshold { 7 } else { 1 } {
-                        let pattern = Pattern::apart(4);
-                        let scaled = adapt % 2 == 1 || dtype == DType::F16;
-                        let [few, words, vectors] = [Loads::Few, Loads::Words, Loads::Vectors];
-                        for (loads, full_multiply) in [(few, false), (words, false), (vectors, true)] {
-                            let form = kernel.form(kind, Form { loads, full_multiply, stays: full_multiply });
-                            let variant = Variant {
-                                kernel,
-                                kind,
-                                dtype,
-                                slots: 3,
-                                workgroup_size: 256,
-                                adapt,
-                                pattern,
-                                scaled,
-                                form,
-                            };
-                            let source = variant.source();
-                            let module = naga::front::wgsl::parse_str(&source)
-                                .unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
-                            let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
-                            assert!(validator.validate(&module).is_ok(), "{variant:?}");
-                            assert!(module.entry_points.iter().any(|e| e.name == kernel.entry()));
-                        }
-                    }
-                }
-            }
+        for variant in listing::every(256, &[1, 3]) {
+            let source = variant.source();
+            let module = naga::front::wgsl::parse_str(&source)
+                .unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
+            let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
+            assert!(validator.validate(&module).is_ok(), "{variant:?}");
+            assert!(module.entry_points.iter().any(|e| e.name == variant.kernel.entry()));
         }
     }
 }

@@ -70,6 +70,8 @@ pub use error::{ClipError, OptimizerError, PlanError, PrepareError, ReadBackErro
 pub use gpu::{Accumulator, Clipper, ClipperOptions, Moment, Pass, ReadBack, SavedHistory, Stepper};
 pub use grad::{DType, Grad, Group};
 pub use history::History;
+#[doc(hidden)]
+pub use kernels::listing;
 pub use optimizer::{Adam, Optimizer, Sgd};
 pub use report::{Report, SegmentReport, TensorReport};
 pub use schedule::{Schedule, ScheduleError};

@@ -30,6 +30,20 @@ impl Pattern {
         Pattern { binding: [0, 1, 2, 3], roles, bindings: roles }
     }
 
+    /// All there are of `roles` tensors: each lies in the binding of an earlier one or in the next new one.
+    pub(crate) fn every(roles: usize) -> Vec<Pattern> {
+        let mut all = vec![Pattern::apart(0)];
+        for role in 0..roles.min(MOST_ROLES) {
+            let longer = |p: &Pattern, b: u8| {
+                let mut binding = p.binding;
+                binding[role] = b;
+                Pattern { binding, roles: role as u8 + 1, bindings: p.bindings.max(b + 1) }
+            };
+            all = all.iter().flat_map(|p| (0..=p.bindings).map(|b| longer(p, b))).collect();
+        }
+        all
+    }
+
     /// Number of tensors that belong together.
     pub fn roles(&self) -> usize {
         self.roles.into()

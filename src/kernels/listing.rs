@@ -1,0 +1,242 @@
+//! Every shader the library can make, as text: for tests, and for `benches/isa.rs`, which shows them to compilers.
+//! Not part of the library's promises.
+
+use crate::clip::Kind;
+use crate::grad::DType;
+use crate::layout::{ADAPT_NONE, ADAPT_QUANTILE, CHUNK};
+use crate::plan::{MOST_ROLES, Pattern};
+
+use super::{Binding, FORMS, Form, Kernel, Loads, Variant};
+
+/// Buffers that a dispatch binds at most besides its tables.
+const MOST_BINDINGS: u32 = 30;
+
+const KERNELS: [Kernel; 15] = [
+    Kernel::Reduce,
+    Kernel::ReduceShort,
+    Kernel::ReduceUnits,
+    Kernel::Partials,
+    Kernel::Sums,
+    Kernel::Threshold,
+    Kernel::Coefficient,
+    Kernel::Apply,
+    Kernel::ApplyUnits,
+    Kernel::Seams,
+    Kernel::Advance,
+    Kernel::UpdateSgd,
+    Kernel::UpdateMomentum,
+    Kernel::UpdateAdam,
+    Kernel::Accumulate,
+];
+const NORMS: [Kind; 4] = [Kind::One, Kind::Two, Kind::Inf, Kind::P(2.5f32.to_bits())];
+const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
+
+/// How a shader uses a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// `var<uniform>`
+    Uniform,
+    /// `var<storage, read>`
+    Read,
+    /// `var<storage, read_write>`
+    ReadWrite,
+}
+
+/// A shader, with what has to be known to compile it and to read its figures.
+#[derive(Clone, Debug)]
+pub struct Shader {
+    /// Stem of its file in `shaders/`.
+    pub kernel: &'static str,
+    /// `1`, `2`, `inf` or a p; empty where the text does not depend on it.
+    pub norm: String,
+    /// Type of the gradients, for kernels that touch them.
+    pub dtype: Option<DType>,
+    /// Slots a dispatch; 0 for kernels that touch no gradients.
+    pub slots: u32,
+    /// Whether it is the first of its kernel, norm, type and slots: fixed thresholds, no loss scale, every buffer in
+    /// a binding of its own.
+    pub plain: bool,
+    /// What else sets variants of one kernel apart: `adapt 3`, `scaled`, `bindings 0112`.
+    pub apart: String,
+    /// The text.
+    pub wgsl: String,
+    /// Name of the entry point.
+    pub entry: &'static str,
+    /// Buffers of each bind group in order; the tables are group 0, the slots group 1.
+    pub groups: Vec<Vec<Bound>>,
+    /// Elements that an invocation sees of a whole chunk, where that is a fixed number.
+    pub elements: Option<u32>,
+    /// Bytes of the slots that an invocation loads for an element, as the kernel is written.
+    pub loaded: u32,
+    /// Bytes of the slots that belong to an element, of those that are loaded.
+    pub held: u32,
+    /// How the name of an instruction of machine code begins that the common case goes through, where others are
+    /// cheaper.
+    pub through: &'static str,
+}
+
+/// Every shader that can be made at this workgroup size, with these numbers of slots. What slots do not change
+/// (scaled losses, shared bindings) is listed once, with the first of them.
+pub fn shaders(workgroup_size: u32, slots: &[u32]) -> Vec<Shader> {
+    every(workgroup_size, slots).iter().map(Shader::new).collect()
+}
+
+/// The variants behind [`shaders`].
+pub(crate) fn every(workgroup_size: u32, slots: &[u32]) -> Vec<Variant> {
+    let mut all = Vec::new();
+    for kernel in KERNELS {
+        for &kind in if kernel.has_norm() { &NORMS[..] } else { &[Kind::Two] } {
+            if kernel == Kernel::ReduceShort && matches!(kind, Kind::P(_)) {
+                continue; // `PlanLimits::for_norm` makes no such plan
+            }
+            let plain = Variant {
+                kernel,
+                kind,
+                dtype: DType::F32,
+                slots: 0,
+                workgroup_size,
+                adapt: ADAPT_NONE,
+                pattern: Pattern::default(),
+                scaled: false,
+                form: Form::default(),
+            };
+            match kernel.slots() {
+                Some(_) => all.extend(with_slots(plain, slots)),
+                None if kernel == Kernel::Threshold => {
+                    all.extend((ADAPT_NONE..=ADAPT_QUANTILE).map(|adapt| Variant { adapt, ..plain }));
+                }
+                None => all.push(plain),
+            }
+        }
+    }
+    all
+}
+
+fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
+    let kernel = plain.kernel;
+    let mut all = Vec::new();
+    for dtype in DTYPES {
+        if (kernel, dtype) == (Kernel::Seams, DType::F32) {
+            continue; // words are never shared
+        }
+        for (i, &wanted) in slots.iter().enumerate() {
+            let patterns = match roles(kernel) {
+                1 => vec![Pattern::apart(1)],
+                roles if i > 0 => vec![Pattern::apart(roles)],
+                roles => Pattern::every(roles),
+            };
+            for pattern in patterns {
+                let slots = wanted.min(MOST_BINDINGS / pattern.bindings() as u32);
+                let variant = Variant { dtype, slots, pattern, ..plain };
+                all.push(variant);
+                if kernel.reduces() && i == 0 {
+                    all.push(Variant { scaled: true, ..variant });
+                }
+                let forms = FORMS.into_iter().skip(1).filter(|&form| kernel.form(variant.kind, form) == form);
+                all.extend(forms.map(|form| Variant { form, ..variant }));
+            }
+        }
+    }
+    all
+}
+
+/// Tensors that a kernel takes element by element.
+fn roles(kernel: Kernel) -> usize {
+    match kernel {
+        Kernel::UpdateAdam => MOST_ROLES,
+        Kernel::UpdateMomentum => 3,
+        Kernel::UpdateSgd | Kernel::Accumulate => 2,
+        _ => 1,
+    }
+}
+
+impl Shader {
+    fn new(variant: &Variant) -> Shader {
+        let Variant { kernel, dtype, slots, pattern, .. } = *variant;
+        let bound = |bindings: &[Binding]| bindings.iter().map(|&b| Bound::from(b)).collect::<Vec<_>>();
+        let mut groups = vec![bound(kernel.bindings())];
+        if let Some(access) = kernel.slots() {
+            groups.push(bound(&vec![access; slots as usize * pattern.bindings().max(1)]));
+        }
+        let (own, beside) = (dtype.size() as u32, 4 * (roles(kernel) as u32 - 1));
+        Shader {
+            kernel: kernel.stem(),
+            norm: if kernel.has_norm() { norm(variant.kind) } else { String::new() },
+            dtype: kernel.slots().map(|_| dtype),
+            slots,
+            plain: is_plain(variant),
+            apart: apart(variant),
+            wgsl: variant.source(),
+            entry: kernel.entry(),
+            groups,
+            elements: takes_chunks(kernel).then(|| CHUNK / variant.workgroup_size),
+            loaded: if word_by_word(kernel) { own } else { 4 } + beside,
+            held: own + beside,
+            // An outcome that fills or keeps is cheaper than one that multiplies.
+            through: if kernel.reduces() { "" } else { "v_mul_f32" },
+        }
+    }
+}
+
+impl From<Binding> for Bound {
+    fn from(binding: Binding) -> Bound {
+        match binding {
+            Binding::Uniform => Bound::Uniform,
+            Binding::Read => Bound::Read,
+            Binding::ReadWrite => Bound::ReadWrite,
+        }
+    }
+}
+
+fn norm(kind: Kind) -> String {
+    match kind {
+        Kind::One => "1".into(),
+        Kind::Two => "2".into(),
+        Kind::Inf => "inf".into(),
+        Kind::P(bits) => f32::from_bits(bits).to_string(),
+    }
+}
+
+fn apart(variant: &Variant) -> String {
+    let mut words = Vec::new();
+    if variant.kernel == Kernel::Threshold {
+        words.push(format!("adapt {}", variant.adapt));
+    }
+    match variant.form.loads {
+        Loads::Few => {}
+        Loads::Words => words.push("words".into()),
+        Loads::Vectors => words.push("vectors".into()),
+    }
+    if variant.form.full_multiply {
+        words.push("32-bit products".into());
+    }
+    if variant.form.stays {
+        words.push("staying".into());
+    }
+    if variant.scaled {
+        words.push("scaled".into());
+    }
+    if variant.kernel.is_joint() {
+        let digits: String = variant.pattern.binding_of().map(|b| b.to_string()).collect();
+        words.push(format!("bindings {digits}"));
+    }
+    words.join(", ")
+}
+
+/// Whether a workgroup takes a chunk, its invocations equal shares of it.
+fn takes_chunks(kernel: Kernel) -> bool {
+    matches!(kernel, Kernel::Reduce | Kernel::Apply) || kernel.is_joint()
+}
+
+/// Whether a kernel loads a word of gradients once for all elements in it; others load the whole word for each.
+fn word_by_word(kernel: Kernel) -> bool {
+    matches!(kernel, Kernel::Apply | Kernel::ApplyUnits | Kernel::Seams)
+}
+
+fn is_plain(variant: &Variant) -> bool {
+    let Variant { kernel, adapt, scaled, pattern, form, .. } = *variant;
+    adapt == ADAPT_NONE
+        && !scaled
+        && form == Form::default()
+        && (!kernel.is_joint() || pattern == Pattern::apart(roles(kernel)))
+}
