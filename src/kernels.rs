@@ -20,7 +20,7 @@ use std::fmt::Write;
 
 use crate::clip::Kind;
 use crate::grad::DType;
-use crate::layout::{ROWS, wgsl_constants};
+use crate::layout::{CHUNK, ROWS, wgsl_constants};
 use crate::plan::Pattern;
 
 pub mod listing;
@@ -207,6 +207,9 @@ impl Kernel {
             (Kernel::Reduce, Kind::One | Kind::Inf) if wanted.loads != Loads::Few => {
                 Form { full_multiply: false, ..wanted }
             }
+            (Kernel::Apply, _) if wanted.loads == Loads::Vectors => {
+                Form { loads: Loads::Vectors, ..Form::default() }
+            }
             _ => Form::default(),
         }
     }
@@ -280,6 +283,9 @@ impl Kernel {
                     "coefficient"
                 ]
             }
+            Kernel::Apply if form.loads == Loads::Vectors => {
+                wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "apply_vectors"]
+            }
             Kernel::Apply => {
                 wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "shared/run", "apply"]
             }
@@ -331,9 +337,12 @@ impl Variant {
             }
         }
         text.push_str(include_str!("../shaders/shared/records.wgsl"));
-        let blocks = block_sources(self.dtype, self.form.loads).into_iter().filter(|_| self.kernel.reduces());
-        for part in blocks.chain(self.kernel.parts(self.kind, self.form).iter().copied()) {
-            text.push_str(&expand(part, self.slots, &self.pattern));
+        let blocks = match self.kernel {
+            Kernel::Apply => vector_source(self.dtype, self.form.loads),
+            _ => block_sources(self.dtype, self.form.loads),
+        };
+        for part in blocks.into_iter().chain(self.kernel.parts(self.kind, self.form).iter().copied()) {
+            text.push_str(&expand(&expand_rows(part, self.dtype), self.slots, &self.pattern));
         }
         text
     }
@@ -392,15 +401,27 @@ fn block_sources(dtype: DType, loads: Loads) -> Vec<&'static str> {
     }
 }
 
+/// What vectors of elements are where floats are multiplied.
+fn vector_source(dtype: DType, loads: Loads) -> Vec<&'static str> {
+    match dtype {
+        _ if loads != Loads::Vectors => Vec::new(),
+        DType::F32 | DType::F64 => vec![include_str!("../shaders/shared/vector_f32.wgsl")],
+        DType::Bf16 => vec![include_str!("../shaders/shared/vector_bf16.wgsl")],
+        DType::F16 => vec![include_str!("../shaders/shared/vector_f16.wgsl")],
+    }
+}
+
 /// Repeats what stands between `//@each row` and `//@end row` once a row of a chunk, with `ROW` replaced by its number;
-/// between `//@each further row` and that, for all rows but the first.
-fn expand_rows(source: &str) -> String {
+/// between `//@each further row` and that, for all rows but the first; between `//@each vector` and that, once a vector
+/// of 16 bytes that each of 256 invocations has of a chunk.
+fn expand_rows(source: &str, dtype: DType) -> String {
     let mut out = String::with_capacity(source.len());
     let mut lines = source.lines();
     while let Some(line) = lines.next() {
-        let first = match line.trim() {
-            "//@each row" => 0,
-            "//@each further row" => 1,
+        let count = match line.trim() {
+            "//@each row" => 0..ROWS,
+            "//@each further row" => 1..ROWS,
+            "//@each vector" => 0..CHUNK * dtype.size() as u32 / (256 * 16),
             _ => {
                 out.push_str(line);
                 out.push('\n');
@@ -409,7 +430,7 @@ fn expand_rows(source: &str) -> String {
         };
         let block: Vec<&str> = lines.by_ref().take_while(|line| line.trim() != "//@end row").collect();
         let block = block.join("\n") + "\n";
-        (first..ROWS).for_each(|row| out.push_str(&block.replace("ROW", &row.to_string())));
+        count.for_each(|row| out.push_str(&block.replace("ROW", &row.to_string())));
     }
     out
 }
@@ -419,7 +440,6 @@ fn expand_rows(source: &str) -> String {
 /// `//@each binding` and `//@end` the same once a binding.
 fn expand(source: &str, slots: u32, pattern: &Pattern) -> String {
     let a_slot = pattern.bindings().max(1);
-    let source = expand_rows(source);
     let mut out = String::with_capacity(source.len());
     let mut lines = source.lines();
     while let Some(line) = lines.next() {

@@ -69,6 +69,9 @@ fn check(plan: &Plan, tensors: &[Placement], limits: &PlanLimits) {
             let size = dispatch.dtype.size();
             let begin = w.offset + u64::from(row.start) * size;
             assert!(len > 0 && begin + len * size <= w.offset + w.size, "chunk outside its window");
+            let whole = begin.is_multiple_of(16) && (len * size).is_multiple_of(16);
+            assert_eq!(dispatch.vectors, limits.vectors && whole, "chunk at {begin} of {len}");
+            assert!(!dispatch.vectors || (w.offset % 16, w.size % 16) == (0, 0), "vectors outside a window");
             chunks.push((w.buffer, begin, len, row.partial, row.segment));
         }
     }
@@ -206,9 +209,10 @@ proptest! {
         max_workgroups in 60u32..70_000,
         per_tensor in any::<bool>(),
         short_from in 0u64..20,
+        vectors in any::<bool>(),
     ) {
         let max_binding = max_binding & !3;
-        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from, max_binding, alignment, max_workgroups, workgroup_size: 64 };
+        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from, vectors, max_binding, alignment, max_workgroups, workgroup_size: 64 };
         let mut ends = [0u64; 8];
         let mut tensors = Vec::new();
         for &(buffer, elements, gap, half) in &sizes {
@@ -236,9 +240,9 @@ proptest! {
         alignment in prop::sample::select(vec![4u64, 32, 256, 4096]),
         max_workgroups in prop_oneof![1u32..10, 10u32..70_000],
         workgroup_size in prop::sample::select(vec![32u32, 64, 256]),
+        vectors in any::<bool>(),
     ) {
-        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from: 1024,
-        vectors: false, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size };
+        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from: 1024, vectors, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size };
         let mut tensors: Vec<_> = asked
             .into_iter()
             .map(|(buffer, offset, elements, size, dtype)| Placement {

@@ -1,0 +1,217 @@
+//! The forms of the kernels that hardware runs (loads by 16 bytes, whole chunks in flight) have the bits of the
+//! definition, whatever elements are, wherever they begin and however a device multiplies.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use common::{Gpu, KINDS, Random, data, gpu};
+use gradclip::cpu::{self, GradMut};
+use gradclip::layout::{CHUNK, COLUMNS, Outcome, Partial, ROWS};
+use gradclip::{Clip, ClipperOptions, DType, Grad, NonFinite, NormType};
+use half::{bf16, f16};
+
+const COLUMNS_: usize = COLUMNS as usize;
+const CHUNK_: usize = CHUNK as usize;
+
+/// Every form there is, the first of them software's.
+fn forms() -> Vec<ClipperOptions> {
+    let plain = ClipperOptions::default().workgroup_size(256);
+    let vectors = plain.vector_loads(true);
+    vec![
+        plain.vector_loads(false),
+        vectors.full_multiply(false),
+        vectors.full_multiply(true),
+        vectors.full_multiply(true).resident_workgroups(2),
+    ]
+}
+
+/// Magnitude of an element as f32 bits, by conversions of another crate.
+fn magnitude(bits: u16, dtype: DType) -> u32 {
+    let value = if dtype == DType::F16 { f16::from_bits(bits).to_f32() } else { bf16::from_bits(bits).to_f32() };
+    value.to_bits() & 0x7fff_ffff
+}
+
+/// The partial of a chunk of magnitudes as `gradclip::numbers` defines it, in integers of 128 bits.
+fn definition(chunk: &[u32], norm: NormType) -> Partial {
+    let (mut count, mut nan) = (0, 0);
+    let finite: Vec<u32> = chunk
+        .iter()
+        .map(|&bits| {
+            count += u32::from(bits >= 0x7f80_0000);
+            nan |= u32::from(bits > 0x7f80_0000);
+            if bits >= 0x7f80_0000 { 0 } else { bits }
+        })
+        .collect();
+    let non_finite = count | nan << 31;
+    if norm == NormType::Inf {
+        return Partial { lo: 0, hi: 0, exponent: *finite.iter().max().unwrap(), non_finite };
+    }
+    let field = |bits: u32| (bits >> 23).max(1);
+    let mantissa = |bits: u32| u128::from(if bits >> 23 == 0 { bits } else { (bits & 0x7f_ffff) | 0x80_0000 });
+    let top = finite.iter().map(|&b| field(b)).max().unwrap();
+    let mut sum = 0u128;
+    for column in 0..COLUMNS_.min(finite.len()) {
+        let elements = || finite.iter().skip(column).step_by(COLUMNS_);
+        let exponent = elements().map(|&b| field(b)).max().unwrap();
+        let (guard, lift) = if norm == NormType::One { (8, 1) } else { (4, 2) };
+        let q = |b: u32| (mantissa(b) << guard) >> (exponent - field(b)).min(127);
+        let own: u128 = match norm {
+            NormType::One => elements().map(|&b| q(b)).sum::<u128>() << 16,
+            _ => elements().map(|&b| q(b) * q(b)).sum::<u128>() >> 8,
+        };
+        sum += own >> (lift * (top - exponent)).min(127);
+    }
+    Partial { lo: sum as u32, hi: (sum >> 32) as u32, exponent: top, non_finite }
+}
+
+/// Every pattern of 16 bits stands once in every row of some column, beside fifteen others.
+fn patterns() -> Vec<u16> {
+    let one_row = |chunk: usize, row: usize| {
+        let rotation = (chunk / 4 + row) % ROWS as usize;
+        let first = (chunk % 4) * CHUNK_ + rotation * COLUMNS_;
+        (first..first + COLUMNS_).map(|pattern| pattern as u16)
+    };
+    (0..64).flat_map(|chunk| (0..ROWS as usize).flat_map(move |row| one_row(chunk, row))).collect()
+}
+
+#[test]
+fn every_half_in_every_row() {
+    let Some(gpu) = gpu() else { return };
+    let patterns = patterns();
+    for dtype in [DType::F16, DType::Bf16] {
+        let magnitudes: Vec<u32> = patterns.iter().map(|&bits| magnitude(bits, dtype)).collect();
+        for norm in [NormType::Two, NormType::One, NormType::Inf] {
+            let expected: Vec<Partial> =
+                magnitudes.chunks(CHUNK_).map(|chunk| definition(chunk, norm)).collect();
+            // From whole vectors, from whole words, and from the middle of a word.
+            for start in [0, 2, 1] {
+                let bytes: Vec<u8> = bytemuck::cast_slice(&patterns).to_vec();
+                let grads = gpu.placed(bytes.len() + 16, &[(2 * start, bytes, dtype)]);
+                for (form, options) in forms().into_iter().enumerate() {
+                    let clip = Clip::measure().norm_type(norm);
+                    let pass = gpu.clipper_with(options).prepare(&grads, &clip).unwrap();
+                    assert_eq!(pass.plan().dispatches[0].vectors, form > 0 && start == 0);
+                    gpu.run(&pass);
+                    let partials = gpu.read::<Partial>(pass.partials());
+                    for (i, (ours, right)) in partials.iter().zip(&expected).enumerate() {
+                        assert_eq!(ours, right, "{dtype} {norm:?} from {start}, form {form}, chunk {i}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Lengths about every edge of rows, vectors and chunks.
+const LENGTHS: [usize; 12] = [1, 4, 1023, 1024, 1028, 4096, 5000, 15_000, 16_380, 16_384, 33_000, 65_536];
+
+#[test]
+fn f32_of_every_kind_length_and_start() {
+    let Some(gpu) = gpu() else { return };
+    let mut tensors: Vec<Vec<f32>> =
+        KINDS.iter().enumerate().map(|(i, &kind)| data(kind, LENGTHS[i], i as u64)).collect();
+    // Columns with what is not finite beside columns without.
+    tensors.extend(LENGTHS.map(|len| data(KINDS[0], len, 99)));
+    (tensors[20][700], tensors[21][3], tensors[23][40_000]) = (f32::NAN, f32::INFINITY, f32::NEG_INFINITY);
+    for norm in [NormType::Two, NormType::One, NormType::Inf] {
+        let clip = Clip::measure().norm_type(norm);
+        let expected: Vec<Partial> = tensors
+            .iter()
+            .flat_map(|t| t.chunks(CHUNK_))
+            .map(|chunk| {
+                let bits: Vec<u32> = chunk.iter().map(|x| x.to_bits() & 0x7fff_ffff).collect();
+                definition(&bits, norm)
+            })
+            .collect();
+        for (lead, gap) in [(0, 0), (1, 3), (4, 4)] {
+            let grads = gpu.arena(&tensors, lead, gap);
+            for (form, options) in forms().into_iter().enumerate() {
+                let pass = gpu.clipper_with(options).prepare(&grads, &clip).unwrap();
+                gpu.run(&pass);
+                assert_eq!(gpu.read::<Partial>(pass.partials()), expected, "{norm:?} {lead} {gap} form {form}");
+            }
+        }
+    }
+}
+
+/// Any bits, of which some are not finite where asked, and some tensors are scaled to where products are subnormal.
+fn elements(len: usize, dtype: DType, seed: u64, finite: bool) -> Vec<u8> {
+    let mut random = Random(seed);
+    let mut one = |out: &mut Vec<u8>| loop {
+        let bits = random.bits() as u32;
+        let (bytes, is_finite) = match dtype {
+            DType::F16 => (bits.to_le_bytes()[..2].to_vec(), f16::from_bits(bits as u16).is_finite()),
+            DType::Bf16 => (bits.to_le_bytes()[..2].to_vec(), bf16::from_bits(bits as u16).is_finite()),
+            _ if seed % 3 == 0 => ((bits & 0xc7ff_ffff).to_le_bytes().to_vec(), true),
+            _ => (bits.to_le_bytes().to_vec(), f32::from_bits(bits).is_finite()),
+        };
+        if is_finite || !finite {
+            out.extend(bytes);
+            break;
+        }
+    };
+    let mut out = Vec::new();
+    (0..len).for_each(|_| one(&mut out));
+    out
+}
+
+/// The CPU path on one tensor: its outcome and its bytes afterwards.
+fn on_cpu(bytes: &[u8], dtype: DType, clip: &Clip) -> (Outcome, Vec<u8>) {
+    macro_rules! clipped {
+        ($type:ty, $make:expr) => {{
+            let mut values: Vec<$type> = bytemuck::pod_collect_to_vec(bytes);
+            let trace = cpu::clip_traced(&mut [$make("t0", &mut values)], clip).unwrap();
+            (trace.outcomes[0], bytemuck::cast_slice(&values).to_vec())
+        }};
+    }
+    match dtype {
+        DType::F16 => clipped!(f16, GradMut::f16),
+        DType::Bf16 => clipped!(bf16, GradMut::bf16),
+        _ => clipped!(f32, GradMut::new),
+    }
+}
+
+fn check_written(gpu: &Gpu, grads: &[Grad], clip: &Clip, expected: &[u8], what: &str) {
+    let before = gpu.read::<u8>(grads[0].buffer());
+    for (form, options) in forms().into_iter().enumerate() {
+        gpu.queue.write_buffer(grads[0].buffer(), 0, &before);
+        let pass = gpu.clipper_with(options).prepare(grads, clip).unwrap();
+        gpu.run(&pass);
+        let after = gpu.read::<u8>(grads[0].buffer());
+        let first = after.iter().zip(expected).position(|(a, b)| a != b);
+        assert_eq!(first, None, "{what}, form {form} on {}", gpu.name);
+    }
+}
+
+/// Every rule and policy, factors above 1 and far below, results that are subnormal or saturate: written as on the CPU path, and
+/// no byte beside.
+#[test]
+fn every_element_is_written_as_on_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    let clips = [
+        ("clipped", Clip::global_norm(1.0)),
+        ("far down", Clip::global_norm(1e-30)),
+        ("up", Clip::global_norm(1e30).unscale(3.0)),
+        ("values", Clip::value(0.01)),
+        ("signs", Clip::sign(0.5)),
+        ("below", Clip::global_norm(2.0).never_above(true)),
+        ("zeros for what is not finite", Clip::global_norm(1.0).on_non_finite(NonFinite::Sanitize)),
+        ("what is not finite kept", Clip::global_norm(1.0).on_non_finite(NonFinite::Keep)),
+    ];
+    for (i, (what, clip)) in clips.iter().enumerate() {
+        for dtype in [DType::F32, DType::F16, DType::Bf16] {
+            for len in [8, 1000, 16_384, 40_008] {
+                let seed = (i + len) as u64;
+                let own = elements(len, dtype, seed, i < 6);
+                let lead = 64;
+                let mut expected = vec![0xa5; lead];
+                expected.extend(on_cpu(&own, dtype, clip).1);
+                let size = expected.len() + 48;
+                expected.resize(size, 0xa5);
+                let grads = gpu.placed(size, &[(lead, own, dtype)]);
+                check_written(&gpu, &grads, clip, &expected, &format!("{what}, {dtype} of {len}"));
+            }
+        }
+    }
+}
