@@ -5,23 +5,12 @@
 
 mod common;
 
-use common::{Kind, Random, data, gpu};
+use common::{Kind, Random, data, gpu, scopes};
 use gradclip::cpu::{self, GradMut};
 use gradclip::layout::{NONE, Outcome};
 use gradclip::{Clip, DType, Grad, NonFinite, NormType, Scope, Units};
 
 const SHAPES: [[u64; 2]; 4] = [[6, 5], [6, 3000], [6, 64], [6, 1]];
-
-fn scopes() -> [Scope; 6] {
-    [
-        Scope::Global,
-        Scope::Group,
-        Scope::Tensor,
-        Scope::Unit(Units::OutputFirst),
-        Scope::Unit(Units::OutputLast),
-        Scope::Row,
-    ]
-}
 
 #[test]
 fn totals_segments_and_names_agree() {
