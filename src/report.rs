@@ -130,6 +130,66 @@ impl Report {
     }
 }
 
+/// What was measured of a tensor.
+pub(crate) struct Measured {
+    /// The norm of its finite elements.
+    pub(crate) norm: f64,
+    /// How many of its elements are not finite, and whether all of these are infinite.
+    pub(crate) non_finite: u64,
+    pub(crate) infinite: bool,
+    /// How many elements of its parameter are not finite.
+    pub(crate) non_finite_parameters: u64,
+}
+
+/// Builds the report from what is reported of all segments, those of the whole set apart, and from what was
+/// measured of the tensor of each index.
+pub(crate) fn build(
+    clip: &Clip,
+    tensors: &[TensorInfo],
+    parts: &Segments,
+    mut segments: Vec<SegmentReport>,
+    total: Option<SegmentReport>,
+    tally: &Tally,
+    measured: impl Fn(usize) -> Measured,
+) -> Report {
+    for (segment, limit) in segments.iter_mut().zip(&parts.limits) {
+        segment.name.clone_from(&limit.name);
+        segment.excluded = limit.excluded;
+    }
+    let one = |(i, info): (usize, &TensorInfo)| tensor(clip, info, parts.owners[i].first(), &measured(i));
+    Report {
+        segments,
+        total,
+        tensors: tensors.iter().enumerate().map(one).collect(),
+        step: tally.steps.into(),
+        clipped_steps: tally.clipped_steps.into(),
+        skipped_steps: tally.skipped_steps.into(),
+        clipped_segments: tally.clipped.into(),
+        changed_segments: tally.changed.into(),
+    }
+}
+
+fn tensor(clip: &Clip, info: &TensorInfo, segment: u32, measured: &Measured) -> TensorReport {
+    let norm = match (measured.non_finite, measured.infinite, clip.non_finite) {
+        (0, _, _) | (_, _, NonFinite::Sanitize) => measured.norm,
+        (_, true, _) => f64::INFINITY,
+        _ => f64::NAN,
+    };
+    TensorReport {
+        name: info.name.clone(),
+        dtype: info.dtype,
+        elements: info.elements,
+        norm,
+        segment: segment as usize,
+        non_finite: saturated(measured.non_finite.saturating_add(measured.non_finite_parameters)),
+        non_finite_parameters: saturated(measured.non_finite_parameters),
+    }
+}
+
+pub(crate) fn saturated(count: u64) -> u32 {
+    count.try_into().unwrap_or(u32::MAX)
+}
+
 /// Builds the report from the records that GPU and CPU path write alike. `sums` holds those of all tensors,
 /// then those of parameters; `outcomes` those of all segments, or for units and rows only that of the whole
 /// set.
@@ -143,26 +203,18 @@ pub(crate) fn report(
 ) -> Report {
     let mut segments: Vec<SegmentReport> = outcomes.iter().map(segment).collect();
     let total = if parts.total { segments.pop() } else { None };
-    for (segment, limit) in segments.iter_mut().zip(&parts.limits) {
-        segment.name.clone_from(&limit.name);
-        segment.excluded = limit.excluded;
-    }
     let mut place = vec![0; tensors.len()];
     parts.order.iter().enumerate().for_each(|(at, &tensor)| place[tensor as usize] = at);
-    let one = |(i, info): (usize, &TensorInfo)| {
+    build(clip, tensors, parts, segments, total, tally, |i| {
+        let sum = &sums[place[i]];
         let parameter = if parts.parameters { sums.get(place[i] + tensors.len()) } else { None };
-        tensor(clip, info, parts.owners[i].first(), &sums[place[i]], parameter, tally.unscale)
-    };
-    Report {
-        segments,
-        total,
-        tensors: tensors.iter().enumerate().map(one).collect(),
-        step: tally.steps.into(),
-        clipped_steps: tally.clipped_steps.into(),
-        skipped_steps: tally.skipped_steps.into(),
-        clipped_segments: tally.clipped.into(),
-        changed_segments: tally.changed.into(),
-    }
+        Measured {
+            norm: unscaled_norm(sum, Kind::from(clip.norm), tally.unscale).to_f64(),
+            non_finite: sum.non_finite.into(),
+            infinite: sum.nan == 0,
+            non_finite_parameters: parameter.map_or(0, |p| p.non_finite.into()),
+        }
+    })
 }
 
 fn segment(outcome: &Outcome) -> SegmentReport {
@@ -180,32 +232,5 @@ fn segment(outcome: &Outcome) -> SegmentReport {
         skipped: outcome.flags & SKIPPED != 0,
         non_finite: outcome.non_finite,
         first_non_finite: (outcome.first_non_finite != NONE).then_some(outcome.first_non_finite as usize),
-    }
-}
-
-fn tensor(
-    clip: &Clip,
-    info: &TensorInfo,
-    segment: u32,
-    sum: &Sum,
-    parameter: Option<&Sum>,
-    unscale: f32,
-) -> TensorReport {
-    let non_finite_parameters = parameter.map_or(0, |p| p.non_finite);
-    let norm = match (sum.non_finite, sum.nan, clip.non_finite) {
-        (0, _, _) | (_, _, NonFinite::Sanitize) => {
-            unscaled_norm(sum, Kind::from(clip.norm), unscale).to_f64()
-        }
-        (_, 0, _) => f64::INFINITY,
-        _ => f64::NAN,
-    };
-    TensorReport {
-        name: info.name.clone(),
-        dtype: info.dtype,
-        elements: info.elements,
-        norm,
-        segment: segment as usize,
-        non_finite: sum.non_finite.saturating_add(non_finite_parameters),
-        non_finite_parameters,
     }
 }

@@ -5,23 +5,12 @@
 
 mod common;
 
-use common::{Kind, Random, data, gpu};
+use common::{Kind, Random, data, gpu, scopes};
 use gradclip::cpu::{self, GradMut};
 use gradclip::layout::{NONE, Outcome};
 use gradclip::{Clip, DType, Grad, NonFinite, NormType, Scope, Units};
 
 const SHAPES: [[u64; 2]; 4] = [[6, 5], [6, 3000], [6, 64], [6, 1]];
-
-fn scopes() -> [Scope; 6] {
-    [
-        Scope::Global,
-        Scope::Group,
-        Scope::Tensor,
-        Scope::Unit(Units::OutputFirst),
-        Scope::Unit(Units::OutputLast),
-        Scope::Row,
-    ]
-}
 
 #[test]
 fn totals_segments_and_names_agree() {
@@ -121,4 +110,36 @@ fn a_parameter_that_is_not_finite_is_told() {
     assert_eq!((report.non_finite(), report.first_non_finite()), (2, Some("w")));
     assert_eq!((report.tensors[0].non_finite, report.tensors[0].non_finite_parameters), (2, 2));
     assert_eq!(g, [300.0, 400.0, 3.0, 4.0]);
+}
+
+/// A tensor's norm is infinite or, where an element is NaN, NaN; under `Sanitize` that of its other elements.
+#[test]
+fn norms_of_tensors_that_are_not_finite() {
+    let tensors = [vec![3.0f32, f32::NEG_INFINITY, 4.0], vec![f32::NAN, f32::INFINITY, 2.0], vec![1.0]];
+    let gpu = gpu();
+    for scope in [Scope::Global, Scope::Tensor] {
+        for (policy, wanted) in [
+            (NonFinite::Skip, [f64::INFINITY, f64::NAN, 1.0]),
+            (NonFinite::Zero, [f64::INFINITY, f64::NAN, 1.0]),
+            (NonFinite::Nan, [f64::INFINITY, f64::NAN, 1.0]),
+            (NonFinite::Sanitize, [5.0, 2.0, 1.0]),
+        ] {
+            let clip = Clip::global_norm(10.0).scope(scope).on_non_finite(policy);
+            let check = |report: &gradclip::Report, what: &str| {
+                let norms: Vec<f64> = report.tensors.iter().map(|t| t.norm).collect();
+                // NaN is not equal to itself, but it prints alike.
+                assert_eq!(format!("{norms:?}"), format!("{wanted:?}"), "{what}: {clip:?}");
+            };
+            let mut own = tensors.clone();
+            let mut set: Vec<GradMut<'_>> = own.iter_mut().map(|t| GradMut::new("t", t)).collect();
+            check(&cpu::clip(&mut set, &clip).unwrap(), "CPU");
+            let double = |t: &Vec<f32>| t.iter().map(|&x| x.into()).collect();
+            let mut own: Vec<Vec<f64>> = tensors.iter().map(double).collect();
+            let mut set: Vec<GradMut<'_>> = own.iter_mut().map(|t| GradMut::f64("t", t)).collect();
+            check(&cpu::clip(&mut set, &clip).unwrap(), "f64");
+            if let Some(gpu) = &gpu {
+                check(&gpu.clip(&tensors, &clip).0, &gpu.name);
+            }
+        }
+    }
 }

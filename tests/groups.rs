@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Held, Kind, bits, data, gpu};
+use common::{Held, Kind, bits, data, gpu, scopes};
 use gradclip::cpu::{self, GradMut};
 use gradclip::layout::{Outcome, Partial, Sum};
 use gradclip::plan::{Placement, Plan, PlanLimits};
@@ -66,17 +66,6 @@ fn clipped(
         assert_eq!(bits(&on_gpu), bits(&after), "{what}");
     }
     (trace.report, after)
-}
-
-fn scopes() -> [Scope; 6] {
-    [
-        Scope::Global,
-        Scope::Group,
-        Scope::Tensor,
-        Scope::Unit(Units::OutputFirst),
-        Scope::Unit(Units::OutputLast),
-        Scope::Row,
-    ]
 }
 
 fn rules() -> [Rule; 7] {

@@ -11,14 +11,16 @@ mod trajectory;
 use std::path::{Path, PathBuf};
 
 use common::gpu;
+use gradclip::NonFinite;
 use serde_json::{Value, json};
-use trajectory::{Attempt, Case, Machine, PLACINGS, Replay, folders, settings};
+use trajectory::{Attempt, Case, Machine, Own, PLACINGS, Replay, folders, settings};
 
 /// The names of a family's cases begin with one of its words; the first family that fits has a case.
-const FAMILIES: [(&str, &[&str]); 6] = [
+const FAMILIES: [(&str, &[&str]); 7] = [
     ("keras", &["keras_"]),
     ("optax", &["optax_"]),
     ("loss scale", &["torch_amp_"]),
+    ("groups", &["torch_groups_"]),
     ("short types", &["torch_step_f16", "torch_step_bf16"]),
     ("adam", &["torch_step_adam"]),
     ("sgd", &["torch_step_sgd", "torch_lstm_"]),
@@ -69,7 +71,7 @@ fn keras() {
 
 #[test]
 fn optax() {
-    follows("optax", 4);
+    follows("optax", 7);
 }
 
 #[test]
@@ -80,6 +82,11 @@ fn torch_loss_scale() {
 #[test]
 fn torch_gradients_of_short_types() {
     follows("short types", 2);
+}
+
+#[test]
+fn torch_groups() {
+    follows("groups", 1);
 }
 
 #[test]
@@ -141,6 +148,26 @@ fn what_is_wrong_is_seen() {
         let failures = case.on_cpu().unwrap().failures;
         assert!(failures.len() == 1 && failures[0].contains(what), "{what}: {failures:?}");
     }
+}
+
+/// Without a group's own decay, or with a policy other than the peer's, the runs do not match: what these
+/// cases are for takes part in the comparison.
+#[test]
+fn groups_and_skipped_steps_are_seen() {
+    let of = |name: &str| read(&own().into_iter().find(|f| f.ends_with(name)).unwrap());
+    let mut case = of("torch_groups_decay_matrix_only_global_clip");
+    assert_eq!(
+        case.own.iter().map(|own| own.weight_decay).collect::<Vec<_>>(),
+        [None, Some(0.0), Some(0.0), None]
+    );
+    case.own.fill(Own::NOTHING);
+    assert!(case.on_cpu().unwrap().failures[0].contains("s1.p.000"));
+    let mut case = of("torch_groups_decay_matrix_only_global_clip");
+    case.own[3].lr_scale = 1.01;
+    assert!(case.on_cpu().unwrap().failures[0].contains("s1.p.0003"));
+    let mut case = of("optax_if_finite_clip_adamw");
+    case.clip = case.clip.on_non_finite(NonFinite::Zero);
+    assert!(case.on_cpu().unwrap().failures[0].contains("step 5 skipped"));
 }
 
 #[test]

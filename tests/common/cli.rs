@@ -40,7 +40,9 @@ pub fn refused(args: &[&str]) -> String {
     let output = gradclip(args);
     let error = stderr(&output);
     assert_eq!((code(&output), stdout(&output).as_str()), (2, ""), "{args:?}: {error}");
-    let lines: Vec<&str> = error.lines().filter(|line| line.starts_with("error: ")).collect();
+    // Without a desktop and with no driver chosen, Mesa has an error of its own.
+    let ours = |line: &&str| line.starts_with("error: ") && !line.starts_with("error: XDG_RUNTIME_DIR");
+    let lines: Vec<&str> = error.lines().filter(ours).collect();
     assert_eq!((lines.len(), error.lines().last()), (1, Some(lines[0])), "{args:?}: {error}");
     lines[0].to_owned()
 }

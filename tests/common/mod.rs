@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use gradclip::wgpu;
-use gradclip::{Clip, Clipper, ClipperOptions, DType, Grad, Pass, Report};
+use gradclip::{Clip, Clipper, ClipperOptions, DType, Grad, Pass, Report, Scope, Units};
 
 pub struct Gpu {
     pub name: String,
@@ -238,6 +238,18 @@ pub fn data(kind: Kind, len: usize, seed: u64) -> Vec<f32> {
         Kind::Constant(c) => c,
     };
     (0..len).map(&mut one).collect()
+}
+
+/// Every scope, units from either end.
+pub fn scopes() -> [Scope; 6] {
+    [
+        Scope::Global,
+        Scope::Group,
+        Scope::Tensor,
+        Scope::Unit(Units::OutputFirst),
+        Scope::Unit(Units::OutputLast),
+        Scope::Row,
+    ]
 }
 
 /// The Euclidean norm in f64, summed by magnitude: its relative error is below n * 2^-53, and no

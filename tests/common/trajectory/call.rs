@@ -66,6 +66,8 @@ struct Call<'a> {
     clip: Option<&'a str>,
     optimizer: &'a str,
     scaler: bool,
+    /// Whether a step with an element that is not finite is left out.
+    skips: bool,
 }
 
 /// Words of a `function` that follow from the others.
@@ -85,7 +87,8 @@ impl<'a> Call<'a> {
             ),
             _ => return Err(format!("unknown peer `{peer}`")),
         };
-        let (mut clip, mut optimizer, mut scaler, mut unscales) = (None, None, false, false);
+        let (mut clip, mut optimizer) = (None, None);
+        let (mut scaler, mut unscales, mut skips) = (false, false, false);
         let between = |c: char| !(c.is_alphanumeric() || c == '_' || c == '.');
         // `torch.optim.SGD` is `SGD`.
         let names = function.split(between).filter_map(|path| path.rsplit('.').next());
@@ -95,6 +98,7 @@ impl<'a> Call<'a> {
                 _ if optimizer.is_none() && optimizers.contains(&word) => optimizer = Some(word),
                 "GradScaler" if library == "torch" => scaler = true,
                 "unscale_" if scaler && clip.is_none() => unscales = true,
+                "apply_if_finite" if library == "optax" && clip.is_none() => skips = true,
                 _ if FILLERS.contains(&word) || args.contains_key(word) => {}
                 _ => return Err(format!("function `{function}`: unknown `{word}`, or not here")),
             }
@@ -103,7 +107,7 @@ impl<'a> Call<'a> {
             return Err(format!("function `{function}`: clips what is not unscaled"));
         }
         let optimizer = optimizer.ok_or_else(|| format!("function `{function}`: no known optimiser"))?;
-        Ok(Call { library, clip, optimizer, scaler })
+        Ok(Call { library, clip, optimizer, scaler, skips })
     }
 
     fn clip(&self, args: &Args<'_>) -> Attempt<Clip> {
@@ -126,6 +130,12 @@ impl<'a> Call<'a> {
         };
         if self.scaler {
             return Ok(clip.on_non_finite(NonFinite::Skip).loss_scale(loss_scale(args)?));
+        }
+        if self.skips {
+            // The peer takes the step after so many skipped ones in a row, not finite as it is. None is taken
+            // here, so that a run in which that happens does not match.
+            args.free(&["max_consecutive_errors"]);
+            return Ok(clip.on_non_finite(NonFinite::Skip));
         }
         Ok(if clip.rule == Rule::Value { clip } else { clip.on_non_finite(NonFinite::Nan) })
     }

@@ -100,6 +100,8 @@ pub struct Case {
     /// `NNNN` of each tensor.
     pub tensors: Vec<String>,
     pub shapes: Vec<Vec<u64>>,
+    /// One a tensor.
+    pub own: Vec<Own>,
     pub parameters: Vec<Vec<f32>>,
     pub steps: Vec<Step>,
     /// What the loss is multiplied by after the last step.
@@ -133,7 +135,6 @@ impl Case {
     }
 
     fn parse(folder: &Path, json: &Value) -> Attempt<Case> {
-        let (clip, optimizer) = settings(json)?;
         if !json["error"].is_null() {
             return Err(format!("the peer raised {}", json["error"]));
         }
@@ -143,11 +144,13 @@ impl Case {
         let tensors: Option<Vec<String>> = tensors.iter().map(suffix).collect();
         let tensors = tensors.ok_or("`tensors` holds something else than names")?;
         let names: Vec<String> = tensors.iter().map(|t| format!("p.{t}")).collect();
+        let (clip, optimizer, own) = by_tensor(json, &names)?;
         let tolerance = |key: &str| number(&json[key]).ok_or_else(|| format!("`{key}` is no number"));
         Ok(Case {
             name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             clip,
             optimizer,
+            own,
             shapes: names.iter().map(|n| Ok(input.get(n)?.shape.clone())).collect::<Attempt<_>>()?,
             parameters: names.iter().map(|n| input.parameter(n)).collect::<Attempt<_>>()?,
             steps: steps(folder, json, &input, &tensors)?,

@@ -91,7 +91,9 @@ impl<'a> OnDevice<'a> {
             let grad = Grad::range(&case.tensors[t], buffer, offset, case.parameters[t].len() as u64)
                 .dtype(g.dtype())
                 .shape(&case.shapes[t])
-                .parameter(parameter, there, DType::F32);
+                .parameter(parameter, there, DType::F32)
+                .lr_scale(case.own[t].lr_scale);
+            let grad = case.own[t].weight_decay.into_iter().fold(grad, Grad::weight_decay);
             let moments = written.iter().skip(count + t).step_by(count).map(at);
             moments.fold(grad, |grad, (buffer, offset)| grad.moment(buffer, offset))
         };

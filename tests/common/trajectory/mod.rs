@@ -5,6 +5,7 @@
 //! A folder holds `case.json`, a file of parameters `p.NNNN` (`f32`) and gradients `sK.g.NNNN` of step K
 //! (`f32`, `f16` or `bf16`), and one of the expected parameters `sK.p.NNNN` after step K. What `function`
 //! and `args` name is taken as the peer documents it, its defaults included; anything unknown is an error.
+//! Where `args` has `groups`, each with `tensors` and an `optimizer`, these may differ in rate and decay.
 #![allow(dead_code, unreachable_pub)]
 
 use std::cell::RefCell;
@@ -20,7 +21,7 @@ use gradclip::{
 };
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Or what failed, in words.
 pub type Attempt<T> = Result<T, String>;
@@ -35,12 +36,14 @@ const NORM_TOLERANCE: f64 = 1e-6;
 mod call;
 mod case;
 mod device;
+mod groups;
 
 use call::number;
 pub use call::settings;
 pub use case::*;
 use device::OnDevice;
 pub use device::*;
+pub use groups::*;
 
 /// Something that makes a case's steps.
 trait Stepping {
@@ -145,7 +148,11 @@ impl Stepping for OnCpu<'_> {
         let OnCpu { case, parameters, history, moments } = self;
         let tensors = parameters.iter_mut().zip(gradients).zip(&case.tensors).zip(&case.shapes);
         let mut steps: Vec<StepMut<'_>> = tensors
-            .map(|(((p, g), name), shape)| StepMut::new(name.as_str(), g.slice(), p).shape(shape))
+            .zip(&case.own)
+            .map(|((((p, g), name), shape), own)| {
+                let step = StepMut::new(name.as_str(), g.slice(), p).shape(shape).lr_scale(own.lr_scale);
+                own.weight_decay.into_iter().fold(step, StepMut::weight_decay)
+            })
             .collect();
         cpu::step(&mut steps, &case.clip, &case.optimizer, history, moments).map_err(words)
     }

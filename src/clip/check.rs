@@ -1,0 +1,90 @@
+//! What a [`Clip`] must be, and what goes together.
+
+use super::{Adapt, Clip, Kind, LossScale, NonFinite, NormType, Rule, Scope};
+use crate::error::ClipError;
+
+impl Clip {
+    /// Checks every field, and that they go together.
+    ///
+    /// # Errors
+    ///
+    /// A threshold or eps that is negative or NaN, an infinite eps, an unscale factor that is not
+    /// positive and finite (as `f32`, like the eps), a p that is not above 0, constants of an adaptive threshold or of loss
+    /// scaling out of their range; and combinations that mean nothing, which [`ClipError::Combination`] names.
+    pub fn validate(&self) -> Result<(), ClipError> {
+        for threshold in std::iter::once(self.threshold).chain(self.total) {
+            if threshold.is_nan() || threshold < 0.0 {
+                return Err(ClipError::Threshold { given: threshold });
+            }
+        }
+        if let NormType::P(p) = self.norm
+            && (p.is_nan() || (p as f32) < f32::MIN_POSITIVE)
+        {
+            return Err(ClipError::NormType { given: p });
+        }
+        let narrow = self.unscale as f32;
+        if !(narrow > 0.0 && narrow.is_finite()) {
+            return Err(ClipError::Unscale { given: self.unscale });
+        }
+        let agc_eps = if let Rule::Agc { eps } = self.rule { eps } else { 0.0 };
+        for eps in [self.eps, agc_eps] {
+            if !(eps >= 0.0 && (eps as f32).is_finite()) {
+                return Err(ClipError::Eps { given: eps });
+            }
+        }
+        self.adapt.map_or(Ok(()), Adapt::validate)?;
+        self.loss_scale.map_or(Ok(()), LossScale::validate)?;
+        self.wrong_combination()
+            .map_or(Ok(()), |(what, required)| Err(ClipError::Combination { what, required }))
+    }
+
+    /// What does not go together, and what would.
+    fn wrong_combination(&self) -> Option<(&'static str, &'static str)> {
+        let units = matches!(self.scope, Scope::Unit(_) | Scope::Row);
+        let scales = matches!(self.rule, Rule::Norm | Rule::Rms | Rule::Average | Rule::Agc { .. });
+        let quantile = matches!(self.adapt, Some(Adapt::Quantile { .. }));
+        let wrong = [
+            (
+                self.rule == Rule::Value && Kind::from(self.norm) != Kind::Inf,
+                ("value clipping", "norm type infinity, the largest magnitude"),
+            ),
+            (
+                self.non_finite == NonFinite::Keep && self.rule != Rule::Value,
+                ("NonFinite::Keep", "value clipping; a norm has to be finite"),
+            ),
+            (
+                self.never_above == Some(true) && matches!(Kind::from(self.norm), Kind::P(_)),
+                ("never_above", "a norm of type 1, 2 or infinity; others are not exact"),
+            ),
+            (
+                self.rule == Rule::Normalize && self.threshold.is_infinite(),
+                ("normalising", "a finite target norm"),
+            ),
+            (
+                matches!(self.rule, Rule::Agc { .. }) && self.scope == Scope::Row,
+                ("adaptive gradient clipping", "a scope other than rows"),
+            ),
+            (
+                self.total.is_some() && (!scales || self.scope == Scope::Global),
+                ("a total limit", "segments smaller than the whole set, and a rule that scales them"),
+            ),
+            (
+                self.adapt.is_some() && !matches!(self.rule, Rule::Norm | Rule::Sign | Rule::Normalize),
+                ("an adaptive threshold", "the rule Norm, Sign or Normalize"),
+            ),
+            (
+                self.adapt.is_some() && units && !quantile,
+                ("an adaptive threshold other than Adapt::Quantile", "the scope Global, Group or Tensor"),
+            ),
+            (
+                quantile && !(self.threshold as f32 > 0.0 && (self.threshold as f32).is_finite()),
+                ("Adapt::Quantile", "a first threshold above 0 and finite"),
+            ),
+            (
+                matches!(self.adapt, Some(Adapt::AdaGc { .. })) && self.scope != Scope::Tensor,
+                ("Adapt::AdaGc", "the scope Tensor"),
+            ),
+        ];
+        wrong.into_iter().find(|(is, _)| *is).map(|(_, message)| message)
+    }
+}
