@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use gradclip::listing::Shader;
 
+use crate::graph::Through;
 use crate::listing::blocks;
 use crate::options::Options;
 use crate::path::{Work, counts};
@@ -134,7 +135,7 @@ fn describe(row: &mut Row, compiler: &Compiler, shader: &Shader, compiled: &Comp
         elements: shader.elements,
         loaded: shader.loaded,
         one_counter: compiler.name.contains("VEGA"),
-        through: shader.through,
+        through: Through { names: &shader.through, most: shader.through_most },
     };
     let counts = counts(&compiled.listing, work);
     if let Some(counts) = &counts {

@@ -2,13 +2,12 @@
 //!
 //! A listing has no trip counts and says nothing of which branch is rare. What is taken as the hot part is the loop
 //! whose turn moves most bytes of slots, or the code outside of loops where that moves more; on the way through it
-//! most bytes win, then going through the instruction that the kernel is for, then fewest vector instructions, so that
-//! no rare case (non-finite elements, other outcomes) is entered. Branches on the same comparison of registers that
+//! most bytes win, then most of the instructions that the kernel is for, then fewest vector instructions, so that no rare case (non-finite elements, other outcomes) is entered. Branches on the same comparison of registers that
 //! were not written since go the same way, and where no lane takes one side of a branch some take the other. Before
 //! and after the hot part the cheapest way is taken; loops there that touch no slot take as many turns as the hot one.
 //! So the counts are those of a wave none of whose elements is special.
 
-use crate::graph::{Graph, Loop, Score};
+use crate::graph::{Graph, Loop, Score, Through};
 use crate::listing::{Does, blocks};
 
 /// How many elements a kernel takes and what it moves for one.
@@ -20,9 +19,8 @@ pub(crate) struct Work<'a> {
     pub(crate) loaded: u32,
     /// Whether the device counts stores with loads, as GFX9 does; later ones have a counter for each.
     pub(crate) one_counter: bool,
-    /// How the name of an instruction begins that full speed goes through: one that multiplies, where other outcomes
-    /// are cheaper and move as much.
-    pub(crate) through: &'a str,
+    /// What full speed goes through: what multiplies, where other outcomes are cheaper and move as much.
+    pub(crate) through: Through<'a>,
 }
 
 /// Loads on their way at once.
@@ -53,6 +51,9 @@ pub(crate) struct Counts {
 /// Counts of a listing; none where it touches no slots.
 pub(crate) fn counts(listing: &str, work: Work<'_>) -> Option<Counts> {
     let graph = Graph::new(blocks(listing), work.through);
+    if (0..graph.blocks.len()).all(|at| graph.score(at).bytes == 0) {
+        return None;
+    }
     let touches = |l: &Loop| l.blocks.iter().any(|&at| graph.score(at).bytes > 0);
     let (busy, idle): (Vec<&Loop>, Vec<&Loop>) = graph.loops.iter().partition(|l| touches(l));
     // Loops around others are no turns of their own.
@@ -62,9 +63,12 @@ pub(crate) fn counts(listing: &str, work: Work<'_>) -> Option<Counts> {
     let outside = |at: usize| {
         let score = graph.score(at);
         let in_loop = busy.iter().any(|l| l.blocks.contains(&at));
-        Score { bytes: if in_loop { 0 } else { score.bytes }, ..score }
+        if in_loop { Score { vector: score.vector, ..Score::default() } } else { score }
     };
     let straight = graph.best(0, &|_| true, &ends, &outside)?;
+    let total = |way: &[usize], score: &dyn Fn(usize) -> Score| {
+        way.iter().fold(Score::default(), |sum, &at| sum.then(score(at), work.through.most))
+    };
     let mut hot = (None, total(&straight, &outside), straight);
     for l in innermost {
         if let Some(way) = graph.round(l, &|at| graph.score(at)) {
@@ -94,10 +98,6 @@ pub(crate) fn counts(listing: &str, work: Work<'_>) -> Option<Counts> {
     })
 }
 
-fn total(way: &[usize], score: &dyn Fn(usize) -> Score) -> Score {
-    way.iter().fold(Score::default(), |sum, &at| sum + score(at))
-}
-
 fn sum(graph: &Graph, way: &[usize], of: impl Fn(Does) -> u32, slots: bool) -> u32 {
     let instructions = way.iter().flat_map(|&at| &graph.blocks[at].instructions);
     instructions.filter(|i| !slots || i.group == Some(1)).map(|i| of(i.does)).sum()
@@ -106,7 +106,7 @@ fn sum(graph: &Graph, way: &[usize], of: impl Fn(Does) -> u32, slots: bool) -> u
 /// Vector instructions from the first to the last.
 fn around(graph: &Graph, hot: Option<&Loop>, way: &[usize], idle: &[&Loop], turns: f64) -> Option<f64> {
     let cheap = |at: usize| Score { vector: graph.score(at).vector, ..Score::default() };
-    let count = |way: &[usize]| f64::from(total(way, &cheap).vector);
+    let count = |way: &[usize]| f64::from(way.iter().map(|&at| graph.score(at).vector).sum::<u32>());
     let mut sum = 0.0;
     let mut passed = way.to_vec();
     match hot {
