@@ -17,8 +17,10 @@ pub(crate) struct Graph {
     changes: Vec<Change>,
     /// What the branch at a block's end tests, and whether it branches where that holds.
     tests: Vec<Option<(u32, bool)>>,
+    /// For each comparison those that cannot hold with it.
+    excludes: Vec<u128>,
     /// What is tested from a block on; nothing else has to be remembered.
-    tested_later: Vec<u64>,
+    tested_later: Vec<u128>,
     /// How many of the instructions that it should go through count.
     most: u32,
 }
@@ -31,12 +33,13 @@ pub(crate) struct Loop {
     pub(crate) closes: HashSet<usize>,
 }
 
-/// How good a way is: more bytes of slots first, then more of what it should do, then fewer vector instructions.
+/// How good a way is: more bytes of slots first, then more of what it should do, then fewer instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Score {
     pub(crate) bytes: u32,
     pub(crate) does: u32,
     pub(crate) vector: u32,
+    pub(crate) scalar: u32,
 }
 
 /// What the hot part does: how the names of its instructions begin, and how many of them count.
@@ -48,7 +51,7 @@ pub(crate) struct Through<'a> {
 
 impl Score {
     pub(crate) fn beats(self, other: Score) -> bool {
-        let key = |s: Score| (s.bytes, s.does, std::cmp::Reverse(s.vector));
+        let key = |s: Score| (s.bytes, s.does, std::cmp::Reverse(s.vector + s.scalar));
         key(self) > key(other)
     }
 
@@ -57,6 +60,7 @@ impl Score {
             bytes: self.bytes + other.bytes,
             does: (self.does + other.does).min(most),
             vector: self.vector + other.vector,
+            scalar: self.scalar + other.scalar,
         }
     }
 
@@ -67,6 +71,7 @@ impl Score {
             score.does = (score.does + u32::from(does)).min(through.most);
             match instruction.does {
                 Does::Vector => score.vector += 1,
+                Does::Scalar => score.scalar += 1,
                 Does::Load(bytes) | Does::Store(bytes) if instruction.group == Some(1) => score.bytes += bytes,
                 _ => {}
             }
@@ -79,8 +84,8 @@ impl Score {
 /// active.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Known {
-    decided: u64,
-    holds: u64,
+    decided: u128,
+    holds: u128,
 }
 
 /// The bit of the test whether some lane is active.
@@ -98,12 +103,16 @@ impl Known {
             holds: if holds == Some(true) { self.holds | one } else { self.holds & !one },
         }
     }
+
+    fn only(self, bits: u128) -> Known {
+        Known { decided: self.decided & bits, holds: self.holds & bits }
+    }
 }
 
 /// How a block changes what is known.
 #[derive(Clone, Copy, Debug)]
 struct Change {
-    forgets: u64,
+    forgets: u128,
     /// Whether lanes are active after it, where it was unknown, where none was, where some were.
     lanes: [Option<bool>; 3],
 }
@@ -130,8 +139,7 @@ impl Change {
 
     fn after(&self, known: Known) -> Known {
         let before = known.get(LANES).map_or(0, |some| 1 + usize::from(some));
-        let known = Known { decided: known.decided & !self.forgets, holds: known.holds & !self.forgets };
-        known.with(LANES, self.lanes[before])
+        known.only(!self.forgets).with(LANES, self.lanes[before])
     }
 }
 
@@ -163,6 +171,7 @@ impl Graph {
             tested_later[at] = forward[at].iter().fold(own, |later, &next| later | tested_later[next]);
         }
         Graph {
+            excludes: excludes(&comparisons),
             most: through.most,
             tests,
             tested_later,
@@ -236,9 +245,13 @@ impl Search<'_> {
                     continue;
                 }
                 known = known.with(bit, Some(holds));
+                if holds {
+                    // Of other values the same register is not.
+                    known.decided |= graph.excludes[bit as usize];
+                    known.holds &= !graph.excludes[bit as usize];
+                }
             }
-            let later = graph.tested_later[next];
-            let known = Known { decided: known.decided & later, holds: known.holds & later };
+            let known = known.only(graph.tested_later[next]);
             if let Some(score) = self.from((next, known))
                 && best.is_none_or(|(other, _)| score.beats(other))
             {
@@ -270,15 +283,32 @@ fn tested(block: &Block) -> Option<(Option<&Instruction>, bool)> {
     same.then_some((Some(comparison), when))
 }
 
-/// Comparisons that stand before more than one branch: such branches go the same way as long as the registers
-/// compared are not written.
+/// Comparisons worth remembering: those that stand before more than one branch, which go the same way as long as
+/// the registers compared are not written, and those of one register with several constants, of which one holds.
 fn repeated(blocks: &[Block]) -> Vec<Instruction> {
     let mut seen: BTreeMap<String, (usize, &Instruction)> = BTreeMap::new();
+    let mut compared: HashMap<&str, HashSet<&str>> = HashMap::new();
     for comparison in blocks.iter().filter_map(|block| tested(block)?.0) {
         seen.entry(comparison.text()).or_insert((0, comparison)).0 += 1;
+        if let Some((register, constant)) = comparison.equality() {
+            compared.entry(register).or_default().insert(constant);
+        }
     }
-    let more = seen.into_values().filter(|&(times, _)| times > 1);
-    more.map(|(_, comparison)| comparison.clone()).take(63).collect()
+    let cases = |i: &Instruction| i.equality().and_then(|(register, _)| compared.get(register)).map_or(0, HashSet::len);
+    let worth = seen.into_values().filter(|(times, comparison)| *times > 1 || cases(comparison) > 1);
+    worth.map(|(_, comparison)| comparison.clone()).take(127).collect()
+}
+
+fn excludes(comparisons: &[Instruction]) -> Vec<u128> {
+    let mut all = vec![0];
+    for own in comparisons {
+        let others = (1..).zip(comparisons).filter(|(_, other)| match (own.equality(), other.equality()) {
+            (Some((a, x)), Some((b, y))) => a == b && x != y,
+            _ => false,
+        });
+        all.push(others.fold(0, |bits, (bit, _)| bits | 1 << bit));
+    }
+    all
 }
 
 fn predecessors(blocks: &[Block]) -> Vec<Vec<usize>> {

@@ -117,6 +117,13 @@ impl Instruction {
         self.op.starts_with("s_cmp") || self.op.starts_with("s_bitcmp")
     }
 
+    /// The register and the constant of a comparison for equality.
+    pub(crate) fn equality(&self) -> Option<(&str, &str)> {
+        let [register, constant] = &self.operands[..] else { return None };
+        let equal = self.op.starts_with("s_cmp_eq") || self.op.starts_with("s_cmpk_eq");
+        (equal && sgprs(constant).is_empty()).then_some((register, constant))
+    }
+
     /// Whether it leaves that condition as it is, of which scalar moves and loads alone are sure.
     pub(crate) fn keeps_condition(&self) -> bool {
         let scalar = ["s_mov", "s_cmov", "s_load", "s_buffer", "s_waitcnt", "s_clause", "s_nop", "s_cbranch"];
