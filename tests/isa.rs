@@ -98,7 +98,8 @@ fn stores_count_with_loads_where_there_is_one_counter() {
 
 #[test]
 fn names_of_gfx11_are_the_same_instructions() {
-    let renamed = LOOP.replace("_dwordx4 ", "_b128 ").replace("_dwordx8 ", "_b256 ").replace("_dword ", "_b32 ");
+    let renamed =
+        LOOP.replace("_dwordx4 ", "_b128 ").replace("_dwordx8 ", "_b256 ").replace("_dword ", "_b32 ");
     let renamed = renamed.replace("s_andn2_b64", "s_and_not1_b64");
     assert_eq!(counted(&renamed, work(&[])), counted(LOOP, work(&[])));
 }

@@ -7,8 +7,7 @@ use crate::figures::Row;
 use crate::options::Options;
 
 /// Where manifests of drivers lie.
-const FOLDERS: [&str; 3] =
-    ["/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d"];
+const FOLDERS: [&str; 3] = ["/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d"];
 
 /// The rows of a family, from this program started again.
 pub(crate) fn figures(family: &str, options: &Options) -> Result<Vec<Row>, String> {
@@ -16,7 +15,8 @@ pub(crate) fn figures(family: &str, options: &Options) -> Result<Vec<Row>, Strin
     let mut command = Command::new(program);
     command.args(&options.arguments).arg("--one-family").env("RADV_FORCE_FAMILY", family);
     if std::env::var_os("VK_DRIVER_FILES").is_none() {
-        let manifest = manifest().ok_or("RADV is not installed (no radeon_icd*.json): mesa-vulkan-drivers has it")?;
+        let manifest =
+            manifest().ok_or("RADV is not installed (no radeon_icd*.json): mesa-vulkan-drivers has it")?;
         command.env("VK_DRIVER_FILES", &manifest).env("VK_ICD_FILENAMES", &manifest);
     }
     // Mesa's layer that reorders devices; it looks for a display and prints errors without one.

@@ -14,17 +14,49 @@ use crate::translate::Parsed;
 use crate::vulkan::{Compiled, Compiler};
 
 /// Names of a row's columns.
-pub(crate) const COLUMNS: [&str; 26] = [
-    "device", "driver", "kernel", "norm", "type", "slots", "variant", "vgprs", "sgprs", "spilled_vgprs",
-    "spilled_sgprs", "scratch_bytes", "lds_bytes", "waves", "code_bytes", "instructions", "latency",
-    "inverse_throughput", "elements_a_turn", "vector_an_element", "scalar_an_element", "vector_whole", "loads_in_flight",
-    "bytes_in_flight", "useful_in_flight", "error",
+pub(crate) const COLUMNS: [&str; 27] = [
+    "commit",
+    "device",
+    "driver",
+    "kernel",
+    "norm",
+    "type",
+    "slots",
+    "variant",
+    "vgprs",
+    "sgprs",
+    "spilled_vgprs",
+    "spilled_sgprs",
+    "scratch_bytes",
+    "lds_bytes",
+    "waves",
+    "code_bytes",
+    "instructions",
+    "latency",
+    "inverse_throughput",
+    "elements_a_turn",
+    "vector_an_element",
+    "scalar_an_element",
+    "vector_whole",
+    "loads_in_flight",
+    "bytes_in_flight",
+    "useful_in_flight",
+    "error",
 ];
 
 /// What the driver calls the columns from `vgprs` on.
 const STATISTICS: [&str; 11] = [
-    "VGPRs", "SGPRs", "Spilled VGPRs", "Spilled SGPRs", "Scratch size", "LDS size", "Subgroups per SIMD", "Code size",
-    "Instructions", "Latency", "Inverse Throughput",
+    "VGPRs",
+    "SGPRs",
+    "Spilled VGPRs",
+    "Spilled SGPRs",
+    "Scratch size",
+    "LDS size",
+    "Subgroups per SIMD",
+    "Code size",
+    "Instructions",
+    "Latency",
+    "Inverse Throughput",
 ];
 
 /// A shader on a device, by column.
@@ -66,7 +98,9 @@ pub(crate) fn all(shaders: &[Shader], options: &Options) -> Result<Vec<Row>, Str
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
-                while let Some((i, shader)) = shaders.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((i, shader)) =
+                    shaders.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed))
+                {
                     let row = row(&compiler, shader, options);
                     rows.lock().unwrap_or_else(PoisonError::into_inner).insert(i, row);
                 }
@@ -78,6 +112,7 @@ pub(crate) fn all(shaders: &[Shader], options: &Options) -> Result<Vec<Row>, Str
 
 fn row(compiler: &Compiler, shader: &Shader, options: &Options) -> Row {
     let mut row = Row::default();
+    row.set("commit", std::env::var("GRADCLIP_COMMIT").unwrap_or_default());
     row.set("device", device(&compiler.name));
     row.set("driver", &compiler.driver);
     row.set("kernel", shader.kernel);
@@ -86,14 +121,16 @@ fn row(compiler: &Compiler, shader: &Shader, options: &Options) -> Row {
     row.set("slots", shader.slots);
     row.set("variant", shader.apart.replace(',', ""));
     let compiled = Parsed::new(&shader.wgsl, shader.entry).and_then(|parsed| {
-        compiler.compile(&parsed.spirv(&shader.groups, compiler)?, shader.entry, &shader.groups)
+        let listed = !options.check || options.csv.is_some();
+        compiler.compile(&parsed.spirv(&shader.groups, compiler)?, shader.entry, &shader.groups, listed)
     });
     match compiled {
         Err(error) => row.set("error", error),
         Ok(compiled) => {
-            let way = describe(&mut row, compiler, shader, &compiled, options);
+            let way = describe(&mut row, compiler, shader, &compiled);
             if let Some(folder) = &options.listing {
-                let file = std::path::Path::new(folder).join(format!("{} {}", device(&compiler.name), row.name()));
+                let file =
+                    std::path::Path::new(folder).join(format!("{} {}", device(&compiler.name), row.name()));
                 let written = std::fs::write(file.with_extension("s"), marked(&compiled.listing, &way))
                     .and_then(|()| std::fs::write(file.with_extension("wgsl"), &shader.wgsl));
                 if let Err(error) = written {
@@ -114,7 +151,8 @@ fn device(name: &str) -> &str {
 fn marked(listing: &str, way: &[usize]) -> String {
     let mut out = String::with_capacity(listing.len());
     let hot: HashSet<usize> = way.iter().copied().collect();
-    let starts: HashMap<usize, usize> = blocks(listing).iter().enumerate().map(|(i, b)| (b.line, i)).collect();
+    let starts: HashMap<usize, usize> =
+        blocks(listing).iter().enumerate().map(|(i, b)| (b.line, i)).collect();
     let mut marks = "";
     for (i, line) in listing.lines().enumerate() {
         if let Some(block) = starts.get(&i) {
@@ -126,13 +164,10 @@ fn marked(listing: &str, way: &[usize]) -> String {
 }
 
 /// Fills in what the driver and the listing say, and gives the blocks of the hot part.
-fn describe(row: &mut Row, compiler: &Compiler, shader: &Shader, compiled: &Compiled, options: &Options) -> Vec<usize> {
+fn describe(row: &mut Row, compiler: &Compiler, shader: &Shader, compiled: &Compiled) -> Vec<usize> {
     let columns = COLUMNS.iter().skip_while(|&&column| column != "vgprs");
     for (column, name) in columns.zip(STATISTICS) {
         row.set(column, compiled.figure(name).map_or(String::new(), |value| value.to_string()));
-    }
-    if options.check && options.csv.is_none() {
-        return Vec::new(); // nobody looks at what follows
     }
     let work = Work {
         elements: shader.elements,

@@ -72,7 +72,9 @@ impl Score {
             match instruction.does {
                 Does::Vector => score.vector += 1,
                 Does::Scalar => score.scalar += 1,
-                Does::Load(bytes) | Does::Store(bytes) if instruction.group == Some(1) => score.bytes += bytes,
+                Does::Load(bytes) | Does::Store(bytes) if instruction.group == Some(1) => {
+                    score.bytes += bytes
+                }
                 _ => {}
             }
         }
@@ -159,7 +161,8 @@ impl Graph {
         let before = predecessors(&blocks);
         let loops = closed.into_iter().map(|(head, closes)| Loop::new(&before, head, closes)).collect();
         let comparisons = repeated(&blocks);
-        let bit = |text: &str| (1..).zip(&comparisons).find(|(_, own)| own.text() == text).map(|(bit, _)| bit);
+        let bit =
+            |text: &str| (1..).zip(&comparisons).find(|(_, own)| own.text() == text).map(|(bit, _)| bit);
         let test = |block: &Block| match tested(block)? {
             (None, when) => Some((LANES, when)),
             (Some(comparison), when) => Some((bit(&comparison.text())?, when)),
@@ -278,8 +281,9 @@ fn tested(block: &Block) -> Option<(Option<&Instruction>, bool)> {
     let at = block.instructions.iter().rposition(Instruction::compares)?;
     let (comparison, after) = block.instructions[at..].split_first()?;
     let names = comparison.names();
-    let same =
-        after.iter().all(|i| i.keeps_condition() && !i.writes().iter().any(|register| names.contains(register)));
+    let same = after
+        .iter()
+        .all(|i| i.keeps_condition() && !i.writes().iter().any(|register| names.contains(register)));
     same.then_some((Some(comparison), when))
 }
 
@@ -294,7 +298,9 @@ fn repeated(blocks: &[Block]) -> Vec<Instruction> {
             compared.entry(register).or_default().insert(constant);
         }
     }
-    let cases = |i: &Instruction| i.equality().and_then(|(register, _)| compared.get(register)).map_or(0, HashSet::len);
+    let cases = |i: &Instruction| {
+        i.equality().and_then(|(register, _)| compared.get(register)).map_or(0, HashSet::len)
+    };
     let worth = seen.into_values().filter(|(times, comparison)| *times > 1 || cases(comparison) > 1);
     worth.map(|(_, comparison)| comparison.clone()).take(127).collect()
 }

@@ -97,7 +97,8 @@ impl Instruction {
 
     /// Scalar registers that it writes.
     pub(crate) fn writes(&self) -> Vec<Sgpr> {
-        let none = ["s_cmp", "s_bitcmp", "s_cbranch", "s_branch", "s_waitcnt", "s_buffer_store", "buffer_", "ds_"];
+        let none =
+            ["s_cmp", "s_bitcmp", "s_cbranch", "s_branch", "s_waitcnt", "s_buffer_store", "buffer_", "ds_"];
         if none.iter().any(|op| self.op.starts_with(op)) {
             return Vec::new();
         }
@@ -160,7 +161,17 @@ fn does(op: &str, operands: &str) -> Does {
         let count = operands.split("vmcnt(").nth(1).and_then(|rest| rest.split(')').next()?.parse().ok());
         return count.map_or(Does::Other, Does::Wait);
     }
-    let hints = ["s_waitcnt", "s_branch", "s_cbranch", "s_endpgm", "s_clause", "s_nop", "s_delay", "s_inst", "s_barrier"];
+    let hints = [
+        "s_waitcnt",
+        "s_branch",
+        "s_cbranch",
+        "s_endpgm",
+        "s_clause",
+        "s_nop",
+        "s_delay",
+        "s_inst",
+        "s_barrier",
+    ];
     match op {
         _ if hints.iter().any(|hint| op.starts_with(hint)) => Does::Other,
         _ if op.starts_with("v_nop") => Does::Other,
@@ -239,7 +250,8 @@ fn name_groups(blocks: &mut [Block]) {
     for (at, block) in blocks.iter().enumerate() {
         let mut origins = entered[at].clone().unwrap_or_default();
         for (i, instruction) in block.instructions.iter().enumerate() {
-            if let Some(Origin::Behind(table)) = descriptor(instruction).map(|first| origin(&origins, first)) {
+            if let Some(Origin::Behind(table)) = descriptor(instruction).map(|first| origin(&origins, first))
+            {
                 tables.push(table);
                 accesses.push((at, i, table));
             }
@@ -264,7 +276,9 @@ fn follow(origins: &mut Origins, instruction: &Instruction) {
     let from = instruction.operands.get(1).map_or(0..0, |operand| sgprs(operand));
     let op = instruction.op.as_str();
     let values: Vec<Origin> = match op {
-        "s_mov_b32" | "s_mov_b64" if from.len() == written.len() => from.map(|r| origin(origins, r)).collect(),
+        "s_mov_b32" | "s_mov_b64" if from.len() == written.len() => {
+            from.map(|r| origin(origins, r)).collect()
+        }
         _ if op.starts_with("s_load_") => {
             let value = match origin(origins, from.start) {
                 Origin::Given(table) if !from.is_empty() => Origin::Behind(table),

@@ -70,7 +70,9 @@ impl Options {
                 "--kernel" => options.kernels = list(&value()?),
                 "--norm" => options.norms = list(&value()?),
                 "--type" => options.types = list(&value()?),
-                "--slots" => options.slots = list(&value()?).iter().map(|n| number(n)).collect::<Result<_, _>>()?,
+                "--slots" => {
+                    options.slots = list(&value()?).iter().map(|n| number(n)).collect::<Result<_, _>>()?
+                }
                 "--workgroup" => options.workgroup = number(&value()?)?,
                 "--listing" => options.listing = Some(value()?),
                 "--wgsl" => options.wgsl = Some(value()?),

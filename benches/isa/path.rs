@@ -62,7 +62,8 @@ pub(crate) fn counts(listing: &str, work: Work<'_>) -> Option<Counts> {
         let (busy, graph) = (&busy, &graph);
         move |at: usize| {
             let score = graph.score(at);
-            let inner = |l: &&Loop| Some(l.head) != around && around.is_none_or(|head| !l.blocks.contains(&head));
+            let inner =
+                |l: &&Loop| Some(l.head) != around && around.is_none_or(|head| !l.blocks.contains(&head));
             let within = busy.iter().any(|l| inner(l) && l.blocks.contains(&at));
             if within { Score { bytes: 0, does: 0, ..score } } else { score }
         }
@@ -125,7 +126,9 @@ fn around(graph: &Graph, hot: Option<&Loop>, way: &[usize], idle: &[&Loop], turn
             passed = [head, tail].concat();
         }
     }
-    for l in idle.iter().filter(|l| passed.contains(&l.head) && hot.is_none_or(|h| !h.blocks.contains(&l.head))) {
+    for l in
+        idle.iter().filter(|l| passed.contains(&l.head) && hot.is_none_or(|h| !h.blocks.contains(&l.head)))
+    {
         sum += turns * graph.round(l, &cheap).map_or(0.0, |way| count(&way));
     }
     Some(sum)

@@ -45,7 +45,8 @@ pub(crate) fn print(rows: &[Row]) {
         println!("{}, wave64\n", row.get("driver"));
     }
     for (i, line) in lines.iter().enumerate() {
-        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> =
+            line.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
         println!("| {} |", cells.join(" | "));
         if i == 0 {
             println!("|{}|", widths.iter().map(|width| "-".repeat(width + 2)).collect::<Vec<_>>().join("|"));
@@ -63,7 +64,11 @@ fn cell(row: &Row, column: &str) -> String {
         "spilled_vgprs" if !row.get("error").is_empty() => row.get("error").to_owned(),
         "spilled_vgprs" => {
             let [sgprs, scratch] = ["spilled_sgprs", "scratch_bytes"].map(|column| row.get(column));
-            if [value, sgprs, scratch] == ["0"; 3] { "0".into() } else { format!("{value}+{sgprs}, {scratch} B") }
+            if [value, sgprs, scratch] == ["0"; 3] {
+                "0".into()
+            } else {
+                format!("{value}+{sgprs}, {scratch} B")
+            }
         }
         _ => value.to_owned(),
     }

@@ -76,12 +76,16 @@ impl Parsed<'_> {
         let mut resources = msl::BindingMap::default();
         let mut next = 0;
         for (at, bound) in bindings(groups) {
-            let target =
-                msl::BindTarget { buffer: Some(next), mutable: bound == Bound::ReadWrite, ..Default::default() };
+            let target = msl::BindTarget {
+                buffer: Some(next),
+                mutable: bound == Bound::ReadWrite,
+                ..Default::default()
+            };
             resources.insert(at, target);
             next += 1;
         }
-        let resources = msl::EntryPointResources { resources, sizes_buffer: Some(next), immediates_buffer: None };
+        let resources =
+            msl::EntryPointResources { resources, sizes_buffer: Some(next), immediates_buffer: None };
         let options = msl::Options {
             lang_version: (2, 0),
             fake_missing_bindings: false,
@@ -122,8 +126,7 @@ impl Parsed<'_> {
             force_loop_bounding: true,
             ..hlsl::Options::default()
         };
-        let pipeline =
-            hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, self.entry.into())) };
+        let pipeline = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, self.entry.into())) };
         let mut source = String::new();
         let written = hlsl::Writer::new(&mut source, &options, &pipeline)
             .write(&self.module, &self.info, None)
