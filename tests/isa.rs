@@ -109,6 +109,7 @@ fn blocks_and_buffers_are_told_apart() {
     let blocks = blocks(LOOP);
     assert_eq!(blocks.len(), 18);
     assert_eq!(blocks[1].next, [2, 15], "on, or where the branch goes");
+    assert_eq!(blocks[14].next, [1], "nothing falls through a branch without a condition");
     let loads = blocks.iter().flat_map(|b| &b.instructions).filter(|i| matches!(i.does, Does::Load(_)));
     // The table's descriptor came from the first of the two pointers, those of the slots through a copy of the second.
     assert_eq!(loads.map(|i| i.group).collect::<Vec<_>>(), [Some(0), Some(1), Some(1), Some(1), Some(1)]);
