@@ -8,6 +8,7 @@
 #   lavapipe     Mesa's Vulkan on the CPU: subgroups of 8, timestamps, 16-bit floats
 #   SwiftShader  Google's Vulkan on the CPU: subgroups of 4, 10 storage buffers, offsets of 256 bytes
 #   Mesa GL      OpenGL on the CPU, without a display: no subgroups, shaders translated to GLSL
+# A fourth, RADV, compiles for AMD's GPUs without one and runs nothing.
 
 # All paths below are absolute, so that tests may change the current directory.
 drivers_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -116,7 +117,7 @@ has_adapter() {
 # Undoes every use_* below, so that one can follow another in the same shell.
 forget_driver() {
     unset VK_DRIVER_FILES VK_ICD_FILENAMES VK_LAYER_PATH VK_LAYER_DEBUG_ACTION VK_LAYER_MESSAGE_ID_FILTER
-    unset NODEVICE_SELECT EGL_PLATFORM LIBGL_ALWAYS_SOFTWARE __EGL_VENDOR_LIBRARY_FILENAMES
+    unset RADV_FORCE_FAMILY NODEVICE_SELECT EGL_PLATFORM LIBGL_ALWAYS_SOFTWARE __EGL_VENDOR_LIBRARY_FILENAMES
     unset WGPU_BACKEND WGPU_VALIDATION GRADCLIP_TEST_ADAPTER
 }
 
@@ -131,13 +132,12 @@ drivers_use_vulkan() {
     export GRADCLIP_TEST_ADAPTER=$2
 }
 
-# ---------------------------------------------------------------- lavapipe
-
-# Prints the path of lavapipe's manifest, or fails. Its name has the architecture in it on some systems.
-lavapipe_manifest() {
+# drivers_manifest NAME: prints the path of a Vulkan driver's manifest, or fails. On some systems its name has the
+# architecture in it.
+drivers_manifest() {
     local folder file
     for folder in /usr/share/vulkan/icd.d /usr/local/share/vulkan/icd.d /etc/vulkan/icd.d; do
-        for file in "$folder/lvp_icd.$(uname -m).json" "$folder/lvp_icd.json" "$folder"/lvp_icd.*.json; do
+        for file in "$folder/$1.$(uname -m).json" "$folder/$1.json" "$folder/$1".*.json; do
             if [ -f "$file" ]; then
                 printf '%s\n' "$file"
                 return 0
@@ -146,6 +146,10 @@ lavapipe_manifest() {
     done
     return 1
 }
+
+# ---------------------------------------------------------------- lavapipe
+
+lavapipe_manifest() { drivers_manifest lvp_icd; }
 
 install_lavapipe() {
     # The loader may be there without a driver, so ask apt about both where there is apt.
@@ -161,6 +165,29 @@ use_lavapipe() {
     local manifest
     manifest=$(lavapipe_manifest) || drivers_die "lavapipe is not installed (no lvp_icd*.json); run install_lavapipe"
     drivers_use_vulkan "$manifest" llvmpipe
+}
+
+# ---------------------------------------------------------------- RADV's compiler
+
+# Mesa's driver for AMD has a null device: it compiles for a GPU that is not there and executes nothing. wgpu opens
+# no device on it, so it is no driver to run tests on; `benches/isa.rs` asks it without wgpu.
+install_radv() {
+    if ! command -v apt-get >/dev/null && drivers_manifest radeon_icd >/dev/null; then
+        return 0
+    fi
+    drivers_need_apt "Mesa's Vulkan driver for AMD"
+    drivers_apt_install "Mesa's Vulkan driver for AMD and the Vulkan loader, to compile the kernels for real GPUs" \
+        mesa-vulkan-drivers libvulkan1
+}
+
+# use_radv [FAMILY]: such as navi21; without one the program chooses, before it loads the driver.
+use_radv() {
+    local manifest
+    manifest=$(drivers_manifest radeon_icd) || drivers_die "RADV is not installed (no radeon_icd*.json); run install_radv"
+    drivers_use_vulkan "$manifest" radv
+    if [ -n "${1:-}" ]; then
+        export RADV_FORCE_FAMILY=$1
+    fi
 }
 
 # ---------------------------------------------------------------- SwiftShader and the validation layer

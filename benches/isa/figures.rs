@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use gradclip::listing::Shader;
 
+use crate::graph::Through;
 use crate::listing::blocks;
 use crate::options::Options;
 use crate::path::{Work, counts};
@@ -13,7 +14,8 @@ use crate::translate::Parsed;
 use crate::vulkan::{Compiled, Compiler};
 
 /// Names of a row's columns.
-pub(crate) const COLUMNS: [&str; 26] = [
+pub(crate) const COLUMNS: [&str; 27] = [
+    "commit",
     "device",
     "driver",
     "kernel",
@@ -99,7 +101,7 @@ pub(crate) fn all(shaders: &[Shader], options: &Options) -> Result<Vec<Row>, Str
                 while let Some((i, shader)) =
                     shaders.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed))
                 {
-                    let row = row(&compiler, shader, options.listing.as_deref());
+                    let row = row(&compiler, shader, options);
                     rows.lock().unwrap_or_else(PoisonError::into_inner).insert(i, row);
                 }
             });
@@ -108,8 +110,9 @@ pub(crate) fn all(shaders: &[Shader], options: &Options) -> Result<Vec<Row>, Str
     Ok(rows.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect())
 }
 
-fn row(compiler: &Compiler, shader: &Shader, listings: Option<&str>) -> Row {
+fn row(compiler: &Compiler, shader: &Shader, options: &Options) -> Row {
     let mut row = Row::default();
+    row.set("commit", std::env::var("GRADCLIP_COMMIT").unwrap_or_default());
     row.set("device", device(&compiler.name));
     row.set("driver", &compiler.driver);
     row.set("kernel", shader.kernel);
@@ -118,13 +121,14 @@ fn row(compiler: &Compiler, shader: &Shader, listings: Option<&str>) -> Row {
     row.set("slots", shader.slots);
     row.set("variant", shader.apart.replace(',', ""));
     let compiled = Parsed::new(&shader.wgsl, shader.entry).and_then(|parsed| {
-        compiler.compile(&parsed.spirv(&shader.groups, compiler)?, shader.entry, &shader.groups)
+        let listed = !options.check || options.csv.is_some();
+        compiler.compile(&parsed.spirv(&shader.groups, compiler)?, shader.entry, &shader.groups, listed)
     });
     match compiled {
         Err(error) => row.set("error", error),
         Ok(compiled) => {
             let way = describe(&mut row, compiler, shader, &compiled);
-            if let Some(folder) = listings {
+            if let Some(folder) = &options.listing {
                 let file =
                     std::path::Path::new(folder).join(format!("{} {}", device(&compiler.name), row.name()));
                 let written = std::fs::write(file.with_extension("s"), marked(&compiled.listing, &way))
@@ -169,7 +173,7 @@ fn describe(row: &mut Row, compiler: &Compiler, shader: &Shader, compiled: &Comp
         elements: shader.elements,
         loaded: shader.loaded,
         one_counter: compiler.name.contains("VEGA"),
-        through: shader.through,
+        through: Through { names: &shader.through, most: shader.through_most },
     };
     let counts = counts(&compiled.listing, work);
     if let Some(counts) = &counts {

@@ -118,6 +118,33 @@ impl Instruction {
         self.op.starts_with("s_cmp") || self.op.starts_with("s_bitcmp")
     }
 
+    /// The register and the constant of a comparison for equality.
+    pub(crate) fn equality(&self) -> Option<(&str, &str)> {
+        let [register, constant] = &self.operands[..] else { return None };
+        let equal = self.op.starts_with("s_cmp_eq") || self.op.starts_with("s_cmpk_eq");
+        (equal && sgprs(constant).is_empty()).then_some((register, constant))
+    }
+
+    /// Whether it leaves that condition as it is, of which scalar moves and loads alone are sure.
+    pub(crate) fn keeps_condition(&self) -> bool {
+        let scalar = ["s_mov", "s_cmov", "s_load", "s_buffer", "s_waitcnt", "s_clause", "s_nop", "s_cbranch"];
+        !self.op.starts_with("s_") || scalar.iter().any(|start| self.op.starts_with(start))
+    }
+
+    /// Whether from here on the other lanes of those that were saved are active: the second side of a branch.
+    pub(crate) fn takes_others(&self) -> bool {
+        let lanes = |operand: Option<&String>| operand.is_some_and(|operand| operand == "exec");
+        (self.op == "s_andn2_b64" || self.op == "s_and_not1_b64")
+            && lanes(self.operands.first())
+            && lanes(self.operands.last())
+    }
+
+    /// Whether other lanes are active after it.
+    pub(crate) fn changes_lanes(&self) -> bool {
+        let written = self.operands.first().is_some_and(|first| first == "exec");
+        written || self.op.contains("saveexec") || self.op.starts_with("v_cmpx")
+    }
+
     pub(crate) fn text(&self) -> String {
         format!("{} {}", self.op, self.operands.join(", "))
     }

@@ -16,7 +16,8 @@ const HELP: &str = "\
   --wgsl FILE --entry NAME --loaded BYTES --elements N
                       a shader of your own, whose slots are bind group 1: bytes it loads for an element, and
                       elements an invocation takes in all, 0 where that is unknown
-  --through NAME      of that shader: how an instruction begins that full speed goes through";
+  --through LIST --through-most N
+                      of that shader: how instructions begin that full speed goes through, at most N of them";
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +38,8 @@ pub(crate) struct Options {
     entry: String,
     loaded: u32,
     elements: u32,
-    through: String,
+    through: Vec<String>,
+    through_most: u32,
     /// As given, for a process of its own a family.
     pub(crate) arguments: Vec<String>,
 }
@@ -51,6 +53,7 @@ impl Options {
             slots: vec![1, 30],
             workgroup: 256,
             loaded: 4,
+            through_most: u32::MAX,
             arguments: arguments.to_vec(),
             ..Options::default()
         };
@@ -75,7 +78,8 @@ impl Options {
                 "--wgsl" => options.wgsl = Some(value()?),
                 "--entry" => options.entry = value()?,
                 "--loaded" => options.loaded = number(&value()?)?,
-                "--through" => options.through = value()?,
+                "--through" => options.through = list(&value()?),
+                "--through-most" => options.through_most = number(&value()?)?,
                 "--elements" => options.elements = number(&value()?)?,
                 _ => return Err(format!("no such option: {flag}\n{HELP}")),
             }
@@ -115,7 +119,8 @@ impl Options {
             elements: Some(self.elements).filter(|&n| n > 0),
             loaded: self.loaded,
             held: self.loaded,
-            through: self.through.clone().leak(),
+            through: self.through.iter().map(|name| &*name.clone().leak()).collect(),
+            through_most: self.through_most,
             wgsl,
         })
     }

@@ -2,13 +2,12 @@
 //!
 //! A listing has no trip counts and says nothing of which branch is rare. What is taken as the hot part is the loop
 //! whose turn moves most bytes of slots, or the code outside of loops where that moves more; on the way through it
-//! most bytes win, then going through the instruction that the kernel is for, then fewest vector instructions, so that
-//! no rare case (non-finite elements, other outcomes) is entered. Branches on the same comparison of registers that
+//! most bytes win, then most of the instructions that the kernel is for, then fewest instructions, so that no rare case (non-finite elements, other outcomes) is entered. Branches on the same comparison of registers that
 //! were not written since go the same way, and where no lane takes one side of a branch some take the other. Before
 //! and after the hot part the cheapest way is taken; loops there that touch no slot take as many turns as the hot one.
 //! So the counts are those of a wave none of whose elements is special.
 
-use crate::graph::{Graph, Loop, Score};
+use crate::graph::{Graph, Loop, Score, Through};
 use crate::listing::{Does, blocks};
 
 /// How many elements a kernel takes and what it moves for one.
@@ -20,9 +19,8 @@ pub(crate) struct Work<'a> {
     pub(crate) loaded: u32,
     /// Whether the device counts stores with loads, as GFX9 does; later ones have a counter for each.
     pub(crate) one_counter: bool,
-    /// How the name of an instruction begins that full speed goes through: one that multiplies, where other outcomes
-    /// are cheaper and move as much.
-    pub(crate) through: &'a str,
+    /// What full speed goes through: what multiplies, where other outcomes are cheaper and move as much.
+    pub(crate) through: Through<'a>,
 }
 
 /// Loads on their way at once.
@@ -53,23 +51,32 @@ pub(crate) struct Counts {
 /// Counts of a listing; none where it touches no slots.
 pub(crate) fn counts(listing: &str, work: Work<'_>) -> Option<Counts> {
     let graph = Graph::new(blocks(listing), work.through);
+    if (0..graph.blocks.len()).all(|at| graph.score(at).bytes == 0) {
+        return None;
+    }
     let touches = |l: &Loop| l.blocks.iter().any(|&at| graph.score(at).bytes > 0);
     let (busy, idle): (Vec<&Loop>, Vec<&Loop>) = graph.loops.iter().partition(|l| touches(l));
-    // Loops around others are no turns of their own.
-    let innermost = busy
-        .iter()
-        .filter(|l| !busy.iter().any(|other| other.head != l.head && l.blocks.contains(&other.head)));
     let ends = |at: usize| graph.blocks[at].next.is_empty();
-    let outside = |at: usize| {
-        let score = graph.score(at);
-        let in_loop = busy.iter().any(|l| l.blocks.contains(&at));
-        Score { bytes: if in_loop { 0 } else { score.bytes }, ..score }
+    // What a loop within moves is not moved by a turn of the one around it.
+    let outside = |around: Option<usize>| {
+        let (busy, graph) = (&busy, &graph);
+        move |at: usize| {
+            let score = graph.score(at);
+            let inner =
+                |l: &&Loop| Some(l.head) != around && around.is_none_or(|head| !l.blocks.contains(&head));
+            let within = busy.iter().any(|l| inner(l) && l.blocks.contains(&at));
+            if within { Score { bytes: 0, does: 0, ..score } } else { score }
+        }
     };
-    let straight = graph.best(0, &|_| true, &ends, &outside)?;
-    let mut hot = (None, total(&straight, &outside), straight);
-    for l in innermost {
-        if let Some(way) = graph.round(l, &|at| graph.score(at)) {
-            let score = total(&way, &|at| graph.score(at));
+    let total = |way: &[usize], score: &dyn Fn(usize) -> Score| {
+        way.iter().fold(Score::default(), |sum, &at| sum.then(score(at), work.through.most))
+    };
+    let straight = graph.best(0, &|_| true, &ends, &outside(None)).unwrap_or_default();
+    let mut hot = (None, total(&straight, &outside(None)), straight);
+    for l in &busy {
+        let own = outside(Some(l.head));
+        if let Some(way) = graph.round(l, &own) {
+            let score = total(&way, &own);
             if score.beats(hot.1) {
                 hot = (Some(*l), score, way);
             }
@@ -79,10 +86,10 @@ pub(crate) fn counts(listing: &str, work: Work<'_>) -> Option<Counts> {
     if score.bytes == 0 {
         return None;
     }
-    let loaded = sum(&graph, &way, |does| if let Does::Load(bytes) = does { bytes } else { 0 }, true);
+    let loaded = sum(&graph, &way, |does| if let Does::Load(bytes) = does { bytes } else { 0 });
     let elements = f64::from(loaded) / f64::from(work.loaded.max(1));
     let vector = f64::from(score.vector);
-    let scalar = f64::from(sum(&graph, &way, |does| u32::from(does == Does::Scalar), false));
+    let scalar = f64::from(score.scalar);
     let turns = work.elements.map(|all| if hot_loop.is_some() { f64::from(all) / elements } else { 1.0 });
     let around = |turns: f64| around(&graph, hot_loop, &way, &idle, turns);
     Some(Counts {
@@ -95,19 +102,16 @@ pub(crate) fn counts(listing: &str, work: Work<'_>) -> Option<Counts> {
     })
 }
 
-fn total(way: &[usize], score: &dyn Fn(usize) -> Score) -> Score {
-    way.iter().fold(Score::default(), |sum, &at| sum + score(at))
-}
-
-fn sum(graph: &Graph, way: &[usize], of: impl Fn(Does) -> u32, slots: bool) -> u32 {
+/// Over accesses to slots.
+fn sum(graph: &Graph, way: &[usize], of: impl Fn(Does) -> u32) -> u32 {
     let instructions = way.iter().flat_map(|&at| &graph.blocks[at].instructions);
-    instructions.filter(|i| !slots || i.group == Some(1)).map(|i| of(i.does)).sum()
+    instructions.filter(|i| i.group == Some(1)).map(|i| of(i.does)).sum()
 }
 
 /// Vector instructions from the first to the last.
 fn around(graph: &Graph, hot: Option<&Loop>, way: &[usize], idle: &[&Loop], turns: f64) -> Option<f64> {
-    let cheap = |at: usize| Score { vector: graph.score(at).vector, ..Score::default() };
-    let count = |way: &[usize]| f64::from(total(way, &cheap).vector);
+    let cheap = |at: usize| Score { bytes: 0, does: 0, ..graph.score(at) };
+    let count = |way: &[usize]| f64::from(way.iter().map(|&at| graph.score(at).vector).sum::<u32>());
     let mut sum = 0.0;
     let mut passed = way.to_vec();
     match hot {

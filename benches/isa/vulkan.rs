@@ -95,12 +95,13 @@ impl Compiler {
         })
     }
 
-    /// Makes the pipeline and asks for its figures.
+    /// Makes the pipeline and asks for its figures, and for its code where `listed`, which takes a while.
     pub(crate) fn compile(
         &self,
         words: &[u32],
         entry: &str,
         groups: &[Vec<Bound>],
+        listed: bool,
     ) -> Result<Compiled, String> {
         let mut sets = Vec::new();
         for group in groups {
@@ -113,7 +114,7 @@ impl Compiler {
         let info = vk::ShaderModuleCreateInfo::default().code(words);
         // SAFETY: `words` is SPIR-V by naga.
         let module = told("making a shader module", unsafe { device.create_shader_module(&info, None) })?;
-        let compiled = self.pipeline(module, layout, entry);
+        let compiled = self.pipeline(module, layout, entry, listed);
         // SAFETY: nothing uses them any more, nothing was ever submitted.
         unsafe {
             device.destroy_shader_module(module, None);
@@ -150,23 +151,26 @@ impl Compiler {
         module: vk::ShaderModule,
         layout: vk::PipelineLayout,
         entry: &str,
+        listed: bool,
     ) -> Result<Compiled, String> {
         let entry = CString::new(entry).map_err(|error| error.to_string())?;
         let stage = vk::PipelineShaderStageCreateInfo::default()
             .stage(vk::ShaderStageFlags::COMPUTE)
             .module(module)
             .name(&entry);
-        let flags = vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR
-            | vk::PipelineCreateFlags::CAPTURE_INTERNAL_REPRESENTATIONS_KHR;
+        let mut flags = vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR;
+        if listed {
+            flags |= vk::PipelineCreateFlags::CAPTURE_INTERNAL_REPRESENTATIONS_KHR;
+        }
         let info = vk::ComputePipelineCreateInfo::default().flags(flags).stage(stage).layout(layout);
         // SAFETY: module and layout belong to this device, and `info` outlives the call.
         let made = unsafe { self.device.create_compute_pipelines(vk::PipelineCache::null(), &[info], None) };
         let pipeline =
             *made.map_err(|(_, error)| format!("compiling: {error}"))?.first().ok_or("no pipeline")?;
         let executable = vk::PipelineExecutableInfoKHR::default().pipeline(pipeline);
-        // SAFETY: the pipeline was made with both capture flags, and has one executable.
+        // SAFETY: the pipeline was made with the flag for statistics, and has one executable.
         let statistics = unsafe { self.executables.get_pipeline_executable_statistics(&executable) };
-        let listing = self.assembly(&executable);
+        let listing = if listed { self.assembly(&executable) } else { Ok(String::new()) };
         // SAFETY: nothing was ever submitted.
         unsafe { self.device.destroy_pipeline(pipeline, None) };
         let statistics = told("asking for statistics", statistics)?;

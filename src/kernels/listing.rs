@@ -70,9 +70,11 @@ pub struct Shader {
     pub loaded: u32,
     /// Bytes of the slots that belong to an element, of those that are loaded.
     pub held: u32,
-    /// How the name of an instruction of machine code begins that the common case goes through, where others are
-    /// cheaper.
-    pub through: &'static str,
+    /// How the names of machine instructions begin that the common case goes through, where others are cheaper, and
+    /// how many of them count.
+    pub through: Vec<&'static str>,
+    /// See `through`.
+    pub through_most: u32,
 }
 
 /// Every shader that can be made at this workgroup size, with these numbers of slots. What slots do not change
@@ -159,6 +161,7 @@ impl Shader {
             groups.push(bound(&vec![access; slots as usize * pattern.bindings().max(1)]));
         }
         let (own, beside) = (dtype.size() as u32, 4 * (roles(kernel) as u32 - 1));
+        let (through, through_most) = through(variant);
         Shader {
             kernel: kernel.stem(),
             norm: if kernel.has_norm() { norm(variant.kind) } else { String::new() },
@@ -172,8 +175,8 @@ impl Shader {
             elements: takes_chunks(kernel).then(|| CHUNK / variant.workgroup_size),
             loaded: if word_by_word(kernel) { own } else { 4 } + beside,
             held: own + beside,
-            // An outcome that fills or keeps is cheaper than one that multiplies.
-            through: if kernel.reduces() { "" } else { "v_mul_f32" },
+            through: through.to_vec(),
+            through_most,
         }
     }
 }
@@ -231,6 +234,17 @@ fn takes_chunks(kernel: Kernel) -> bool {
 /// Whether a kernel loads a word of gradients once for all elements in it; others load the whole word for each.
 fn word_by_word(kernel: Kernel) -> bool {
     matches!(kernel, Kernel::Apply | Kernel::ApplyUnits | Kernel::Seams)
+}
+
+/// The common case by its instructions: all squares of a chunk are summed, all powers taken; an outcome that
+/// fills or keeps is cheaper than one that multiplies.
+fn through(variant: &Variant) -> (&'static [&'static str], u32) {
+    match variant.kind {
+        _ if !variant.kernel.reduces() => (&["v_mul_f32"], 1),
+        Kind::Two => (&["v_mul_", "v_mad_", "v_dot"], u32::MAX),
+        Kind::P(_) => (&["v_exp_f32", "v_log_f32"], u32::MAX),
+        Kind::One | Kind::Inf => (&[], 0),
+    }
 }
 
 fn is_plain(variant: &Variant) -> bool {
