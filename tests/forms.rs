@@ -28,7 +28,8 @@ fn forms() -> Vec<ClipperOptions> {
 
 /// Magnitude of an element as f32 bits, by conversions of another crate.
 fn magnitude(bits: u16, dtype: DType) -> u32 {
-    let value = if dtype == DType::F16 { f16::from_bits(bits).to_f32() } else { bf16::from_bits(bits).to_f32() };
+    let value =
+        if dtype == DType::F16 { f16::from_bits(bits).to_f32() } else { bf16::from_bits(bits).to_f32() };
     value.to_bits() & 0x7fff_ffff
 }
 
@@ -48,7 +49,8 @@ fn definition(chunk: &[u32], norm: NormType) -> Partial {
         return Partial { lo: 0, hi: 0, exponent: *finite.iter().max().unwrap(), non_finite };
     }
     let field = |bits: u32| (bits >> 23).max(1);
-    let mantissa = |bits: u32| u128::from(if bits >> 23 == 0 { bits } else { (bits & 0x7f_ffff) | 0x80_0000 });
+    let mantissa =
+        |bits: u32| u128::from(if bits >> 23 == 0 { bits } else { (bits & 0x7f_ffff) | 0x80_0000 });
     let top = finite.iter().map(|&b| field(b)).max().unwrap();
     let mut sum = 0u128;
     for column in 0..COLUMNS_.min(finite.len()) {
@@ -129,7 +131,11 @@ fn f32_of_every_kind_length_and_start() {
             for (form, options) in forms().into_iter().enumerate() {
                 let pass = gpu.clipper_with(options).prepare(&grads, &clip).unwrap();
                 gpu.run(&pass);
-                assert_eq!(gpu.read::<Partial>(pass.partials()), expected, "{norm:?} {lead} {gap} form {form}");
+                assert_eq!(
+                    gpu.read::<Partial>(pass.partials()),
+                    expected,
+                    "{norm:?} {lead} {gap} form {form}"
+                );
             }
         }
     }

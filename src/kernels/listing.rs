@@ -173,7 +173,7 @@ impl Shader {
             entry: kernel.entry(),
             groups,
             elements: takes_chunks(kernel).then(|| CHUNK / variant.workgroup_size),
-            loaded: if word_by_word(kernel) { own } else { 4 } + beside,
+            loaded: if word_by_word(variant) { own } else { 4 } + beside,
             held: own + beside,
             through: through.to_vec(),
             through_most,
@@ -232,8 +232,9 @@ fn takes_chunks(kernel: Kernel) -> bool {
 }
 
 /// Whether a kernel loads a word of gradients once for all elements in it; others load the whole word for each.
-fn word_by_word(kernel: Kernel) -> bool {
-    matches!(kernel, Kernel::Apply | Kernel::ApplyUnits | Kernel::Seams)
+fn word_by_word(variant: &Variant) -> bool {
+    variant.form.loads != Loads::Few
+        || matches!(variant.kernel, Kernel::Apply | Kernel::ApplyUnits | Kernel::Seams)
 }
 
 /// The common case by its instructions: all squares of a chunk are summed, all powers taken; an outcome that
