@@ -4,36 +4,27 @@ alias Row = u32;
 alias Cols = u32;
 alias Reals = f32;
 
-//@each slot
-@group(1) @binding(SLOT) var<storage, read> slot_SLOT: array<u32>;
-//@end
-
 const TURNS: u32 = 4u;
 
 fn first_column(lane: u32, turn: u32) -> u32 {
     return lane + turn * WORKGROUP;
 }
 
-//@each slot
-fn whole_SLOT(element: u32) -> Block {
-    var b: Block;
-    //@each row
-    b.rROW = slot_SLOT[element + ROWu * COLUMNS];
-    //@end row
-    return b;
+// Where a Row lies, and how far apart those of a column do.
+fn place_of(element: u32) -> u32 {
+    return element;
 }
 
-fn part_SLOT(start: u32, column: u32, last: u32) -> Block {
-    var b: Block;
-    b.r0 = slot_SLOT[start + min(column, last)];
-    if last >= COLUMNS {
-        //@each further row
-        b.rROW = slot_SLOT[start + min(ROWu * COLUMNS + column, last)];
-        //@end row
-    }
-    return b;
+const STEP: u32 = COLUMNS;
+
+// Whether Rows lie in two words each.
+fn is_astride(start: u32) -> bool {
+    return false;
 }
-//@end
+
+fn joined(row: Row, next: Row) -> Row {
+    return row;
+}
 
 // What lies before the end of the chunk.
 fn within_chunk(row: Row, element: u32, last: u32) -> Row {

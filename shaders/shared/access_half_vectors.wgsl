@@ -5,37 +5,27 @@ alias Row = vec2<u32>;
 alias Cols = vec4<u32>;
 alias Reals = vec4<f32>;
 
-//@each slot
-@group(1) @binding(SLOT) var<storage, read> slot_SLOT: array<Row>;
-//@end
-
 const TURNS: u32 = 1u;
 
 fn first_column(lane: u32, turn: u32) -> u32 {
     return 4u * lane;
 }
 
-//@each slot
-fn whole_SLOT(element: u32) -> Block {
-    let at = element >> 2u;
-    var b: Block;
-    //@each row
-    b.rROW = slot_SLOT[at + ROWu * (COLUMNS / 4u)];
-    //@end row
-    return b;
+// Where a Row lies, and how far apart those of a column do.
+fn place_of(element: u32) -> u32 {
+    return element >> 2u;
 }
 
-fn part_SLOT(start: u32, column: u32, last: u32) -> Block {
-    var b: Block;
-    b.r0 = slot_SLOT[(start + min(column, last)) >> 2u];
-    if last >= COLUMNS {
-        //@each further row
-        b.rROW = slot_SLOT[(start + min(ROWu * COLUMNS + column, last)) >> 2u];
-        //@end row
-    }
-    return b;
+const STEP: u32 = COLUMNS / 4u;
+
+// Whether Rows lie in two words each.
+fn is_astride(start: u32) -> bool {
+    return false;
 }
-//@end
+
+fn joined(row: Row, next: Row) -> Row {
+    return row;
+}
 
 // What lies before the end of the chunk.
 fn within_chunk(row: Row, element: u32, last: u32) -> Row {

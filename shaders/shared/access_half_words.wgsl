@@ -5,51 +5,27 @@ alias Row = u32;
 alias Cols = vec2<u32>;
 alias Reals = vec2<f32>;
 
-//@each slot
-@group(1) @binding(SLOT) var<storage, read> slot_SLOT: array<u32>;
-//@end
-
 const TURNS: u32 = 2u;
 
 fn first_column(lane: u32, turn: u32) -> u32 {
     return 2u * (lane + turn * WORKGROUP);
 }
 
-//@each slot
-fn whole_SLOT(element: u32) -> Block {
-    let at = element >> 1u;
-    var b: Block;
-    //@each row
-    b.rROW = slot_SLOT[at + ROWu * (COLUMNS / 2u)];
-    //@end row
-    if (element & 1u) == 1u {
-        //@each row
-        b.rROW = (b.rROW >> 16u) | (slot_SLOT[at + ROWu * (COLUMNS / 2u) + 1u] << 16u);
-        //@end row
-    }
-    return b;
+// Where a Row lies, and how far apart those of a column do.
+fn place_of(element: u32) -> u32 {
+    return element >> 1u;
 }
 
-fn pair_SLOT(start: u32, i: u32, last: u32) -> u32 {
-    let low = start + min(i, last);
-    let word = slot_SLOT[low >> 1u];
-    if (start & 1u) == 0u {
-        return word;
-    }
-    return (word >> 16u) | (slot_SLOT[(start + min(i + 1u, last)) >> 1u] << 16u);
+const STEP: u32 = COLUMNS / 2u;
+
+// Whether Rows lie in two words each.
+fn is_astride(start: u32) -> bool {
+    return (start & 1u) == 1u;
 }
 
-fn part_SLOT(start: u32, column: u32, last: u32) -> Block {
-    var b: Block;
-    b.r0 = pair_SLOT(start, column, last);
-    if last >= COLUMNS {
-        //@each further row
-        b.rROW = pair_SLOT(start, ROWu * COLUMNS + column, last);
-        //@end row
-    }
-    return b;
+fn joined(row: Row, next: Row) -> Row {
+    return (row >> 16u) | (next << 16u);
 }
-//@end
 
 // What lies before the end of the chunk.
 fn within_chunk(row: Row, element: u32, last: u32) -> Row {

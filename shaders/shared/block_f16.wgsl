@@ -23,17 +23,24 @@ fn exponent_of(top: Cols) -> Cols {
     return select((top >> Cols(TOP_SHIFT)) + Cols(112u), Cols(1u), top == Cols(0u));
 }
 
-alias Unit = Cols;
-fn unit_of(exponent: Cols) -> Unit {
-    return max(exponent, Cols(113u)) - Cols(113u);
+// The largest field of a column, at least 1, and 1 less that at the place of the field.
+struct Unit {
+    field: Cols,
+    less: Cols,
 }
 
-// q = (mantissa << 17) >> (largest field - own field), a subnormal's field being 1; of L1 four bits further up.
+fn unit_of(exponent: Cols) -> Unit {
+    let field = max(exponent, Cols(113u)) - Cols(112u);
+    return Unit(field, (Cols(1u) - field) << Cols(TOP_SHIFT));
+}
+
+// q = (mantissa << 17) >> (largest field - own field), a subnormal's field being 1; of L1 four bits further up. The mantissa
+// is the top without its field less 1.
 fn q_of(row: Row, unit: Unit) -> Cols {
     let top = whole_top(without_signs(row));
-    let field = max(top >> Cols(TOP_SHIFT), Cols(1u)) - Cols(1u);
-    let mantissa = (top - (field << Cols(TOP_SHIFT))) << Cols(select(0u, 4u, NORM == NORM_ONE));
-    return mantissa >> ((unit - field) & Cols(31u));
+    let down = unit.field - max(top >> Cols(TOP_SHIFT), Cols(1u));
+    let mantissa = (down << Cols(TOP_SHIFT)) + (top + unit.less);
+    return (mantissa << Cols(select(0u, 4u, NORM == NORM_ONE))) >> (down & Cols(31u));
 }
 
 // Magnitudes as f32 bits. The conversion of an integer of 10 bits is exact and normal.

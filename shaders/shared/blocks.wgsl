@@ -6,6 +6,9 @@ const_assert WORKGROUP * 4u == COLUMNS;
 @group(0) @binding(0) var<uniform> job: Job;
 @group(0) @binding(1) var<storage, read> rows: array<ChunkRow>;
 @group(0) @binding(2) var<storage, read_write> partials: array<Partial>;
+//@each slot
+@group(1) @binding(SLOT) var<storage, read> slot_SLOT: array<Row>;
+//@end
 
 // All rows of the columns that a lane takes in a turn.
 struct Block {
@@ -38,20 +41,57 @@ fn last_of(row: ChunkRow) -> u32 {
     return (row.slot_len & ((1u << LEN_BITS) - 1u)) - 1u;
 }
 
-fn fetch(row: ChunkRow, column: u32) -> Block {
-    let last = last_of(row);
+// Where the Rows of a Block lie.
+struct Places {
+    //@each row
+    iROW: u32,
+    //@end row
+}
+
+// Past the end of a shorter chunk those of its last element, which `fetch` then takes out.
+fn places_of(start: u32, column: u32, last: u32) -> Places {
+    var p: Places;
+    if last == CHUNK - 1u {
+        let first = place_of(start + column);
+        //@each row
+        p.iROW = first + ROWu * STEP;
+        //@end row
+    } else {
+        //@each row
+        p.iROW = place_of(start + min(ROWu * COLUMNS + column, last));
+        //@end row
+    }
+    return p;
+}
+
+// Little code a slot: there may be many.
+fn load(slot: u32, p: Places, last: u32) -> Block {
     var b: Block;
-    switch row.slot_len >> LEN_BITS {
+    switch slot {
         //@each slot
         case SLOTu: {
-            if last == CHUNK - 1u {
-                b = whole_SLOT(row.start + column);
-            } else {
-                b = part_SLOT(row.start, column, last);
+            b.r0 = slot_SLOT[p.i0];
+            if last >= COLUMNS {
+                //@each further row
+                b.rROW = slot_SLOT[p.iROW];
+                //@end row
             }
         }
         //@end
         default: {}
+    }
+    return b;
+}
+
+fn fetch(row: ChunkRow, column: u32) -> Block {
+    let last = last_of(row);
+    let slot = row.slot_len >> LEN_BITS;
+    var b = load(slot, places_of(row.start, column, last), last);
+    if is_astride(row.start) {
+        let next = load(slot, places_of(row.start, column + 1u, last), last);
+        //@each row
+        b.rROW = joined(b.rROW, next.rROW);
+        //@end row
     }
     if last != CHUNK - 1u {
         //@each row
@@ -226,8 +266,11 @@ fn gathered() -> Partial {
 fn sums_of_chunk(block: Block, row: ChunkRow, lane: u32) -> LaneSums {
     let last = last_of(row);
     var sums = with_turn(LaneSums(vec4(0u), vec4(0u), vec4(0u)), 0u, sums_of_block(block, last));
-    for (var turn = 1u; turn < TURNS && first_column(0u, turn) <= last; turn++) {
-        sums = with_turn(sums, turn, sums_of_block(fetch(row, first_column(lane, turn)), last));
+    // Compilers do not see that such a loop has no turn.
+    if TURNS > 1u {
+        for (var turn = 1u; turn < TURNS && first_column(0u, turn) <= last; turn++) {
+            sums = with_turn(sums, turn, sums_of_block(fetch(row, first_column(lane, turn)), last));
+        }
     }
     return sums;
 }
