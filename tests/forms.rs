@@ -206,7 +206,7 @@ fn every_element_is_written_as_on_the_cpu() {
         ("signs", Clip::sign(0.5)),
         ("below", Clip::global_norm(2.0).never_above(true)),
         ("zeros for what is not finite", Clip::global_norm(1.0).on_non_finite(NonFinite::Sanitize)),
-        ("what is not finite kept", Clip::global_norm(1.0).on_non_finite(NonFinite::Keep)),
+        ("what is not finite kept", Clip::value(0.01).on_non_finite(NonFinite::Keep)),
     ];
     for (i, (what, clip)) in clips.iter().enumerate() {
         for dtype in [DType::F32, DType::F16, DType::Bf16] {
