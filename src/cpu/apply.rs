@@ -40,7 +40,9 @@ pub(crate) fn apply<T: Element>(elements: &mut [T], outcome: &Outcome) {
         }
         CLAMP => {
             let limit = limit();
-            each(elements, |v| clamped(saturated(v, v * unscale), limit));
+            // A product would make a signalling NaN quiet.
+            let unscaled = |v: f32| if v.is_finite() { saturated(v, v * unscale) } else { v };
+            each(elements, |v| clamped(unscaled(v), limit));
         }
         _ if sanitize => each(elements, |v| finite(v, saturated(v, rescaled(v)))),
         // No product of such a factor is larger than its element.
