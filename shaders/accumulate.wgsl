@@ -1,5 +1,27 @@
 // gradient, accumulator -> accumulator: the sum over micro-batches. A segment that is skipped adds nothing.
 
+struct Own {
+    sum: u32,
+}
+
+//@each slot
+fn own_SLOT(row: JointRow, i: u32) -> Own {
+    if job.begins == 1u {
+        return Own(0u);
+    }
+    return Own(ROLE1[row.parameter + i]);
+}
+
+fn put_SLOT(row: JointRow, i: u32, own: Own) {
+    ROLE1[row.parameter + i] = own.sum;
+}
+//@end
+
+// Whether what belongs to a gradient with this outcome stays as it is.
+fn passes_over(outcome: Outcome) -> bool {
+    return (outcome.flags & LEFT_OUT) != 0u || ((outcome.flags & SKIPPED) != 0u && job.begins == 0u);
+}
+
 fn idle() -> bool {
     return false;
 }
@@ -16,19 +38,9 @@ fn sum_of(a: u32, b: u32) -> u32 {
     return bitcast<u32>(within(bitcast<f32>(a) + bitcast<f32>(b), is_finite(a) && is_finite(b)));
 }
 
-//@each slot
-fn element_SLOT(row: JointRow, tensor: JointTensor, i: u32, gradient: u32, outcome: Outcome) {
-    let at = row.parameter + i;
-    if (outcome.flags & SKIPPED) != 0u {
-        if job.begins == 1u {
-            ROLE1[at] = 0u;
-        }
-        return;
-    }
+fn stepped(own: Own, tensor: JointTensor, gradient: u32, outcome: Outcome) -> Own {
     if job.begins == 1u {
-        ROLE1[at] = gradient;
-    } else {
-        ROLE1[at] = sum_of(ROLE1[at], gradient);
+        return Own(select(gradient, 0u, (outcome.flags & SKIPPED) != 0u));
     }
+    return Own(sum_of(own.sum, gradient));
 }
-//@end

@@ -1,15 +1,27 @@
 // gradient, parameter, momentum -> parameter, momentum: gradient descent with momentum.
 
+struct Own {
+    parameter: u32,
+    momentum: u32,
+}
+
 //@each slot
-fn element_SLOT(row: JointRow, tensor: JointTensor, i: u32, gradient: u32, outcome: Outcome) {
-    let at = row.parameter + i;
-    let parameter = ROLE1[at];
-    let finite = is_finite(gradient) && is_finite(parameter);
-    let g = penalised(gradient, parameter, tensor, finite);
-    let kept = bitcast<f32>(hyper.decay) * bitcast<f32>(ROLE2[row.moment + i]);
-    let momentum = within(kept + bitcast<f32>(progress.share) * g, finite);
-    ROLE2[row.moment + i] = bitcast<u32>(momentum);
-    let nesterov = within(g + bitcast<f32>(hyper.decay) * momentum, finite);
-    ROLE1[at] = moved(parameter, select(momentum, nesterov, (hyper.flags & NESTEROV) != 0u), tensor, finite);
+fn own_SLOT(row: JointRow, i: u32) -> Own {
+    return Own(ROLE1[row.parameter + i], ROLE2[row.moment + i]);
+}
+
+fn put_SLOT(row: JointRow, i: u32, own: Own) {
+    ROLE1[row.parameter + i] = own.parameter;
+    ROLE2[row.moment + i] = own.momentum;
 }
 //@end
+
+fn stepped(own: Own, tensor: JointTensor, gradient: u32, outcome: Outcome) -> Own {
+    let finite = is_finite(gradient) && is_finite(own.parameter);
+    let g = penalised(gradient, own.parameter, tensor, finite);
+    let kept = bitcast<f32>(hyper.decay) * bitcast<f32>(own.momentum);
+    let momentum = within(kept + bitcast<f32>(progress.share) * g, finite);
+    let nesterov = within(g + bitcast<f32>(hyper.decay) * momentum, finite);
+    let direction = select(momentum, nesterov, (hyper.flags & NESTEROV) != 0u);
+    return Own(moved(own.parameter, direction, tensor, finite), bitcast<u32>(momentum));
+}

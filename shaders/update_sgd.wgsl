@@ -1,10 +1,20 @@
 // gradient, parameter -> parameter: plain gradient descent.
 
+struct Own {
+    parameter: u32,
+}
+
 //@each slot
-fn element_SLOT(row: JointRow, tensor: JointTensor, i: u32, gradient: u32, outcome: Outcome) {
-    let at = row.parameter + i;
-    let parameter = ROLE1[at];
-    let finite = is_finite(gradient) && is_finite(parameter);
-    ROLE1[at] = moved(parameter, penalised(gradient, parameter, tensor, finite), tensor, finite);
+fn own_SLOT(row: JointRow, i: u32) -> Own {
+    return Own(ROLE1[row.parameter + i]);
+}
+
+fn put_SLOT(row: JointRow, i: u32, own: Own) {
+    ROLE1[row.parameter + i] = own.parameter;
 }
 //@end
+
+fn stepped(own: Own, tensor: JointTensor, gradient: u32, outcome: Outcome) -> Own {
+    let finite = is_finite(gradient) && is_finite(own.parameter);
+    return Own(moved(own.parameter, penalised(gradient, own.parameter, tensor, finite), tensor, finite));
+}

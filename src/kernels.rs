@@ -207,6 +207,9 @@ impl Kernel {
             (Kernel::Reduce, Kind::One | Kind::Inf) if wanted.loads != Loads::Few => {
                 Form { full_multiply: false, ..wanted }
             }
+            (joint, _) if joint.is_joint() && wanted.loads != Loads::Few => {
+                Form { loads: Loads::Words, ..Form::default() }
+            }
             (Kernel::Apply, _) if wanted.loads == Loads::Vectors => {
                 Form { loads: Loads::Vectors, ..Form::default() }
             }
@@ -339,9 +342,17 @@ impl Variant {
         text.push_str(include_str!("../shaders/shared/records.wgsl"));
         let blocks = match self.kernel {
             Kernel::Apply => vector_source(self.dtype, self.form.loads),
+            joint if joint.is_joint() => Vec::new(),
             _ => block_sources(self.dtype, self.form.loads),
         };
-        for part in blocks.into_iter().chain(self.kernel.parts(self.kind, self.form).iter().copied()) {
+        let entry = match (self.kernel.is_joint(), self.form.loads) {
+            (false, _) => None,
+            (true, Loads::Few) => Some(include_str!("../shaders/shared/joint_each.wgsl")),
+            (true, _) => Some(include_str!("../shaders/shared/joint_four.wgsl")),
+        };
+        for part in
+            blocks.into_iter().chain(self.kernel.parts(self.kind, self.form).iter().copied()).chain(entry)
+        {
             text.push_str(&expand(&expand_rows(part, self.dtype), self.slots, &self.pattern));
         }
         text

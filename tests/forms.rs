@@ -91,6 +91,8 @@ fn every_half_in_every_row() {
             for start in [0, 2, 1] {
                 let bytes: Vec<u8> = bytemuck::cast_slice(&patterns).to_vec();
                 let grads = gpu.placed(bytes.len() + 16, &[(2 * start, bytes, dtype)]);
+                // The others differ in products of L2, and compile as long.
+                let forms = if norm == NormType::Two { &forms[..] } else { &forms[..2] };
                 for (form, clipper) in forms.iter().enumerate() {
                     let clip = Clip::measure().norm_type(norm);
                     let pass = clipper.prepare(&grads, &clip).unwrap();

@@ -1,5 +1,5 @@
-// Gradients with what belongs to them, element by element. One workgroup a chunk; the gradient is read
-// through the outcome of its segment and never written. What it does is each kernel's `element`.
+// Gradients with what belongs to them. One workgroup a chunk; the gradient is read through the outcome of its segment and
+// never written. What belongs to it, and what becomes of that, each kernel says: `Own`, `own`, `stepped`, `put`.
 
 @group(0) @binding(0) var<uniform> job: Job;
 @group(0) @binding(1) var<uniform> hyper: Hyper;
@@ -14,38 +14,4 @@
 fn segment_of(row: JointRow, tensor: JointTensor, i: u32) -> u32 {
     let e = row.first + i;
     return row.segment + (e / tensor.low) % tensor.kept + (e / tensor.high) % tensor.outer * tensor.kept;
-}
-
-@compute @workgroup_size(WORKGROUP)
-fn joint(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = group.y * groups.x + group.x;
-    if index >= job.rows || idle() {
-        return;
-    }
-    let row = rows[job.first_row + index];
-    let tensor = tensors[row.tensor];
-    let whole = tensor.kept * tensor.outer == 1u;
-    var outcome = outcomes[row.segment];
-    let len = row.slot_len & ((1u << LEN_BITS) - 1u);
-    switch row.slot_len >> LEN_BITS {
-        //@each slot
-        case SLOTu: {
-            for (var i = lane; i < len; i += WORKGROUP) {
-                if !whole {
-                    outcome = outcomes[segment_of(row, tensor, i)];
-                }
-                if (outcome.flags & LEFT_OUT) != 0u {
-                    continue;
-                }
-                let e = row.start + i;
-                element_SLOT(row, tensor, i, applied(element_bits(ROLE0[word_of(e)], e), outcome), outcome);
-            }
-        }
-        //@end
-        default: {}
-    }
 }

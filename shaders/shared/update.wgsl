@@ -4,6 +4,11 @@ fn idle() -> bool {
     return progress.moves == 0u;
 }
 
+// Whether what belongs to a gradient with this outcome stays as it is.
+fn passes_over(outcome: Outcome) -> bool {
+    return (outcome.flags & LEFT_OUT) != 0u;
+}
+
 // The gradient with the L2 penalty, where there is one.
 fn penalised(gradient: u32, parameter: u32, tensor: JointTensor, finite: bool) -> f32 {
     if tensor.weight_decay == 0u || (hyper.flags & DECOUPLED) != 0u {

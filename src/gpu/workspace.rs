@@ -230,6 +230,7 @@ impl<'a> Make<'a> {
         let job =
             Job { first_row: rows.start, rows: rows.end - rows.start, begins: begins.into(), ..self.job };
         let slots = Some(Slots { windows, pattern: *pattern });
+        self.form = self.clipper.forms.of(dispatch);
         self.step(kernel, dispatch.dtype, job, tables, slots, dispatch.grid)
     }
 

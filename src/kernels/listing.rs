@@ -134,7 +134,10 @@ fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
                 if kernel.reduces() && i == 0 {
                     all.push(Variant { scaled: true, ..variant });
                 }
-                let forms = FORMS.into_iter().skip(1).filter(|&form| kernel.form(variant.kind, form) == form);
+                let forms = FORMS
+                    .into_iter()
+                    .skip(1)
+                    .filter(|&form| kernel.form(variant.kind, form) == form && is_apart(&variant));
                 all.extend(forms.map(|form| Variant { form, ..variant }));
             }
         }
@@ -249,9 +252,11 @@ fn through(variant: &Variant) -> (&'static [&'static str], u32) {
 }
 
 fn is_plain(variant: &Variant) -> bool {
-    let Variant { kernel, adapt, scaled, pattern, form, .. } = *variant;
-    adapt == ADAPT_NONE
-        && !scaled
-        && form == Form::default()
-        && (!kernel.is_joint() || pattern == Pattern::apart(roles(kernel)))
+    let Variant { adapt, scaled, form, .. } = *variant;
+    adapt == ADAPT_NONE && !scaled && form == Form::default() && is_apart(variant)
+}
+
+/// Whether each buffer has a binding of its own.
+fn is_apart(variant: &Variant) -> bool {
+    !variant.kernel.is_joint() || variant.pattern == Pattern::apart(roles(variant.kernel))
 }

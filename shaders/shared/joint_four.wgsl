@@ -1,0 +1,101 @@
+// Four elements a turn, all of what belongs to them in flight before the first store; little code a slot.
+
+struct One {
+    word: u32,
+    own: Own,
+}
+
+struct Four {
+    a: One,
+    b: One,
+    c: One,
+    d: One,
+}
+
+//@each slot
+fn one_SLOT(row: JointRow, i: u32) -> One {
+    return One(ROLE0[word_of(row.start + i)], own_SLOT(row, i));
+}
+//@end
+
+// Past the end of the chunk its last element, which is not put back.
+fn fetch(row: JointRow, i: u32, last: u32) -> Four {
+    let k = vec4(min(i, last), min(i + WORKGROUP, last), min(i + 2u * WORKGROUP, last), min(i + 3u * WORKGROUP, last));
+    var four: Four;
+    switch row.slot_len >> LEN_BITS {
+        //@each slot
+        case SLOTu: {
+            four = Four(one_SLOT(row, k.x), one_SLOT(row, k.y), one_SLOT(row, k.z), one_SLOT(row, k.w));
+        }
+        //@end
+        default: {}
+    }
+    return four;
+}
+
+// Which of four are put back.
+fn put(row: JointRow, i: u32, four: Four, puts: vec4<bool>) {
+    switch row.slot_len >> LEN_BITS {
+        //@each slot
+        case SLOTu: {
+            if puts.x {
+                put_SLOT(row, i, four.a.own);
+            }
+            if puts.y {
+                put_SLOT(row, i + WORKGROUP, four.b.own);
+            }
+            if puts.z {
+                put_SLOT(row, i + 2u * WORKGROUP, four.c.own);
+            }
+            if puts.w {
+                put_SLOT(row, i + 3u * WORKGROUP, four.d.own);
+            }
+        }
+        //@end
+        default: {}
+    }
+}
+
+fn outcome_of(row: JointRow, tensor: JointTensor, i: u32) -> Outcome {
+    if tensor.kept * tensor.outer == 1u {
+        return outcomes[row.segment];
+    }
+    return outcomes[segment_of(row, tensor, i)];
+}
+
+fn next_of(one: One, row: JointRow, tensor: JointTensor, i: u32, outcome: Outcome) -> One {
+    let gradient = applied(element_bits(one.word, row.start + i), outcome);
+    return One(one.word, stepped(one.own, tensor, gradient, outcome));
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn joint(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = group.y * groups.x + group.x;
+    if index >= job.rows || idle() {
+        return;
+    }
+    let row = rows[job.first_row + index];
+    let tensor = tensors[row.tensor];
+    let len = row.slot_len & ((1u << LEN_BITS) - 1u);
+    for (var begin = 0u; begin < len; begin += 4u * WORKGROUP) {
+        let i = vec4(begin + lane) + vec4(0u, WORKGROUP, 2u * WORKGROUP, 3u * WORKGROUP);
+        let four = fetch(row, i.x, len - 1u);
+        let inside = min(i, vec4(len - 1u));
+        let a = outcome_of(row, tensor, inside.x);
+        let b = outcome_of(row, tensor, inside.y);
+        let c = outcome_of(row, tensor, inside.z);
+        let d = outcome_of(row, tensor, inside.w);
+        let next = Four(
+            next_of(four.a, row, tensor, inside.x, a),
+            next_of(four.b, row, tensor, inside.y, b),
+            next_of(four.c, row, tensor, inside.z, c),
+            next_of(four.d, row, tensor, inside.w, d)
+        );
+        let stay = vec4(passes_over(a), passes_over(b), passes_over(c), passes_over(d));
+        put(row, i.x, next, (i < vec4(len)) & !stay);
+    }
+}
