@@ -233,3 +233,20 @@ fn every_element_is_written_as_on_the_cpu() {
         }
     }
 }
+
+/// Unscaling may take an element of 16 bits beyond the largest of its type, though not of f32: it becomes that.
+#[test]
+fn what_would_be_beyond_the_largest_half_becomes_that() {
+    let Some(gpu) = gpu() else { return };
+    let unscale = 1.003f32;
+    let clip = Clip::measure().unscale(unscale).lossy_unscale(true);
+    for (dtype, largest, one, next) in
+        [(DType::F16, 0x7bffu16, 0x3c00u16, 0x3c03u16), (DType::Bf16, 0x7f7f, 0x3f80, 0x3f80)]
+    {
+        // 1 becomes 1.003: of f16 the third above 1 (2^-10 each), of bf16 1 again (2^-7).
+        let own: Vec<u16> = (0..40_000).map(|i| if i % 977 == 5 { largest } else { one }).collect();
+        let right: Vec<u16> = own.iter().map(|&x| if x == largest { x } else { next }).collect();
+        let grads = gpu.placed(80_000, &[(0, bytemuck::cast_slice(&own).to_vec(), dtype)]);
+        check_written(&gpu, &forms(&gpu)[..2], &grads, &clip, bytemuck::cast_slice(&right), "largest");
+    }
+}
