@@ -12,10 +12,21 @@
 //! | `Apply` | `apply.wgsl` | outcomes | gradients, in place | `cpu/apply.rs` |
 //! | `ApplyUnits` | `apply_units.wgsl` | outcomes | gradients of tensors cut into units | `cpu/apply.rs` |
 //! | `Seams` | `seams.wgsl` | outcomes | words shared by two 16-bit gradients | `cpu/apply.rs` |
+//! | `Finish` | `finish.wgsl` | partials, sums, settings, history | for small sets, what the five above and `Advance` write | theirs |
 //! | `Advance` | `advance.wgsl` | tally | loss scale, corrections of the step | `cpu/advance.rs` |
 //! | `UpdateSgd`, `UpdateMomentum`, `UpdateAdam` | `update_sgd.wgsl` … | gradients, outcomes | parameters, moments | `cpu/update.rs` |
 //! | `Accumulate` | `accumulate.wgsl` | gradients, outcomes | accumulators | `cpu/accumulate.rs` |
 
+/// The texts of files in `shaders/`.
+macro_rules! wgsl {
+    ($($stem:literal),+ $(,)?) => {
+        &[$(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $stem, ".wgsl"))),+]
+    };
+}
+
+mod finish;
+
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::clip::Kind;
@@ -33,6 +44,7 @@ pub(crate) enum Kernel {
     Sums,
     Threshold,
     Coefficient,
+    Finish,
     Apply,
     ApplyUnits,
     Seams,
@@ -44,7 +56,7 @@ pub(crate) enum Kernel {
 }
 
 /// What a kernel is compiled for. Kernels that read no gradients ignore `dtype` and `slots`, all but
-/// [`Kernel::Threshold`] ignore `adapt`, all but the joint ones ignore `pattern`.
+/// [`Kernel::Threshold`] and [`Kernel::Finish`] ignore `adapt`, all but the joint ones ignore `pattern`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Variant {
     pub(crate) kernel: Kernel,
@@ -58,6 +70,8 @@ pub(crate) struct Variant {
     pub(crate) pattern: Pattern,
     /// Whether the unscale factor depends on a loss scale, for kernels that reduce gradients.
     pub(crate) scaled: bool,
+    /// Whether loss scale or optimiser follow, for [`Kernel::Finish`].
+    pub(crate) advances: bool,
 }
 
 /// How a buffer of bind group 0 is bound.
@@ -79,6 +93,7 @@ impl Kernel {
             Kernel::Sums => "segments",
             Kernel::Threshold => "threshold",
             Kernel::Coefficient => "coefficient",
+            Kernel::Finish => "finish",
             Kernel::Apply => "apply",
             Kernel::ApplyUnits => "apply_units",
             Kernel::Seams => "seams",
@@ -99,14 +114,16 @@ impl Kernel {
         }
     }
 
-    /// The bindings of group 0 in order.
-    pub(crate) fn bindings(self) -> &'static [Binding] {
+    /// The bindings of group 0 in order, but for [`Kernel::Finish`], whose depend on the variant.
+    fn bindings(self) -> &'static [Binding] {
         use Binding::{Read, ReadWrite, Uniform};
         match self {
             Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits => {
                 &[Uniform, Read, ReadWrite, Uniform]
             }
-            Kernel::Partials | Kernel::Sums => &[Uniform, Read, Read, ReadWrite],
+            Kernel::Finish => &[],
+            Kernel::Partials => &[Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite],
+            Kernel::Sums => &[Uniform, Read, Read, ReadWrite],
             Kernel::Threshold => &[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Kernel::Coefficient => &[Uniform, Read, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Kernel::Apply | Kernel::Seams => &[Uniform, Read, Read],
@@ -129,6 +146,7 @@ impl Kernel {
                 | Kernel::Sums
                 | Kernel::Threshold
                 | Kernel::Coefficient
+                | Kernel::Finish
         )
     }
 
@@ -155,13 +173,10 @@ impl Kernel {
 
     /// Whether it leaves out segments from `Job::until` on.
     pub(crate) fn leaves_out(self) -> bool {
-        self.reduces() || self == Kernel::Coefficient
+        self.reduces() || matches!(self, Kernel::Coefficient | Kernel::Finish)
     }
 
     fn parts(self, kind: Kind) -> &'static [&'static str] {
-        macro_rules! wgsl {
-            ($($stem:literal),+) => { &[$(include_str!(concat!("../shaders/", $stem, ".wgsl"))),+] };
-        }
         macro_rules! joint {
             ($($stem:literal),+) => {
                 wgsl![
@@ -191,18 +206,43 @@ impl Kernel {
             Kernel::ReduceShort => reduce!["shared/chunk", "reduce_short"],
             Kernel::ReduceUnits if any_p => reduce!["shared/power", "shared/unit_power", "reduce_units"],
             Kernel::ReduceUnits => reduce!["shared/unit_integer", "reduce_units"],
-            Kernel::Partials if any_p => {
-                wgsl!["shared/power", "shared/lanes", "shared/combine", "shared/combine_power", "tensors"]
-            }
-            Kernel::Partials => {
-                wgsl!["shared/wide", "shared/limbs", "shared/combine", "shared/combine_integer", "tensors"]
-            }
-            Kernel::Sums if any_p => {
-                wgsl!["shared/power", "shared/lanes", "shared/combine", "shared/combine_power", "segments"]
-            }
-            Kernel::Sums => {
-                wgsl!["shared/wide", "shared/limbs", "shared/combine", "shared/combine_integer", "segments"]
-            }
+            Kernel::Finish => &[],
+            Kernel::Partials if any_p => wgsl![
+                "shared/power",
+                "shared/lanes",
+                "shared/combine",
+                "shared/combine_power",
+                "shared/combine_grid",
+                "shared/partial_item",
+                "shared/step",
+                "tensors"
+            ],
+            Kernel::Partials => wgsl![
+                "shared/wide",
+                "shared/limbs",
+                "shared/combine",
+                "shared/combine_integer",
+                "shared/combine_grid",
+                "shared/partial_item",
+                "shared/step",
+                "tensors"
+            ],
+            Kernel::Sums if any_p => wgsl![
+                "shared/power",
+                "shared/lanes",
+                "shared/combine",
+                "shared/combine_power",
+                "shared/combine_grid",
+                "segments"
+            ],
+            Kernel::Sums => wgsl![
+                "shared/wide",
+                "shared/limbs",
+                "shared/combine",
+                "shared/combine_integer",
+                "shared/combine_grid",
+                "segments"
+            ],
             Kernel::Threshold => wgsl![
                 "shared/wide",
                 "shared/element",
@@ -212,6 +252,7 @@ impl Kernel {
                 "shared/limbs",
                 "shared/unscale",
                 "shared/step",
+                "shared/thresholds",
                 "threshold"
             ],
             Kernel::Coefficient => {
@@ -222,6 +263,8 @@ impl Kernel {
                     "shared/decide",
                     "shared/unscale",
                     "shared/step",
+                    "shared/adapting",
+                    "shared/outcomes",
                     "coefficient"
                 ]
             }
@@ -240,7 +283,9 @@ impl Kernel {
             }
             Kernel::Seams => wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "seams"],
             Kernel::Advance => {
-                wgsl!["shared/wide", "shared/element", "shared/real", "shared/float", "advance"]
+                wgsl![
+                    "shared/wide", "shared/element", "shared/real", "shared/float", "shared/advances", "advance"
+                ]
             }
             Kernel::UpdateSgd => joint!["shared/update", "update_sgd"],
             Kernel::UpdateMomentum => joint!["shared/update", "update_momentum"],
@@ -251,6 +296,21 @@ impl Kernel {
 }
 
 impl Variant {
+    /// The bindings of group 0 in order.
+    pub(crate) fn bindings(&self) -> Cow<'static, [Binding]> {
+        match self.kernel {
+            Kernel::Finish => finish::bindings(self).into(),
+            other => other.bindings().into(),
+        }
+    }
+
+    fn parts(&self) -> Cow<'static, [&'static str]> {
+        match self.kernel {
+            Kernel::Finish => finish::parts(self).into(),
+            other => other.parts(self.kind).into(),
+        }
+    }
+
     /// The complete WGSL of the kernel.
     pub(crate) fn source(&self) -> String {
         let mut text = wgsl_constants();
@@ -275,7 +335,7 @@ impl Variant {
             }
         }
         text.push_str(include_str!("../shaders/shared/records.wgsl"));
-        for part in self.kernel.parts(self.kind) {
+        for part in &*self.parts() {
             text.push_str(&expand(part, self.slots, &self.pattern));
         }
         text
@@ -350,7 +410,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Kernel; 15] = [
+    const ALL: [Kernel; 16] = [
         Kernel::Reduce,
         Kernel::ReduceShort,
         Kernel::ReduceUnits,
@@ -358,6 +418,7 @@ mod tests {
         Kernel::Sums,
         Kernel::Threshold,
         Kernel::Coefficient,
+        Kernel::Finish,
         Kernel::Apply,
         Kernel::ApplyUnits,
         Kernel::Seams,
@@ -376,7 +437,7 @@ mod tests {
                     if (kernel, dtype) == (Kernel::Seams, DType::F32) {
                         continue; // words are never shared
                     }
-                    for adapt in 0..if kernel == Kernel::Threshold { 7 } else { 1 } {
+                    for adapt in 0..if matches!(kernel, Kernel::Threshold | Kernel::Finish) { 7 } else { 1 } {
                         let pattern = Pattern::apart(4);
                         let scaled = adapt % 2 == 1 || dtype == DType::F16;
                         let variant = Variant {
@@ -388,6 +449,7 @@ mod tests {
                             adapt,
                             pattern,
                             scaled,
+                            advances: scaled,
                         };
                         let source = variant.source();
                         let module = naga::front::wgsl::parse_str(&source)

@@ -1,6 +1,6 @@
 // Adds up runs of items, each item a Sum given by `item(i)`. Short runs and runs side by side take one
 // invocation each, long runs one workgroup each. What is added and how, combine_integer.wgsl or combine_power.wgsl
-// defines: Lane, add_items, gathered, reset, store.
+// defines: Lane, add_items, gathered, reset, store. Where a sum goes, the kernel defines: put.
 
 var<workgroup> shared_exponent: atomic<u32>;
 var<workgroup> shared_count: array<atomic<u32>, 2>; // 16 bits each
@@ -45,30 +45,14 @@ fn add_alone(run: Run) {
     store(run, add_items(run, 0u, 1u, exponent), exponent);
 }
 
-@compute @workgroup_size(WORKGROUP)
-fn combine(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = group.y * groups.x + group.x;
-    let serial_groups = (job.serial + WORKGROUP - 1u) / WORKGROUP;
-    if index < serial_groups {
-        let i = index * WORKGROUP + lane;
-        if i < job.serial {
-            add_alone(runs[i]);
-        }
-        return;
-    }
-    let i = job.serial + index - serial_groups;
-    if i >= job.runs {
-        return;
-    }
-    var run = runs[i];
+// A run that a workgroup adds up, or runs side by side.
+fn add_together(whole: Run, lane: u32) {
+    var run = whole;
     if run.lanes > 1u {
         if lane < run.lanes {
             run.first += lane;
-            run.target_index += lane;
+            run.target_index = beside(run.target_index, lane);
+            run.segment = beside(run.segment, lane);
             add_alone(run);
         }
         return;
@@ -85,4 +69,8 @@ fn combine(
     if lane == 0u {
         store(run, total, exponent);
     }
+}
+
+fn beside(place: u32, lane: u32) -> u32 {
+    return select(place + lane, NONE, place == NONE);
 }

@@ -43,11 +43,14 @@ pub struct ClipperOptions {
     /// Results that may be on their way to the host at once, 1 or more, 3 by default. When all are,
     /// [`Pass::read_back`] refuses rather than wait.
     pub read_backs: usize,
+    /// Whether one workgroup sums and decides a small set by itself, in one dispatch instead of three or more:
+    /// see [`Plan::finish`]. By default where the device can bind what that takes.
+    pub finish: Option<bool>,
 }
 
 impl Default for ClipperOptions {
     fn default() -> Self {
-        ClipperOptions { workgroup_size: None, max_slots: None, read_backs: 3 }
+        ClipperOptions { workgroup_size: None, max_slots: None, read_backs: 3, finish: None }
     }
 }
 
@@ -62,6 +65,12 @@ impl ClipperOptions {
     #[must_use]
     pub fn max_slots(self, max_slots: u32) -> Self {
         ClipperOptions { max_slots: Some(max_slots), ..self }
+    }
+
+    /// Sets whether one workgroup sums and decides a small set by itself.
+    #[must_use]
+    pub fn finish(self, finish: bool) -> Self {
+        ClipperOptions { finish: Some(finish), ..self }
     }
 
     /// Sets the number of results that may be on their way to the host at once.
@@ -119,6 +128,7 @@ impl Clipper {
             limits.long_unit = SOFTWARE_LONG_UNIT;
             limits.short_from = SOFTWARE_SHORT_FROM;
         }
+        limits.finish = options.finish.unwrap_or(true);
         limits.slots = limits.slots.min(most).clamp(1, MOST_SLOTS);
         Ok(Clipper { device: device.clone(), pipelines: Pipelines::default(), limits, options })
     }

@@ -2,6 +2,7 @@
 
 mod accumulator;
 mod clipper;
+mod decision;
 mod memory;
 mod pass;
 mod pipelines;
