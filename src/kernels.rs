@@ -284,7 +284,12 @@ impl Kernel {
             Kernel::Seams => wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "seams"],
             Kernel::Advance => {
                 wgsl![
-                    "shared/wide", "shared/element", "shared/real", "shared/float", "shared/advances", "advance"
+                    "shared/wide",
+                    "shared/element",
+                    "shared/real",
+                    "shared/float",
+                    "shared/advances",
+                    "advance"
                 ]
             }
             Kernel::UpdateSgd => joint!["shared/update", "update_sgd"],

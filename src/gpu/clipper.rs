@@ -44,7 +44,8 @@ pub struct ClipperOptions {
     /// [`Pass::read_back`] refuses rather than wait.
     pub read_backs: usize,
     /// Whether one workgroup sums and decides a small set by itself, in one dispatch instead of three or more:
-    /// see [`Plan::finish`]. By default where the device can bind what that takes.
+    /// see [`Plan::finish`](crate::plan::Plan::finish). By default on hardware that can bind what it takes; software adapters take a second
+    /// longer to compile it, and a dispatch costs them little.
     pub finish: Option<bool>,
 }
 
@@ -128,7 +129,7 @@ impl Clipper {
             limits.long_unit = SOFTWARE_LONG_UNIT;
             limits.short_from = SOFTWARE_SHORT_FROM;
         }
-        limits.finish = options.finish.unwrap_or(true);
+        limits.finish = options.finish.unwrap_or(!software);
         limits.slots = limits.slots.min(most).clamp(1, MOST_SLOTS);
         Ok(Clipper { device: device.clone(), pipelines: Pipelines::default(), limits, options })
     }

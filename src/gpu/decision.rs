@@ -9,9 +9,7 @@ use crate::clip::Clip;
 use crate::error::PrepareError;
 use crate::grad::DType;
 use crate::kernels::Kernel;
-use crate::layout::{
-    Job, NONE, Run, STAGE_ADVANCE, STAGE_DECIDE, STAGE_SEGMENTS, STAGE_TENSORS,
-};
+use crate::layout::{Job, NONE, Run, STAGE_ADVANCE, STAGE_DECIDE, STAGE_SEGMENTS, STAGE_TENSORS};
 use crate::plan::{Combine, Finish, Plan, grid};
 
 use super::workspace::{Make, Memory, Records, Step};

@@ -362,6 +362,39 @@ impl Pass {
     }
 
     /// Number of dispatches that one [`Pass::record`] records as things are set.
+    ///
+    /// For gradients of one type in one arena that one kernel reduces and one writes, it is as follows; in brackets
+    /// the numbers of [`Pass::half_dispatch_counts`]. The second column holds on hardware, for up to 4,096
+    /// chunks and 256 segments unless a row says otherwise; the third on software adapters, on devices with less than ten storage buffers a stage
+    /// where thresholds adapt, and for [`ClipperOptions::finish`](crate::ClipperOptions::finish)`(false)`.
+    ///
+    /// | what is clipped | one workgroup finishes | a dispatch a stage |
+    /// |---|---|---|
+    /// | global | 3 (2 + 2) | 5 (3 + 2) |
+    /// | one tensor of one chunk | 3 (2 + 2) | 4 (2 + 2) |
+    /// | groups | 3 (2 + 2) | 5 (3 + 3) |
+    /// | tensor | 3 (2 + 2) | 4 (2 + 3) |
+    /// | units | 3 (2 + 2) | 4 (2 + 3) |
+    /// | rows | 3 (2 + 2) | 4 (2 + 3) |
+    /// | `Clip::measure` | 2 (2 + 1) | 4 (3 + 1) |
+    /// | tensor, with a total | 3 (2 + 2) | 5 (3 + 3) |
+    /// | global, adapting by a window | 3 (2 + 2) | 6 (3 + 3) |
+    /// | tensor, adapting by an average | 3 (2 + 2) | 5 (2 + 3) |
+    /// | tensor, more than 4 adapting by a window | 5 (2 + 3) | 5 (2 + 3) |
+    /// | global, loss scale | 3 (2 + 2) | 6 (3 + 3) |
+    /// | tensor, average and loss scale | 3 (2 + 2) | 6 (2 + 4) |
+    /// | global, an optimiser's step | 3 | 6 |
+    /// | global, clipped accumulation | 3 | 5 |
+    /// | global, more than 4,096 chunks | 4 (3 + 2) | 5 (3 + 2) |
+    /// | global, that and adapting and loss scale | 4 (3 + 2) | 7 (3 + 4) |
+    /// | groups, more than 4,096 chunks | 4 (3 + 2) | 5 (3 + 3) |
+    /// | tensor, more than 256 | 4 (2 + 3) | 4 (2 + 3) |
+    /// | tensor, more than 256, with a total | 5 (3 + 3) | 5 (3 + 3) |
+    /// | tensor, more than 256, average and loss scale | 6 (2 + 4) | 6 (2 + 4) |
+    /// | units, more than 256 | 4 (2 + 3) | 4 (2 + 3) |
+    /// | units, more than 4,096 | 5 (3 + 3) | 5 (3 + 3) |
+    /// | rows, more than 256 | 4 (2 + 3) | 4 (2 + 3) |
+    /// | rows, more than 4,096 | 5 (3 + 3) | 5 (3 + 3) |
     pub fn dispatch_count(&self) -> usize {
         self.joined_count(self.decision()) + self.writes().len()
     }

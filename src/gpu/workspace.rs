@@ -174,12 +174,9 @@ impl<'a> Make<'a> {
             hyper: self.hyper(LossScale::add_to(clip.loss_scale, Hyper::zeroed()))?,
             decided: match &plan.finish {
                 Some(finish) => self.table("gradclip runs", &finish.table, Run::zeroed(), Usage::STORAGE)?,
-                None => self.table(
-                    "gradclip segments",
-                    &plan.segment_rows,
-                    SegmentRow::zeroed(),
-                    Usage::STORAGE,
-                )?,
+                None => {
+                    self.table("gradclip segments", &plan.segment_rows, SegmentRow::zeroed(), Usage::STORAGE)?
+                }
             },
         })
     }
@@ -308,7 +305,11 @@ impl<'a> Make<'a> {
                 slots: slots.as_ref().map_or(0, |s| (s.windows.len() / s.pattern.bindings().max(1)) as u32),
                 pattern: slots.as_ref().map_or(Pattern::default(), |s| s.pattern),
                 workgroup_size: limits.workgroup_size,
-                adapt: if matches!(kernel, Kernel::Threshold | Kernel::Finish) { self.adapt } else { ADAPT_NONE },
+                adapt: if matches!(kernel, Kernel::Threshold | Kernel::Finish) {
+                    self.adapt
+                } else {
+                    ADAPT_NONE
+                },
                 scaled: kernel.reduces() && self.scaled,
                 advances: kernel == Kernel::Finish && self.advances,
             },

@@ -7,9 +7,8 @@ use crate::layout::ADAPT_NONE;
 /// Its bindings of group 0: states and norms last, where thresholds adapt.
 pub(super) fn bindings(variant: &Variant) -> Vec<Binding> {
     use Binding::{Read, ReadWrite, Uniform};
-    let mut all = vec![
-        Uniform, Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, Read, ReadWrite, ReadWrite,
-    ];
+    let mut all =
+        vec![Uniform, Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, Read, ReadWrite, ReadWrite];
     all.push(if variant.advances { ReadWrite } else { Uniform });
     if variant.adapt != ADAPT_NONE {
         all.extend([ReadWrite, ReadWrite]);
@@ -23,13 +22,8 @@ pub(super) fn parts(variant: &Variant) -> Vec<&'static str> {
         Kind::P(_) => wgsl!["shared/power", "shared/lanes", "shared/combine", "shared/combine_power"],
         _ => wgsl!["shared/combine", "shared/combine_integer"],
     };
-    let deciding: &[&str] = wgsl![
-        "shared/partial_item",
-        "shared/decide",
-        "shared/unscale",
-        "shared/step",
-        "shared/outcomes",
-    ];
+    let deciding: &[&str] =
+        wgsl!["shared/partial_item", "shared/decide", "shared/unscale", "shared/step", "shared/outcomes",];
     let adapts = variant.adapt != ADAPT_NONE;
     let float: &[&str] = if adapts || variant.advances { wgsl!["shared/float"] } else { &[] };
     let adapting: &[&str] = match adapts {

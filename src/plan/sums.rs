@@ -47,8 +47,7 @@ pub(super) fn of_units(placed: &[Placed<'_>], parts: &Segments, side_by_side: u3
     for (p, tensor) in placed.iter().zip(0..) {
         let Owner::Units { first: segment, view } = p.owner else { continue };
         let (lanes, count) = (view.units as u32, view.chunks() as u32);
-        let run =
-            Run { first: p.first_partial, count, target: NONE, stride: lanes, lanes, tensor, segment };
+        let run = Run { first: p.first_partial, count, target: NONE, stride: lanes, lanes, tensor, segment };
         match runs.last_mut() {
             Some(last) if last.segment == segment && last.lanes == lanes && lanes > 0 => {
                 last.count += count;

@@ -36,7 +36,8 @@ impl Deref for Held {
 ///
 /// `GRADCLIP_REQUIRE_GPU=1` makes a missing adapter a failure; `GRADCLIP_TEST_ADAPTER` picks the
 /// adapter whose `backend/name` contains it; `GRADCLIP_TEST_LIMITS=default` asks for
-/// `Limits::default()` and no features.
+/// `Limits::default()` and no features; `GRADCLIP_TEST_FINISH=1` has one workgroup finish small sets, as on
+/// hardware.
 pub fn gpu() -> Option<Held> {
     static ALONE: Mutex<()> = Mutex::new(());
     static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
@@ -60,13 +61,19 @@ fn open() -> Option<Gpu> {
     let required_limits = if plain { wgpu::Limits::default() } else { Clipper::required_limits(&adapter) };
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("a device");
-    let clipper = Clipper::new(&device).expect("a clipper");
+    let clipper = Clipper::with_options(&device, finishing(ClipperOptions::default())).expect("a clipper");
     Some(Gpu { name: name(&adapter), adapter, device, queue, clipper })
+}
+
+/// The options, with what the environment asks for.
+fn finishing(options: ClipperOptions) -> ClipperOptions {
+    let asked = std::env::var("GRADCLIP_TEST_FINISH").is_ok_and(|v| v == "1");
+    if asked && options.finish.is_none() { options.finish(true) } else { options }
 }
 
 impl Gpu {
     pub fn clipper_with(&self, options: ClipperOptions) -> Clipper {
-        Clipper::with_options(&self.device, options).expect("a clipper")
+        Clipper::with_options(&self.device, finishing(options)).expect("a clipper")
     }
 
     pub fn buffer(&self, bytes: &[u8]) -> wgpu::Buffer {
