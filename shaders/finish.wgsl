@@ -40,18 +40,49 @@ fn put(run: Run, sum: Sum) {
     }
 }
 
+// Short runs a lane each, a workgroup of them in a turn; then one run in a turn, for all lanes. Compilers take every
+// call apart, hence one loop for both.
 fn combine_all(first: u32, serial: u32, count: u32, lane: u32) {
-    for (var i = lane; i < serial; i += WORKGROUP) {
-        add_alone(runs[first + i]);
+    let serial_turns = (serial + WORKGROUP - 1u) / WORKGROUP;
+    let turns = serial_turns + count - serial;
+    for (var turn = 0u; turn < turns; turn++) {
+        let together = turn >= serial_turns;
+        var index = turn * WORKGROUP + lane;
+        var begin = 0u;
+        var step = 1u;
+        if together {
+            index = serial + turn - serial_turns;
+            begin = lane;
+            step = WORKGROUP;
+        }
+        var run = Run();
+        if together || index < serial {
+            run = runs[first + index];
+        }
+        var exponent = largest_exponent(run, begin, step);
+        if together {
+            // The last run has been read by all lanes before what they share is reset.
+            workgroupBarrier();
+            if lane == 0u {
+                reset_counts();
+                reset();
+            }
+            workgroupBarrier();
+            atomicMax(&shared_exponent, exponent);
+            workgroupBarrier();
+            exponent = atomicLoad(&shared_exponent);
+        }
+        var sum = add_items(run, begin, step, exponent);
+        if together {
+            sum = gathered(sum, lane);
+        }
+        if select(index < serial, lane == 0u, together) {
+            store(run, sum, exponent);
+        }
     }
-    for (var i = serial; i < count; i++) {
-        // The last run has been read by all lanes before what they share is reset.
-        workgroupBarrier();
-        add_together(runs[first + i], lane);
-    }
-    storageBarrier();
 }
 
+// An invocation a segment: a loop around a decision takes SwiftShader minutes to compile.
 fn decide_all(lane: u32) {
     if lane == 0u {
         begin_step();
@@ -59,8 +90,8 @@ fn decide_all(lane: u32) {
     adapt_all(lane);
     storageBarrier();
     let first = job.runs + job.segment_runs + job.rows;
-    for (var i = lane; i < job.decided; i += WORKGROUP) {
-        let row = runs[first + i];
+    if lane < job.decided {
+        let row = runs[first + lane];
         decide_segment(SegmentRow(row.first, row.count, row.target_index, row.stride, row.lanes), 0u);
     }
     storageBarrier();
@@ -68,13 +99,15 @@ fn decide_all(lane: u32) {
 
 @compute @workgroup_size(WORKGROUP)
 fn finish(@builtin(local_invocation_index) lane: u32) {
-    if (job.stages & STAGE_TENSORS) != 0u {
-        of_partials = true;
-        combine_all(0u, job.serial, job.runs, lane);
-    }
-    if (job.stages & STAGE_SEGMENTS) != 0u {
-        of_partials = false;
-        combine_all(job.runs, job.segment_serial, job.segment_runs, lane);
+    for (var stage = STAGE_TENSORS; stage <= STAGE_SEGMENTS; stage <<= 1u) {
+        let first_stage = stage == STAGE_TENSORS;
+        of_partials = first_stage;
+        if (job.stages & stage) != 0u {
+            let serial = select(job.segment_serial, job.serial, first_stage);
+            let count = select(job.segment_runs, job.runs, first_stage);
+            combine_all(select(job.runs, 0u, first_stage), serial, count, lane);
+        }
+        storageBarrier();
     }
     if (job.stages & STAGE_DECIDE) != 0u {
         decide_all(lane);

@@ -95,7 +95,9 @@ fn run(gpu: &Gpu, clipper: &Clipper, shapes: &[[u64; 2]], clip: &Clip, recorded:
 }
 
 fn clippers(gpu: &Gpu) -> [Clipper; 2] {
-    [true, false].map(|finish| gpu.clipper_with(ClipperOptions::default().finish(finish)))
+    // As on hardware: as many invocations as one workgroup takes segments.
+    let options = ClipperOptions::default().workgroup_size(256);
+    [true, false].map(|finish| gpu.clipper_with(options.finish(finish)))
 }
 
 /// Both kinds of clipper and both ways to record.

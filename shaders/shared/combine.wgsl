@@ -39,38 +39,3 @@ fn gathered_count() -> u32 {
     let high = atomicLoad(&shared_count[1]) + (low >> 16u);
     return select((high << 16u) | (low & 0xffffu), 0xffffffffu, high > 0xffffu);
 }
-
-fn add_alone(run: Run) {
-    let exponent = largest_exponent(run, 0u, 1u);
-    store(run, add_items(run, 0u, 1u, exponent), exponent);
-}
-
-// A run that a workgroup adds up, or runs side by side.
-fn add_together(whole: Run, lane: u32) {
-    var run = whole;
-    if run.lanes > 1u {
-        if lane < run.lanes {
-            run.first += lane;
-            run.target_index = beside(run.target_index, lane);
-            run.segment = beside(run.segment, lane);
-            add_alone(run);
-        }
-        return;
-    }
-    if lane == 0u {
-        reset_counts();
-        reset();
-    }
-    workgroupBarrier();
-    atomicMax(&shared_exponent, largest_exponent(run, lane, WORKGROUP));
-    workgroupBarrier();
-    let exponent = atomicLoad(&shared_exponent);
-    let total = gathered(add_items(run, lane, WORKGROUP, exponent), lane);
-    if lane == 0u {
-        store(run, total, exponent);
-    }
-}
-
-fn beside(place: u32, lane: u32) -> u32 {
-    return select(place + lane, NONE, place == NONE);
-}

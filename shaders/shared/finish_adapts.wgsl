@@ -6,9 +6,9 @@ const WINDOWED: bool = ADAPT == ADAPT_MEAN || ADAPT == ADAPT_PERCENTILE || ADAPT
 
 fn adapt_all(lane: u32) {
     if !WINDOWED {
-        for (var limit = lane; limit < job.adaptive; limit += WORKGROUP) {
-            let step = limit_before(limit);
-            end_limit(step, window_before(step, limit), window_now(step, limit), 0u, limit);
+        if lane < job.adaptive {
+            let step = limit_before(lane);
+            end_limit(step, window_before(step, lane), window_now(step, lane), 0u, lane);
         }
         return;
     }

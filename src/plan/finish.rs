@@ -11,7 +11,7 @@ use crate::segments::Segments;
 
 /// Items that one workgroup adds up: a lane of 256 takes 16, about what one more dispatch costs.
 pub const FINISH_ITEMS: u32 = 4096;
-/// Segments that it decides: about an invocation each.
+/// Segments that it decides: an invocation each, so fewer where a workgroup has fewer.
 pub const FINISH_SEGMENTS: u32 = 256;
 /// Limits whose norms it searches for a mean or a percentile, all lanes for one after the other. Beyond, a
 /// workgroup each is faster.
@@ -55,11 +55,12 @@ impl Finish {
         limits: &PlanLimits,
     ) -> Option<Finish> {
         let windows = clip.adapt.map_or(0, Adapt::window);
+        let adapting = if windows > 0 { FINISH_WINDOWS } else { limits.workgroup_size as usize };
         let storage = STORAGE + if clip.adapt.is_some() { ADAPTING_STORAGE } else { 0 };
         let fits = limits.finish
             && limits.storage >= storage
-            && parts.decided() <= FINISH_SEGMENTS
-            && (windows == 0 || parts.limits.len() <= FINISH_WINDOWS);
+            && parts.decided() <= FINISH_SEGMENTS.min(limits.workgroup_size)
+            && (clip.adapt.is_none() || parts.limits.len() <= adapting);
         if !fits {
             return None;
         }
