@@ -1,38 +1,32 @@
-// partials of chunks -> sum of each tensor, block or unit.
+// partials of chunks -> sum of each tensor, block or unit. What is a segment by itself is written as one, too.
 
 @group(0) @binding(0) var<uniform> job: Job;
 @group(0) @binding(1) var<storage, read> runs: array<Run>;
 @group(0) @binding(2) var<storage, read> partials: array<Partial>;
 @group(0) @binding(3) var<storage, read_write> sums: array<Sum>;
+@group(0) @binding(4) var<storage, read_write> segment_sums: array<Sum>;
+@group(0) @binding(5) var<storage, read_write> tally: Tally;
 
 fn item_exponent(i: u32) -> u32 {
     return partials[i].exponent;
 }
 
-// The tensor of a partial, where a run adds up those of several: their first partials follow the runs.
-fn tensor_of(i: u32) -> u32 {
-    var below = 0u;
-    var above = job.rows;
-    while above - below > 1u {
-        let middle = (below + above) / 2u;
-        if runs[job.runs + middle].first <= i {
-            below = middle;
-        } else {
-            above = middle;
-        }
-    }
-    return runs[job.runs + below].tensor;
+fn item(i: u32, tensor: u32) -> Sum {
+    return partial_item(i, tensor);
 }
 
-fn item(i: u32, tensor: u32) -> Sum {
-    let p = partials[i];
-    let non_finite = p.non_finite & 0x7fffffffu;
-    var first = NONE;
-    if non_finite != 0u {
-        first = tensor;
-        if tensor == NONE && job.rows != 0u {
-            first = tensor_of(i);
-        }
+fn put(run: Run, sum: Sum) {
+    if run.target_index != NONE {
+        sums[run.target_index] = sum;
     }
-    return Sum(widened(p.lo, p.hi), p.exponent, non_finite, p.non_finite >> 31u, first, 0u);
+    if run.segment != NONE {
+        segment_sums[run.segment] = sum;
+    }
+}
+
+// The outcomes of this step are counted by a later dispatch.
+fn begin() {
+    if job.begins == 1u {
+        begin_step();
+    }
 }

@@ -12,10 +12,21 @@
 //! | `Apply` | `apply.wgsl` | outcomes | gradients, in place | `cpu/apply.rs` |
 //! | `ApplyUnits` | `apply_units.wgsl` | outcomes | gradients of tensors cut into units | `cpu/apply.rs` |
 //! | `Seams` | `seams.wgsl` | outcomes | words shared by two 16-bit gradients | `cpu/apply.rs` |
+//! | `Finish` | `finish.wgsl` | partials, sums, settings, history | for small sets, what the five above and `Advance` write | theirs |
 //! | `Advance` | `advance.wgsl` | tally | loss scale, corrections of the step | `cpu/advance.rs` |
 //! | `UpdateSgd`, `UpdateMomentum`, `UpdateAdam` | `update_sgd.wgsl` … | gradients, outcomes | parameters, moments | `cpu/update.rs` |
 //! | `Accumulate` | `accumulate.wgsl` | gradients, outcomes | accumulators | `cpu/accumulate.rs` |
 
+/// The texts of files in `shaders/`.
+macro_rules! wgsl {
+    ($($stem:literal),+ $(,)?) => {
+        &[$(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $stem, ".wgsl"))),+]
+    };
+}
+
+mod finish;
+
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::clip::Kind;
@@ -35,6 +46,7 @@ pub(crate) enum Kernel {
     Sums,
     Threshold,
     Coefficient,
+    Finish,
     Apply,
     ApplyUnits,
     Seams,
@@ -46,7 +58,7 @@ pub(crate) enum Kernel {
 }
 
 /// What a kernel is compiled for. Kernels that read no gradients ignore `dtype` and `slots`, all but
-/// [`Kernel::Threshold`] ignore `adapt`, all but the joint ones ignore `pattern`.
+/// [`Kernel::Threshold`] and [`Kernel::Finish`] ignore `adapt`, all but the joint ones ignore `pattern`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Variant {
     pub(crate) kernel: Kernel,
@@ -62,6 +74,8 @@ pub(crate) struct Variant {
     pub(crate) scaled: bool,
     /// For kernels that take whole chunks.
     pub(crate) form: Form,
+    /// Whether loss scale or optimiser follow, for [`Kernel::Finish`].
+    pub(crate) advances: bool,
 }
 
 /// How a kernel reads gradients chunk by chunk.
@@ -121,6 +135,7 @@ impl Kernel {
             Kernel::Sums => "segments",
             Kernel::Threshold => "threshold",
             Kernel::Coefficient => "coefficient",
+            Kernel::Finish => "finish",
             Kernel::Apply => "apply",
             Kernel::ApplyUnits => "apply_units",
             Kernel::Seams => "seams",
@@ -141,14 +156,16 @@ impl Kernel {
         }
     }
 
-    /// The bindings of group 0 in order.
-    pub(crate) fn bindings(self) -> &'static [Binding] {
+    /// The bindings of group 0 in order, but for [`Kernel::Finish`], whose depend on the variant.
+    fn bindings(self) -> &'static [Binding] {
         use Binding::{Read, ReadWrite, Uniform};
         match self {
             Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits => {
                 &[Uniform, Read, ReadWrite, Uniform]
             }
-            Kernel::Partials | Kernel::Sums => &[Uniform, Read, Read, ReadWrite],
+            Kernel::Finish => &[],
+            Kernel::Partials => &[Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite],
+            Kernel::Sums => &[Uniform, Read, Read, ReadWrite],
             Kernel::Threshold => &[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Kernel::Coefficient => &[Uniform, Read, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Kernel::Apply | Kernel::Seams => &[Uniform, Read, Read],
@@ -171,6 +188,7 @@ impl Kernel {
                 | Kernel::Sums
                 | Kernel::Threshold
                 | Kernel::Coefficient
+                | Kernel::Finish
         )
     }
 
@@ -197,7 +215,7 @@ impl Kernel {
 
     /// Whether it leaves out segments from `Job::until` on.
     pub(crate) fn leaves_out(self) -> bool {
-        self.reduces() || self == Kernel::Coefficient
+        self.reduces() || matches!(self, Kernel::Coefficient | Kernel::Finish)
     }
 
     /// The form in which it exists nearest to the one wanted.
@@ -218,9 +236,6 @@ impl Kernel {
     }
 
     fn parts(self, kind: Kind, form: Form) -> &'static [&'static str] {
-        macro_rules! wgsl {
-            ($($stem:literal),+) => { &[$(include_str!(concat!("../shaders/", $stem, ".wgsl"))),+] };
-        }
         macro_rules! joint {
             ($($stem:literal),+) => {
                 wgsl![
@@ -252,18 +267,43 @@ impl Kernel {
             Kernel::ReduceShort => reduce!["shared/chunk", "reduce_short"],
             Kernel::ReduceUnits if any_p => reduce!["shared/power", "shared/unit_power", "reduce_units"],
             Kernel::ReduceUnits => reduce!["shared/unit_integer", "reduce_units"],
-            Kernel::Partials if any_p => {
-                wgsl!["shared/power", "shared/lanes", "shared/combine", "shared/combine_power", "tensors"]
-            }
-            Kernel::Partials => {
-                wgsl!["shared/wide", "shared/limbs", "shared/combine", "shared/combine_integer", "tensors"]
-            }
-            Kernel::Sums if any_p => {
-                wgsl!["shared/power", "shared/lanes", "shared/combine", "shared/combine_power", "segments"]
-            }
-            Kernel::Sums => {
-                wgsl!["shared/wide", "shared/limbs", "shared/combine", "shared/combine_integer", "segments"]
-            }
+            Kernel::Finish => &[],
+            Kernel::Partials if any_p => wgsl![
+                "shared/power",
+                "shared/lanes",
+                "shared/combine",
+                "shared/combine_power",
+                "shared/combine_grid",
+                "shared/partial_item",
+                "shared/step",
+                "tensors"
+            ],
+            Kernel::Partials => wgsl![
+                "shared/wide",
+                "shared/limbs",
+                "shared/combine",
+                "shared/combine_integer",
+                "shared/combine_grid",
+                "shared/partial_item",
+                "shared/step",
+                "tensors"
+            ],
+            Kernel::Sums if any_p => wgsl![
+                "shared/power",
+                "shared/lanes",
+                "shared/combine",
+                "shared/combine_power",
+                "shared/combine_grid",
+                "segments"
+            ],
+            Kernel::Sums => wgsl![
+                "shared/wide",
+                "shared/limbs",
+                "shared/combine",
+                "shared/combine_integer",
+                "shared/combine_grid",
+                "segments"
+            ],
             Kernel::Threshold => wgsl![
                 "shared/wide",
                 "shared/element",
@@ -273,6 +313,7 @@ impl Kernel {
                 "shared/limbs",
                 "shared/unscale",
                 "shared/step",
+                "shared/thresholds",
                 "threshold"
             ],
             Kernel::Coefficient => {
@@ -283,6 +324,8 @@ impl Kernel {
                     "shared/decide",
                     "shared/unscale",
                     "shared/step",
+                    "shared/adapting",
+                    "shared/outcomes",
                     "coefficient"
                 ]
             }
@@ -304,7 +347,14 @@ impl Kernel {
             }
             Kernel::Seams => wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "seams"],
             Kernel::Advance => {
-                wgsl!["shared/wide", "shared/element", "shared/real", "shared/float", "advance"]
+                wgsl![
+                    "shared/wide",
+                    "shared/element",
+                    "shared/real",
+                    "shared/float",
+                    "shared/advances",
+                    "advance"
+                ]
             }
             Kernel::UpdateSgd => joint!["shared/update", "update_sgd"],
             Kernel::UpdateMomentum => joint!["shared/update", "update_momentum"],
@@ -315,6 +365,21 @@ impl Kernel {
 }
 
 impl Variant {
+    /// The bindings of group 0 in order.
+    pub(crate) fn bindings(&self) -> Cow<'static, [Binding]> {
+        match self.kernel {
+            Kernel::Finish => finish::bindings(self).into(),
+            other => other.bindings().into(),
+        }
+    }
+
+    fn parts(&self) -> Cow<'static, [&'static str]> {
+        match self.kernel {
+            Kernel::Finish => finish::parts(self).into(),
+            other => other.parts(self.kind, self.form).into(),
+        }
+    }
+
     /// The complete WGSL of the kernel.
     pub(crate) fn source(&self) -> String {
         let mut text = wgsl_constants();
@@ -350,9 +415,7 @@ impl Variant {
             (true, Loads::Few) => Some(include_str!("../shaders/shared/joint_each.wgsl")),
             (true, _) => Some(include_str!("../shaders/shared/joint_four.wgsl")),
         };
-        for part in
-            blocks.into_iter().chain(self.kernel.parts(self.kind, self.form).iter().copied()).chain(entry)
-        {
+        for part in blocks.into_iter().chain(self.parts().iter().copied()).chain(entry) {
             text.push_str(&expand(&expand_rows(part, self.dtype), self.slots, &self.pattern));
         }
         text

@@ -138,7 +138,7 @@ pub struct Sum {
 }
 
 /// A run of items that add up to one [`Sum`], or up to a workgroup of runs side by side: lane `l`
-/// adds the items `first + l + k * stride` to the sum `target + l`.
+/// adds the items `first + l + k * stride` to the sums `target + l` and `segment + l`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Run {
@@ -146,7 +146,7 @@ pub struct Run {
     pub first: u32,
     /// Number of items; 0 adds up to zero.
     pub count: u32,
-    /// Index of the [`Sum`] written.
+    /// Index of the [`Sum`] written, or [`NONE`].
     pub target: u32,
     /// Distance of the items.
     pub stride: u32,
@@ -154,6 +154,8 @@ pub struct Run {
     pub lanes: u32,
     /// Index of the tensor, for [`Sum::first`] of sums of chunks.
     pub tensor: u32,
+    /// Segment whose sum this is by itself, or [`NONE`].
+    pub segment: u32,
 }
 
 /// Up to a workgroup of segments whose outcomes are decided alike.
@@ -198,6 +200,16 @@ pub struct Job {
     pub begins: u32,
     /// Segments from this one on are of parameters, which are not unscaled.
     pub parameters: u32,
+    /// 1 where no dispatch over gradients follows, so that nothing is limited or unscaled whatever was set.
+    pub measures: u32,
+    /// What a finishing dispatch does: the `STAGE_` constants.
+    pub stages: u32,
+    /// Short runs at the beginning of its second part, that of segments.
+    pub segment_serial: u32,
+    /// Runs of that part.
+    pub segment_runs: u32,
+    /// Segments that it decides.
+    pub decided: u32,
 }
 
 /// The words of a [`Job`] that setters of a pass change, which lie side by side.

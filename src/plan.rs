@@ -5,6 +5,7 @@
 //! never overlap, since browsers refuse that for writable bindings.
 
 mod check;
+mod finish;
 mod joint;
 mod limits;
 mod pack;
@@ -17,11 +18,12 @@ use crate::clip::{Adapt, Clip, Kind};
 use crate::error::{PlanError, PrepareError};
 use crate::grad::{DType, Group};
 use crate::layout::{
-    Adaptation, CHUNK, ChunkRow, MapRow, NONE, Outcome, Partial, Progress, Run, SERIAL_RUN, SeamRow,
-    SegmentRow, Setting, State, Sum, Tally, UnitRow,
+    Adaptation, CHUNK, ChunkRow, MapRow, NONE, Outcome, Partial, Progress, Run, SERIAL_RUN, STAGE_DECIDE,
+    STAGE_SEGMENTS, STAGE_TENSORS, SeamRow, SegmentRow, Setting, State, Sum, Tally, UnitRow,
 };
 use crate::segments::{Owner, Segments, TensorInfo};
 
+pub use finish::{FINISH_ITEMS, FINISH_SEGMENTS, FINISH_WINDOWS, Finish};
 pub(crate) use joint::check_ranges;
 pub use joint::{Joined, Joint, MOST_ROLES, Pattern};
 pub use limits::PlanLimits;
@@ -129,14 +131,16 @@ pub struct Plan {
     pub seams: Vec<SeamRow>,
     /// Number of partials.
     pub partials: u32,
-    /// Where tensors are cut into units, partials to sums of blocks.
+    /// Where tensors are cut into many units, partials to sums of blocks, and to sums of segments.
     pub blocks: Option<Combine>,
-    /// Partials, or sums of blocks, to sums of tensors.
+    /// Partials to sums of tensors, and to sums of segments that are one tensor or one unit; or sums of blocks to
+    /// sums of tensors.
     pub tensors: Combine,
-    /// Partials to sums of segments, where tensors are cut into units.
-    pub unit_segments: Option<Combine>,
-    /// Sums of tensors to sums of segments.
+    /// Sums of tensors to sums of segments of several tensors.
     pub segments: Combine,
+    /// What one workgroup does in place of several dispatches, where there is little of it and
+    /// [`PlanLimits::finish`] allows it. Fields above and below say what dispatches of their own do.
+    pub finish: Option<Finish>,
     /// The segments whose outcomes are decided.
     pub segment_rows: Vec<SegmentRow>,
     /// Workgroups of the kernel that takes one row of these each.
@@ -146,6 +150,7 @@ pub struct Plan {
     /// Place of each tensor's sum; parameters' sums follow.
     pub sum_of: Vec<u32>,
     tensors_summed: u32,
+    block_sums: u32,
     /// Bytes of what thresholds and loss scale remember.
     history_bytes: u64,
     pub(crate) parts: Segments,
@@ -185,11 +190,24 @@ impl Plan {
         check::sizes(&placed, &parts, norms, limits)?;
         let packed = pack::rows(&placed, &limits.for_norm(Kind::from(clip.norm)))?;
 
-        let cut = parts.cut();
-        let of_tensors = sums::of_tensors(&placed, &parts);
-        let (blocks, of_tensors) = if cut { sums::in_blocks(&of_tensors) } else { (Vec::new(), of_tensors) };
-        let combine = |runs| Combine::new(runs, Vec::new(), limits);
-        let tensors_summed = of_tensors.len() as u32;
+        let partials: u32 = placed.iter().map(|p| p.partials).sum();
+        let mut of_partials = sums::of_tensors(&placed, &parts);
+        let tensors_summed = of_partials.len() as u32;
+        // Where each tensor is one block, the block would only be copied.
+        let of_blocks = (parts.cut() && partials > BLOCK).then(|| {
+            let (blocks, of_blocks) = sums::in_blocks(&of_partials);
+            of_partials = blocks;
+            of_blocks
+        });
+        let of_segments = sums::of_segments(&parts, tensors.len(), of_blocks.as_deref(), &mut of_partials);
+        let segments = Combine::new(of_segments, Vec::new(), limits)?;
+        let finish = Finish::new(&placed, &parts, clip, &of_partials, &segments, limits);
+        let (units, members) = sums::of_units(&placed, &parts, limits.workgroup_size);
+        let of_partials = Combine::new([of_partials, units].concat(), members, limits)?;
+        let (blocks, tensors_combined) = match of_blocks {
+            None => (None, of_partials),
+            Some(of_blocks) => (Some(of_partials), Combine::new(of_blocks, Vec::new(), limits)?),
+        };
         let segment_rows = sums::decided(&parts, limits.workgroup_size);
         let mut sum_of = vec![0; tensors.len()];
         parts.order.iter().zip(0..).for_each(|(&tensor, place)| sum_of[tensor as usize] = place);
@@ -202,16 +220,12 @@ impl Plan {
             mapped: packed.mapped,
             map_rows: packed.map_rows,
             seams: packed.seams,
-            partials: placed.iter().map(|p| p.partials).sum(),
-            blocks: cut.then(|| combine(blocks)).transpose()?,
-            tensors: combine(of_tensors)?,
-            unit_segments: cut
-                .then(|| {
-                    let (runs, members) = sums::of_units(&placed, &parts, limits.workgroup_size);
-                    Combine::new(runs, members, limits)
-                })
-                .transpose()?,
-            segments: combine(sums::of_segments(&parts, tensors.len()))?,
+            partials,
+            block_sums: blocks.as_ref().map_or(0, |_| tensors_combined.runs.iter().map(|r| r.count).sum()),
+            blocks,
+            tensors: tensors_combined,
+            segments,
+            finish,
             segment_grid: grid(segment_rows.len() as u64, limits)?,
             segment_rows,
             segment_of: parts.owners.iter().map(|o| o.first()).collect(),
@@ -260,28 +274,33 @@ impl Plan {
 
     /// Number of sums of blocks.
     pub(crate) fn block_count(&self) -> usize {
-        self.blocks.as_ref().map_or(0, |b| b.runs.len())
+        self.block_sums as usize
     }
 
     /// Bytes of the buffers that a prepared pass allocates for working: results, and what adaptive
     /// thresholds remember, included; the ring of read-backs and the few words of each dispatch not.
     pub fn scratch_bytes(&self) -> u64 {
         let bytes = |n: usize, size: usize| (n * size) as u64;
-        let runs =
-            [self.blocks.as_ref(), Some(&self.tensors), self.unit_segments.as_ref(), Some(&self.segments)];
+        let apart = |stage| !self.finish.as_ref().is_some_and(|f| f.does(stage));
+        let runs = |combine: &Combine| combine.runs.len() + combine.members.len();
+        let mut all_runs = self.finish.as_ref().map_or(0, |f| f.table.len());
+        if apart(STAGE_TENSORS) {
+            all_runs += self.blocks.as_ref().map_or(0, runs) + runs(&self.tensors);
+        }
+        if apart(STAGE_SEGMENTS) {
+            all_runs += runs(&self.segments);
+        }
+        let decided = if apart(STAGE_DECIDE) { self.segment_rows.len() } else { 0 };
         let sums = self.block_count() + self.tensor_sum_count() + self.segment_sum_count();
         bytes(self.rows.len(), size_of::<ChunkRow>())
             + bytes(self.unit_rows.len(), size_of::<UnitRow>())
             + bytes(self.map_rows.len(), size_of::<MapRow>())
             + bytes(self.seams.len(), size_of::<SeamRow>())
             + bytes(self.partials as usize, size_of::<Partial>())
-            + bytes(
-                runs.into_iter().flatten().map(|c| c.runs.len() + c.members.len()).sum(),
-                size_of::<Run>(),
-            )
+            + bytes(all_runs, size_of::<Run>())
             + bytes(sums, size_of::<Sum>())
             + bytes(self.segment_count(), size_of::<Outcome>())
-            + bytes(self.segment_rows.len(), size_of::<SegmentRow>())
+            + bytes(decided, size_of::<SegmentRow>())
             + bytes(self.limit_count() + usize::from(self.parts.total), size_of::<Setting>())
             + self.history_bytes
     }

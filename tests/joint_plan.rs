@@ -21,6 +21,8 @@ fn limits(slots: u32, bindings: u32) -> PlanLimits {
         alignment: 256,
         max_workgroups: 65_535,
         workgroup_size: 256,
+        storage: 10,
+        finish: true,
     }
 }
 
@@ -172,7 +174,7 @@ proptest! {
         max_binding in (1u64 << 18)..(1 << 21),
     ) {
         let limits = PlanLimits { slots, bindings, alone_from: u64::MAX, long_unit: 256, short_from: 1024,
-        vectors: false, alignment, max_binding: max_binding & !3, max_workgroups: 300, workgroup_size: 64 };
+        vectors: false, alignment, max_binding: max_binding & !3, max_workgroups: 300, workgroup_size: 64, storage: 8, finish: true };
         let mut ends = [0u64; 4];
         let mut joined_up = Vec::new();
         for (i, (elements, half, buffers, gap)) in tensors.into_iter().enumerate() {

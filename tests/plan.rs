@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use gradclip::layout::{CHUNK, COLUMNS, ChunkRow, LEN_BITS};
+use gradclip::layout::{CHUNK, COLUMNS, ChunkRow, LEN_BITS, NONE, Run, STAGE_SEGMENTS, STAGE_TENSORS};
 use gradclip::plan::{Placement, Plan, PlanLimits};
 use gradclip::{Clip, DType, NormType, PlanError, PrepareError, Units};
 use proptest::prelude::*;
@@ -20,6 +20,8 @@ fn limits() -> PlanLimits {
         alignment: 256,
         max_workgroups: 65_535,
         workgroup_size: 256,
+        storage: 10,
+        finish: true,
     }
 }
 
@@ -91,7 +93,76 @@ fn check(plan: &Plan, tensors: &[Placement], limits: &PlanLimits) {
         assert_eq!((run.first, run.count), (first, expected.len() as u32 - first));
     }
     assert_eq!(chunks, expected);
-    assert_eq!(plan.segments.runs.iter().map(|r| r.count as usize).sum::<usize>(), tensors.len());
+    check_finish(plan);
+    // A segment of one tensor is written with the tensor.
+    let copied = plan.tensors.runs.iter().filter(|r| r.segment != NONE).count();
+    assert_eq!(plan.segments.runs.iter().map(|r| r.count as usize).sum::<usize>() + copied, tensors.len());
+}
+
+/// What one workgroup finishes: it reads only what there is, every sum is written once, every segment decided once.
+fn check_finish(plan: &Plan) {
+    let Some(finish) = &plan.finish else { return };
+    let counts = [finish.runs, finish.segment_runs, finish.members, finish.decided].map(|n| n as usize);
+    assert_eq!(finish.table.len(), counts.iter().sum::<usize>());
+    let (runs, rest) = finish.table.split_at(counts[0]);
+    let (sums, rest) = rest.split_at(counts[1]);
+    let decided = &rest[counts[2]..];
+    let last = |run: &Run| run.first + run.count.saturating_sub(1) * run.stride;
+    assert!(runs.iter().all(|r| r.lanes == 1 && (r.count == 0 || last(r) < plan.partials)));
+    let tensors = plan.tensor_sum_count();
+    assert!(sums.iter().all(|r| r.lanes == 1 && (r.count == 0 || (last(r) as usize) < tensors)));
+    let sorted = |places: Vec<u32>| {
+        let mut places: Vec<u32> = places.into_iter().filter(|&place| place != NONE).collect();
+        places.sort_unstable();
+        places
+    };
+    let (does_tensors, does_segments) = (finish.does(STAGE_TENSORS), finish.does(STAGE_SEGMENTS));
+    // What it leaves to dispatches of their own, these write.
+    let first = plan.blocks.as_ref().unwrap_or(&plan.tensors);
+    let of_partials = if does_tensors { runs } else { &first.runs };
+    if plan.blocks.is_none() {
+        let written = sorted(of_partials.iter().map(|r| r.target).collect());
+        assert_eq!(written, (0..tensors as u32).collect::<Vec<_>>());
+    }
+    let of_units = |r: &Run| {
+        (0..r.lanes).map(|lane| if r.segment == NONE { NONE } else { r.segment + lane }).collect::<Vec<_>>()
+    };
+    let mut segments: Vec<u32> = of_partials.iter().flat_map(of_units).collect();
+    segments.extend(match does_segments {
+        true => sums.iter().map(|r| r.segment).collect::<Vec<_>>(),
+        false => plan.segments.runs.iter().map(|r| r.target).collect(),
+    });
+    assert_eq!(sorted(segments), (0..plan.segment_sum_count() as u32).collect::<Vec<_>>());
+    let each: Vec<u32> = decided.iter().map(|r| r.first).collect();
+    assert_eq!(sorted(each), (0..plan.segment_count() as u32).collect::<Vec<_>>());
+    assert!(decided.iter().all(|r| r.count == 1));
+}
+
+#[test]
+fn one_workgroup_writes_every_sum_once() {
+    let shaped = |i: usize, shape: [u64; 2]| {
+        let elements = shape[0] * shape[1];
+        let parameter = Some(Box::new(placement(1000 + i, 0, elements)));
+        Placement { shape: Some(shape.into()), parameter, ..placement(i, 0, elements) }
+    };
+    let sets: [&[[u64; 2]]; 5] =
+        [&[], &[[8, 3]], &[[8, 3], [8, 20_000], [8, 0], [8, 1]], &[[8, 3]; 256], &[[8, 700_000], [8, 9]]];
+    for shapes in sets {
+        let tensors: Vec<_> = shapes.iter().enumerate().map(|(i, &s)| shaped(i, s)).collect();
+        for clip in [
+            Clip::global_norm(1.0),
+            Clip::per_tensor_norm(1.0),
+            Clip::per_tensor_norm(1.0).total(1.0),
+            Clip::per_unit_norm(1.0, Units::OutputFirst),
+            Clip::per_unit_norm(1.0, Units::OutputFirst).total(1.0),
+            Clip::agc(0.1, Units::OutputFirst),
+            Clip::per_row_norm(1.0),
+        ] {
+            let plan = Plan::new(&tensors, &clip, &limits()).unwrap();
+            assert_eq!(plan.finish.is_some(), plan.segment_count() <= 256);
+            check_finish(&plan);
+        }
+    }
 }
 
 #[test]
@@ -212,7 +283,7 @@ proptest! {
         vectors in any::<bool>(),
     ) {
         let max_binding = max_binding & !3;
-        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from, vectors, max_binding, alignment, max_workgroups, workgroup_size: 64 };
+        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from, vectors, max_binding, alignment, max_workgroups, workgroup_size: 64, storage: 8, finish: true };
         let mut ends = [0u64; 8];
         let mut tensors = Vec::new();
         for &(buffer, elements, gap, half) in &sizes {
@@ -242,7 +313,7 @@ proptest! {
         workgroup_size in prop::sample::select(vec![32u32, 64, 256]),
         vectors in any::<bool>(),
     ) {
-        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from: 1024, vectors, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size };
+        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from: 1024, vectors, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size, storage: 8, finish: true };
         let mut tensors: Vec<_> = asked
             .into_iter()
             .map(|(buffer, offset, elements, size, dtype)| Placement {

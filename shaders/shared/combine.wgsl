@@ -1,6 +1,6 @@
 // Adds up runs of items, each item a Sum given by `item(i)`. Short runs and runs side by side take one
 // invocation each, long runs one workgroup each. What is added and how, combine_integer.wgsl or combine_power.wgsl
-// defines: Lane, add_items, gathered, reset, store.
+// defines: Lane, add_items, gathered, reset, store. Where a sum goes, the kernel defines: put.
 
 var<workgroup> shared_exponent: atomic<u32>;
 var<workgroup> shared_count: array<atomic<u32>, 2>; // 16 bits each
@@ -38,51 +38,4 @@ fn gathered_count() -> u32 {
     let low = atomicLoad(&shared_count[0]);
     let high = atomicLoad(&shared_count[1]) + (low >> 16u);
     return select((high << 16u) | (low & 0xffffu), 0xffffffffu, high > 0xffffu);
-}
-
-fn add_alone(run: Run) {
-    let exponent = largest_exponent(run, 0u, 1u);
-    store(run, add_items(run, 0u, 1u, exponent), exponent);
-}
-
-@compute @workgroup_size(WORKGROUP)
-fn combine(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = group.y * groups.x + group.x;
-    let serial_groups = (job.serial + WORKGROUP - 1u) / WORKGROUP;
-    if index < serial_groups {
-        let i = index * WORKGROUP + lane;
-        if i < job.serial {
-            add_alone(runs[i]);
-        }
-        return;
-    }
-    let i = job.serial + index - serial_groups;
-    if i >= job.runs {
-        return;
-    }
-    var run = runs[i];
-    if run.lanes > 1u {
-        if lane < run.lanes {
-            run.first += lane;
-            run.target_index += lane;
-            add_alone(run);
-        }
-        return;
-    }
-    if lane == 0u {
-        reset_counts();
-        reset();
-    }
-    workgroupBarrier();
-    atomicMax(&shared_exponent, largest_exponent(run, lane, WORKGROUP));
-    workgroupBarrier();
-    let exponent = atomicLoad(&shared_exponent);
-    let total = gathered(add_items(run, lane, WORKGROUP, exponent), lane);
-    if lane == 0u {
-        store(run, total, exponent);
-    }
 }

@@ -29,7 +29,7 @@ fn add_items(run: Run, begin: u32, step: u32, exponent: u32) -> Lane {
 
 fn store(run: Run, lane: Lane, exponent: u32) {
     let mantissa = array<u32, 3>(lane.mantissa.lo, lane.mantissa.mid, lane.mantissa.hi);
-    sums[run.target_index] = Sum(mantissa, exponent, lane.non_finite, lane.nan, lane.first, 0u);
+    put(run, Sum(mantissa, exponent, lane.non_finite, lane.nan, lane.first, 0u));
 }
 
 fn reset() {

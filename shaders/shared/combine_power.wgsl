@@ -28,7 +28,7 @@ fn add_items(run: Run, begin: u32, step: u32, largest: u32) -> Lane {
 
 fn store(run: Run, lane: Lane, largest: u32) {
     let mantissa = array<u32, 3>(bitcast<u32>(lane.powers), 0u, 0u);
-    sums[run.target_index] = Sum(mantissa, largest, lane.non_finite, lane.nan, lane.first, 0u);
+    put(run, Sum(mantissa, largest, lane.non_finite, lane.nan, lane.first, 0u));
 }
 
 fn reset() {}

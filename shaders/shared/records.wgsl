@@ -65,6 +65,7 @@ struct Run {
     stride: u32,
     lanes: u32,
     tensor: u32,
+    segment: u32,
 }
 
 struct SegmentRow {
@@ -87,6 +88,11 @@ struct Job {
     adaptive: u32,
     begins: u32,
     parameters: u32,
+    measures: u32,
+    stages: u32,
+    segment_serial: u32,
+    segment_runs: u32,
+    decided: u32,
 }
 
 // The f32 fields of all records below are bits: scalars are computed with integers, so that no driver

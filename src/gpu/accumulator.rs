@@ -11,7 +11,7 @@ use crate::plan::{Joined, Joint};
 use crate::segments::{Segments, TensorInfo};
 
 use super::clipper::{Buffers, Clipper, check_usage};
-use super::pass::{Pass, Purpose, begin};
+use super::pass::{Pass, Purpose, begin, run};
 use super::scope::caught;
 use super::workspace::{Make, Step};
 
@@ -138,11 +138,9 @@ impl Accumulator {
     fn record(&self, encoder: &mut wgpu::CommandEncoder, steps: &[Step]) {
         let mut pass = begin(encoder, "gradclip accumulate");
         if let Some(clip) = &self.pass {
-            clip.dispatch_norm(&mut pass);
-            clip.dispatch_decide(&mut pass);
-            clip.dispatch_advance(&mut pass);
+            clip.dispatch_joined(clip.decision(), &mut pass);
         }
-        steps.iter().for_each(|step| step.dispatch(&mut pass));
+        run(steps, &mut pass);
     }
 
     /// The clip of each micro-batch, for its read-backs and buffers.
@@ -157,7 +155,7 @@ impl Accumulator {
 
     /// Number of dispatches that one micro-batch records.
     pub fn dispatch_count(&self) -> usize {
-        let clip = self.pass.as_ref().map_or(0, |p| p.decide_count() + p.advance_count());
+        let clip = self.pass.as_ref().map_or(0, |p| p.joined_count(p.decision()));
         clip + self.next.len()
     }
 }

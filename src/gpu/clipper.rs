@@ -53,6 +53,10 @@ pub struct ClipperOptions {
     /// Results that may be on their way to the host at once, 1 or more, 3 by default. When all are,
     /// [`Pass::read_back`] refuses rather than wait.
     pub read_backs: usize,
+    /// Whether one workgroup sums and decides a small set by itself, in one dispatch instead of three or more:
+    /// see [`Plan::finish`](crate::plan::Plan::finish). By default on hardware that can bind what it takes; software adapters take a second
+    /// longer to compile it, and a dispatch costs them little.
+    pub finish: Option<bool>,
 }
 
 impl Default for ClipperOptions {
@@ -64,6 +68,7 @@ impl Default for ClipperOptions {
             full_multiply: None,
             resident_workgroups: None,
             read_backs: 3,
+            finish: None,
         }
     }
 }
@@ -97,6 +102,12 @@ impl ClipperOptions {
     #[must_use]
     pub fn resident_workgroups(self, resident_workgroups: u32) -> Self {
         ClipperOptions { resident_workgroups: Some(resident_workgroups), ..self }
+    }
+
+    /// Sets whether one workgroup sums and decides a small set by itself.
+    #[must_use]
+    pub fn finish(self, finish: bool) -> Self {
+        ClipperOptions { finish: Some(finish), ..self }
     }
 
     /// Sets the number of results that may be on their way to the host at once.
@@ -163,6 +174,7 @@ impl Clipper {
         }
         let forms = Forms::new(&info, &options, size);
         limits.vectors = forms.vectors;
+        limits.finish = options.finish.unwrap_or(!software);
         limits.slots = limits.slots.min(most).clamp(1, MOST_SLOTS);
         Ok(Clipper { device: device.clone(), pipelines: Pipelines::default(), limits, options, forms })
     }

@@ -2,6 +2,7 @@
 
 mod accumulator;
 mod clipper;
+mod decision;
 mod forms;
 mod memory;
 mod pass;

@@ -13,9 +13,10 @@ use crate::real::largest_unscaled;
 use crate::segments::{Segments, TensorInfo, check_in_place};
 
 use super::clipper::Clipper;
+use super::decision::Decision;
 use super::memory::SavedHistory;
 use super::readback::{ReadBack, Ring};
-use super::workspace::{Memory, Step, Workspace};
+use super::workspace::{Memory, Records, Step, Workspace, measures};
 
 /// The clipping of one set of gradients, prepared once and recorded every step.
 ///
@@ -29,6 +30,8 @@ pub struct Pass {
     infos: Arc<[TensorInfo]>,
     purpose: Purpose,
     workspace: Workspace,
+    /// Whether nothing that is set can change a gradient.
+    measures: bool,
     ring: Ring,
     /// Whether an apply half was recorded: results mean nothing before.
     decides: AtomicBool,
@@ -41,6 +44,8 @@ pub(super) enum Purpose {
     InPlace,
     /// Outcomes are decided for something else, and gradients are only read.
     ReadOnly,
+    /// The same, and an optimiser's step is what follows.
+    Step,
 }
 
 /// All that setters change, of which the settings on the device are a pure function.
@@ -76,27 +81,32 @@ impl Pass {
         let asked = Asked { clip: *clip, thresholds: plan.parts.thresholds(clip), rows: None };
         let settings = asked.settings(&plan.parts);
         let workspace = Workspace::new(clipper, buffers, &plan, clip, &settings, purpose, memory)?;
+        let measures = measures(clip, &settings.0);
         let infos: Arc<[TensorInfo]> = grads.iter().map(Grad::info).collect();
         let ring = Ring::new(&clipper.device, clipper.options.read_backs, infos.clone(), *clip, &plan)?;
         let (device, decides) = (clipper.device.clone(), AtomicBool::new(false));
-        Ok(Pass { device, plan, asked, infos, purpose, workspace, ring, decides })
+        Ok(Pass { device, plan, asked, infos, purpose, workspace, measures, ring, decides })
     }
 
     /// Puts onto the device what is asked, from the next submit of `queue` on.
     fn ask(&mut self, queue: &wgpu::Queue, asked: Asked) {
         let (settings, job) = asked.settings(&self.plan.parts);
-        queue.write_buffer(&self.workspace.settings, 0, bytemuck::cast_slice(&settings));
+        queue.write_buffer(&self.workspace.records.settings, 0, bytemuck::cast_slice(&settings));
         let at = std::mem::offset_of!(Job, until) as u64;
         let jobs = &self.workspace.jobs;
         jobs.iter().for_each(|to| queue.write_buffer(to, at, bytemuck::bytes_of(&job)));
+        self.measures = measures(&asked.clip, &settings);
         self.asked = asked;
     }
 
-    /// Records norm and apply in one compute pass.
+    /// Records norm and apply in one compute pass: fewer dispatches than both halves have.
+    ///
+    /// A pass that was prepared to measure ([`Clip::measure`]) records no dispatch over gradients for as long
+    /// as it only measures. What was recorded so measures only, whatever is set before it is submitted.
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
         let mut pass = begin(encoder, "gradclip");
-        self.dispatch_norm(&mut pass);
-        self.dispatch_apply(&mut pass);
+        self.dispatch_joined(self.decision(), &mut pass);
+        run(self.writes(), &mut pass);
     }
 
     /// Records the first half: the sum of each tensor and of each segment.
@@ -114,25 +124,40 @@ impl Pass {
 
     /// As [`Pass::record_norm`], into a compute pass of the caller's.
     pub fn dispatch_norm(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.workspace.norm.iter().for_each(|step| step.dispatch(pass));
+        run(&self.workspace.reduce, pass);
+        run(&self.workspace.sums, pass);
     }
 
     /// As [`Pass::record_apply`], into a compute pass of the caller's.
     pub fn dispatch_apply(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.dispatch_decide(pass);
-        self.dispatch_advance(pass);
-        self.workspace.apply.iter().for_each(|step| step.dispatch(pass));
+        self.dispatch_apart(self.decision(), pass);
+        run(self.writes(), pass);
     }
 
-    /// The next loss scale, where it follows the gradients.
-    pub(super) fn dispatch_advance(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.workspace.advance.iter().for_each(|step| step.dispatch(pass));
-    }
-
-    /// Thresholds and coefficients alone.
-    pub(super) fn dispatch_decide(&self, pass: &mut wgpu::ComputePass<'_>) {
+    /// Everything up to the outcomes, and what follows them by a decision of this pass or one like it.
+    pub(super) fn dispatch_joined(&self, decision: &Decision, pass: &mut wgpu::ComputePass<'_>) {
         self.decides.store(true, Ordering::Relaxed);
-        self.workspace.decide.iter().for_each(|step| step.dispatch(pass));
+        run(&self.workspace.reduce, pass);
+        run(&self.workspace.before, pass);
+        run(&decision.joined, pass);
+    }
+
+    /// The same after a norm half.
+    pub(super) fn dispatch_apart(&self, decision: &Decision, pass: &mut wgpu::ComputePass<'_>) {
+        self.decides.store(true, Ordering::Relaxed);
+        run(&decision.apart, pass);
+    }
+
+    /// Which of the decisions is recorded as things are set.
+    pub(super) fn decision(&self) -> &Decision {
+        let Workspace { decision, measuring, .. } = &self.workspace;
+        measuring.as_ref().filter(|_| self.measures).unwrap_or(decision)
+    }
+
+    /// What follows it.
+    fn writes(&self) -> &[Step] {
+        let measuring = self.measures && self.workspace.measuring.is_some();
+        if measuring { &[] } else { &self.workspace.apply }
     }
 
     /// Records a copy of the results, and returns their way to the host: a future that is ready
@@ -149,7 +174,7 @@ impl Pass {
         if !self.decides.load(Ordering::Relaxed) {
             return Err(ReadBackError::Undecided);
         }
-        let Workspace { outcomes, tensor_sums, memory, .. } = &self.workspace;
+        let Records { outcomes, tensor_sums, memory, .. } = &self.workspace.records;
         self.ring.read_back(encoder, [outcomes, tensor_sums, &memory.tally])
     }
 
@@ -248,7 +273,7 @@ impl Pass {
     /// [`PrepareError::Device`] where the buffer cannot be made.
     pub fn save_history(&self, encoder: &mut wgpu::CommandEncoder) -> Result<SavedHistory, PrepareError> {
         let empty = History::new(&self.asked.clip, self.plan.limit_count());
-        SavedHistory::record(&self.device, encoder, &self.workspace.memory, empty)
+        SavedHistory::record(&self.device, encoder, &self.workspace.records.memory, empty)
     }
 
     /// Goes on from a saved history, from the next submit of `queue` on.
@@ -259,7 +284,7 @@ impl Pass {
     pub fn restore_history(&self, queue: &wgpu::Queue, history: &History) -> Result<(), ClipError> {
         let mut history = history.clone();
         history.fit(&self.asked.clip, self.plan.limit_count())?;
-        let Memory { tally, states, norms, progress } = &*self.workspace.memory;
+        let Memory { tally, states, norms, progress } = &*self.workspace.records.memory;
         queue.write_buffer(progress, 0, bytemuck::bytes_of(&history.progress));
         queue.write_buffer(tally, 0, bytemuck::bytes_of(&history.tally));
         queue.write_buffer(states, 0, bytemuck::cast_slice(&history.states));
@@ -267,18 +292,18 @@ impl Pass {
         Ok(())
     }
 
-    /// Dispatches of the norm and of the decision.
-    pub(super) fn decide_count(&self) -> usize {
-        self.workspace.norm.len() + self.workspace.decide.len()
+    /// Dispatches of [`Pass::dispatch_joined`].
+    pub(super) fn joined_count(&self, decision: &Decision) -> usize {
+        self.workspace.reduce.len() + self.workspace.before.len() + decision.joined.len()
     }
 
-    /// Dispatches that follow the loss scale: one, or none.
-    pub(super) fn advance_count(&self) -> usize {
-        usize::from(self.workspace.advance.is_some())
+    pub(super) fn records(&self) -> &Records {
+        &self.workspace.records
     }
 
-    pub(super) fn memory(&self) -> &Memory {
-        &self.workspace.memory
+    /// Jobs of dispatches that are recorded with those of this pass, so that setters reach them.
+    pub(super) fn add_jobs(&mut self, jobs: Vec<wgpu::Buffer>) {
+        self.workspace.jobs.extend(jobs);
     }
 
     pub(super) fn clip(&self) -> &Clip {
@@ -291,44 +316,44 @@ impl Pass {
         // Not the form that any history fits.
         own.tally.steps = 1;
         own.fit(clip, limits)?;
-        Ok(self.workspace.memory.clone())
+        Ok(self.workspace.records.memory.clone())
     }
 
     /// The steps so far on the device, and the segments clipped and changed in the last one: a
     /// [`Tally`](crate::layout::Tally), written by the apply half. Usages `STORAGE | UNIFORM | COPY_SRC`.
     pub fn tally(&self) -> &wgpu::Buffer {
-        &self.workspace.memory.tally
+        &self.workspace.records.memory.tally
     }
 
     /// Loss scale and optimiser steps on the device: a [`Progress`](crate::layout::Progress), written by
     /// the apply half. Usages `STORAGE | UNIFORM | COPY_SRC`: the forward pass may bind it and multiply
     /// the loss by its first word.
     pub fn progress(&self) -> &wgpu::Buffer {
-        &self.workspace.memory.progress
+        &self.workspace.records.memory.progress
     }
 
     /// The results on the device: one [`Outcome`](crate::layout::Outcome) a segment, written by the
     /// apply half. Usages `STORAGE | COPY_SRC`.
     pub fn outcomes(&self) -> &wgpu::Buffer {
-        &self.workspace.outcomes
+        &self.workspace.records.outcomes
     }
 
     /// The sum of each segment on the device, written by the norm half and read by the apply half:
     /// one [`Sum`](crate::layout::Sum) each. Usages `STORAGE | COPY_SRC | COPY_DST`.
     pub fn segment_sums(&self) -> &wgpu::Buffer {
-        &self.workspace.segment_sums
+        &self.workspace.records.segment_sums
     }
 
     /// The sum of each tensor on the device, in the order of
     /// [`Plan::sum_of`](crate::plan::Plan::sum_of), written by the norm half.
     pub fn tensor_sums(&self) -> &wgpu::Buffer {
-        &self.workspace.tensor_sums
+        &self.workspace.records.tensor_sums
     }
 
     /// The partial of each chunk on the device, tensor by tensor, written by the norm half: one
     /// [`Partial`](crate::layout::Partial) each.
     pub fn partials(&self) -> &wgpu::Buffer {
-        &self.workspace.partials
+        &self.workspace.records.partials
     }
 
     /// How the work is cut.
@@ -336,9 +361,48 @@ impl Pass {
         &self.plan
     }
 
-    /// Number of dispatches that one [`Pass::record`] records.
+    /// Number of dispatches that one [`Pass::record`] records as things are set.
+    ///
+    /// For gradients of one type in one arena that one kernel reduces and one writes, it is as follows; in brackets
+    /// the numbers of [`Pass::half_dispatch_counts`]. The second column holds on hardware, for up to 4,096
+    /// chunks and 256 segments unless a row says otherwise; the third on software adapters, on devices with less than ten storage buffers a stage
+    /// where thresholds adapt, and for [`ClipperOptions::finish`](crate::ClipperOptions::finish)`(false)`.
+    ///
+    /// | what is clipped | one workgroup finishes | a dispatch a stage |
+    /// |---|---|---|
+    /// | global | 3 (2 + 2) | 5 (3 + 2) |
+    /// | one tensor of one chunk | 3 (2 + 2) | 4 (2 + 2) |
+    /// | groups | 3 (2 + 2) | 5 (3 + 3) |
+    /// | tensor | 3 (2 + 2) | 4 (2 + 3) |
+    /// | units | 3 (2 + 2) | 4 (2 + 3) |
+    /// | rows | 3 (2 + 2) | 4 (2 + 3) |
+    /// | `Clip::measure` | 2 (2 + 1) | 4 (3 + 1) |
+    /// | tensor, with a total | 3 (2 + 2) | 5 (3 + 3) |
+    /// | global, adapting by a window | 3 (2 + 2) | 6 (3 + 3) |
+    /// | tensor, adapting by an average | 3 (2 + 2) | 5 (2 + 3) |
+    /// | tensor, more than 4 adapting by a window | 5 (2 + 3) | 5 (2 + 3) |
+    /// | global, loss scale | 3 (2 + 2) | 6 (3 + 3) |
+    /// | tensor, average and loss scale | 3 (2 + 2) | 6 (2 + 4) |
+    /// | global, an optimiser's step | 3 | 6 |
+    /// | global, clipped accumulation | 3 | 5 |
+    /// | global, more than 4,096 chunks | 4 (3 + 2) | 5 (3 + 2) |
+    /// | global, that and adapting and loss scale | 4 (3 + 2) | 7 (3 + 4) |
+    /// | groups, more than 4,096 chunks | 4 (3 + 2) | 5 (3 + 3) |
+    /// | tensor, more than 256 | 4 (2 + 3) | 4 (2 + 3) |
+    /// | tensor, more than 256, with a total | 5 (3 + 3) | 5 (3 + 3) |
+    /// | tensor, more than 256, average and loss scale | 6 (2 + 4) | 6 (2 + 4) |
+    /// | units, more than 256 | 4 (2 + 3) | 4 (2 + 3) |
+    /// | units, more than 4,096 | 5 (3 + 3) | 5 (3 + 3) |
+    /// | rows, more than 256 | 4 (2 + 3) | 4 (2 + 3) |
+    /// | rows, more than 4,096 | 5 (3 + 3) | 5 (3 + 3) |
     pub fn dispatch_count(&self) -> usize {
-        self.decide_count() + self.advance_count() + self.workspace.apply.len()
+        self.joined_count(self.decision()) + self.writes().len()
+    }
+
+    /// Numbers of dispatches that [`Pass::record_norm`] and [`Pass::record_apply`] record as things are set.
+    pub fn half_dispatch_counts(&self) -> [usize; 2] {
+        let Workspace { reduce, sums, .. } = &self.workspace;
+        [reduce.len() + sums.len(), self.decision().apart.len() + self.writes().len()]
     }
 
     /// Bytes of [`Pass::outcomes`].
@@ -355,7 +419,7 @@ impl Purpose {
 }
 
 impl Step {
-    pub(super) fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
+    fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
         pass.set_pipeline(&self.pipeline.pipeline);
         pass.set_bind_group(0, &self.tables, &[]);
         if let Some(slots) = &self.slots {
@@ -364,6 +428,11 @@ impl Step {
         let [x, y] = self.grid;
         pass.dispatch_workgroups(x, y, 1);
     }
+}
+
+/// Dispatches one after the other.
+pub(super) fn run(steps: &[Step], pass: &mut wgpu::ComputePass<'_>) {
+    steps.iter().for_each(|step| step.dispatch(pass));
 }
 
 pub(super) fn begin<'e>(encoder: &'e mut wgpu::CommandEncoder, label: &str) -> wgpu::ComputePass<'e> {

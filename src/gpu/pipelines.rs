@@ -48,7 +48,7 @@ fn compile(device: &wgpu::Device, variant: Variant) -> Pipeline {
         label,
         source: wgpu::ShaderSource::Wgsl(variant.source().into()),
     });
-    let tables = bind_group_layout(device, label, kernel.bindings());
+    let tables = bind_group_layout(device, label, &variant.bindings());
     let bound = variant.slots as usize * variant.pattern.bindings().max(1);
     let slots = kernel.slots().map(|access| bind_group_layout(device, label, &vec![access; bound]));
     let mut groups = vec![Some(&tables)];

@@ -13,7 +13,8 @@ use crate::optimizer::{Optimizer, at_least_0};
 use crate::plan::{Joined, Joint, check_ranges};
 
 use super::clipper::{Buffers, Clipper, check_usage};
-use super::pass::{Pass, Purpose, begin};
+use super::decision::Decision;
+use super::pass::{Pass, Purpose, begin, run};
 use super::scope::caught;
 use super::workspace::{Make, Step};
 
@@ -61,7 +62,7 @@ pub struct Moment {
 pub struct Stepper {
     pass: Pass,
     optimizer: Optimizer,
-    advance: Step,
+    decision: Decision,
     update: Vec<Step>,
     hyper: wgpu::Buffer,
     rates: wgpu::Buffer,
@@ -86,7 +87,7 @@ impl Clipper {
         optimizer: impl Into<Optimizer>,
     ) -> Result<Stepper, PrepareError> {
         let optimizer = checked(grads, optimizer.into())?;
-        let pass = self.prepared(grads, clip, Purpose::ReadOnly, None)?;
+        let pass = self.prepared(grads, clip, Purpose::Step, None)?;
         Clipper::check_given(grads)?;
         let moments = Arc::new(self.moments(grads, optimizer.moments())?);
         Stepper::new(self, pass, grads, optimizer, moments)
@@ -120,7 +121,7 @@ impl Clipper {
             let (required, given) = (words(&needed), words(&given));
             return Err(ClipError::State { required, given }.into());
         }
-        let pass = self.prepared(grads, clip, Purpose::ReadOnly, Some(&previous.pass))?;
+        let pass = self.prepared(grads, clip, Purpose::Step, Some(&previous.pass))?;
         Clipper::check_given(grads)?;
         let moments = if grads.iter().any(|g| !g.moments.is_empty()) {
             Arc::new(self.moments(grads, optimizer.moments())?)
@@ -268,7 +269,7 @@ impl Stepper {
 
     fn assembled(
         clipper: &Clipper,
-        pass: Pass,
+        mut pass: Pass,
         buffers: &[wgpu::Buffer],
         joint: &Joint,
         optimizer: Optimizer,
@@ -276,34 +277,36 @@ impl Stepper {
         moments: Arc<Vec<Vec<Moment>>>,
     ) -> Result<Stepper, PrepareError> {
         let mut make = Make::new(clipper, buffers, pass.clip());
+        make.advances = true;
         let filler = JointTensor { kept: 1, outer: 1, low: 1, high: 1, ..bytemuck::Zeroable::zeroed() };
         let rows: JointRow = bytemuck::Zeroable::zeroed();
         let rows = make.table("gradclip joint chunks", &joint.rows, rows, Usage::STORAGE)?;
         let usage = Usage::STORAGE | Usage::COPY_DST;
         let rates = make.table("gradclip rates", &joint.tensors, filler, usage)?;
         let hyper = make.hyper(LossScale::add_to(pass.clip().loss_scale, optimizer.record()))?;
-        let memory = pass.memory();
-        let advance = make.advance(&hyper, memory)?;
+        let records = pass.records();
+        let decision = make.decision(pass.plan(), pass.clip(), records, Some(&hyper), false)?;
         let kernel = match (&optimizer, optimizer.moments()) {
             (Optimizer::Adam(_), _) => Kernel::UpdateAdam,
             (Optimizer::Sgd(_), 0) => Kernel::UpdateSgd,
             (Optimizer::Sgd(_), _) => Kernel::UpdateMomentum,
         };
-        let tables = [&hyper, &memory.progress, &rows, &rates, pass.outcomes()];
+        let tables = [&hyper, &records.memory.progress, &rows, &rates, &records.outcomes];
         let update = joint
             .dispatches
             .iter()
             .map(|dispatch| make.joint(kernel, dispatch, false, &tables))
             .collect::<Result<_, _>>()?;
+        pass.add_jobs(make.jobs);
         let tensors = joint.tensors.clone();
-        Ok(Stepper { pass, optimizer, advance, update, hyper, rates, tensors, own_decay, moments })
+        Ok(Stepper { pass, optimizer, decision, update, hyper, rates, tensors, own_decay, moments })
     }
 
     /// Records norm, coefficient and step in one compute pass.
     pub fn record_step(&self, encoder: &mut wgpu::CommandEncoder) {
         let mut pass = begin(encoder, "gradclip step");
-        self.dispatch_norm(&mut pass);
-        self.dispatch_update(&mut pass);
+        self.pass.dispatch_joined(&self.decision, &mut pass);
+        run(&self.update, &mut pass);
     }
 
     /// Records the first half: the sum of each tensor and of each segment.
@@ -323,14 +326,13 @@ impl Stepper {
 
     /// As [`Stepper::record_update`], into a compute pass of the caller's.
     pub fn dispatch_update(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.pass.dispatch_decide(pass);
-        self.advance.dispatch(pass);
-        self.update.iter().for_each(|step| step.dispatch(pass));
+        self.pass.dispatch_apart(&self.decision, pass);
+        run(&self.update, pass);
     }
 
     /// Number of dispatches that one [`Stepper::record_step`] records.
     pub fn dispatch_count(&self) -> usize {
-        self.pass.decide_count() + 1 + self.update.len()
+        self.pass.joined_count(&self.decision) + self.update.len()
     }
 
     /// The clip by itself, for its read-backs, thresholds and buffers. Recording it measures and decides,

@@ -10,17 +10,18 @@ use crate::error::PrepareError;
 use crate::grad::DType;
 use crate::kernels::{Form, Kernel, Variant};
 use crate::layout::{
-    ADAPT_NONE, ChunkRow, Hyper, Job, JobSetting, MapRow, NONE, Outcome, Partial, Run, SeamRow, SegmentRow,
-    Setting, State, Sum, TEAM, Tally, UnitRow,
+    ADAPT_NONE, ChunkRow, Hyper, Job, JobSetting, MapRow, NONE, Outcome, POLICY_KEEP, POLICY_SKIP, Partial,
+    RULE_NORMALIZE, Run, SeamRow, SegmentRow, Setting, State, Sum, TEAM, Tally, UnitRow,
 };
-use crate::plan::{Combine, Dispatch, Pattern, Plan, Window, grid};
+use crate::plan::{Dispatch, Pattern, Plan, Window, grid};
 
 use super::clipper::Clipper;
+use super::decision::Decision;
 use super::pass::Purpose;
 use super::pipelines::Pipeline;
 
 /// One dispatch, ready to record.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Step {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) tables: wgpu::BindGroup,
@@ -37,23 +38,38 @@ pub(crate) struct Memory {
     pub(crate) progress: wgpu::Buffer,
 }
 
-/// Everything that a pass owns on the device.
+/// What lies between reading gradients and reading them again.
 #[derive(Debug)]
-pub(crate) struct Workspace {
-    /// Chunks, tensors, segments.
-    pub(crate) norm: Vec<Step>,
-    /// Thresholds, coefficients.
-    pub(crate) decide: Vec<Step>,
-    /// The next loss scale, where it follows the gradients.
-    pub(crate) advance: Option<Step>,
-    /// Gradients, in place.
-    pub(crate) apply: Vec<Step>,
+pub(crate) struct Records {
     pub(crate) partials: wgpu::Buffer,
+    pub(crate) blocks: wgpu::Buffer,
     pub(crate) tensor_sums: wgpu::Buffer,
     pub(crate) segment_sums: wgpu::Buffer,
     pub(crate) settings: wgpu::Buffer,
     pub(crate) outcomes: wgpu::Buffer,
     pub(crate) memory: Arc<Memory>,
+    pub(super) adaptation: wgpu::Buffer,
+    /// Of loss scaling alone.
+    pub(super) hyper: wgpu::Buffer,
+    /// The table of [`Plan::finish`], or the rows of segments.
+    pub(super) decided: wgpu::Buffer,
+}
+
+/// Everything that a pass owns on the device.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    /// Chunks.
+    pub(crate) reduce: Vec<Step>,
+    /// Tensors and segments, where the norm half is recorded by itself.
+    pub(crate) sums: Vec<Step>,
+    /// Where both halves are recorded in one, what of that is not left to the decision.
+    pub(crate) before: Vec<Step>,
+    pub(crate) decision: Decision,
+    /// That of a pass that was prepared only to measure, for as long as it does.
+    pub(crate) measuring: Option<Decision>,
+    /// Gradients, in place.
+    pub(crate) apply: Vec<Step>,
+    pub(crate) records: Records,
     /// Jobs of the kernels that leave out inactive segments.
     pub(crate) jobs: Vec<wgpu::Buffer>,
 }
@@ -70,114 +86,52 @@ impl Workspace {
     ) -> Result<Workspace, PrepareError> {
         let JobSetting { until, unscale, largest } = *asked;
         let job = Job { until, unscale, largest, parameters: plan.parts.decided(), ..job() };
-        let mut make = Make { job, ..Make::new(clipper, buffers, clip) };
-        let result = Usage::STORAGE | Usage::COPY_SRC;
+        let advances = clip.loss_scale.is_some() || purpose == Purpose::Step;
+        let mut make = Make { job, advances, ..Make::new(clipper, buffers, clip) };
         let rows = make.table("gradclip chunks", &plan.rows, ChunkRow::zeroed(), Usage::STORAGE)?;
-        let units = make.table("gradclip units", &plan.unit_rows, UnitRow::zeroed(), Usage::STORAGE)?;
-        let map = make.table("gradclip map", &plan.map_rows, MapRow::zeroed(), Usage::STORAGE)?;
-        let seams = make.table("gradclip seams", &plan.seams, SeamRow::zeroed(), Usage::STORAGE)?;
-        let decided =
-            make.table("gradclip segments", &plan.segment_rows, SegmentRow::zeroed(), Usage::STORAGE)?;
-        let settings =
-            make.table("gradclip settings", settings, Setting::zeroed(), Usage::STORAGE | Usage::COPY_DST)?;
-        let adaptation = [Adapt::record(clip.adapt)];
-        let adaptation = make.table("gradclip adaptation", &adaptation, adaptation[0], Usage::UNIFORM)?;
-        let partials = make.empty::<Partial>("gradclip partials", plan.partials as usize, result);
-        // Writable from outside, so that sums over machines can be put back.
-        let sums = result | Usage::COPY_DST;
-        let blocks = make.empty::<Sum>("gradclip block sums", plan.block_count(), result);
-        let tensor_sums = make.empty::<Sum>("gradclip tensor sums", plan.tensor_sum_count(), sums);
-        let segment_sums = make.empty::<Sum>("gradclip segment sums", plan.segment_sum_count(), sums);
-        let outcomes = make.empty::<Outcome>("gradclip outcomes", plan.segment_count(), result);
-        let memory = memory.map_or_else(|| make.memory(clip, plan), Ok)?;
-        let Memory { tally, states, norms, progress } = &*memory;
-
-        let mut norm = Vec::new();
-        for dispatch in plan.dispatches.iter().chain(&plan.measured) {
-            if dispatch.short != dispatch.rows {
-                norm.push(make.rows(Kernel::Reduce, dispatch, &[&rows, &partials, progress])?);
-            }
-            if !dispatch.short.is_empty() {
-                norm.push(make.rows(Kernel::ReduceShort, dispatch, &[&rows, &partials, progress])?);
-            }
-        }
-        for dispatch in &plan.units {
-            norm.push(make.rows(Kernel::ReduceUnits, dispatch, &[&units, &partials, progress])?);
-        }
-        match &plan.blocks {
-            None => norm.push(make.combine(Kernel::Partials, &plan.tensors, [&partials, &tensor_sums])?),
-            Some(of_blocks) => {
-                norm.push(make.combine(Kernel::Partials, of_blocks, [&partials, &blocks])?);
-                norm.push(make.combine(Kernel::Sums, &plan.tensors, [&blocks, &tensor_sums])?);
-            }
-        }
-        if let Some(of_units) = &plan.unit_segments {
-            norm.push(make.combine(Kernel::Partials, of_units, [&partials, &segment_sums])?);
-        }
-        if !plan.segments.runs.is_empty() {
-            norm.push(make.combine(Kernel::Sums, &plan.segments, [&tensor_sums, &segment_sums])?);
-        }
-        let mut decide = Vec::new();
-        if plan.begins_apart(clip) {
-            let tables = [&adaptation, &segment_sums, &settings, states, norms, tally, progress];
-            decide.push(make.threshold(plan, clip, &tables)?);
-        }
-        let tables = [&decided, &segment_sums, &settings, states, tally, &outcomes, progress];
-        decide.push(make.coefficient(plan, clip, &tables)?);
-        let hyper = LossScale::add_to(clip.loss_scale, Hyper::zeroed());
-        let advance = clip.loss_scale.map(|_| make.advance(&make.hyper(hyper)?, &memory)).transpose()?;
-        let mut apply = Vec::new();
-        let in_place = |dispatch: &&Dispatch| purpose == Purpose::InPlace && !dispatch.rows.is_empty();
-        for dispatch in plan.dispatches.iter().filter(in_place) {
-            apply.push(make.rows(Kernel::Apply, dispatch, &[&rows, &outcomes])?);
-        }
-        for dispatch in plan.mapped.iter().filter(in_place) {
-            apply.push(make.rows(Kernel::ApplyUnits, dispatch, &[&map, &outcomes, tally])?);
-        }
-        let both = plan.dispatches.iter().chain(&plan.mapped).filter(in_place);
-        for dispatch in both.filter(|d| !d.seams.is_empty()) {
-            apply.push(make.rows(Kernel::Seams, dispatch, &[&seams, &outcomes])?);
-        }
+        let records = make.records(plan, clip, settings, memory)?;
+        let reduce = make.reduce(plan, &rows, &records)?;
+        let before = make.sums(plan, &records, plan.begins_in_sums(clip))?;
+        let sums = make.norm_half(plan, clip, &records, &before)?;
+        let hyper = clip.loss_scale.map(|_| &records.hyper);
+        let decision = make.decision(plan, clip, &records, hyper, false)?;
+        let measures = purpose == Purpose::InPlace && measures(clip, settings);
+        let measuring = measures.then(|| make.decision(plan, clip, &records, None, true)).transpose()?;
+        let apply = if purpose == Purpose::InPlace { make.apply(plan, &rows, &records)? } else { Vec::new() };
         let jobs = make.jobs;
-        Ok(Workspace {
-            norm,
-            decide,
-            advance,
-            apply,
-            partials,
-            tensor_sums,
-            segment_sums,
-            settings,
-            outcomes,
-            memory,
-            jobs,
-        })
+        Ok(Workspace { reduce, sums, before, decision, measuring, apply, records, jobs })
     }
 }
 
-impl Plan {
-    /// Whether a kernel of its own begins the step: where several workgroups decide.
-    fn begins_apart(&self, clip: &Clip) -> bool {
-        clip.adapt.is_some() || self.segment_count() != 1
-    }
+/// Whether a clip that is set so can change no gradient, whatever their values.
+pub(super) fn measures(clip: &Clip, settings: &[Setting]) -> bool {
+    let keeps = |s: &Setting| {
+        s.threshold == f32::INFINITY
+            && s.unscale == 1.0
+            && s.rule != RULE_NORMALIZE
+            && matches!(s.policy, POLICY_SKIP | POLICY_KEEP)
+    };
+    clip.adapt.is_none() && clip.loss_scale.is_none() && settings.iter().all(keeps)
 }
 
 /// Makes buffers, and dispatches over the `buffers` that windows name.
 pub(crate) struct Make<'a> {
-    clipper: &'a Clipper,
+    pub(super) clipper: &'a Clipper,
     buffers: &'a [wgpu::Buffer],
     kind: Kind,
     adapt: u32,
     scaled: bool,
     /// Of the kernels over whole chunks that are made next.
     form: Form,
+    /// Whether kernels that decide can also advance loss scale and optimiser.
+    pub(super) advances: bool,
     /// What every job begins as.
-    job: Job,
-    jobs: Vec<wgpu::Buffer>,
+    pub(super) job: Job,
+    pub(super) jobs: Vec<wgpu::Buffer>,
 }
 
 /// The windows that a dispatch binds, slot by slot.
-struct Slots<'a> {
+pub(super) struct Slots<'a> {
     windows: &'a [Window],
     pattern: Pattern,
 }
@@ -191,7 +145,101 @@ impl<'a> Make<'a> {
     pub(crate) fn new(clipper: &'a Clipper, buffers: &'a [wgpu::Buffer], clip: &Clip) -> Make<'a> {
         let (kind, adapt) = (Kind::from(clip.norm), Adapt::record(clip.adapt).rule);
         let scaled = clip.loss_scale.is_some();
-        Make { clipper, buffers, kind, adapt, scaled, form: Form::default(), job: job(), jobs: Vec::new() }
+        Make {
+            clipper,
+            buffers,
+            kind,
+            adapt,
+            scaled,
+            form: Form::default(),
+            advances: false,
+            job: job(),
+            jobs: Vec::new(),
+        }
+    }
+
+    fn records(
+        &self,
+        plan: &Plan,
+        clip: &Clip,
+        settings: &[Setting],
+        memory: Option<Arc<Memory>>,
+    ) -> Result<Records, PrepareError> {
+        let result = Usage::STORAGE | Usage::COPY_SRC;
+        // Writable from outside, so that sums over machines can be put back.
+        let sums = result | Usage::COPY_DST;
+        let adaptation = [Adapt::record(clip.adapt)];
+        Ok(Records {
+            partials: self.empty::<Partial>("gradclip partials", plan.partials as usize, result),
+            blocks: self.empty::<Sum>("gradclip block sums", plan.block_count(), result),
+            tensor_sums: self.empty::<Sum>("gradclip tensor sums", plan.tensor_sum_count(), sums),
+            segment_sums: self.empty::<Sum>("gradclip segment sums", plan.segment_sum_count(), sums),
+            settings: self.table(
+                "gradclip settings",
+                settings,
+                Setting::zeroed(),
+                Usage::STORAGE | Usage::COPY_DST,
+            )?,
+            outcomes: self.empty::<Outcome>("gradclip outcomes", plan.segment_count(), result),
+            memory: memory.map_or_else(|| self.memory(clip, plan), Ok)?,
+            adaptation: self.table("gradclip adaptation", &adaptation, adaptation[0], Usage::UNIFORM)?,
+            hyper: self.hyper(LossScale::add_to(clip.loss_scale, Hyper::zeroed()))?,
+            decided: match &plan.finish {
+                Some(finish) => self.table("gradclip runs", &finish.table, Run::zeroed(), Usage::STORAGE)?,
+                None => {
+                    self.table("gradclip segments", &plan.segment_rows, SegmentRow::zeroed(), Usage::STORAGE)?
+                }
+            },
+        })
+    }
+
+    /// Chunks to partials.
+    fn reduce(
+        &mut self,
+        plan: &Plan,
+        rows: &wgpu::Buffer,
+        records: &Records,
+    ) -> Result<Vec<Step>, PrepareError> {
+        let (partials, progress) = (&records.partials, &records.memory.progress);
+        let units = self.table("gradclip units", &plan.unit_rows, UnitRow::zeroed(), Usage::STORAGE)?;
+        let mut steps = Vec::new();
+        for dispatch in plan.dispatches.iter().chain(&plan.measured) {
+            if dispatch.short != dispatch.rows {
+                steps.push(self.rows(Kernel::Reduce, dispatch, &[rows, partials, progress])?);
+            }
+            if !dispatch.short.is_empty() {
+                steps.push(self.rows(Kernel::ReduceShort, dispatch, &[rows, partials, progress])?);
+            }
+        }
+        for dispatch in &plan.units {
+            steps.push(self.rows(Kernel::ReduceUnits, dispatch, &[&units, partials, progress])?);
+        }
+        Ok(steps)
+    }
+
+    /// Outcomes to gradients.
+    fn apply(
+        &mut self,
+        plan: &Plan,
+        rows: &wgpu::Buffer,
+        records: &Records,
+    ) -> Result<Vec<Step>, PrepareError> {
+        let (outcomes, tally) = (&records.outcomes, &records.memory.tally);
+        let map = self.table("gradclip map", &plan.map_rows, MapRow::zeroed(), Usage::STORAGE)?;
+        let seams = self.table("gradclip seams", &plan.seams, SeamRow::zeroed(), Usage::STORAGE)?;
+        let mut steps = Vec::new();
+        let some = |dispatch: &&Dispatch| !dispatch.rows.is_empty();
+        for dispatch in plan.dispatches.iter().filter(some) {
+            steps.push(self.rows(Kernel::Apply, dispatch, &[rows, outcomes])?);
+        }
+        for dispatch in plan.mapped.iter().filter(some) {
+            steps.push(self.rows(Kernel::ApplyUnits, dispatch, &[&map, outcomes, tally])?);
+        }
+        let both = plan.dispatches.iter().chain(&plan.mapped).filter(some);
+        for dispatch in both.filter(|d| !d.seams.is_empty()) {
+            steps.push(self.rows(Kernel::Seams, dispatch, &[&seams, outcomes])?);
+        }
+        Ok(steps)
     }
 
     fn memory(&self, clip: &Clip, plan: &Plan) -> Result<Arc<Memory>, PrepareError> {
@@ -210,12 +258,6 @@ impl<'a> Make<'a> {
     /// The constants of loss scaling and optimiser.
     pub(crate) fn hyper(&self, hyper: Hyper) -> Result<wgpu::Buffer, PrepareError> {
         self.table("gradclip hyper", &[hyper], hyper, Usage::UNIFORM | Usage::COPY_DST)
-    }
-
-    /// What follows from what the step was.
-    pub(crate) fn advance(&mut self, hyper: &wgpu::Buffer, memory: &Memory) -> Result<Step, PrepareError> {
-        let tables = [hyper, &memory.tally, &memory.progress];
-        self.step(Kernel::Advance, DType::F32, self.job, &tables, None, [1, 1])
     }
 
     /// A kernel over gradients with what belongs to them. `begins` is for accumulation.
@@ -261,54 +303,7 @@ impl<'a> Make<'a> {
         self.step(kernel, dispatch.dtype, job, tables, slots, grid)
     }
 
-    fn combine(
-        &mut self,
-        kernel: Kernel,
-        combine: &Combine,
-        [items, sums]: [&wgpu::Buffer; 2],
-    ) -> Result<Step, PrepareError> {
-        let Combine { runs, members, serial, .. } = combine;
-        let table = [&runs[..], members].concat();
-        let (rows, runs) = (members.len() as u32, runs.len() as u32);
-        let job = Job { serial: *serial, runs, rows, ..self.job };
-        let runs = self.table("gradclip runs", &table, Run::zeroed(), Usage::STORAGE)?;
-        self.step(kernel, DType::F32, job, &[&runs, items, sums], None, combine.grid)
-    }
-
-    fn total_and_adaptive(&self, plan: &Plan, clip: &Clip) -> Job {
-        Job {
-            total: if plan.parts.total { plan.parts.count } else { NONE },
-            adaptive: if clip.adapt.is_some() { plan.limit_count() as u32 } else { 0 },
-            ..self.job
-        }
-    }
-
-    fn threshold(
-        &mut self,
-        plan: &Plan,
-        clip: &Clip,
-        tables: &[&wgpu::Buffer],
-    ) -> Result<Step, PrepareError> {
-        let job = self.total_and_adaptive(plan, clip);
-        let grid = grid(u64::from(job.adaptive), &self.clipper.limits)?;
-        self.step(Kernel::Threshold, DType::F32, job, tables, None, grid)
-    }
-
-    fn coefficient(
-        &mut self,
-        plan: &Plan,
-        clip: &Clip,
-        tables: &[&wgpu::Buffer],
-    ) -> Result<Step, PrepareError> {
-        let job = Job {
-            runs: plan.segment_rows.len() as u32,
-            begins: u32::from(!plan.begins_apart(clip)),
-            ..self.total_and_adaptive(plan, clip)
-        };
-        self.step(Kernel::Coefficient, DType::F32, job, tables, None, plan.segment_grid)
-    }
-
-    fn step(
+    pub(super) fn step(
         &mut self,
         kernel: Kernel,
         dtype: DType,
@@ -328,9 +323,14 @@ impl<'a> Make<'a> {
                 slots: slots.as_ref().map_or(0, |s| (s.windows.len() / s.pattern.bindings().max(1)) as u32),
                 pattern: slots.as_ref().map_or(Pattern::default(), |s| s.pattern),
                 workgroup_size: limits.workgroup_size,
-                adapt: if kernel == Kernel::Threshold { self.adapt } else { ADAPT_NONE },
+                adapt: if matches!(kernel, Kernel::Threshold | Kernel::Finish) {
+                    self.adapt
+                } else {
+                    ADAPT_NONE
+                },
                 scaled: kernel.reduces() && self.scaled,
                 form: kernel.form(self.kind, self.form),
+                advances: kernel == Kernel::Finish && self.advances,
             },
         )?;
         let job = self.table("gradclip job", &[job], job, Usage::UNIFORM | Usage::COPY_DST)?;

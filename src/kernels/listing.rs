@@ -11,7 +11,7 @@ use super::{Binding, FORMS, Form, Kernel, Loads, Variant};
 /// Buffers that a dispatch binds at most besides its tables.
 const MOST_BINDINGS: u32 = 30;
 
-const KERNELS: [Kernel; 15] = [
+const KERNELS: [Kernel; 16] = [
     Kernel::Reduce,
     Kernel::ReduceShort,
     Kernel::ReduceUnits,
@@ -19,6 +19,7 @@ const KERNELS: [Kernel; 15] = [
     Kernel::Sums,
     Kernel::Threshold,
     Kernel::Coefficient,
+    Kernel::Finish,
     Kernel::Apply,
     Kernel::ApplyUnits,
     Kernel::Seams,
@@ -101,11 +102,16 @@ pub(crate) fn every(workgroup_size: u32, slots: &[u32]) -> Vec<Variant> {
                 pattern: Pattern::default(),
                 scaled: false,
                 form: Form::default(),
+                advances: false,
             };
             match kernel.slots() {
                 Some(_) => all.extend(with_slots(plain, slots)),
                 None if kernel == Kernel::Threshold => {
                     all.extend((ADAPT_NONE..=ADAPT_QUANTILE).map(|adapt| Variant { adapt, ..plain }));
+                }
+                None if kernel == Kernel::Finish => {
+                    let adapts = (ADAPT_NONE..=ADAPT_QUANTILE).map(|adapt| Variant { adapt, ..plain });
+                    all.extend(adapts.flat_map(|v| [v, Variant { advances: true, ..v }]));
                 }
                 None => all.push(plain),
             }
@@ -159,7 +165,7 @@ impl Shader {
     fn new(variant: &Variant) -> Shader {
         let Variant { kernel, dtype, slots, pattern, .. } = *variant;
         let bound = |bindings: &[Binding]| bindings.iter().map(|&b| Bound::from(b)).collect::<Vec<_>>();
-        let mut groups = vec![bound(kernel.bindings())];
+        let mut groups = vec![bound(&variant.bindings())];
         if let Some(access) = kernel.slots() {
             groups.push(bound(&vec![access; slots as usize * pattern.bindings().max(1)]));
         }
@@ -205,7 +211,7 @@ fn norm(kind: Kind) -> String {
 
 fn apart(variant: &Variant) -> String {
     let mut words = Vec::new();
-    if variant.kernel == Kernel::Threshold {
+    if matches!(variant.kernel, Kernel::Threshold | Kernel::Finish) {
         words.push(format!("adapt {}", variant.adapt));
     }
     match variant.form.loads {
@@ -218,6 +224,9 @@ fn apart(variant: &Variant) -> String {
     }
     if variant.form.stays {
         words.push("staying".into());
+    }
+    if variant.advances {
+        words.push("advances".into());
     }
     if variant.scaled {
         words.push("scaled".into());
@@ -252,8 +261,8 @@ fn through(variant: &Variant) -> (&'static [&'static str], u32) {
 }
 
 fn is_plain(variant: &Variant) -> bool {
-    let Variant { adapt, scaled, form, .. } = *variant;
-    adapt == ADAPT_NONE && !scaled && form == Form::default() && is_apart(variant)
+    let Variant { adapt, scaled, form, advances, .. } = *variant;
+    adapt == ADAPT_NONE && !scaled && !advances && form == Form::default() && is_apart(variant)
 }
 
 /// Whether each buffer has a binding of its own.

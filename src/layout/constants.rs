@@ -96,6 +96,15 @@ pub const REACTION_MAX: u32 = 1;
 /// [`Adaptation::reaction`](super::Adaptation::reaction) for [`Reaction::Reciprocal`](crate::Reaction::Reciprocal).
 pub const REACTION_RECIPROCAL: u32 = 2;
 
+/// Bit of [`Job::stages`](super::Job::stages): partials are added up.
+pub const STAGE_TENSORS: u32 = 1;
+/// Bit of [`Job::stages`](super::Job::stages): sums of tensors are added up.
+pub const STAGE_SEGMENTS: u32 = 2;
+/// Bit of [`Job::stages`](super::Job::stages): thresholds and outcomes are decided.
+pub const STAGE_DECIDE: u32 = 4;
+/// Bit of [`Job::stages`](super::Job::stages): loss scale and optimiser follow.
+pub const STAGE_ADVANCE: u32 = 8;
+
 /// Bits of [`ChunkRow::slot_len`](super::ChunkRow::slot_len) that hold the length; the slot lies above them.
 pub const LEN_BITS: u32 = 15;
 
@@ -146,6 +155,10 @@ pub fn wgsl_constants() -> String {
         REACTION_MEAN,
         REACTION_MAX,
         REACTION_RECIPROCAL,
+        STAGE_TENSORS,
+        STAGE_SEGMENTS,
+        STAGE_DECIDE,
+        STAGE_ADVANCE,
         LEN_BITS,
         SCALES_LOSS,
         STEPS,

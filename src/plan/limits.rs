@@ -30,6 +30,10 @@ pub struct PlanLimits {
     pub max_workgroups: u32,
     /// Invocations of a workgroup.
     pub workgroup_size: u32,
+    /// Storage buffers that a stage can bind.
+    pub storage: u32,
+    /// Whether one workgroup sums and decides small sets by itself: see [`Plan::finish`](super::Plan::finish).
+    pub finish: bool,
 }
 
 /// A workgroup reads side by side what so many invocations would read far apart.
@@ -93,6 +97,8 @@ impl PlanLimits {
             alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(4),
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             workgroup_size,
+            storage,
+            finish: true,
         })
     }
 

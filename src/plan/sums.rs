@@ -14,7 +14,7 @@ pub(super) fn of_tensors(placed: &[Placed<'_>], parts: &Segments) -> Vec<Run> {
         .map(|(tensor, target)| {
             let Placed { first_partial, partials, .. } = placed[tensor as usize];
             let tensor = tensor % tensors.max(1);
-            Run { first: first_partial, count: partials, target, stride: 1, lanes: 1, tensor }
+            Run { first: first_partial, count: partials, target, stride: 1, lanes: 1, tensor, segment: NONE }
         })
         .collect()
 }
@@ -39,22 +39,23 @@ pub(super) fn in_blocks(tensors: &[Run]) -> (Vec<Run>, Vec<Run>) {
     (blocks, whole)
 }
 
-/// Partials to the segments of units. Tensors that share their rows lie one after the other, with the
-/// partials of a row at equal distances; which partials are whose comes second.
-pub(super) fn of_units(placed: &[Placed<'_>], parts: &Segments, workgroup: u32) -> (Vec<Run>, Vec<Run>) {
+/// Partials to the segments of units, up to `side_by_side` of them in a run. Tensors that share their rows lie
+/// one after the other, with the partials of a row at equal distances; which partials are whose comes second.
+pub(super) fn of_units(placed: &[Placed<'_>], parts: &Segments, side_by_side: u32) -> (Vec<Run>, Vec<Run>) {
     let mut runs: Vec<Run> = Vec::new();
     let mut members: Vec<Run> = Vec::new();
     for (p, tensor) in placed.iter().zip(0..) {
-        let Owner::Units { first: target, view } = p.owner else { continue };
+        let Owner::Units { first: segment, view } = p.owner else { continue };
         let (lanes, count) = (view.units as u32, view.chunks() as u32);
+        let run = Run { first: p.first_partial, count, target: NONE, stride: lanes, lanes, tensor, segment };
         match runs.last_mut() {
-            Some(last) if last.target == target && last.lanes == lanes && lanes > 0 => {
+            Some(last) if last.segment == segment && last.lanes == lanes && lanes > 0 => {
                 last.count += count;
                 last.tensor = NONE;
             }
-            _ => runs.push(Run { first: p.first_partial, count, target, stride: lanes, lanes, tensor }),
+            _ => runs.push(run),
         }
-        members.push(Run { first: p.first_partial, count: 0, target: 0, stride: 0, lanes: 0, tensor });
+        members.push(Run { count: 0, stride: 0, lanes: 0, segment: NONE, ..run });
     }
     if runs.iter().all(|run| run.tensor != NONE) {
         members.clear();
@@ -66,10 +67,10 @@ pub(super) fn of_units(placed: &[Placed<'_>], parts: &Segments, workgroup: u32) 
         .iter()
         .flat_map(|run| {
             // Few units of many chunks take a workgroup each, many units an invocation each.
-            let step = if run.count > workgroup { 1 } else { workgroup };
+            let step = if run.count > side_by_side { 1 } else { side_by_side };
             (0..run.lanes).step_by(step as usize).map(move |done| Run {
                 first: run.first + done,
-                target: run.target + done,
+                segment: run.segment + done,
                 lanes: (run.lanes - done).min(step),
                 tensor: named(run.tensor),
                 ..*run
@@ -79,11 +80,23 @@ pub(super) fn of_units(placed: &[Placed<'_>], parts: &Segments, workgroup: u32) 
     (runs, members)
 }
 
-/// Sums of tensors to segments that hold them whole, and to that of the whole set.
-pub(super) fn of_segments(parts: &Segments, tensors: usize) -> Vec<Run> {
+/// Sums of tensors to segments that hold them whole, and to that of the whole set. Where a segment is one
+/// tensor, no run is needed: the one of its partials, if there is a single one, writes the segment too.
+pub(super) fn of_segments(
+    parts: &Segments,
+    tensors: usize,
+    of_blocks: Option<&[Run]>,
+    of_partials: &mut [Run],
+) -> Vec<Run> {
     let mut runs = Vec::new();
-    let mut add = |first: u32, count: u32, target: u32| {
-        runs.push(Run { first, count, target, stride: 1, lanes: 1, tensor: NONE });
+    // The run of partials that is a whole tensor.
+    let whole = |place: u32| match of_blocks.and_then(|runs| runs.get(place as usize)) {
+        None => Some(place as usize),
+        Some(run) => (run.count == 1).then_some(run.first as usize),
+    };
+    let mut add = |first: u32, count: u32, segment: u32| match whole(first).filter(|_| count == 1) {
+        Some(run) => of_partials[run].segment = segment,
+        None => runs.push(sum_of_sums(first, count, segment)),
     };
     let mut members: BTreeMap<u32, (u32, u32)> = match parts.cut() {
         true => BTreeMap::new(),
@@ -104,9 +117,14 @@ pub(super) fn of_segments(parts: &Segments, tensors: usize) -> Vec<Run> {
         }
     }
     if parts.total {
-        add(0, parts.limited, parts.count);
+        // A tensor is written as one segment besides at most.
+        runs.push(sum_of_sums(0, parts.limited, parts.count));
     }
     runs
+}
+
+fn sum_of_sums(first: u32, count: u32, target: u32) -> Run {
+    Run { first, count, target, stride: 1, lanes: 1, tensor: NONE, segment: NONE }
 }
 
 /// Segments in rows of at most a workgroup.

@@ -1,0 +1,60 @@
+// The loss scale of the next step, and the corrections of the optimiser's; src/cpu/advance.rs is the twin, to the bit.
+
+const TWO_BITS: u32 = 0x40000000u;
+const LEAST_SCALE: u32 = 0x00800000u; // 2^-126
+const MOST_SCALE: u32 = 0x7e800000u; // 2^126
+
+// 1 - (1 - c)^n by repeated squaring of 1 - c, in which nothing cancels.
+fn complement_of_power(c: u32, n: u32) -> u32 {
+    var base = c;
+    var result = 0u;
+    for (var k = n; k > 0u; k >>= 1u) {
+        if (k & 1u) == 1u {
+            result = f_add(result, f_mul(base, f_distance(ONE_BITS, result)));
+        }
+        base = f_mul(base, f_distance(TWO_BITS, base));
+    }
+    return result;
+}
+
+fn follow_loss_scale(finite: bool) {
+    if !finite {
+        progress.scale = max(f_mul(progress.scale, hyper.backoff), LEAST_SCALE);
+        progress.finite_steps = 0u;
+    } else {
+        progress.finite_steps += 1u;
+    }
+    if progress.finite_steps >= hyper.interval {
+        let grown = f_mul(progress.scale, hyper.growth);
+        progress.scale = select(progress.scale, grown, grown <= MOST_SCALE);
+        progress.finite_steps = 0u;
+    }
+    progress.unscale = f_div(ONE_BITS, progress.scale);
+}
+
+fn begin_update(moves: bool) {
+    progress.moves = u32(moves);
+    if !moves {
+        return;
+    }
+    progress.updates += 1u;
+    progress.share = hyper.share;
+    if (hyper.flags & ADAM) == 0u {
+        // Nothing has been remembered yet, so nothing is dampened.
+        progress.share = select(hyper.share, ONE_BITS, progress.updates == 1u);
+        return;
+    }
+    progress.correction = f_div(ONE_BITS, complement_of_power(hyper.share, progress.updates));
+    let second = complement_of_power(hyper.second_share, progress.updates);
+    progress.second_correction = f_div(ONE_BITS, f_sqrt(second));
+}
+
+// For one invocation.
+fn advance_step() {
+    if (hyper.flags & SCALES_LOSS) != 0u {
+        follow_loss_scale(atomicLoad(&tally.non_finite) == 0u);
+    }
+    if (hyper.flags & STEPS) != 0u {
+        begin_update(atomicLoad(&tally.skipped) == 0u);
+    }
+}

@@ -1,0 +1,1 @@
+fn adapt_all(lane: u32) {}

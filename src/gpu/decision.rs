@@ -1,0 +1,232 @@
+//! The dispatches between partials and gradients: sums, thresholds, outcomes, and what the next step begins with.
+//!
+//! Small sets take one of them, of the kernel that does all of it ([`Plan::finish`]); others one a stage.
+
+use bytemuck::Zeroable;
+use wgpu::BufferUsages as Usage;
+
+use crate::clip::Clip;
+use crate::error::PrepareError;
+use crate::grad::DType;
+use crate::kernels::Kernel;
+use crate::layout::{Job, NONE, Run, STAGE_ADVANCE, STAGE_DECIDE, STAGE_SEGMENTS, STAGE_TENSORS};
+use crate::plan::{Combine, Finish, Plan, grid};
+
+use super::workspace::{Make, Memory, Records, Step};
+
+/// From sums to outcomes, and to the next loss scale and corrections where they follow.
+#[derive(Debug)]
+pub(crate) struct Decision {
+    /// As the first part of an apply half that is recorded by itself.
+    pub(crate) apart: Vec<Step>,
+    /// Right after [`Workspace::before`](super::workspace::Workspace::before): small sets are summed here, too.
+    pub(crate) joined: Vec<Step>,
+}
+
+impl Plan {
+    /// Whether a kernel other than the deciding one begins the step: where several workgroups decide.
+    pub(super) fn begins_apart(&self, clip: &Clip) -> bool {
+        self.finish.is_none() && (clip.adapt.is_some() || self.segment_count() != 1)
+    }
+
+    /// Whether the first of the sums begins it, where both halves are recorded in one: else a dispatch would only
+    /// clear counters.
+    pub(super) fn begins_in_sums(&self, clip: &Clip) -> bool {
+        self.begins_apart(clip) && clip.adapt.is_none()
+    }
+
+    /// Whether a stage takes dispatches of its own.
+    fn apart(&self, stage: u32) -> bool {
+        !self.finish.as_ref().is_some_and(|finish| finish.does(stage))
+    }
+}
+
+impl Make<'_> {
+    /// The sums that take dispatches of their own. The first of them may begin the step.
+    pub(super) fn sums(
+        &mut self,
+        plan: &Plan,
+        records: &Records,
+        begins: bool,
+    ) -> Result<Vec<Step>, PrepareError> {
+        let Records { partials, blocks, tensor_sums, segment_sums, memory, .. } = records;
+        let mut steps = Vec::new();
+        if plan.apart(STAGE_TENSORS) {
+            let (first, sums) = match &plan.blocks {
+                None => (&plan.tensors, tensor_sums),
+                Some(of_blocks) => (of_blocks, blocks),
+            };
+            let tables = [partials, sums, segment_sums, &memory.tally];
+            steps.push(self.combine(Kernel::Partials, first, &tables, begins)?);
+            if plan.blocks.is_some() {
+                steps.push(self.combine(Kernel::Sums, &plan.tensors, &[blocks, tensor_sums], false)?);
+            }
+        }
+        if plan.apart(STAGE_SEGMENTS) && !plan.segments.runs.is_empty() {
+            steps.push(self.combine(Kernel::Sums, &plan.segments, &[tensor_sums, segment_sums], false)?);
+        }
+        Ok(steps)
+    }
+
+    /// All sums, of which `before` are those that take dispatches of their own.
+    pub(super) fn norm_half(
+        &mut self,
+        plan: &Plan,
+        clip: &Clip,
+        records: &Records,
+        before: &[Step],
+    ) -> Result<Vec<Step>, PrepareError> {
+        let Some(finish) = &plan.finish else {
+            return match plan.begins_in_sums(clip) {
+                true => self.sums(plan, records, false),
+                false => Ok(before.to_vec()),
+            };
+        };
+        let mut steps = before.to_vec();
+        if finish.does(STAGE_TENSORS) || finish.segment_runs > 0 {
+            let stages = finish.stages & (STAGE_TENSORS | STAGE_SEGMENTS);
+            steps.push(self.finish(finish, plan, clip, records, (stages, None))?);
+        }
+        Ok(steps)
+    }
+
+    /// `hyper` says what follows the outcomes, if anything does; `measures` that no gradient is written.
+    pub(crate) fn decision(
+        &mut self,
+        plan: &Plan,
+        clip: &Clip,
+        records: &Records,
+        hyper: Option<&wgpu::Buffer>,
+        measures: bool,
+    ) -> Result<Decision, PrepareError> {
+        self.job.measures = measures.into();
+        let decision = match &plan.finish {
+            Some(finish) => {
+                let ends = STAGE_DECIDE | if hyper.is_some() { STAGE_ADVANCE } else { 0 };
+                let stages = ends | finish.stages & (STAGE_TENSORS | STAGE_SEGMENTS);
+                Decision {
+                    apart: vec![self.finish(finish, plan, clip, records, (ends, hyper))?],
+                    joined: vec![self.finish(finish, plan, clip, records, (stages, hyper))?],
+                }
+            }
+            None => self.decision_apart(plan, clip, records, hyper)?,
+        };
+        self.job.measures = 0;
+        Ok(decision)
+    }
+
+    fn decision_apart(
+        &mut self,
+        plan: &Plan,
+        clip: &Clip,
+        records: &Records,
+        hyper: Option<&wgpu::Buffer>,
+    ) -> Result<Decision, PrepareError> {
+        let mut joined = Vec::new();
+        let mut first = None;
+        if plan.begins_apart(clip) {
+            first = Some(self.threshold(plan, clip, records)?);
+        }
+        if !plan.begins_in_sums(clip) {
+            joined.extend(first.clone());
+        }
+        let mut rest = vec![self.coefficient(plan, clip, records)?];
+        if let Some(hyper) = hyper {
+            rest.push(self.advance(hyper, &records.memory)?);
+        }
+        let apart = first.into_iter().chain(rest.iter().cloned()).collect();
+        joined.extend(rest);
+        Ok(Decision { apart, joined })
+    }
+
+    fn finish(
+        &mut self,
+        finish: &Finish,
+        plan: &Plan,
+        clip: &Clip,
+        records: &Records,
+        (stages, hyper): (u32, Option<&wgpu::Buffer>),
+    ) -> Result<Step, PrepareError> {
+        let Finish { runs, serial, segment_runs, segment_serial, members, decided, .. } = *finish;
+        let job = Job {
+            stages,
+            runs,
+            serial,
+            segment_runs,
+            segment_serial,
+            decided,
+            rows: members,
+            ..self.total_and_adaptive(plan, clip)
+        };
+        let Records { partials, tensor_sums, segment_sums, settings, outcomes, memory, .. } = records;
+        let Memory { tally, states, norms, progress } = &**memory;
+        let hyper = hyper.unwrap_or(&records.hyper);
+        let mut tables = vec![
+            &records.adaptation,
+            hyper,
+            &records.decided,
+            partials,
+            tensor_sums,
+            segment_sums,
+            settings,
+            tally,
+            outcomes,
+            progress,
+        ];
+        if clip.adapt.is_some() {
+            tables.extend([states, norms]);
+        }
+        self.step(Kernel::Finish, DType::F32, job, &tables, None, [1, 1])
+    }
+
+    /// What follows from what the step was.
+    fn advance(&mut self, hyper: &wgpu::Buffer, memory: &Memory) -> Result<Step, PrepareError> {
+        let tables = [hyper, &memory.tally, &memory.progress];
+        self.step(Kernel::Advance, DType::F32, self.job, &tables, None, [1, 1])
+    }
+
+    fn combine(
+        &mut self,
+        kernel: Kernel,
+        combine: &Combine,
+        tables: &[&wgpu::Buffer],
+        begins: bool,
+    ) -> Result<Step, PrepareError> {
+        let Combine { runs, members, serial, .. } = combine;
+        let table = [&runs[..], members].concat();
+        let (rows, runs) = (members.len() as u32, runs.len() as u32);
+        let job = Job { serial: *serial, runs, rows, begins: begins.into(), ..self.job };
+        let runs = self.table("gradclip runs", &table, Run::zeroed(), Usage::STORAGE)?;
+        let tables: Vec<_> = std::iter::once(&runs).chain(tables.iter().copied()).collect();
+        self.step(kernel, DType::F32, job, &tables, None, combine.grid)
+    }
+
+    fn total_and_adaptive(&self, plan: &Plan, clip: &Clip) -> Job {
+        Job {
+            total: if plan.parts.total { plan.parts.count } else { NONE },
+            adaptive: if clip.adapt.is_some() { plan.limit_count() as u32 } else { 0 },
+            ..self.job
+        }
+    }
+
+    fn threshold(&mut self, plan: &Plan, clip: &Clip, records: &Records) -> Result<Step, PrepareError> {
+        let Records { segment_sums, settings, memory, adaptation, .. } = records;
+        let Memory { tally, states, norms, progress } = &**memory;
+        let job = self.total_and_adaptive(plan, clip);
+        let grid = grid(u64::from(job.adaptive), &self.clipper.limits)?;
+        let tables = [adaptation, segment_sums, settings, states, norms, tally, progress];
+        self.step(Kernel::Threshold, DType::F32, job, &tables, None, grid)
+    }
+
+    fn coefficient(&mut self, plan: &Plan, clip: &Clip, records: &Records) -> Result<Step, PrepareError> {
+        let Records { segment_sums, settings, outcomes, memory, decided, .. } = records;
+        let Memory { tally, states, progress, .. } = &**memory;
+        let job = Job {
+            runs: plan.segment_rows.len() as u32,
+            begins: u32::from(!plan.begins_apart(clip)),
+            ..self.total_and_adaptive(plan, clip)
+        };
+        let tables = [decided, segment_sums, settings, states, tally, outcomes, progress];
+        self.step(Kernel::Coefficient, DType::F32, job, &tables, None, plan.segment_grid)
+    }
+}

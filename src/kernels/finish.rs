@@ -1,0 +1,38 @@
+//! The kernel that does what several others do, of small sets: put together from their parts.
+
+use super::{Binding, Variant};
+use crate::clip::Kind;
+use crate::layout::ADAPT_NONE;
+
+/// Its bindings of group 0: states and norms last, where thresholds adapt.
+pub(super) fn bindings(variant: &Variant) -> Vec<Binding> {
+    use Binding::{Read, ReadWrite, Uniform};
+    let mut all =
+        vec![Uniform, Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, Read, ReadWrite, ReadWrite];
+    all.push(if variant.advances { ReadWrite } else { Uniform });
+    if variant.adapt != ADAPT_NONE {
+        all.extend([ReadWrite, ReadWrite]);
+    }
+    all
+}
+
+pub(super) fn parts(variant: &Variant) -> Vec<&'static str> {
+    let numbers: &[&str] = wgsl!["shared/wide", "shared/element", "shared/real", "shared/limbs"];
+    let combining: &[&str] = match variant.kind {
+        Kind::P(_) => wgsl!["shared/power", "shared/lanes", "shared/combine", "shared/combine_power"],
+        _ => wgsl!["shared/combine", "shared/combine_integer"],
+    };
+    let deciding: &[&str] =
+        wgsl!["shared/partial_item", "shared/decide", "shared/unscale", "shared/step", "shared/outcomes",];
+    let adapts = variant.adapt != ADAPT_NONE;
+    let float: &[&str] = if adapts || variant.advances { wgsl!["shared/float"] } else { &[] };
+    let adapting: &[&str] = match adapts {
+        true => wgsl!["shared/adapting", "shared/thresholds", "shared/finish_adapts"],
+        false => wgsl!["shared/fixed", "shared/finish_fixed"],
+    };
+    let advancing: &[&str] = match variant.advances {
+        true => wgsl!["shared/advances", "shared/finish_advances"],
+        false => wgsl!["shared/finish_stays"],
+    };
+    [numbers, combining, deciding, float, adapting, advancing, wgsl!["finish"]].concat()
+}
