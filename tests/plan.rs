@@ -16,6 +16,8 @@ fn limits() -> PlanLimits {
         long_unit: 256,
         short_from: 1024,
         vectors: false,
+        teams: false,
+        block: 4096,
         max_binding: 128 << 20,
         alignment: 256,
         max_workgroups: 65_535,
@@ -212,7 +214,7 @@ proptest! {
         vectors in any::<bool>(),
     ) {
         let max_binding = max_binding & !3;
-        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from, vectors, max_binding, alignment, max_workgroups, workgroup_size: 64 };
+        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from, vectors, teams: false, block: 4096, max_binding, alignment, max_workgroups, workgroup_size: 64 };
         let mut ends = [0u64; 8];
         let mut tensors = Vec::new();
         for &(buffer, elements, gap, half) in &sizes {
@@ -242,7 +244,7 @@ proptest! {
         workgroup_size in prop::sample::select(vec![32u32, 64, 256]),
         vectors in any::<bool>(),
     ) {
-        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from: 1024, vectors, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size };
+        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from: 1024, vectors, teams: false, block: 4096, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size };
         let mut tensors: Vec<_> = asked
             .into_iter()
             .map(|(buffer, offset, elements, size, dtype)| Placement {

@@ -163,6 +163,7 @@ impl Clipper {
         }
         let forms = Forms::new(&info, &options, size);
         limits.vectors = forms.vectors;
+        limits.teams = forms.vectors;
         limits.slots = limits.slots.min(most).clamp(1, MOST_SLOTS);
         Ok(Clipper { device: device.clone(), pipelines: Pipelines::default(), limits, options, forms })
     }
