@@ -6,19 +6,6 @@ var<workgroup> shared_non_finite: atomic<u32>;
 var<workgroup> shared_nan: atomic<u32>;
 var<workgroup> shared_powers: array<f32, WORKGROUP>;
 
-fn magnitude_at(slot: u32, start: u32, i: u32, last: u32) -> u32 {
-    switch slot {
-        //@each slot
-        case SLOTu: {
-            return at_SLOT(start, i, last);
-        }
-        //@end
-        default: {
-            return 0u;
-        }
-    }
-}
-
 @compute @workgroup_size(WORKGROUP)
 fn reduce(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -43,28 +30,12 @@ fn reduce(
     }
     workgroupBarrier();
     let most = most_of(row.segment);
-    let slot = row.slot_len >> LEN_BITS;
-    let last = (row.slot_len & ((1u << LEN_BITS) - 1u)) - 1u;
-    var top = 0u;
-    for (var i = lane; i <= last; i += WORKGROUP) {
-        let magnitude = magnitude_at(slot, row.start, i, last);
-        if magnitude <= most {
-            top = max(top, magnitude);
-        } else {
-            atomicAdd(&shared_non_finite, 1u);
-            atomicMax(&shared_nan, u32(magnitude > INFINITY_BITS));
-        }
-    }
+    let len = row.slot_len & ((1u << LEN_BITS) - 1u);
+    let top = largest_of(row, lane, len, most);
     atomicMax(&shared_largest, top);
     workgroupBarrier();
     let largest = atomicLoad(&shared_largest);
-    var powers = 0.0;
-    for (var i = lane; i <= last; i += WORKGROUP) {
-        let magnitude = magnitude_at(slot, row.start, i, last);
-        if magnitude <= most {
-            powers += power_of_ratio(magnitude, largest);
-        }
-    }
+    let powers = powers_of(row, lane, len, most, largest);
     let total = sum_of_lanes(powers, lane);
     if lane == 0u {
         let non_finite = atomicLoad(&shared_non_finite) | (atomicLoad(&shared_nan) << 31u);

@@ -4,7 +4,7 @@
 //! |---|---|---|---|---|
 //! | `Reduce` | `reduce.wgsl`, `reduce_power.wgsl` for any p | gradients | partial of each chunk | `cpu/reduce.rs`, `cpu/power.rs` |
 //! | `ReduceShort` | `reduce_short.wgsl` | gradients | partials of short chunks | `cpu/reduce.rs` |
-//! | `ReduceUnits` | `reduce_units.wgsl` | gradients | partial of each chunk of short units | `cpu/units.rs` |
+//! | `ReduceUnits` | `reduce_units.wgsl`, `reduce_teams.wgsl` | gradients | partial of each chunk of short units | `cpu/units.rs` |
 //! | `Partials` | `tensors.wgsl` | partials | sum of each tensor, block or unit | `cpu/combine.rs` |
 //! | `Sums` | `segments.wgsl` | sums of tensors or blocks | sum of each segment or tensor | `cpu/combine.rs` |
 //! | `Threshold` | `threshold.wgsl` | sums, history | threshold of each limit that adapts | `cpu/threshold.rs` |
@@ -228,11 +228,24 @@ impl Kernel {
             (joint, _) if joint.is_joint() && wanted.loads != Loads::Few => {
                 Form { loads: Loads::Words, ..Form::default() }
             }
+            (Kernel::ReduceUnits, Kind::P(_)) => Form::default(),
+            (Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits, _) if wanted.loads != Loads::Few => {
+                Form { loads: Loads::Words, ..Form::default() }
+            }
             (Kernel::Apply, _) if wanted.loads == Loads::Vectors => {
                 Form { loads: Loads::Vectors, ..Form::default() }
             }
             _ => Form::default(),
         }
+    }
+
+    /// Whether it has sixteen elements of an invocation in flight, each by its own word.
+    pub(crate) fn has_quads(self, kind: Kind, form: Form) -> bool {
+        let by_quads = matches!(
+            (self, kind),
+            (Kernel::ReduceShort | Kernel::ReduceUnits, _) | (Kernel::Reduce, Kind::P(_))
+        );
+        by_quads && form.loads != Loads::Few
     }
 
     fn parts(self, kind: Kind, form: Form) -> &'static [&'static str] {
@@ -257,14 +270,32 @@ impl Kernel {
             };
         }
         let any_p = matches!(kind, Kind::P(_));
+        let quads = self.has_quads(kind, form);
         match self {
+            Kernel::Reduce if quads => reduce![
+                "shared/chunk",
+                "shared/quads",
+                "shared/quads_of_chunk",
+                "shared/power",
+                "shared/lanes",
+                "shared/power_quads",
+                "reduce_power"
+            ],
             Kernel::Reduce if any_p => {
-                reduce!["shared/chunk", "shared/power", "shared/lanes", "reduce_power"]
+                reduce!["shared/chunk", "shared/power", "shared/lanes", "shared/power_each", "reduce_power"]
             }
             Kernel::Reduce if form.stays => reduce!["shared/blocks", "reduce_staying"],
             Kernel::Reduce if form.loads != Loads::Few => reduce!["shared/blocks", "reduce_blocks"],
             Kernel::Reduce => reduce!["shared/chunk", "reduce"],
-            Kernel::ReduceShort => reduce!["shared/chunk", "reduce_short"],
+            Kernel::ReduceShort if quads => reduce![
+                "shared/chunk",
+                "shared/quads",
+                "shared/quads_of_chunk",
+                "shared/short_quads",
+                "reduce_short"
+            ],
+            Kernel::ReduceShort => reduce!["shared/chunk", "shared/short_each", "reduce_short"],
+            Kernel::ReduceUnits if quads => reduce!["shared/quads", "reduce_teams"],
             Kernel::ReduceUnits if any_p => reduce!["shared/power", "shared/unit_power", "reduce_units"],
             Kernel::ReduceUnits => reduce!["shared/unit_integer", "reduce_units"],
             Kernel::Finish => &[],
@@ -408,6 +439,7 @@ impl Variant {
         let blocks = match self.kernel {
             Kernel::Apply => vector_source(self.dtype, self.form.loads),
             joint if joint.is_joint() => Vec::new(),
+            kernel if kernel.has_quads(self.kind, self.form) => vec![quad_source(self.dtype)],
             _ => block_sources(self.dtype, self.form.loads),
         };
         let entry = match (self.kernel.is_joint(), self.form.loads) {
@@ -482,6 +514,15 @@ fn vector_source(dtype: DType, loads: Loads) -> Vec<&'static str> {
         DType::F32 | DType::F64 => vec![include_str!("../shaders/shared/vector_f32.wgsl")],
         DType::Bf16 => vec![include_str!("../shaders/shared/vector_bf16.wgsl")],
         DType::F16 => vec![include_str!("../shaders/shared/vector_f16.wgsl")],
+    }
+}
+
+/// What four elements are that lie apart.
+fn quad_source(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 | DType::F64 => include_str!("../shaders/shared/quad_f32.wgsl"),
+        DType::Bf16 => include_str!("../shaders/shared/quad_bf16.wgsl"),
+        DType::F16 => include_str!("../shaders/shared/quad_f16.wgsl"),
     }
 }
 

@@ -26,7 +26,7 @@ pub struct ChunkRow {
     pub segment: u32,
 }
 
-/// Up to a workgroup of neighbouring units, one invocation each: where one chunk of each lies and
+/// Up to a workgroup of neighbouring units, one invocation or a team each: where one chunk of each lies and
 /// where its partial goes. Element `i` of unit `u` lies at `base + (u / kept) * kept_high + (u % kept)
 /// * kept_low + (i / reduced) * reduced_high + (i % reduced) * reduced_low`, modulo 2^32.
 #[repr(C)]

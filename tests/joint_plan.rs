@@ -17,6 +17,8 @@ fn limits(slots: u32, bindings: u32) -> PlanLimits {
         long_unit: 256,
         short_from: 1024,
         vectors: false,
+        teams: false,
+        block: 4096,
         max_binding: 128 << 20,
         alignment: 256,
         max_workgroups: 65_535,
@@ -174,7 +176,7 @@ proptest! {
         max_binding in (1u64 << 18)..(1 << 21),
     ) {
         let limits = PlanLimits { slots, bindings, alone_from: u64::MAX, long_unit: 256, short_from: 1024,
-        vectors: false, alignment, max_binding: max_binding & !3, max_workgroups: 300, workgroup_size: 64, storage: 8, finish: true };
+        vectors: false, teams: false, block: 4096, alignment, max_binding: max_binding & !3, max_workgroups: 300, workgroup_size: 64, storage: 8, finish: true };
         let mut ends = [0u64; 4];
         let mut joined_up = Vec::new();
         for (i, (elements, half, buffers, gap)) in tensors.into_iter().enumerate() {

@@ -16,6 +16,8 @@ fn limits() -> PlanLimits {
         long_unit: 256,
         short_from: 1024,
         vectors: false,
+        teams: false,
+        block: 4096,
         max_binding: 128 << 20,
         alignment: 256,
         max_workgroups: 65_535,
@@ -283,7 +285,7 @@ proptest! {
         vectors in any::<bool>(),
     ) {
         let max_binding = max_binding & !3;
-        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from, vectors, max_binding, alignment, max_workgroups, workgroup_size: 64, storage: 8, finish: true };
+        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from, vectors, teams: false, block: 4096, max_binding, alignment, max_workgroups, workgroup_size: 64, storage: 8, finish: true };
         let mut ends = [0u64; 8];
         let mut tensors = Vec::new();
         for &(buffer, elements, gap, half) in &sizes {
@@ -313,7 +315,7 @@ proptest! {
         workgroup_size in prop::sample::select(vec![32u32, 64, 256]),
         vectors in any::<bool>(),
     ) {
-        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from: 1024, vectors, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size, storage: 8, finish: true };
+        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from: 1024, vectors, teams: false, block: 4096, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size, storage: 8, finish: true };
         let mut tensors: Vec<_> = asked
             .into_iter()
             .map(|(buffer, offset, elements, size, dtype)| Placement {

@@ -175,6 +175,7 @@ impl Clipper {
         let forms = Forms::new(&info, &options, size);
         limits.vectors = forms.vectors;
         limits.finish = options.finish.unwrap_or(!software);
+        limits.teams = forms.vectors;
         limits.slots = limits.slots.min(most).clamp(1, MOST_SLOTS);
         Ok(Clipper { device: device.clone(), pipelines: Pipelines::default(), limits, options, forms })
     }

@@ -1,10 +1,10 @@
 //! Which form of the kernels a device runs: one table, so that a measurement on a card changes a row.
 //!
-//! | device | loads | products of 32 bits | workgroups | why |
-//! |---|---|---|---|---|
-//! | software | few at a time | - | 128, one a chunk | measured: `benches/records/*-plain-software.csv`, ARCHITECTURE.md |
-//! | NVIDIA | 16 bytes, a chunk in flight | yes | 256, one a chunk | counted, not measured: IMAD runs at full rate |
-//! | others | 16 bytes, a chunk in flight | no | 256, one a chunk | counted, not measured: 24-bit products run at full rate |
+//! | device | loads | units side by side | products of 32 bits | workgroups | why |
+//! |---|---|---|---|---|---|
+//! | software | few at a time | an invocation each | - | 128, one a chunk | measured: `benches/records/*-plain-software.csv`, ARCHITECTURE.md |
+//! | NVIDIA | 16 bytes, a chunk in flight | teams of 16 | yes | 256, one a chunk | counted, not measured: IMAD runs at full rate |
+//! | others | 16 bytes, a chunk in flight | teams of 16 | no | 256, one a chunk | counted, not measured: 24-bit products run at full rate |
 //!
 //! Every form has the same bits. [`ClipperOptions`](super::ClipperOptions) overrides each column.
 
@@ -21,7 +21,8 @@ const BLOCKS_WORKGROUP: u32 = 256;
 /// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Forms {
-    /// Whether gradients are read by 16 bytes, and a whole chunk at once.
+    /// Whether gradients are read by 16 bytes, and a whole chunk at once; what lies apart, sixteen elements at once, units by
+    /// teams.
     pub(crate) vectors: bool,
     pub(crate) full_multiply: bool,
     /// Workgroups of the norm that stay for more than one chunk; 0 for one a chunk.

@@ -216,6 +216,7 @@ fn apart(variant: &Variant) -> String {
     }
     match variant.form.loads {
         Loads::Few => {}
+        Loads::Words if variant.kernel.has_quads(variant.kind, variant.form) => words.push("quads".into()),
         Loads::Words => words.push("words".into()),
         Loads::Vectors => words.push("vectors".into()),
     }
@@ -245,7 +246,7 @@ fn takes_chunks(kernel: Kernel) -> bool {
 
 /// Whether a kernel loads a word of gradients once for all elements in it; others load the whole word for each.
 fn word_by_word(variant: &Variant) -> bool {
-    variant.form.loads != Loads::Few
+    (variant.form.loads != Loads::Few && !variant.kernel.has_quads(variant.kind, variant.form))
         || matches!(variant.kernel, Kernel::Apply | Kernel::ApplyUnits | Kernel::Seams)
 }
 

@@ -2,6 +2,9 @@
 
 use crate::clip::Kind;
 use crate::error::PlanError;
+use crate::layout::TEAM;
+
+use super::BLOCK;
 
 /// The limits of a device that a plan depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,10 @@ pub struct PlanLimits {
     /// Whether chunks of whole vectors of 16 bytes have dispatches of their own, so that kernels read and write
     /// these.
     pub vectors: bool,
+    /// Whether [`TEAM`] invocations share a unit of at least so many elements, unless there are very many.
+    pub teams: bool,
+    /// Partials of a whole tensor that one workgroup adds up, where that makes at least four blocks.
+    pub block: u32,
     /// Largest binding in bytes.
     pub max_binding: u64,
     /// Alignment of a binding's offset in bytes.
@@ -38,7 +45,8 @@ pub struct PlanLimits {
 
 /// A workgroup reads side by side what so many invocations would read far apart.
 pub(crate) const LONG_UNIT: u64 = 256;
-/// About as many workgroups as run at once: what fewer cost is hidden behind others.
+/// About as many workgroups as run at once: what fewer cost is hidden behind others. So many of those that take several
+/// short chunks each have to be left.
 const SHORT_FROM: u64 = 1024;
 /// Storage buffers of the chunk kernels besides the slots.
 pub(crate) const OTHER_STORAGE: u32 = 2;
@@ -90,9 +98,11 @@ impl PlanLimits {
             slots: (storage - OTHER_STORAGE).min(buffers - OTHER_BUFFERS),
             bindings: (storage - JOINT_STORAGE).min(buffers - JOINT_STORAGE - MOST_UNIFORM),
             alone_from: u64::MAX,
-            short_from: SHORT_FROM,
+            short_from: SHORT_FROM * u64::from(workgroup_size / TEAM),
             long_unit: LONG_UNIT,
             vectors: false,
+            teams: false,
+            block: BLOCK,
             max_binding: limits.max_storage_buffer_binding_size,
             alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(4),
             max_workgroups: limits.max_compute_workgroups_per_dimension,
@@ -102,12 +112,15 @@ impl PlanLimits {
         })
     }
 
-    /// Sums for any p are rounded: there is no kernel for short chunks, and no invocation adds up a long unit.
+    /// Sums for any p are rounded: there is no kernel for short chunks nor for teams, and no invocation adds up a long unit.
     pub(super) fn for_norm(&self, kind: Kind) -> PlanLimits {
         match kind {
-            Kind::P(_) => {
-                PlanLimits { short_from: u64::MAX, long_unit: self.long_unit.min(LONG_UNIT), ..*self }
-            }
+            Kind::P(_) => PlanLimits {
+                short_from: u64::MAX,
+                long_unit: self.long_unit.min(LONG_UNIT),
+                teams: false,
+                ..*self
+            },
             _ => *self,
         }
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::{Dispatch, LARGEST_WINDOW, LONG_UNIT, Placed, PlanLimits, Window, grid};
 use crate::error::PlanError;
 use crate::grad::DType;
-use crate::layout::{CHUNK, COLUMNS, ChunkRow, LEN_BITS, MapRow, NONE, SeamRow, UnitRow};
+use crate::layout::{CHUNK, COLUMNS, ChunkRow, LEN_BITS, MapRow, NONE, SeamRow, TEAM, UnitRow};
 use crate::segments::{Owner, UnitView};
 
 /// What one row of a table works on, before its dispatch is known.
@@ -121,6 +121,18 @@ fn long_units<'a>(p: &'a Placed<'a>, segment: u32, view: &UnitView, pieces: &mut
     }
 }
 
+/// Columns of so many units, or chunks of them, keep a device busy with an invocation each, and neighbours read what lies
+/// side by side.
+const MANY_UNITS: u64 = 1 << 18;
+
+/// Units that a row of [`UnitRow`]s takes of those with `len` elements in this chunk.
+fn units_a_row(view: &UnitView, len: u32, limits: &PlanLimits) -> u64 {
+    let along = view.reduced.low.stride < view.kept.low.stride;
+    let many = !along && view.units * view.chunks() >= MANY_UNITS;
+    let team = if limits.teams && len >= TEAM && !many { TEAM } else { 1 };
+    u64::from((limits.workgroup_size / team).max(1))
+}
+
 /// Blocks of units, chunk by chunk, each within what a window can hold.
 fn side_by_side<'a>(
     p: &'a Placed<'a>,
@@ -132,9 +144,10 @@ fn side_by_side<'a>(
     let largest = limits.max_binding.min(LARGEST_WINDOW) - limits.alignment - 4;
     for ((first, len), k) in runs(view.len).zip(0u64..) {
         let (low, high) = view.reduced.span(first, first + u64::from(len));
+        let most = units_a_row(view, len, limits);
         let mut unit = 0;
         while unit < view.units {
-            let mut units = u64::from(limits.workgroup_size).min(view.units - unit);
+            let mut units = most.min(view.units - unit);
             let bytes = |units: u64| {
                 let (from, to) = view.kept.span(unit, unit + units);
                 ((from + low) * size, (to + high + 1) * size)

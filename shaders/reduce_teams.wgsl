@@ -1,0 +1,189 @@
+// chunk of a unit -> partial, as reduce_units.wgsl and to its bits, for hardware: TEAM invocations a unit where the row has few
+// enough, else one. An invocation takes every TEAM-th column of the chunk, with sixteen elements in flight. Neighbouring
+// invocations read what lies side by side: elements of one unit, or the same element of neighbouring units.
+
+@group(0) @binding(0) var<uniform> job: Job;
+@group(0) @binding(1) var<storage, read> rows: array<UnitRow>;
+@group(0) @binding(2) var<storage, read_write> partials: array<Partial>;
+//@each slot
+@group(1) @binding(SLOT) var<storage, read> slot_SLOT: array<u32>;
+//@end
+
+// One of each a unit.
+var<workgroup> shared_top: array<atomic<u32>, WORKGROUP>;
+var<workgroup> shared_limbs: array<atomic<u32>, 3u * WORKGROUP>;
+var<workgroup> shared_non_finite: array<atomic<u32>, WORKGROUP>;
+var<workgroup> shared_nan: array<atomic<u32>, WORKGROUP>;
+
+// Where an invocation stands: with whom it shares which unit.
+struct Place {
+    unit: u32,
+    member: u32,
+    team: u32,
+    // The unit's first element in the slot.
+    origin: u32,
+    // Elements of the unit's chunk; none for an invocation without a unit.
+    len: u32,
+}
+
+fn place_of(row: UnitRow, lane: u32) -> Place {
+    let team = select(1u, TEAM, row.units <= WORKGROUP / TEAM);
+    let units = WORKGROUP / team;
+    let is_along = row.reduced_low < row.kept_low;
+    let index = select(lane % units, lane / team, is_along);
+    let member = select(lane / units, lane % team, is_along);
+    let unit = row.first_unit + min(index, row.units - 1u);
+    let origin = row.base + (unit / row.kept) * row.kept_high + (unit % row.kept) * row.kept_low;
+    let reads = index < row.units && row.segment + index < job.until;
+    return Place(index, member, team, origin, select(0u, row.len, reads));
+}
+
+// Where elements of the unit lie; past the end of the chunk its last one's place.
+fn elements_of(row: UnitRow, origin: u32, i: vec4<u32>) -> vec4<u32> {
+    let n = vec4(row.first) + min(i, vec4(row.len - 1u));
+    if row.reduced_high == 0u {
+        return vec4(origin) + n * row.reduced_low;
+    }
+    return vec4(origin) + (n / row.reduced) * row.reduced_high + (n % row.reduced) * row.reduced_low;
+}
+
+fn quads_of(row: UnitRow, origin: u32, i: Quads, few: bool) -> Quads {
+    let e = Quads(
+        elements_of(row, origin, i.a),
+        elements_of(row, origin, i.b),
+        elements_of(row, origin, i.c),
+        elements_of(row, origin, i.d)
+    );
+    return before(row.len, magnitudes_at(row.slot, e, few), i);
+}
+
+// Whatever columns they belong to.
+fn next_quads(row: UnitRow, p: Place, first: u32) -> Quads {
+    return quads_of(row, p.origin, spread(p.member + first, p.team, 4u * p.team), row.len - first <= 4u * p.team);
+}
+
+fn seen_in(row: UnitRow, p: Place, most: u32) -> Seen {
+    var seen = Seen(0u, 0u, 0u);
+    for (var first = 0u; first < p.len; first += 16u * p.team) {
+        seen = with_seen(seen, next_quads(row, p, first), most);
+    }
+    return seen;
+}
+
+// |element| in units of the column's exponent, with `guard` bits below the mantissa, truncated.
+fn aligned_to(bits: vec4<u32>, exponent: u32, guard: u32) -> vec4<u32> {
+    let field = max(bits >> vec4(23u), vec4(1u));
+    let mantissa = (bits - ((field - vec4(1u)) << vec4(23u))) << vec4(guard);
+    let down = vec4(exponent) - field;
+    return select(mantissa >> (down & vec4(31u)), vec4(0u), down > vec4(31u));
+}
+
+// Of q = h * 2^14 + l the sums of h^2, h * l and l^2; of L1 those of the halves of q.
+fn squares_of(m: vec4<u32>, exponent: u32) -> vec3<u32> {
+    if NORM == NORM_ONE {
+        let q = aligned_to(m, exponent, 8u);
+        return vec3(total_in(q >> vec4(16u)), total_in(q & vec4(0xffffu)), 0u);
+    }
+    let q = aligned_to(m, exponent, 4u);
+    let h = q >> vec4(14u);
+    let l = q & vec4(0x3fffu);
+    return vec3(total_in(h * h), total_in(h * l), total_in(l * l));
+}
+
+fn sum_of_squares(s: vec3<u32>, exponent: u32, chunk_exponent: u32) -> U64 {
+    var sum = U64(s.y << 16u, s.x + (s.y >> 16u));
+    if NORM != NORM_ONE {
+        sum = add64(U64(s.x << 20u, s.x >> 12u), U64(s.y << 7u, s.y >> 25u));
+        sum = add64(sum, U64(s.z >> 8u, 0u));
+    }
+    return shr64(sum, ALIGN * (chunk_exponent - exponent));
+}
+
+// A column of at most four elements.
+fn with_short_column(total: U64, m: vec4<u32>, chunk_exponent: u32) -> U64 {
+    let exponent = max(largest_in(m) >> 23u, 1u);
+    return add64(total, sum_of_squares(squares_of(m, exponent), exponent, chunk_exponent));
+}
+
+fn with_column(total: U64, m: Quads, chunk_exponent: u32) -> U64 {
+    let exponent = max(largest_in(max(max(m.a, m.b), max(m.c, m.d))) >> 23u, 1u);
+    let s = squares_of(m.a, exponent) + squares_of(m.b, exponent) + squares_of(m.c, exponent) + squares_of(m.d, exponent);
+    return add64(total, sum_of_squares(s, exponent, chunk_exponent));
+}
+
+fn sum_in(row: UnitRow, p: Place, exponent: u32, most: u32) -> U64 {
+    var total = U64(0u, 0u);
+    if row.len <= COLUMNS {
+        for (var first = 0u; first < p.len; first += 16u * p.team) {
+            total = with_singles(total, finite_in(next_quads(row, p, first), most), exponent);
+        }
+        return total;
+    }
+    let columns = select(0u, COLUMNS, p.len != 0u);
+    if row.len <= 4u * COLUMNS {
+        for (var column = p.member; column < columns; column += 4u * p.team) {
+            let m = finite_in(quads_of(row, p.origin, spread(column, COLUMNS, p.team), false), most);
+            total = with_short_column(with_short_column(total, m.a, exponent), m.b, exponent);
+            total = with_short_column(with_short_column(total, m.c, exponent), m.d, exponent);
+        }
+        return total;
+    }
+    for (var column = p.member; column < columns; column += p.team) {
+        let m = quads_of(row, p.origin, spread(column, COLUMNS, 4u * COLUMNS), false);
+        total = with_column(total, finite_in(m, most), exponent);
+    }
+    return total;
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn reduce_units(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = group.y * groups.x + group.x;
+    if index >= job.rows {
+        return;
+    }
+    let row = rows[job.first_row + index];
+    atomicStore(&shared_top[lane], 0u);
+    atomicStore(&shared_limbs[3u * lane], 0u);
+    atomicStore(&shared_limbs[3u * lane + 1u], 0u);
+    atomicStore(&shared_limbs[3u * lane + 2u], 0u);
+    atomicStore(&shared_non_finite[lane], 0u);
+    atomicStore(&shared_nan[lane], 0u);
+    workgroupBarrier();
+
+    // Invocations without a unit, and those of units left out, go through every barrier with no elements.
+    let p = place_of(row, lane);
+    let most = most_of(row.segment);
+    let seen = seen_in(row, p, most);
+    atomicMax(&shared_top[p.unit], seen.top);
+    if seen.non_finite != 0u {
+        atomicAdd(&shared_non_finite[p.unit], seen.non_finite);
+        atomicMax(&shared_nan[p.unit], seen.nan);
+    }
+    workgroupBarrier();
+
+    let top = atomicLoad(&shared_top[p.unit]);
+    let exponent = select(max(top >> 23u, 1u), top, NORM == NORM_INF);
+    if NORM != NORM_INF {
+        let limbs = limbs21_of(sum_in(row, p, exponent, most));
+        atomicAdd(&shared_limbs[3u * p.unit], limbs.x);
+        atomicAdd(&shared_limbs[3u * p.unit + 1u], limbs.y);
+        atomicAdd(&shared_limbs[3u * p.unit + 2u], limbs.z);
+        workgroupBarrier();
+    }
+
+    if p.member == 0u && p.unit < row.units {
+        let total = from_limbs21(vec3(
+            atomicLoad(&shared_limbs[3u * p.unit]),
+            atomicLoad(&shared_limbs[3u * p.unit + 1u]),
+            atomicLoad(&shared_limbs[3u * p.unit + 2u])
+        ));
+        let nan = atomicLoad(&shared_nan[p.unit]) << 31u;
+        partials[row.partial + p.unit] = Partial(
+            total.lo, total.hi, select(0u, exponent, p.len != 0u), atomicLoad(&shared_non_finite[p.unit]) | nan
+        );
+    }
+}

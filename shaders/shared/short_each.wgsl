@@ -1,0 +1,30 @@
+// What an invocation of reduce_short.wgsl adds up of its team's chunk, element by element.
+
+// The largest finite magnitude of an invocation's elements, and how many are not finite.
+struct Seen {
+    top: u32,
+    non_finite: u32,
+    nan: u32,
+}
+
+fn seen_in(row: ChunkRow, member: u32, len: u32, most: u32) -> Seen {
+    var seen = Seen(0u, 0u, 0u);
+    for (var i = member; i < len; i += TEAM) {
+        let bits = fetch_single(row.slot_len >> LEN_BITS, row.start, i, len - 1u);
+        seen.top = max(seen.top, select(0u, bits, bits <= most));
+        seen.non_finite += u32(bits > most);
+        seen.nan |= u32(bits > INFINITY_BITS);
+    }
+    return seen;
+}
+
+fn sum_in(row: ChunkRow, member: u32, len: u32, exponent: u32, most: u32) -> U64 {
+    var total = U64(0u, 0u);
+    for (var i = member; i < len; i += TEAM) {
+        let any = fetch_single(row.slot_len >> LEN_BITS, row.start, i, len - 1u);
+        let bits = select(0u, any, any <= most);
+        let field = max(bits >> 23u, 1u);
+        total = add64(total, shr64(term_of(bits - ((field - 1u) << 23u)), ALIGN * (exponent - field)));
+    }
+    return total;
+}
