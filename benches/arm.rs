@@ -26,8 +26,8 @@ pub(crate) type Result<T> = std::result::Result<T, String>;
 pub(crate) trait Arm {
     /// Where it runs.
     fn hello(&self) -> Value;
-    /// Takes a set of tensors and checks the answer on it.
-    fn load(&mut self, sizes: &[usize]) -> Result<Value>;
+    /// Takes a set of tensors, of `f32` or of `bf16`, and checks the answer on it.
+    fn load(&mut self, sizes: &[usize], bf16: bool) -> Result<Value>;
     /// Times `repetitions` after a discarded one.
     fn time(&mut self, clipped: bool, repetitions: usize) -> Result<Value>;
     /// GB/s of reading, of multiplying in place and of copying, read and written bytes together.
@@ -43,11 +43,13 @@ pub(crate) fn threshold(norm: f64, clipped: bool) -> f32 {
 
 /// An error unless the first elements of a tensor that starts at element `first` of its set are what they
 /// should be.
-pub(crate) fn check(first: u64, own: &[f32], clipped: bool) -> Result<()> {
+pub(crate) fn check(first: u64, own: &[f32], clipped: bool, bf16: bool) -> Result<()> {
     let factor = if clipped { 0.5 } else { 1.0 };
+    // A coefficient beside one half rounds a `bf16` to the one beside it at most, 2^-7 away.
+    let tolerance = if bf16 { 0.008 } else { 1e-6 };
     for (i, &value) in (first..).zip(own) {
-        let want = values::value(i) * factor;
-        if (value - want).abs() > want.abs() * 1e-6 {
+        let want = values::typed(values::value(i), bf16) * factor;
+        if (value - want).abs() > want.abs() * tolerance {
             return Err(format!("element {i} is {value}, not {want}"));
         }
     }
@@ -85,7 +87,8 @@ fn answer(arm: &mut dyn Arm, line: &str) -> Result<Value> {
             hello["arms"] = json!(["gradclip"]);
             Ok(hello)
         }
-        ["set", text] => arm.load(&sizes(text).ok_or(format!("no sizes: {text}"))?),
+        ["set", text] => arm.load(&sizes(text).ok_or(format!("no sizes: {text}"))?, false),
+        ["set", text, "bf16"] => arm.load(&sizes(text).ok_or(format!("no sizes: {text}"))?, true),
         ["time", "gradclip", regime @ ("clipped" | "kept"), repetitions] => {
             let repetitions = repetitions.parse().map_err(|_| "no number of repetitions".to_owned())?;
             arm.time(regime == "clipped", repetitions)

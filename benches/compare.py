@@ -10,9 +10,12 @@ benches/README.md says how it is measured."""
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import pathlib
+import signal
 import sys
 import time
+from typing import Any
 
 # The working tree stays clean.
 sys.dont_write_bytecode = True
@@ -25,6 +28,16 @@ PEERS = pathlib.Path(__file__).resolve().parent / "peers"
 SETS = "25M,gpt2,1000x1000,tiny-1000,single-1000"
 # A commit is slower where it took this much longer and three quarters of the rounds agree.
 SLOWER = 1.03
+
+
+class Ended(Exception):
+    """Somebody wants the program to end."""
+
+
+def end_soon(*_: Any) -> None:
+    # Who ends a program and its group tells it twice.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Ended
 
 
 def ours(label: str, program: pathlib.Path, threads: int, gpu: bool) -> Side:
@@ -47,17 +60,24 @@ def started(sides: list[Side]) -> list[Side]:
 
 
 def compared(sides: list[Side], given: argparse.Namespace, base: str, faster: bool) -> list[Comparison]:
-    """Set by set, each recorded at once, so that an end before the last one loses nothing."""
-    pace, began, comparisons = rounds.Pace(given.rounds, given.turn, given.pause), time.monotonic(), []
-    for name in given.sets.split(","):
-        if time.monotonic() - began > given.seconds:
+    """Set by set, each recorded at once, so that an end before the last one loses nothing. Whoever ends the program
+    still gets the table of what there is."""
+    pace, end, comparisons = rounds.Pace(given.rounds, given.turn, given.pause), given.began + given.seconds, []
+    names = given.sets.split(",")
+    for i, name in enumerate(names):
+        left = end - time.monotonic()
+        if left < 0:
             rounds.say(f"{name}: left out: the {given.seconds:.0f} s are over")
             continue
         try:
-            comparison = Comparison(rounds.measure(sides, name, pace), base, faster)
+            fair = dataclasses.replace(pace, end=time.monotonic() + left / (len(names) - i))
+            comparison = Comparison(rounds.measure(sides, name, fair), base, faster)
         except Refused as refusal:
             rounds.say(f"{name}: left out: {refusal}")
             continue
+        except Ended:
+            rounds.say(f"{name}: ended from outside")
+            break
         comparisons.append(comparison)
         if given.csv:
             report.record(given.csv, comparison, commit_of(sides))
@@ -119,10 +139,12 @@ def slower_than(comparisons: list[Comparison]) -> dict[Where, float]:
 
 def gpu(given: argparse.Namespace) -> int:
     program = given.arm or build.arm_here()
+    signal.signal(signal.SIGTERM, end_soon)
     sides = started([ours("gradclip", program, given.threads, True)])
     try:
-        sides += started([peer("torch", given.python, given.threads, "--device", "cuda")])
-    except (Refused, OSError) as error:
+        torch = peer("torch", given.python, given.threads, "--device", "cuda", "--arms", given.torch_arms)
+        sides += started([torch])
+    except (Refused, OSError, Ended) as error:
         rounds.say(f"without PyTorch on CUDA: {error}")
     comparisons = compared(sides, given, "gradclip", False)
     each = [(c, series) for c in comparisons for series in c.result.series]
@@ -135,9 +157,13 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--sets", default=SETS, help="names of benches/peers/shapes.py, by commas")
+    common.add_argument(
+        "--sets", default=SETS, help="names of benches/peers/shapes.py, by commas; on adapters also NAME:bf16"
+    )
     common.add_argument("--rounds", type=int, default=9)
-    common.add_argument("--seconds", type=float, default=float("inf"), help="begin no set after that long")
+    common.add_argument(
+        "--seconds", type=float, default=float("inf"), help="end about then: sets share what is left of the time"
+    )
     common.add_argument("--turn", type=float, default=0.25, help="seconds of an arm's turn")
     common.add_argument("--pause", type=float, default=0.3, help="seconds before it")
     common.add_argument("--threads", type=int, default=2)
@@ -161,10 +187,13 @@ def arguments() -> argparse.Namespace:
 
     three = kinds.add_parser("gpu", parents=[common, prebuilt])
     three.add_argument("--python", default=sys.executable, help="one that has torch, where there is one")
+    three.add_argument("--torch-arms", default="foreach,single,graph", help="PyTorch's ways to clip")
     three.set_defaults(run=gpu)
     return parser.parse_args()
 
 
 if __name__ == "__main__":
+    began = time.monotonic()
     given = arguments()
+    given.began = began
     sys.exit(given.run(given))

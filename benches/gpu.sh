@@ -1,34 +1,47 @@
 #!/usr/bin/env bash
-# One visit to a machine with a real GPU that may have neither Rust nor a network.
+# One visit to a machine with a real GPU that may have neither Rust nor a network: seven minutes at most.
 #
 #   benches/gpu.sh pack DIR          with cargo: builds, and leaves this script and one archive in DIR
-#   DIR/gpu.sh run [RESULTS [PART...]]   there: unpacks, and runs the parts (all of them):
-#       devices   card, driver, and what wgpu finds
-#       verify    gradclip verify: every shader against the CPU path, and that against f64
-#       tests     the tests that use a GPU, with one required
-#       bench     the crate beside PyTorch on CUDA, if python3 has it: compare.py gpu
-#       steps     clip and step in one: cargo bench --bench steps
-#       plain     norm and apply beside the plainest kernels: cargo bench --bench plain
-#       slots     an arena and separate buffers, by buffers bound at once: cargo bench --bench slots
+#   DIR/gpu.sh run [RESULTS [PART...]]   there: unpacks, and runs the parts (all of them), in this order:
+#       devices    10 s  card, driver, and what wgpu finds
+#       verify     60 s  gradclip verify: every shader against the CPU path, and that against f64
+#       kernels    90 s  every form of norm and apply beside a copy, a read and plain kernels
+#       bench     120 s  the crate beside PyTorch on CUDA, if Python has it: compare.py gpu
+#       equality   60 s  the tests that GPU and CPU have the same bits, with a GPU required
+#       tests      60 s  the other tests that use a GPU
+#       steps      45 s  clip and step in one: cargo bench --bench steps
+#       slots      45 s  an arena and separate buffers, by buffers bound at once: cargo bench --bench slots
+#       plain      30 s  norm and apply by size of workgroups: cargo bench --bench plain
 #
-# The archive holds `cargo build --release --features cli`, the tests named below of `cargo test --no-run`, the
-# bench targets `arm`, `steps`, `plain` and `slots` of `cargo bench --no-run`, the Python files, tests/data and the Vulkan loader.
+# A part has its own clock, the visit one over all (GPU_TOTAL, 420 s from the start): what it has no time for is left out.
+# A part that fails or outlasts its clock keeps no other from running; the summary and the exit status tell.
 #
-# A part that fails or outlasts its limit does not keep the others from running; the exit status tells.
-# RESULTS (else $OUT, else ./results) gets log.txt, gpu.csv, steps.csv and table.md, which is printed last.
-# GRADCLIP_TEST_ADAPTER picks an adapter, VK_DRIVER_FILES a driver, GPU_SETS, GPU_ROUNDS and GPU_SECONDS what is
-# measured and how long, PYTHON an interpreter with torch, CUDA_VISIBLE_DEVICES torch's card.
+# The archive holds the command line, the tests named below, the bench targets `arm`, `kernels`, `steps`, `plain` and
+# `slots`, the Python files, tests/data and the Vulkan loader.
+#
+# RESULTS (else $OUT, else ./results) gets log.txt, PART.txt of each part as it runs, kernels.csv, gpu.csv, steps.csv,
+# and summary.csv, a line for each step as it ends. The summary and bench's table are printed last.
+# GRADCLIP_TEST_ADAPTER picks an adapter, VK_DRIVER_FILES a driver; GPU_SETS, GPU_ROUNDS, GPU_KERNELS (options of
+# `kernels`) and GPU_SECONDS (`verify=120,bench=300`) what is measured and how long, PYTHON an interpreter with torch,
+# CUDA_VISIBLE_DEVICES torch's card.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-gpu_tests=(accumulation equality faults golden halves oracle pass peers power prepare rules scaling scopes
-    step_scopes steps telemetry thresholds trajectories)
+# Tests that the GPU has the CPU path's bits, in order of worth, and the other ones with a GPU.
+equality_tests=(forms equality halves golden accumulation)
+other_tests=(oracle pass rules scopes power prepare scaling steps step_scopes faults peers telemetry thresholds
+    trajectories)
+benches=(arm kernels steps plain slots)
+parts_all=(devices verify kernels bench equality tests steps slots plain)
+# Seconds of each part.
+declare -A clocks=([devices]=10 [verify]=60 [kernels]=90 [bench]=120 [equality]=60 [tests]=60 [steps]=45 [slots]=45
+    [plain]=30)
+# Seconds that a program which ignores its end gets before it is killed.
+grace=3
 # The loader, and what drivers without a display want of GLVND.
 libraries=(libvulkan.so.1 libGLdispatch.so.0 libEGL.so.1 libGLX.so.0 libOpenGL.so.0)
-# Small, models, many tensors at equal elements, one tensor from a thousand elements to as many as there is room for.
-default_sets=gpt2,1000x768,single-1000,1x7.68M,10x768000,100x76800,10000x768
-default_sets+=,single-100k,single-1M,single-10M,single-100M,gpt2-xl,single-1G,single-4G,llama-7b
+default_sets=gpt2,gpt2:bf16,tiny,single-100M,single-1G
 
 die() {
     printf 'gpu.sh: %s\n' "$*" >&2
@@ -58,6 +71,7 @@ carry() {
 
 pack() {
     local into=$1 root name found programs
+    local features=(--features cli,serde) all_tests=("${equality_tests[@]}" "${other_tests[@]}")
     root=$(cd "$here/.." && pwd)
     mkdir -p "$into"
     into=$(cd "$into" && pwd)
@@ -67,13 +81,13 @@ pack() {
     GRADCLIP_COMMIT=$(git rev-parse --short HEAD)
     git diff --quiet HEAD -- src shaders Cargo.toml Cargo.lock || GRADCLIP_COMMIT+=+
     export GRADCLIP_COMMIT
-    mapfile -t programs < <(executables build --release --features cli --bin gradclip)
+    # With the tests' features and the benches, so that all of it shares one build of what it depends on.
+    mapfile -t programs < <(executables build --release "${features[@]}" --bin gradclip "${benches[@]/#/--bench=}")
+    [ "${#programs[@]}" -eq $((${#benches[@]} + 1)) ] || die "${#programs[@]} programs were built"
     carry "$work/bin" "${programs[@]}"
-    mapfile -t programs < <(executables bench --no-run --bench arm --bench steps --bench plain --bench slots)
-    carry "$work/bin" "${programs[@]}"
-    mapfile -t programs < <(executables test --no-run --features cli "${gpu_tests[@]/#/--test=}" | grep /deps/)
+    mapfile -t programs < <(executables test --no-run "${features[@]}" "${all_tests[@]/#/--test=}" | grep /deps/)
+    [ "${#programs[@]}" -eq "${#all_tests[@]}" ] || die "${#programs[@]} tests were built, not ${#all_tests[@]}"
     carry "$work/tests" "${programs[@]}"
-    [ "${#programs[@]}" -eq "${#gpu_tests[@]}" ] || die "${#programs[@]} tests were built, not ${#gpu_tests[@]}"
     mkdir "$work/lib"
     for name in "${libraries[@]}"; do
         found=$(library "$name")
@@ -88,7 +102,7 @@ pack() {
     cp "$here/gpu.sh" "$into/gpu.sh"
     found=$(wc -c <"$into/gpu.tar.xz")
     echo "$into: $((found >> 20)) MiB of commit $GRADCLIP_COMMIT"
-    [ "$found" -le $((64 << 20)) ] || die "more than 64 MiB"
+    [ "$found" -le $((48 << 20)) ] || die "more than 48 MiB"
 }
 
 # ---------------------------------------------------------------- run
@@ -124,7 +138,7 @@ find_driver() {
     for manifest in /usr/share /etc /usr/local/share; do
         if compgen -G "$manifest/vulkan/icd.d/$name" >/dev/null; then return; fi
     done
-    manifest=$(find /usr/local /opt -path "*/vulkan/icd.d/$name" 2>/dev/null | head -n 1) || true
+    manifest=$(timeout 5 find /usr/local /opt -path "*/vulkan/icd.d/$name" 2>/dev/null | head -n 1) || true
     if [ -z "$manifest" ]; then
         case $(ldconfig -p 2>/dev/null) in
             *libGLX_nvidia.so.0*) manifest=$work/nvidia.json ;;
@@ -161,64 +175,140 @@ tidy() {
     exit "$status"
 }
 
-# limited NAME SECONDS COMMAND...: runs it, keeps the status, and goes on.
+# Seconds that are left of the visit, one kept for the summary.
+left() { echo $((total - SECONDS - grace - 1)); }
+
+# begin PART: sets its clock, or says that there is no time for it.
+begin() {
+    local seconds=${clocks[$1]} rest
+    part=$1
+    rest=$(left)
+    if [ "$rest" -lt 5 ]; then
+        ended "$part" "LEFT OUT" 0
+        return 1
+    fi
+    part_end=$((SECONDS + (seconds < rest ? seconds : rest)))
+}
+
+# ended NAME STATUS SECONDS: into the summary and its file at once. What there was no time for did not fail.
+ended() {
+    case $2 in
+        ok | "LEFT OUT") ;;
+        *) failed=$((failed + 1)) ;;
+    esac
+    summary+=("$(printf '%-9s %-22s %-12s %4d s' "$part" "$1" "$2" "$3")")
+    printf '%s,%s,%s,%s\n' "$part" "$1" "$2" "$3" >>"$results/summary.csv"
+}
+
+# limited NAME COMMAND...: runs it for as long as its part has, keeps output and status, and goes on.
 limited() {
-    local name=$1 seconds=$2 begun=$SECONDS status=0
-    shift 2
-    printf '\n==> %s\n' "$name"
-    timeout --kill-after=10 "$seconds" "$@" </dev/null || status=$?
+    local name=$1 begun=$SECONDS status=0 seconds=$((part_end - SECONDS))
+    shift
+    if [ "$seconds" -lt 1 ]; then
+        ended "$name" "LEFT OUT" 0
+        return
+    fi
+    printf '\n==> [%ds] %s, at most %d s\n' "$SECONDS" "$name" "$seconds"
+    # The program's status, not that of `tee`.
+    timeout --kill-after=$grace "$seconds" "$@" </dev/null 2>&1 | tee -a "$results/$part.txt" || status=${PIPESTATUS[0]}
     case $status in
         0) status="ok" ;;
         124 | 137) status="OUT OF TIME" ;;
         *) status="FAILED ($status)" ;;
     esac
-    [ "$status" = ok ] || failed=$((failed + 1))
-    summary+=("$(printf '%-22s %-12s %4d s' "$name" "$status" $((SECONDS - begun)))")
+    ended "$name" "$status" $((SECONDS - begun))
 }
 
 devices() {
     if command -v nvidia-smi >/dev/null; then
-        limited nvidia-smi 60 nvidia-smi \
+        limited nvidia-smi nvidia-smi \
             --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem,clocks.max.sm,power.limit --format=csv
     fi
-    limited devices 60 "$work/bin/gradclip" devices
+    limited devices "$work/bin/gradclip" devices
 }
 
-verify() { limited verify 240 "$work/bin/gradclip" verify --device "${GRADCLIP_TEST_ADAPTER:-gpu}"; }
+verify() { limited verify "$work/bin/gradclip" verify --device "${GRADCLIP_TEST_ADAPTER:-gpu}"; }
 
-tests() {
+kernels() {
+    # It ends by itself, before it would have to be ended.
+    local seconds=$(((part_end - SECONDS) * 9 / 10))
+    # shellcheck disable=SC2086 # options, word by word
+    limited kernels "$work/bin/kernels" --seconds "$seconds" --csv "$results/kernels.csv" ${GPU_KERNELS:-}
+}
+
+# test_programs NAME...: those of the archive, as long as the part lasts.
+test_programs() {
     local test
-    for test in "$work"/tests/*; do
-        GRADCLIP_REQUIRE_GPU=1 limited "test $(basename "$test")" 180 "$test" --quiet
+    for test in "$@"; do
+        GRADCLIP_REQUIRE_GPU=1 limited "test $test" "$work/tests/$test" --quiet
     done
 }
 
+equality() { test_programs "${equality_tests[@]}"; }
+
+tests() { test_programs "${other_tests[@]}"; }
+
+# Sets `python` to an interpreter with PyTorch, else to any, and says which it is.
+find_python() {
+    local name
+    python=
+    for name in ${PYTHON:-python3 python}; do
+        command -v "$name" >/dev/null || continue
+        # Importing torch takes seconds; its place is enough to know.
+        if "$name" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' 2>/dev/null; then
+            python=$name
+            echo "PyTorch: in $(command -v "$name")"
+            return
+        fi
+        python=${python:-$name}
+    done
+    echo "PyTorch: MISSING (${PYTHON:-python3, python}); the crate is measured alone"
+}
+
 bench() {
-    # A while more than it gives itself, for the set at the end.
-    local seconds=${GPU_SECONDS:-300} threads
+    local threads seconds=$(((part_end - SECONDS) * 8 / 10))
     threads=$(nproc)
+    find_python
+    if [ -z "$python" ]; then
+        ended bench "NO PYTHON" 0
+        return
+    fi
     # shellcheck disable=SC2016 # expanded by the inner shell
-    limited bench $((seconds + 180)) bash -c '"$0" "$@" >"$TABLE"' "${PYTHON:-python3}" "$work/compare.py" gpu \
-        --arm "$work/bin/arm" --sets "${GPU_SETS:-$default_sets}" --rounds "${GPU_ROUNDS:-7}" --seconds "$seconds" \
+    limited bench bash -c 'exec "$0" "$@" >"$TABLE"' "$python" "$work/compare.py" gpu --arm "$work/bin/arm" \
+        --sets "${GPU_SETS:-$default_sets}" --rounds "${GPU_ROUNDS:-7}" --seconds "$seconds" --torch-arms foreach,graph \
         --turn 0.1 --pause 0.05 --threads "$threads" --csv "$results/gpu.csv"
 }
 
 steps() {
     GRADCLIP_BENCH=${GPU_STEP_SETS:-gpt2,tiny} GRADCLIP_ROUNDS=${GPU_ROUNDS:-7} GRADCLIP_RECORD=$results/steps.csv \
-        limited steps 240 "$work/bin/steps"
+        limited steps "$work/bin/steps"
 }
 
 plain() {
-    GRADCLIP_BENCH_ELEMENTS=${GPU_PLAIN_ELEMENTS:-100000000} limited plain 120 "$work/bin/plain"
+    GRADCLIP_BENCH_ELEMENTS=${GPU_PLAIN_ELEMENTS:-100000000} limited plain "$work/bin/plain"
 }
 
-slots() { limited slots 180 "$work/bin/slots"; }
+slots() { limited slots "$work/bin/slots"; }
+
+# set_clocks PART=SECONDS,...: instead of those above.
+set_clocks() {
+    local each name seconds
+    for each in ${1//,/ }; do
+        name=${each%%=*} seconds=${each#*=}
+        [[ -n ${clocks[$name]:-} && $seconds =~ ^[1-9][0-9]*$ ]] || die "GPU_SECONDS: no \`part=seconds\`: $each"
+        clocks[$name]=$seconds
+    done
+}
 
 run() {
     results=${1:-${OUT:-results}}
     shift || true
     local part parts=("$@")
-    [ "${#parts[@]}" -gt 0 ] || parts=(devices verify tests bench steps plain slots)
+    [ "${#parts[@]}" -gt 0 ] || parts=("${parts_all[@]}")
+    for part in "${parts[@]}"; do
+        [ -n "${clocks[$part]:-}" ] || die "no part \`$part\`: ${parts_all[*]}"
+    done
+    set_clocks "${GPU_SECONDS:-}"
     mkdir -p "$results"
     results=$(cd "$results" && pwd)
     work=$(mktemp -d)
@@ -232,13 +322,13 @@ run() {
     lend_libraries
     find_driver
     lend_data
+    printf 'part,step,status,seconds\n' >"$results/summary.csv"
+    part=start
+    ended unpacked ok "$SECONDS"
     for part in "${parts[@]}"; do
-        case $part in
-            devices | verify | tests | bench | steps | plain | slots) "$part" ;;
-            *) die "no part \`$part\`" ;;
-        esac
+        if begin "$part"; then "$part"; fi
     done
-    printf '\n==> summary\n'
+    printf '\n==> summary, %d s of %d\n' "$SECONDS" "$total"
     printf '%s\n' "${summary[@]}"
     if [ -s "$TABLE" ]; then printf '\n%s\n' "$(cat "$TABLE")"; fi
     [ "$failed" -eq 0 ]
@@ -246,6 +336,7 @@ run() {
 
 failed=0
 lent=
+total=${GPU_TOTAL:-420}
 summary=()
 case ${1:-} in
     pack) pack "${2:?the folder to pack into}" ;;

@@ -51,7 +51,7 @@ impl Cpu {
     fn check(&self, clipped: bool) -> Result<()> {
         let mut first = 0;
         for tensor in &self.tensors {
-            check(first, &tensor[..tensor.len().min(16)], clipped)?;
+            check(first, &tensor[..tensor.len().min(16)], clipped, false)?;
             first += tensor.len() as u64;
         }
         Ok(())
@@ -63,12 +63,15 @@ impl Arm for Cpu {
         json!({ "device": "cpu", "driver": null, "threads": rayon::current_num_threads() })
     }
 
-    fn load(&mut self, sizes: &[usize]) -> Result<Value> {
+    fn load(&mut self, sizes: &[usize], bf16: bool) -> Result<Value> {
         self.unload();
+        if bf16 {
+            return Err("only f32 on the CPU".into());
+        }
         let mut first = 0;
         for &size in sizes {
             let mut tensor = vec![0.0; size];
-            fill(&mut tensor, first);
+            fill(&mut tensor, first, false);
             first += size as u64;
             self.pristine.push(tensor.clone());
             self.tensors.push(tensor);

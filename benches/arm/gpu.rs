@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use gradclip::session::{adapter_name, adapters};
 use gradclip::wgpu::BufferUsages as Usage;
-use gradclip::{Clip, Clipper, Grad, Pass, wgpu};
+use gradclip::{Clip, Clipper, DType, Grad, Pass, wgpu};
 use serde_json::{Value, json};
 
 use crate::bandwidth::bandwidth;
 use crate::clock::Clock;
-use crate::values::{fill, sum_of_squares};
+use crate::values::{bf16_bits, fill, from_bf16, sum_of_squares};
 use crate::{Arm, Result, check, judged, threshold};
 
 /// Bytes that are uploaded at once.
@@ -46,6 +46,7 @@ struct Arena {
     /// Its first element's place in the set, and how many there are.
     first: u64,
     elements: u64,
+    dtype: DType,
     values: wgpu::Buffer,
     pristine: wgpu::Buffer,
 }
@@ -125,14 +126,19 @@ impl Gpu {
     }
 
     /// Tensors into as few arenas as there can be.
-    fn place(&self, sizes: &[usize]) -> Result<(Vec<Arena>, Vec<Grad>)> {
-        let largest = self.device.device.limits().max_buffer_size / 4;
+    fn place(&self, sizes: &[usize], dtype: DType) -> Result<(Vec<Arena>, Vec<Grad>)> {
+        let each = dtype.size();
+        // Of `bf16`, tensors begin at whole words only where sizes before them are even.
+        if dtype != DType::F32 && sizes.iter().any(|size| size % 2 > 0) {
+            return Err("tensors of bf16 with an even number of elements only".into());
+        }
+        let largest = self.device.device.limits().max_buffer_size / each;
         let mut lengths: Vec<u64> = vec![0];
         let mut places = Vec::new();
         for &size in sizes {
             let size = size as u64;
             if size > largest {
-                return Err(format!("out of memory: no buffer of {} bytes here", 4 * size));
+                return Err(format!("out of memory: no buffer of {} bytes here", each * size));
             }
             if lengths.last().is_none_or(|length| length + size > largest) {
                 lengths.push(0);
@@ -144,14 +150,14 @@ impl Gpu {
         let mut first = 0;
         let arena = |&elements: &u64| {
             first += elements;
-            let [values, pristine] = [0; 2].map(|_| self.device.buffer(4 * elements));
-            Arena { first: first - elements, elements, values, pristine }
+            let [values, pristine] = [0; 2].map(|_| self.device.buffer(each * elements));
+            Arena { first: first - elements, elements, dtype, values, pristine }
         };
         let arenas: Vec<Arena> = lengths.iter().map(arena).collect();
         self.device.wait().map_err(|error| format!("out of memory: {error}"))?;
         let grad = |&(arena, at, size): &(usize, u64, u64)| {
             let arena: &Arena = &arenas[arena];
-            Grad::range("g", &arena.values, 4 * at, size)
+            Grad::range("g", &arena.values, each * at, size).dtype(dtype)
         };
         let grads = places.iter().map(grad).collect();
         Ok((arenas, grads))
@@ -169,9 +175,16 @@ impl Arena {
         let mut part = Vec::new();
         for at in (0..self.elements).step_by((UPLOAD / 4) as usize) {
             part.resize((UPLOAD / 4).min(self.elements - at) as usize, 0.0);
-            fill(&mut part, self.first + at);
+            fill(&mut part, self.first + at, self.bf16());
             sum += sum_of_squares(&part);
-            device.queue.write_buffer(&self.pristine, 4 * at, bytemuck::cast_slice(&part));
+            let halves: Vec<u16>;
+            let bytes = if self.bf16() {
+                halves = part.iter().map(|&x| bf16_bits(x)).collect();
+                bytemuck::cast_slice(&halves)
+            } else {
+                bytemuck::cast_slice(&part)
+            };
+            device.queue.write_buffer(&self.pristine, self.dtype.size() * at, bytes);
             device.queue.submit([]);
             device.wait()?;
         }
@@ -181,9 +194,19 @@ impl Arena {
     fn check(&self, device: &Device, clipped: bool) -> Result<()> {
         let count = self.elements.min(CHECKED);
         for at in [0, self.elements - count] {
-            check(self.first + at, &device.read(&self.values, 4 * at, 4 * count)?, clipped)?;
+            let (first, bytes) = (self.dtype.size() * at, self.dtype.size() * count);
+            let own: Vec<f32> = if self.bf16() {
+                device.read::<u16>(&self.values, first, bytes)?.into_iter().map(from_bf16).collect()
+            } else {
+                device.read(&self.values, first, bytes)?
+            };
+            check(self.first + at, &own, clipped, self.bf16())?;
         }
         Ok(())
+    }
+
+    fn bf16(&self) -> bool {
+        self.dtype == DType::Bf16
     }
 }
 
@@ -191,7 +214,7 @@ impl Set {
     fn restore(&self, device: &Device) -> Result<()> {
         let copies = |encoder: &mut wgpu::CommandEncoder| {
             for arena in &self.arenas {
-                encoder.copy_buffer_to_buffer(&arena.pristine, 0, &arena.values, 0, 4 * arena.elements);
+                encoder.copy_buffer_to_buffer(&arena.pristine, 0, &arena.values, 0, arena.values.size());
             }
         };
         device.run(copies).map(|_| ())
@@ -219,9 +242,9 @@ impl Arm for Gpu {
         json!({ "device": self.name, "driver": self.driver, "threads": rayon::current_num_threads() })
     }
 
-    fn load(&mut self, sizes: &[usize]) -> Result<Value> {
+    fn load(&mut self, sizes: &[usize], bf16: bool) -> Result<Value> {
         self.unload();
-        let (arenas, grads) = self.place(sizes)?;
+        let (arenas, grads) = self.place(sizes, if bf16 { DType::Bf16 } else { DType::F32 })?;
         let pass = self.clipper.prepare(&grads, &Clip::global_norm(1.0)).map_err(|e| e.to_string())?;
         let sums: Result<Vec<f64>> = arenas.iter().map(|arena| arena.upload(&self.device)).collect();
         let elements = arenas.iter().map(|arena| arena.elements).sum();

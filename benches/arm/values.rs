@@ -16,12 +16,26 @@ pub(crate) fn value(i: u64) -> f32 {
     (x >> 8) as f32 / (1u32 << 23) as f32 - 1.0
 }
 
+/// The element in its type: a `bf16` is the upper half of an `f32`.
+pub(crate) fn typed(value: f32, bf16: bool) -> f32 {
+    if bf16 { f32::from_bits(value.to_bits() & 0xffff_0000) } else { value }
+}
+
+/// The bits of what is one already.
+pub(crate) fn bf16_bits(value: f32) -> u16 {
+    (value.to_bits() >> 16) as u16
+}
+
+pub(crate) fn from_bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
 /// Elements `first` and on of a set.
-pub(crate) fn fill(to: &mut [f32], first: u64) {
+pub(crate) fn fill(to: &mut [f32], first: u64, bf16: bool) {
     to.par_chunks_mut(BLOCK).enumerate().for_each(|(i, block)| {
         let first = first + (i * BLOCK) as u64;
         for (i, value_) in (first..).zip(block) {
-            *value_ = value(i);
+            *value_ = typed(value(i), bf16);
         }
     });
 }

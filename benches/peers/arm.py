@@ -17,8 +17,9 @@ import shapes
 BLOCK = 1 << 20
 
 
-def values(first: int, count: int) -> np.ndarray:
-    """Elements of a set from `first` on: lowbias32 of their place, as floats in [-1, 1)."""
+def values(first: int, count: int, dtype: str = "f32") -> np.ndarray:
+    """Elements of a set from `first` on: lowbias32 of their place, as floats in [-1, 1). A bf16 is the upper half of
+    one, still in 32 bits."""
     place = np.arange(first, first + count, dtype=np.uint64)
     x = place.astype(np.uint32)
     if first + count > 1 << 32:
@@ -32,7 +33,7 @@ def values(first: int, count: int) -> np.ndarray:
     floats = x.astype(np.float32)
     floats *= np.float32(2**-23)
     floats -= np.float32(1)
-    return floats
+    return floats if dtype == "f32" else (floats.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def blocks(first: int, count: int) -> Iterator[tuple[int, int]]:
@@ -40,7 +41,7 @@ def blocks(first: int, count: int) -> Iterator[tuple[int, int]]:
         yield at, min(BLOCK, first + count - at)
 
 
-def tensors(sizes: list[int], take: Callable[[int, np.ndarray], None], threads: int) -> float:
+def tensors(sizes: list[int], take: Callable[[int, np.ndarray], None], threads: int, dtype: str = "f32") -> float:
     """Hands every tensor's blocks to `take(tensor, block)` in order, and returns the norm of all in f64."""
     starts = np.cumsum([0, *sizes]).tolist()
     work = [(i, *block) for i, size in enumerate(sizes) for block in blocks(starts[i], size)]
@@ -48,7 +49,7 @@ def tensors(sizes: list[int], take: Callable[[int, np.ndarray], None], threads: 
 
     def make(item: tuple[int, int, int]) -> tuple[int, np.ndarray, float]:
         index, first, count = item
-        block = values(first, count)
+        block = values(first, count, dtype)
         # Exact but for the sum: elements are multiples of 2^-23.
         wide = block.astype(np.float64)
         return index, block, float(np.sum(wide * wide))
@@ -80,11 +81,12 @@ def threshold(norm: float, regime: str) -> float:
     return float(np.float32(norm / 2)) if regime == "clipped" else math.inf
 
 
-def check(first: int, own: np.ndarray, regime: str, norm: float, reference: float) -> None:
-    """The elements from `first` on are scaled by what follows from the norm that the arm found."""
+def check(first: int, own: np.ndarray, regime: str, norm: float, reference: float, dtype: str = "f32") -> None:
+    """The elements from `first` on are scaled by what follows from the norm that the arm found. In bf16 norm,
+    coefficient and product are rounded to eight bits each."""
     factor = threshold(reference, regime) / norm if regime == "clipped" else 1.0
-    want = values(first, len(own)).astype(np.float64) * factor
-    if not np.allclose(own, want, rtol=2e-6, atol=0):
+    want = values(first, len(own), dtype).astype(np.float64) * factor
+    if not np.allclose(own, want, rtol=2e-6 if dtype == "f32" else 2e-2, atol=0):
         worst = int(np.argmax(np.abs(own - want)))
         raise ValueError(f"{regime}: element {first + worst} is {own[worst]}, not {want[worst]}")
 
@@ -112,7 +114,7 @@ class Arm(Protocol):
     """Ways of one library to clip, on one device."""
 
     def hello(self) -> dict[str, Any]: ...
-    def load(self, sizes: list[int]) -> dict[str, Any]: ...
+    def load(self, sizes: list[int], dtype: str = "f32") -> dict[str, Any]: ...
     def time(self, arm: str, regime: str, repetitions: int) -> dict[str, Any]: ...
     def bandwidth(self) -> dict[str, float]: ...
     def unload(self) -> None: ...
@@ -124,6 +126,8 @@ def answer(side: Arm, line: str) -> dict[str, Any]:
             return side.hello()
         case ["set", text]:
             return side.load(shapes.decoded(text))
+        case ["set", text, ("f32" | "bf16") as dtype]:
+            return side.load(shapes.decoded(text), dtype)
         case ["time", arm, ("clipped" | "kept") as regime, repetitions]:
             return side.time(arm, regime, int(repetitions))
         case ["bandwidth"]:

@@ -37,7 +37,9 @@ class Optax:
         device = self.jax.devices()[0].platform
         return {"name": "optax", "version": version, "device": device, "threads": self.threads, "arms": ["optax"]}
 
-    def load(self, sizes: list[int]) -> dict[str, Any]:
+    def load(self, sizes: list[int], dtype: str = "f32") -> dict[str, Any]:
+        if dtype != "f32":
+            raise ValueError("only f32")
         import arm
         import numpy as np
 

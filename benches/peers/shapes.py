@@ -93,6 +93,14 @@ def sizes(name: str) -> list[int]:
         raise SystemExit(f"no gradient set `{name}`; there are {known}, tiny-N, single-N, TxN") from None
 
 
+def typed(name: str) -> tuple[str, str]:
+    """`gpt2:bf16` is the set `gpt2` of bf16; without a type it is of f32."""
+    name, _, dtype = name.partition(":")
+    if dtype not in ("", "f32", "bf16"):
+        raise SystemExit(f"no type `{dtype}`; there are f32 and bf16")
+    return name, dtype or "f32"
+
+
 def coded(of: list[int]) -> str:
     """Runs of equal sizes, as the arms read them: `3x768,5`."""
     runs = ((size, len(list(run))) for size, run in itertools.groupby(of))

@@ -25,11 +25,11 @@ EPS = 1e-6  # clip_grad_norm_ adds it to the norm
 
 
 class Torch:
-    def __init__(self, device: str, threads: int) -> None:
+    def __init__(self, device: str, threads: int, arms: list[str] | None = None) -> None:
         torch.set_num_threads(threads)
         self.threads, self.device = threads, torch.device(device)
         self.cuda = self.device.type == "cuda"
-        self.arms = ["foreach", "single", "graph"] if self.cuda else ["torch"]
+        self.arms = (arms or ["foreach", "single", "graph"]) if self.cuda else ["torch"]
         self.unload()
 
     def hello(self) -> dict[str, Any]:
@@ -43,18 +43,19 @@ class Torch:
             "arms": self.arms,
         }
 
-    def load(self, sizes: list[int]) -> dict[str, Any]:
+    def load(self, sizes: list[int], dtype: str = "f32") -> dict[str, Any]:
         self.unload()
-        self.pristine = [torch.empty(size, device=self.device) for size in sizes]
+        self.dtype, own = dtype, torch.bfloat16 if dtype == "bf16" else torch.float32
+        self.pristine = [torch.empty(size, device=self.device, dtype=own) for size in sizes]
         reached = [0] * len(sizes)
 
         def take(index: int, block: Any) -> None:
             at, reached[index] = reached[index], reached[index] + len(block)
             self.pristine[index][at : at + len(block)].copy_(torch.from_numpy(block))
 
-        self.reference = arm.tensors(sizes, take, self.threads)
+        self.reference = arm.tensors(sizes, take, self.threads, dtype)
         # Parameters hold gradients and nothing else: an expanded zero takes no memory.
-        zero = torch.zeros((), device=self.device)
+        zero = torch.zeros((), device=self.device, dtype=own)
         self.parameters = [zero.expand(size).detach().requires_grad_() for size in sizes]
         for parameter, pristine in zip(self.parameters, self.pristine):
             parameter.grad = pristine.clone()
@@ -69,8 +70,8 @@ class Torch:
             norms.append(float(clip()))
             first = 0
             for size, parameter in zip(sizes, self.parameters):
-                own = parameter.grad[:16].cpu().numpy()
-                arm.check(first, own, regime, norms[-1] + EPS, self.reference)
+                own = parameter.grad[:16].float().cpu().numpy()
+                arm.check(first, own, regime, norms[-1] + EPS, self.reference, self.dtype)
                 first += size
         return arm.judged(norms[0], self.reference)
 
@@ -163,7 +164,8 @@ def table(side: Torch, names: list[str], rounds: int, repetitions: int) -> None:
     print(f"torch {torch.__version__} on {side.hello()['device']}; medians in ms, times the first arm's")
     for name in names:
         try:
-            arms = side.load(shapes.sizes(name))["arms"]
+            plain, dtype = shapes.typed(name)
+            arms = side.load(shapes.sizes(plain), dtype)["arms"]
         except RuntimeError as error:
             print(f"{name}: left out: {str(error).splitlines()[0]}")
             side.unload()
@@ -185,11 +187,12 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help="take commands on standard input")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--arms", default="foreach,single,graph", help="on CUDA")
     parser.add_argument("--sets", default="gpt2,tiny-1000,1000x1000")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repetitions", type=int, default=5)
     given = parser.parse_args()
-    side = Torch(given.device, given.threads)
+    side = Torch(given.device, given.threads, given.arms.split(","))
     if given.serve:
         arm.serve(side)
     else:

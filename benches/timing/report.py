@@ -70,12 +70,15 @@ class Comparison:
         return Spread.of([base / own if self.faster else own / base for own, base in pairs])
 
     def floor(self, regime: str) -> float | None:
-        """Seconds that moving the bytes takes: 4 an element, and 8 more to scale in place."""
+        """Seconds that moving the bytes takes: once to read, and twice more to scale in place."""
         read, multiply = self.result.rate("read"), self.result.rate("multiply")
-        if read is None or multiply is None or self.result.elements < CACHED:
+        if read is None or multiply is None or self.cached():
             return None
-        scale = 8 / multiply if regime == "clipped" else 0.0
-        return self.result.elements * (4 / read + scale) / 1e9
+        scale = 2 / multiply if regime == "clipped" else 0.0
+        return self.result.each * self.result.elements * (1 / read + scale) / 1e9
+
+    def cached(self) -> bool:
+        return self.result.each * self.result.elements < 4 * CACHED
 
     def share(self, series: Series) -> float | None:
         floor = self.floor(series.regime)
@@ -85,11 +88,12 @@ class Comparison:
     def halves(self, series: Series) -> str:
         """Of an adapter's pass: how much of the bandwidth each half reaches."""
         told = []
-        bytes_ = {"norm": ("read", 4), "apply": ("copy", 8 if series.regime == "clipped" else 0)}
-        for half, (kind, each) in bytes_.items():
+        times = {"norm": ("read", 1), "apply": ("copy", 2 if series.regime == "clipped" else 0)}
+        for half, (kind, often) in times.items():
             rate = self.result.rate(kind)
-            if half in series.columns and rate and each and self.result.elements >= CACHED:
-                reached = each * self.result.elements / statistics.median(series.columns[half]) / 1e9
+            if half in series.columns and rate and often and not self.cached():
+                bytes_ = often * self.result.each * self.result.elements
+                reached = bytes_ / statistics.median(series.columns[half]) / 1e9
                 told.append(f"{half} {100 * reached / rate:.0f} % of {kind}")
         return ", ".join(told)
 
@@ -169,7 +173,8 @@ COLUMNS = (
 
 
 def record(path: pathlib.Path, comparison: Comparison, commit: str) -> None:
-    """Appends to a CSV file. Low and high are quartiles; GB/s count 4 bytes an element, 12 where it clips."""
+    """Appends to a CSV file. Low and high are quartiles; GB/s count an element once,
+    where it clips three times."""
     common = [datetime.date.today().isoformat(), commit, machine(), clock()]
     new = not path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,8 +191,9 @@ def cells(comparison: Comparison, series: Series, quantity: str) -> list[object]
     result, hello, times = comparison.result, series.side.hello, series.columns[quantity]
     spread, ratio = Spread.of(times), comparison.ratio(series, quantity)
     clipped = series.regime == "clipped"
-    whole = 12 if clipped else 4
-    bytes_ = {"device": whole, "seconds": whole, "norm": 4, "apply": 8 if clipped else 0}.get(quantity, 0)
+    often = 3 if clipped else 1
+    often = {"device": often, "seconds": often, "norm": 1, "apply": 2 if clipped else 0}.get(quantity, 0)
+    bytes_ = often * result.each
     ratios = [ratio.median, ratio.low, ratio.high] if ratio else [None] * 3
     share = comparison.share(series) if quantity == comparison.quantities()[0] else None
     numbers = [

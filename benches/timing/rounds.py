@@ -29,6 +29,8 @@ class Pace:
     # Seconds before it. Thread pools spin for a while after their work, and the next one's must not share the
     # processors with them.
     pause: float
+    # After that moment of the monotonic clock no further round begins.
+    end: float = float("inf")
 
 
 @dataclass
@@ -58,6 +60,8 @@ class Result:
     # GB/s, of each kind a value a round.
     bandwidth: dict[str, list[float]] = field(default_factory=dict)
     together: bool = True
+    # Bytes of an element.
+    each: int = 4
 
     def rate(self, kind: str) -> float | None:
         return statistics.median(self.bandwidth[kind]) if kind in self.bandwidth else None
@@ -67,9 +71,9 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def load(side: Side, sizes: list[int]) -> dict[str, Any]:
-    """Has a side take a set; it checks its own answers."""
-    return side.ask(f"set {shapes.coded(sizes)}")
+def load(side: Side, sizes: list[int], result: Result) -> dict[str, Any]:
+    """Has a side take a set; it checks its own answers. Older ones know no types."""
+    return side.ask(f"set {shapes.coded(sizes)}" + (" bf16" if result.each == 2 else ""))
 
 
 def fits(sides: list[Side], elements: int) -> bool:
@@ -120,13 +124,16 @@ def series_of(side: Side, answer: dict[str, Any]) -> list[tuple[Series, str]]:
 
 def together(sides: list[Side], sizes: list[int], pace: Pace, result: Result) -> None:
     """Every side holds the set all the while."""
-    answers = [load(side, sizes) for side in sides]
+    answers = [load(side, sizes, result) for side in sides]
     same_values(answers)
     arms = [own for side, answer in zip(sides, answers) for own in series_of(side, answer)]
     result.series = [series for series, _ in arms]
     for series, name in arms:
         probe(series, name, pace)
     for number in range(pace.rounds):
+        if number and time.monotonic() > pace.end:
+            say(f"{result.name}: {number} rounds, for the time is over")
+            break
         measure_bandwidth(sides[0], result, pace)
         order = random.Random(number).sample(arms, len(arms))
         for series, name in order:
@@ -141,9 +148,11 @@ def one_at_a_time(sides: list[Side], sizes: list[int], pace: Pace, result: Resul
     known: dict[str, list[tuple[Series, str]]] = {}
     left = list(sides)
     for number in range(min(pace.rounds, FEW_ROUNDS)):
+        if number and time.monotonic() > pace.end:
+            break
         for side in random.Random(number).sample(left, len(left)):
             try:
-                answer = load(side, sizes)
+                answer = load(side, sizes, result)
                 if side.label not in known:
                     known[side.label] = series_of(side, answer)
                     for series, name in known[side.label]:
@@ -168,8 +177,9 @@ def measure_bandwidth(side: Side, result: Result, pace: Pace) -> None:
 
 def measure(sides: list[Side], name: str, pace: Pace) -> Result:
     """Raises `Refused` where arms disagree about the gradients or die. Out of memory, they go one at a time."""
-    sizes = shapes.sizes(name)
-    result = Result(name, len(sizes), sum(sizes), [])
+    plain, dtype = shapes.typed(name)
+    sizes = shapes.sizes(plain)
+    result = Result(name, len(sizes), sum(sizes), [], each=2 if dtype == "bf16" else 4)
     say(f"{name}: {result.tensors} tensors, {result.elements:,} elements")
     if not fits(sides, result.elements):
         say(f"{name}: too large for all sides at once, one at a time")
