@@ -9,6 +9,7 @@ mod pipelines;
 mod readback;
 mod scope;
 mod stepper;
+mod trusted;
 mod workspace;
 
 pub use accumulator::Accumulator;

@@ -295,6 +295,7 @@ impl Stepper {
             .iter()
             .map(|dispatch| make.joint(kernel, dispatch, false, &tables))
             .collect::<Result<_, _>>()?;
+        make.compile()?;
         let tensors = joint.tensors.clone();
         Ok(Stepper { pass, optimizer, advance, update, hyper, rates, tensors, own_decay, moments })
     }
