@@ -42,8 +42,11 @@ pub fn open() -> Option<Gpu> {
     let name = |a: &wgpu::Adapter| gradclip::session::adapter_name(&a.get_info());
     let adapter =
         gradclip::session::adapters().into_iter().find(|a| name(a).to_lowercase().contains(&wanted))?;
-    let descriptor =
-        wgpu::DeviceDescriptor { required_limits: Clipper::required_limits(&adapter), ..Default::default() };
+    let descriptor = wgpu::DeviceDescriptor {
+        required_limits: Clipper::required_limits(&adapter),
+        required_features: Clipper::optional_features(&adapter),
+        ..Default::default()
+    };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).ok()?;
     let clipper = Clipper::new(&device).ok()?;
     Some(Gpu { name: name(&adapter), device, queue, clipper })

@@ -122,7 +122,7 @@ fn row(compiler: &Compiler, shader: &Shader, options: &Options) -> Row {
     row.set("variant", shader.apart.replace(',', ""));
     let compiled = Parsed::new(&shader.wgsl, shader.entry).and_then(|parsed| {
         let listed = !options.check || options.csv.is_some();
-        compiler.compile(&parsed.spirv(&shader.groups, compiler)?, shader.entry, &shader.groups, listed)
+        compiler.compile(&parsed.spirv(shader, compiler)?, shader.entry, &shader.groups, listed)
     });
     match compiled {
         Err(error) => row.set("error", error),
@@ -210,8 +210,8 @@ pub(crate) fn check(shaders: &[Shader], rows: &[Row]) -> Result<(), String> {
     }
     for shader in shaders {
         let translated = Parsed::new(&shader.wgsl, shader.entry).and_then(|parsed| {
-            parsed.msl(&shader.groups).map_err(|error| format!("MSL: {error}"))?;
-            parsed.hlsl(&shader.groups).map_err(|error| format!("HLSL: {error}"))?;
+            parsed.msl(shader).map_err(|error| format!("MSL: {error}"))?;
+            parsed.hlsl(shader).map_err(|error| format!("HLSL: {error}"))?;
             parsed.glsl(&shader.groups).map_err(|error| format!("GLSL: {error}"))
         });
         if let Err(error) = translated {

@@ -16,6 +16,7 @@ const HELP: &str = "\
   --wgsl FILE --entry NAME --loaded BYTES --elements N
                       a shader of your own, whose slots are bind group 1: bytes it loads for an element, and
                       elements an invocation takes in all, 0 where that is unknown
+  --trusted           of that shader: without wgpu's checks of indices and counters of loops
   --through LIST --through-most N
                       of that shader: how instructions begin that full speed goes through, at most N of them";
 
@@ -38,6 +39,7 @@ pub(crate) struct Options {
     entry: String,
     loaded: u32,
     elements: u32,
+    trusted: bool,
     through: Vec<String>,
     through_most: u32,
     /// As given, for a process of its own a family.
@@ -65,6 +67,7 @@ impl Options {
                 "--check" => options.check = true,
                 "--one-family" => options.one_family = true,
                 "--plain" => options.plain = true,
+                "--trusted" => options.trusted = true,
                 "--csv" => options.csv = Some(value()?),
                 "--family" => options.families = list(&value()?),
                 "--kernel" => options.kernels = list(&value()?),
@@ -116,6 +119,7 @@ impl Options {
             apart: stem.unwrap_or_default(),
             entry: self.entry.clone().leak(),
             groups: parsed.groups(),
+            trusted: self.trusted,
             elements: Some(self.elements).filter(|&n| n > 0),
             loaded: self.loaded,
             held: self.loaded,

@@ -1,7 +1,7 @@
-//! WGSL to what drivers take, by naga with the options of wgpu-hal 30 for a shader that was not made as a trusted
-//! one.
+//! WGSL to what drivers take, by naga with the options of wgpu-hal 30; trusted shaders without checks of indices and
+//! counters of loops, as the library makes them.
 
-use gradclip::listing::Bound;
+use gradclip::listing::{Bound, Shader};
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -46,23 +46,26 @@ impl Parsed<'_> {
     }
 
     /// For Vulkan.
-    pub(crate) fn spirv(&self, groups: &[Vec<Bound>], for_: &Compiler) -> Result<Vec<u32>, String> {
+    pub(crate) fn spirv(&self, shader: &Shader, for_: &Compiler) -> Result<Vec<u32>, String> {
         let own = |at: ResourceBinding| spv::BindingInfo {
             descriptor_set: at.group,
             binding: at.binding,
             binding_array_size: None,
         };
-        let buffer = if for_.robust { BoundsCheckPolicy::Unchecked } else { BoundsCheckPolicy::Restrict };
+        let mut policies = policies(shader);
+        if for_.robust {
+            policies.buffer = BoundsCheckPolicy::Unchecked;
+        }
         let options = spv::Options {
             lang_version: for_.spirv,
             flags: spv::WriterFlags::LABEL_VARYINGS | spv::WriterFlags::FORCE_POINT_SIZE,
             capabilities: Some(for_.capabilities.iter().copied().collect()),
-            bounds_check_policies: BoundsCheckPolicies { buffer, ..restricted() },
+            bounds_check_policies: policies,
             // All kernels are compiled with `zero_initialize_workgroup_memory: false`.
             zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
-            force_loop_bounding: true,
+            force_loop_bounding: !shader.trusted,
             use_storage_input_output_16: false,
-            binding_map: bindings(groups).map(|(at, _)| (at, own(at))).collect(),
+            binding_map: bindings(&shader.groups).map(|(at, _)| (at, own(at))).collect(),
             fake_missing_bindings: false,
             ..spv::Options::default()
         };
@@ -72,10 +75,10 @@ impl Parsed<'_> {
     }
 
     /// For Metal.
-    pub(crate) fn msl(&self, groups: &[Vec<Bound>]) -> Result<String, String> {
+    pub(crate) fn msl(&self, shader: &Shader) -> Result<String, String> {
         let mut resources = msl::BindingMap::default();
         let mut next = 0;
-        for (at, bound) in bindings(groups) {
+        for (at, bound) in bindings(&shader.groups) {
             let target = msl::BindTarget {
                 buffer: Some(next),
                 mutable: bound == Bound::ReadWrite,
@@ -90,9 +93,9 @@ impl Parsed<'_> {
             lang_version: (2, 0),
             fake_missing_bindings: false,
             per_entry_point_map: [(self.entry.to_owned(), resources)].into(),
-            bounds_check_policies: restricted(),
+            bounds_check_policies: policies(shader),
             zero_initialize_workgroup_memory: false,
-            force_loop_bounding: true,
+            force_loop_bounding: !shader.trusted,
             ..msl::Options::default()
         };
         let pipeline = msl::PipelineOptions {
@@ -106,11 +109,11 @@ impl Parsed<'_> {
     }
 
     /// For DirectX 12.
-    pub(crate) fn hlsl(&self, groups: &[Vec<Bound>]) -> Result<String, String> {
+    pub(crate) fn hlsl(&self, shader: &Shader) -> Result<String, String> {
         let mut binding_map = hlsl::BindingMap::default();
         // Uniform buffers, read-only and writable ones are counted apart.
         let mut next = [0; 3];
-        for (at, bound) in bindings(groups) {
+        for (at, bound) in bindings(&shader.groups) {
             let register = &mut next[bound as usize];
             binding_map.insert(at, hlsl::BindTarget { register: *register, ..Default::default() });
             *register += 1;
@@ -122,8 +125,8 @@ impl Parsed<'_> {
             fake_missing_bindings: false,
             special_constants_binding: Some(special),
             zero_initialize_workgroup_memory: false,
-            restrict_indexing: true,
-            force_loop_bounding: true,
+            restrict_indexing: !shader.trusted,
+            force_loop_bounding: !shader.trusted,
             ..hlsl::Options::default()
         };
         let pipeline = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, self.entry.into())) };
@@ -166,11 +169,12 @@ impl Parsed<'_> {
     }
 }
 
-fn restricted() -> BoundsCheckPolicies {
+fn policies(shader: &Shader) -> BoundsCheckPolicies {
+    let all = if shader.trusted { BoundsCheckPolicy::Unchecked } else { BoundsCheckPolicy::Restrict };
     BoundsCheckPolicies {
-        index: BoundsCheckPolicy::Restrict,
-        buffer: BoundsCheckPolicy::Restrict,
-        image_load: BoundsCheckPolicy::Restrict,
+        index: all,
+        buffer: all,
+        image_load: all,
         binding_array: BoundsCheckPolicy::Unchecked,
     }
 }

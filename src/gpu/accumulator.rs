@@ -122,6 +122,7 @@ impl Accumulator {
             joint.dispatches.iter().map(|d| make.joint(Kernel::Accumulate, d, begins, &tables)).collect()
         };
         let (first, next) = (steps(true)?, steps(false)?);
+        make.compile()?;
         Ok(Accumulator { pass, first, next })
     }
 

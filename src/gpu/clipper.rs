@@ -6,12 +6,12 @@ use crate::clip::{Clip, Rule};
 use crate::error::{PlanError, PrepareError};
 use crate::grad::{DType, Grad};
 use crate::layout::CHUNK;
-use crate::plan::{OTHER_BUFFERS, OTHER_STORAGE, Placement, Plan, PlanLimits};
+use crate::plan::{OTHER_BUFFERS, OTHER_STORAGE, Pattern, Placement, Plan, PlanLimits};
 use crate::segments::TensorInfo;
 
 use super::forms::Forms;
 use super::pass::{Pass, Purpose};
-use super::pipelines::Pipelines;
+use super::pipelines::{MadeOn, Pipelines};
 use super::scope::caught;
 
 /// More slots than this lengthen compilation and save few dispatches more.
@@ -50,6 +50,13 @@ pub struct ClipperOptions {
     /// Workgroups that stay for all chunks of the norm and read the next one ahead; 0, the default, for a workgroup a
     /// chunk.
     pub resident_workgroups: Option<u32>,
+    /// Whether kernels are compiled for 1, 2, 4, 8, 16 or 30 gradient buffers, and a dispatch of fewer binds nothing
+    /// of importance to the rest: other sets of tensors then rarely need other kernels. Not so on software adapters
+    /// by default.
+    pub rounded_slots: Option<bool>,
+    /// Whether kernels whose indices are proven to be in range are compiled without wgpu's checks of indices and
+    /// counters of loops; so by default. In browsers the checks always stay.
+    pub trusted_shaders: Option<bool>,
     /// Results that may be on their way to the host at once, 1 or more, 3 by default. When all are,
     /// [`Pass::read_back`] refuses rather than wait.
     pub read_backs: usize,
@@ -67,6 +74,8 @@ impl Default for ClipperOptions {
             vector_loads: None,
             full_multiply: None,
             resident_workgroups: None,
+            rounded_slots: None,
+            trusted_shaders: None,
             read_backs: 3,
             finish: None,
         }
@@ -110,6 +119,18 @@ impl ClipperOptions {
         ClipperOptions { finish: Some(finish), ..self }
     }
 
+    /// Sets whether kernels are compiled for rounded numbers of gradient buffers.
+    #[must_use]
+    pub fn rounded_slots(self, rounded_slots: bool) -> Self {
+        ClipperOptions { rounded_slots: Some(rounded_slots), ..self }
+    }
+
+    /// Sets whether kernels that need none are compiled without wgpu's checks.
+    #[must_use]
+    pub fn trusted_shaders(self, trusted_shaders: bool) -> Self {
+        ClipperOptions { trusted_shaders: Some(trusted_shaders), ..self }
+    }
+
     /// Sets the number of results that may be on their way to the host at once.
     #[must_use]
     pub fn read_backs(self, read_backs: usize) -> Self {
@@ -144,6 +165,47 @@ impl Clipper {
     ///
     /// [`PlanError::Option`] also for an option out of its range.
     pub fn with_options(device: &wgpu::Device, options: ClipperOptions) -> Result<Clipper, PlanError> {
+        Clipper::made(device, options, None)
+    }
+
+    /// As [`Clipper::with_options`], for a device with [`wgpu::Features::PIPELINE_CACHE`]: compiled kernels come from
+    /// `cache` where it has them, and go there. An application keeps its bytes from run to run, or shares it with
+    /// pipelines of its own.
+    ///
+    /// ```no_run
+    /// use gradclip::{Clipper, ClipperOptions, wgpu};
+    ///
+    /// # fn run(device: &wgpu::Device, file: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
+    /// let data = std::fs::read(file).ok();
+    /// let descriptor =
+    ///     wgpu::PipelineCacheDescriptor { label: None, data: data.as_deref(), fallback: true };
+    /// // SAFETY: nobody else writes to that file.
+    /// let cache = unsafe { device.create_pipeline_cache(&descriptor) };
+    /// let clipper = Clipper::with_cache(device, ClipperOptions::default(), &cache)?;
+    /// // Once all is prepared:
+    /// if let Some(data) = cache.get_data() {
+    ///     std::fs::write(file, data)?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::with_options`]. A cache of another device is an error of the first preparation.
+    pub fn with_cache(
+        device: &wgpu::Device,
+        options: ClipperOptions,
+        cache: &wgpu::PipelineCache,
+    ) -> Result<Clipper, PlanError> {
+        Clipper::made(device, options, Some(cache.clone()))
+    }
+
+    fn made(
+        device: &wgpu::Device,
+        options: ClipperOptions,
+        cache: Option<wgpu::PipelineCache>,
+    ) -> Result<Clipper, PlanError> {
         let info = device.adapter_info();
         let software = info.device_type == wgpu::DeviceType::Cpu;
         let narrow = software && options.vector_loads != Some(true);
@@ -177,7 +239,9 @@ impl Clipper {
         limits.finish = options.finish.unwrap_or(!software);
         limits.teams = forms.vectors;
         limits.slots = limits.slots.min(most).clamp(1, MOST_SLOTS);
-        Ok(Clipper { device: device.clone(), pipelines: Pipelines::default(), limits, options, forms })
+        let trusted = options.trusted_shaders.unwrap_or(true);
+        let pipelines = Pipelines::new(MadeOn { device: device.clone(), trusted, cache });
+        Ok(Clipper { device: device.clone(), pipelines, limits, options, forms })
     }
 
     /// Limits to request for a device on `adapter`: wgpu's defaults, with those raised that make
@@ -198,10 +262,23 @@ impl Clipper {
         }
     }
 
-    /// Features of `adapter` worth requesting: `TIMESTAMP_QUERY`, with which passes can be timed.
-    /// Nothing is required.
+    /// Features of `adapter` worth requesting: `TIMESTAMP_QUERY`, with which passes can be timed, and `PIPELINE_CACHE`,
+    /// with which compiled kernels can be kept ([`Clipper::with_cache`]). Nothing is required.
     pub fn optional_features(adapter: &wgpu::Adapter) -> wgpu::Features {
-        adapter.features() & wgpu::Features::TIMESTAMP_QUERY
+        adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE)
+    }
+
+    /// Number of kernels compiled so far.
+    pub fn kernel_count(&self) -> usize {
+        self.pipelines.compiled()
+    }
+
+    /// Slots of the kernel for a dispatch over so many windows.
+    pub(super) fn slots(&self, windows: usize, pattern: &Pattern) -> u32 {
+        let bindings = pattern.bindings().max(1) as u32;
+        // Kernels over gradients alone have fewer tables beside them.
+        let most = if pattern.roles() > 1 { self.limits.bindings / bindings } else { self.limits.slots };
+        self.forms.slots(windows as u32 / bindings, most.min(self.limits.slots))
     }
 
     /// The limits that plans of this clipper keep.
@@ -235,6 +312,43 @@ impl Clipper {
     /// limits differs.
     pub fn prepare_after(&self, previous: &Pass, grads: &[Grad], clip: &Clip) -> Result<Pass, PrepareError> {
         self.prepared(grads, clip, Purpose::InPlace, Some(previous))
+    }
+
+    /// Compiles what [`Clipper::prepare`] will need for `tensors` with `clip`, so that it compiles nothing: while
+    /// weights are loaded, say, from another thread. Nothing needs to lie on the device yet.
+    ///
+    /// Kernels depend on how many buffers there are, on element types and on whether there are large, short and
+    /// odd tensors among those, not on their exact sizes: [`ClipperOptions::rounded_slots`].
+    ///
+    /// ```no_run
+    /// use gradclip::{Clip, Clipper, DType, plan::Placement};
+    ///
+    /// # fn run(device: &gradclip::wgpu::Device) -> Result<(), Box<dyn std::error::Error>> {
+    /// let clipper = Clipper::new(device)?;
+    /// // A model of 148 tensors of bf16, each in a buffer of its own.
+    /// let tensor = |buffer| Placement {
+    ///     buffer,
+    ///     buffer_size: 2 * 768 * 768,
+    ///     elements: 768 * 768,
+    ///     dtype: DType::Bf16,
+    ///     ..Placement::default()
+    /// };
+    /// let tensors: Vec<Placement> = (0..148).map(tensor).collect();
+    /// std::thread::scope(|scope| {
+    ///     let warm = scope.spawn(|| clipper.warm_up(&tensors, &Clip::global_norm(1.0)));
+    ///     // ... load weights ...
+    ///     warm.join().expect("no panic")
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare`], but for buffers.
+    pub fn warm_up(&self, tensors: &[Placement], clip: &Clip) -> Result<(), PrepareError> {
+        let plan = Plan::new(tensors, clip, &self.limits)?;
+        caught(&self.device, "preparing kernels", || Pass::warm_up(self, &plan, clip))?
     }
 
     pub(super) fn prepared(

@@ -10,6 +10,7 @@ mod pipelines;
 mod readback;
 mod scope;
 mod stepper;
+mod trusted;
 mod workspace;
 
 pub use accumulator::Accumulator;

@@ -88,6 +88,13 @@ impl Pass {
         Ok(Pass { device, plan, asked, infos, purpose, workspace, measures, ring, decides })
     }
 
+    /// Compiles the kernels that passes with such a plan record.
+    pub(super) fn warm_up(clipper: &Clipper, plan: &Plan, clip: &Clip) -> Result<(), PrepareError> {
+        let asked = Asked { clip: *clip, thresholds: plan.parts.thresholds(clip), rows: None };
+        let settings = asked.settings(&plan.parts);
+        Workspace::new(clipper, &[], plan, clip, &settings, Purpose::InPlace, None).map(drop)
+    }
+
     /// Puts onto the device what is asked, from the next submit of `queue` on.
     fn ask(&mut self, queue: &wgpu::Queue, asked: Asked) {
         let (settings, job) = asked.settings(&self.plan.parts);
@@ -420,7 +427,7 @@ impl Purpose {
 
 impl Step {
     fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
-        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_pipeline(self.pipeline.compiled());
         pass.set_bind_group(0, &self.tables, &[]);
         if let Some(slots) = &self.slots {
             pass.set_bind_group(1, slots, &[]);

@@ -1,76 +1,163 @@
 //! Compiled kernels, each made the first time that a prepared pass needs it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
 
 use crate::error::PrepareError;
 use crate::kernels::{Binding, Variant};
 
 use super::scope::caught;
+use super::trusted::module;
 
-/// A compiled kernel with the layouts of its bind groups.
+/// A kernel with the layouts of its bind groups. These are there at once, so that everything else of a pass can be
+/// made before anything is compiled, and all that is missing then is compiled together.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
-    pub(crate) pipeline: wgpu::ComputePipeline,
     pub(crate) tables: wgpu::BindGroupLayout,
     pub(crate) slots: Option<wgpu::BindGroupLayout>,
+    layout: wgpu::PipelineLayout,
+    variant: Variant,
+    made_on: MadeOn,
+    compiled: OnceLock<wgpu::ComputePipeline>,
+    /// Held by the thread that compiles; others that need this very kernel wait for it.
+    compiling: Mutex<()>,
 }
 
-/// A kernel, or that it was not compiled yet.
-type Slot = Arc<Mutex<Option<Arc<Pipeline>>>>;
+/// What all kernels of a clipper are compiled with.
+#[derive(Clone, Debug)]
+pub(crate) struct MadeOn {
+    pub(crate) device: wgpu::Device,
+    /// Whether wgpu's checks are left out where [`module`] argues that nothing is lost.
+    pub(crate) trusted: bool,
+    /// Where compiled code comes from and goes to.
+    pub(crate) cache: Option<wgpu::PipelineCache>,
+}
 
-/// The kernels compiled so far.
-#[derive(Debug, Default)]
+/// The kernels met so far.
+#[derive(Debug)]
 pub(crate) struct Pipelines {
-    made: Mutex<HashMap<Variant, Slot>>,
+    made_on: MadeOn,
+    known: Mutex<HashMap<Variant, Arc<Pipeline>>>,
 }
 
 impl Pipelines {
-    pub(crate) fn get(&self, device: &wgpu::Device, variant: Variant) -> Result<Arc<Pipeline>, PrepareError> {
-        // A thread that panicked while holding a lock left a complete map behind, and whole kernels.
-        let slot =
-            self.made.lock().unwrap_or_else(PoisonError::into_inner).entry(variant).or_default().clone();
-        // Drivers take long to compile: whoever needs another kernel does not wait for this one.
-        let mut made = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = &*made {
+    pub(crate) fn new(made_on: MadeOn) -> Pipelines {
+        Pipelines { made_on, known: Mutex::default() }
+    }
+
+    /// A kernel that may still have to be compiled.
+    pub(crate) fn get(&self, variant: Variant) -> Result<Arc<Pipeline>, PrepareError> {
+        // A thread that panicked while holding the lock left a complete map behind.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = known.get(&variant) {
             return Ok(pipeline.clone());
         }
-        let pipeline = Arc::new(caught(device, "compiling a shader", || compile(device, variant))?);
-        *made = Some(pipeline.clone());
-        Ok(pipeline)
+        let made = caught(&self.made_on.device, "laying out a kernel's buffers", || {
+            Arc::new(Pipeline::new(self.made_on.clone(), variant))
+        })?;
+        known.insert(variant, made.clone());
+        Ok(made)
+    }
+
+    /// Number of kernels that are compiled.
+    pub(crate) fn compiled(&self) -> usize {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values().filter(|p| p.compiled.get().is_some()).count()
+    }
+
+    /// Compiles those that are not, side by side where the device allows it. Returns when all are.
+    pub(crate) fn compile(&self, wanted: &[Arc<Pipeline>]) -> Result<(), PrepareError> {
+        let mut met = HashSet::new();
+        let missing: Vec<_> =
+            wanted.iter().filter(|p| p.compiled.get().is_none() && met.insert(p.variant)).collect();
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<(), PrepareError> {
+            while let Some(pipeline) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                pipeline.compile()?;
+            }
+            Ok(())
+        };
+        // Not a pool that others use too: a thread that waits there may take up their work, whose errors would be
+        // taken for ours.
+        thread::scope(|scope| {
+            let helpers: Vec<_> = (1..self.threads().min(missing.len()))
+                // Where there is no thread to be had, fewer do it all.
+                .filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok())
+                .collect();
+            let own = work();
+            let join =
+                |h: thread::ScopedJoinHandle<'_, _>| h.join().unwrap_or_else(|panic| resume_unwind(panic));
+            helpers.into_iter().map(join).fold(own, Result::and)
+        })
+    }
+
+    /// How many may compile at once. There are no threads in browsers, and wgpu gives up where one waits a second for
+    /// the context of GL.
+    fn threads(&self) -> usize {
+        let gl = self.made_on.device.adapter_info().backend == wgpu::Backend::Gl;
+        if cfg!(target_arch = "wasm32") || gl {
+            return 1;
+        }
+        thread::available_parallelism().map_or(1, NonZero::get)
     }
 }
 
-fn compile(device: &wgpu::Device, variant: Variant) -> Pipeline {
-    let kernel = variant.kernel;
-    let label = Some(kernel.stem());
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-        label,
-        source: wgpu::ShaderSource::Wgsl(variant.source().into()),
-    });
-    let tables = bind_group_layout(device, label, &variant.bindings());
-    let bound = variant.slots as usize * variant.pattern.bindings().max(1);
-    let slots = kernel.slots().map(|access| bind_group_layout(device, label, &vec![access; bound]));
-    let mut groups = vec![Some(&tables)];
-    groups.extend(slots.as_ref().map(Some));
-    let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label,
-        bind_group_layouts: &groups,
-        immediate_size: 0,
-    });
-    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label,
-        layout: Some(&layout),
-        module: &module,
-        entry_point: Some(kernel.entry()),
-        compilation_options: wgpu::PipelineCompilationOptions {
-            // Kernels initialise what they share themselves.
-            zero_initialize_workgroup_memory: false,
-            ..Default::default()
-        },
-        cache: None,
-    });
-    Pipeline { pipeline, tables, slots }
+impl Pipeline {
+    fn new(made_on: MadeOn, variant: Variant) -> Pipeline {
+        let (device, kernel) = (&made_on.device, variant.kernel);
+        let label = Some(kernel.stem());
+        let tables = bind_group_layout(device, label, &variant.bindings());
+        let bound = variant.slots as usize * variant.pattern.bindings().max(1);
+        let slots = kernel.slots().map(|access| bind_group_layout(device, label, &vec![access; bound]));
+        let mut groups = vec![Some(&tables)];
+        groups.extend(slots.as_ref().map(Some));
+        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label,
+            bind_group_layouts: &groups,
+            immediate_size: 0,
+        });
+        let (compiled, compiling) = (OnceLock::new(), Mutex::new(()));
+        Pipeline { tables, slots, layout, variant, made_on, compiled, compiling }
+    }
+
+    /// What is recorded. Whoever prepares compiles it before.
+    pub(crate) fn compiled(&self) -> &wgpu::ComputePipeline {
+        self.compiled.get_or_init(|| self.compile_now())
+    }
+
+    /// Compiles it unless it is. What the driver refuses is tried again by the next who needs it.
+    fn compile(&self) -> Result<(), PrepareError> {
+        // A thread that panicked while it compiled left nothing behind.
+        let _only_one = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.compiled.get().is_some() {
+            return Ok(());
+        }
+        // Error scopes are a thread's own.
+        let made = caught(&self.made_on.device, "compiling a shader", || self.compile_now())?;
+        self.compiled.get_or_init(|| made);
+        Ok(())
+    }
+
+    fn compile_now(&self) -> wgpu::ComputePipeline {
+        let MadeOn { device, trusted, cache } = &self.made_on;
+        let kernel = self.variant.kernel;
+        device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.stem()),
+            layout: Some(&self.layout),
+            module: &module(device, &self.variant, *trusted),
+            entry_point: Some(kernel.entry()),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                // Kernels initialise what they share themselves.
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: cache.as_ref(),
+        })
+    }
 }
 
 fn bind_group_layout(

@@ -297,6 +297,7 @@ impl Stepper {
             .iter()
             .map(|dispatch| make.joint(kernel, dispatch, false, &tables))
             .collect::<Result<_, _>>()?;
+        make.compile()?;
         pass.add_jobs(make.jobs);
         let tensors = joint.tensors.clone();
         Ok(Stepper { pass, optimizer, decision, update, hyper, rates, tensors, own_decay, moments })

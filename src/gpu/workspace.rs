@@ -98,6 +98,7 @@ impl Workspace {
         let measures = purpose == Purpose::InPlace && measures(clip, settings);
         let measuring = measures.then(|| make.decision(plan, clip, &records, None, true)).transpose()?;
         let apply = if purpose == Purpose::InPlace { make.apply(plan, &rows, &records)? } else { Vec::new() };
+        make.compile()?;
         let jobs = make.jobs;
         Ok(Workspace { reduce, sums, before, decision, measuring, apply, records, jobs })
     }
@@ -128,7 +129,12 @@ pub(crate) struct Make<'a> {
     /// What every job begins as.
     pub(super) job: Job,
     pub(super) jobs: Vec<wgpu::Buffer>,
+    /// The kernels of all dispatches so far.
+    wanted: Vec<Arc<Pipeline>>,
 }
+
+/// Bytes bound to a slot without a window: a vector of the widest type that kernels have.
+const UNUSED_SLOT: u64 = 16;
 
 /// The windows that a dispatch binds, slot by slot.
 pub(super) struct Slots<'a> {
@@ -155,7 +161,13 @@ impl<'a> Make<'a> {
             advances: false,
             job: job(),
             jobs: Vec::new(),
+            wanted: Vec::new(),
         }
+    }
+
+    /// Compiles what is missing of the kernels of all dispatches made so far.
+    pub(crate) fn compile(&self) -> Result<(), PrepareError> {
+        self.clipper.pipelines.compile(&self.wanted)
     }
 
     fn records(
@@ -313,43 +325,48 @@ impl<'a> Make<'a> {
         grid: [u32; 2],
     ) -> Result<Step, PrepareError> {
         let Clipper { device, pipelines, limits, .. } = self.clipper;
-        let pipeline = pipelines.get(
-            device,
-            Variant {
-                kernel,
-                // Others are compiled once for all norms.
-                kind: if kernel.has_norm() { self.kind } else { Kind::Two },
-                dtype,
-                slots: slots.as_ref().map_or(0, |s| (s.windows.len() / s.pattern.bindings().max(1)) as u32),
-                pattern: slots.as_ref().map_or(Pattern::default(), |s| s.pattern),
-                workgroup_size: limits.workgroup_size,
-                adapt: if matches!(kernel, Kernel::Threshold | Kernel::Finish) {
-                    self.adapt
-                } else {
-                    ADAPT_NONE
-                },
-                scaled: kernel.reduces() && self.scaled,
-                form: kernel.form(self.kind, self.form),
-                advances: kernel == Kernel::Finish && self.advances,
-            },
-        )?;
+        let pipeline = pipelines.get(Variant {
+            kernel,
+            // Others are compiled once for all norms.
+            kind: if kernel.has_norm() { self.kind } else { Kind::Two },
+            dtype,
+            slots: slots.as_ref().map_or(0, |s| self.clipper.slots(s.windows.len(), &s.pattern)),
+            pattern: slots.as_ref().map_or(Pattern::default(), |s| s.pattern),
+            workgroup_size: limits.workgroup_size,
+            adapt: if matches!(kernel, Kernel::Threshold | Kernel::Finish) { self.adapt } else { ADAPT_NONE },
+            scaled: kernel.reduces() && self.scaled,
+            form: kernel.form(self.kind, self.form),
+            advances: kernel == Kernel::Finish && self.advances,
+        })?;
+        self.wanted.push(pipeline.clone());
         let job = self.table("gradclip job", &[job], job, Usage::UNIFORM | Usage::COPY_DST)?;
         let bound: Vec<_> = [&job].iter().chain(tables).map(|b| b.as_entire_binding()).collect();
-        let slots = slots.zip(pipeline.slots.as_ref()).map(|(slots, layout)| {
-            let bound = slots.windows.iter().map(|w| {
-                wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &self.buffers[w.buffer],
-                    offset: w.offset,
-                    size: wgpu::BufferSize::new(w.size),
-                })
-            });
-            bind_group(device, kernel, layout, bound)
-        });
+        let slots =
+            slots.zip(pipeline.slots.as_ref()).map(|(slots, layout)| self.bound(kernel, layout, &slots));
         let tables = bind_group(device, kernel, &pipeline.tables, bound);
         if kernel.leaves_out() {
             self.jobs.push(job);
         }
         Ok(Step { tables, slots, grid, pipeline })
+    }
+
+    /// The windows of a dispatch, and something for each slot that the kernel has beyond: ranges of a buffer that no row
+    /// names, one of its own a dispatch since dispatches that write to one buffer wait for each other. Where kernels
+    /// are made without gradients, all slots have these.
+    fn bound(&self, kernel: Kernel, layout: &wgpu::BindGroupLayout, slots: &Slots<'_>) -> wgpu::BindGroup {
+        let windows = if self.buffers.is_empty() { &[] } else { slots.windows };
+        let slot_count = self.clipper.slots(slots.windows.len(), &slots.pattern) as usize;
+        let unused = slot_count * slots.pattern.bindings().max(1) - windows.len();
+        let apart = self.clipper.limits.alignment.max(UNUSED_SLOT);
+        let buffer: Option<wgpu::Buffer> = (unused > 0)
+            .then(|| self.empty::<u8>("gradclip unused slots", unused * apart as usize, Usage::STORAGE));
+        let rest = buffer.iter().flat_map(|b| (0..unused as u64).map(move |i| (b, i * apart, UNUSED_SLOT)));
+        let used = windows.iter().map(|w| (&self.buffers[w.buffer], w.offset, w.size));
+        let resources = used.chain(rest).map(|(buffer, offset, size)| {
+            let size = wgpu::BufferSize::new(size);
+            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
+        });
+        bind_group(&self.clipper.device, kernel, layout, resources)
     }
 
     pub(crate) fn empty<T>(&self, label: &str, len: usize, usage: Usage) -> wgpu::Buffer {

@@ -65,6 +65,8 @@ pub struct Shader {
     pub entry: &'static str,
     /// Buffers of each bind group in order; the tables are group 0, the slots group 1.
     pub groups: Vec<Vec<Bound>>,
+    /// Whether the library leaves out wgpu's checks of indices and counters of loops where nothing else is asked for.
+    pub trusted: bool,
     /// Elements that an invocation sees of a whole chunk, where that is a fixed number.
     pub elements: Option<u32>,
     /// Bytes of the slots that an invocation loads for an element, as the kernel is written.
@@ -181,6 +183,7 @@ impl Shader {
             wgsl: variant.source(),
             entry: kernel.entry(),
             groups,
+            trusted: kernel.needs_no_checks(),
             elements: takes_chunks(kernel).then(|| CHUNK / variant.workgroup_size),
             loaded: if word_by_word(variant) { own } else { 4 } + beside,
             held: own + beside,

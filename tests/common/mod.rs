@@ -68,7 +68,7 @@ fn open() -> Option<Gpu> {
 fn formed(options: ClipperOptions) -> ClipperOptions {
     let hardware = std::env::var("GRADCLIP_TEST_FORM").is_ok_and(|v| v == "hardware");
     if hardware && options.vector_loads.is_none() && options.workgroup_size.is_none_or(|size| size == 256) {
-        let options = options.vector_loads(true).full_multiply(true);
+        let options = options.vector_loads(true).full_multiply(true).rounded_slots(true);
         return if options.finish.is_none() { options.finish(true) } else { options };
     }
     options
