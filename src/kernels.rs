@@ -220,8 +220,10 @@ impl Kernel {
 
     /// Whether it has sixteen elements of an invocation in flight, each by its own word.
     pub(crate) fn has_quads(self, kind: Kind, form: Form) -> bool {
-        let by_quads =
-            matches!((self, kind), (Kernel::ReduceShort | Kernel::ReduceUnits, _) | (Kernel::Reduce, Kind::P(_)));
+        let by_quads = matches!(
+            (self, kind),
+            (Kernel::ReduceShort | Kernel::ReduceUnits, _) | (Kernel::Reduce, Kind::P(_))
+        );
         by_quads && form.loads != Loads::Few
     }
 

@@ -138,7 +138,8 @@ pub struct Sum {
 }
 
 /// A run of items that add up to one [`Sum`], or up to a workgroup of runs side by side: lane `l`
-/// adds the items `first + l + k * stride` to the sum `target + l`.
+/// adds the items `first + l + k * stride` to the sum `target + l`. A block of a longer run is aligned to the largest
+/// exponent of all of that, so that blocks add up to its sum to the bit.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Run {
@@ -154,6 +155,10 @@ pub struct Run {
     pub lanes: u32,
     /// Index of the tensor, for [`Sum::first`] of sums of chunks.
     pub tensor: u32,
+    /// Items before the first whose exponents count too.
+    pub before: u32,
+    /// Items after the last whose exponents count too.
+    pub after: u32,
 }
 
 /// Up to a workgroup of segments whose outcomes are decided alike.

@@ -129,7 +129,7 @@ pub struct Plan {
     pub seams: Vec<SeamRow>,
     /// Number of partials.
     pub partials: u32,
-    /// Where tensors are cut into units, partials to sums of blocks.
+    /// Where tensors are cut into units, or one has very many partials, partials to sums of blocks.
     pub blocks: Option<Combine>,
     /// Partials, or sums of blocks, to sums of tensors.
     pub tensors: Combine,
@@ -151,7 +151,7 @@ pub struct Plan {
     pub(crate) parts: Segments,
 }
 
-/// Partials that one block of a tensor that is cut into units adds up.
+/// Partials that one block adds up.
 pub(crate) const BLOCK: u32 = 4096;
 
 impl Plan {
@@ -187,7 +187,11 @@ impl Plan {
 
         let cut = parts.cut();
         let of_tensors = sums::of_tensors(&placed, &parts);
-        let (blocks, of_tensors) = if cut { sums::in_blocks(&of_tensors) } else { (Vec::new(), of_tensors) };
+        let by_blocks = sums::needs_blocks(&of_tensors, cut, limits.block);
+        let (blocks, of_tensors) = match by_blocks {
+            true => sums::in_blocks(&of_tensors, cut, limits.block),
+            false => (Vec::new(), of_tensors),
+        };
         let combine = |runs| Combine::new(runs, Vec::new(), limits);
         let tensors_summed = of_tensors.len() as u32;
         let segment_rows = sums::decided(&parts, limits.workgroup_size);
@@ -203,7 +207,7 @@ impl Plan {
             map_rows: packed.map_rows,
             seams: packed.seams,
             partials: placed.iter().map(|p| p.partials).sum(),
-            blocks: cut.then(|| combine(blocks)).transpose()?,
+            blocks: by_blocks.then(|| combine(blocks)).transpose()?,
             tensors: combine(of_tensors)?,
             unit_segments: cut
                 .then(|| {

@@ -65,6 +65,8 @@ struct Run {
     stride: u32,
     lanes: u32,
     tensor: u32,
+    before: u32,
+    after: u32,
 }
 
 struct SegmentRow {

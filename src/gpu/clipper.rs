@@ -50,6 +50,9 @@ pub struct ClipperOptions {
     /// Workgroups that stay for all chunks of the norm and read the next one ahead; 0, the default, for a workgroup a
     /// chunk.
     pub resident_workgroups: Option<u32>,
+    /// Partials of a tensor, one a chunk of 16,384 elements, that one workgroup adds up where several share a long one:
+    /// at least 1, by default 4,096. Tensors of up to three times as many have one workgroup.
+    pub block_partials: Option<u32>,
     /// Results that may be on their way to the host at once, 1 or more, 3 by default. When all are,
     /// [`Pass::read_back`] refuses rather than wait.
     pub read_backs: usize,
@@ -63,6 +66,7 @@ impl Default for ClipperOptions {
             vector_loads: None,
             full_multiply: None,
             resident_workgroups: None,
+            block_partials: None,
             read_backs: 3,
         }
     }
@@ -97,6 +101,12 @@ impl ClipperOptions {
     #[must_use]
     pub fn resident_workgroups(self, resident_workgroups: u32) -> Self {
         ClipperOptions { resident_workgroups: Some(resident_workgroups), ..self }
+    }
+
+    /// Sets the partials of a long tensor that one workgroup adds up.
+    #[must_use]
+    pub fn block_partials(self, block_partials: u32) -> Self {
+        ClipperOptions { block_partials: Some(block_partials), ..self }
     }
 
     /// Sets the number of results that may be on their way to the host at once.
@@ -149,6 +159,9 @@ impl Clipper {
             let (option, required) = ("workgroup_size", "256 for loads by 16 bytes");
             return Err(PlanError::Option { option, required, given: size.into() });
         }
+        if options.block_partials == Some(0) {
+            return Err(PlanError::Option { option: "block_partials", required: "1 or more", given: 0 });
+        }
         if options.read_backs == 0 {
             return Err(PlanError::Option { option: "read_backs", required: "1 or more", given: 0 });
         }
@@ -164,6 +177,7 @@ impl Clipper {
         let forms = Forms::new(&info, &options, size);
         limits.vectors = forms.vectors;
         limits.teams = forms.vectors;
+        limits.block = options.block_partials.unwrap_or(limits.block);
         limits.slots = limits.slots.min(most).clamp(1, MOST_SLOTS);
         Ok(Clipper { device: device.clone(), pipelines: Pipelines::default(), limits, options, forms })
     }
