@@ -138,7 +138,8 @@ pub struct Sum {
 }
 
 /// A run of items that add up to one [`Sum`], or up to a workgroup of runs side by side: lane `l`
-/// adds the items `first + l + k * stride` to the sums `target + l` and `segment + l`.
+/// adds the items `first + l + k * stride` to the sums `target + l` and `segment + l`. A block of a longer run is aligned
+/// to the largest exponent of all of that, so that blocks add up to its sum to the bit.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Run {
@@ -156,6 +157,10 @@ pub struct Run {
     pub tensor: u32,
     /// Segment whose sum this is by itself, or [`NONE`].
     pub segment: u32,
+    /// Items before the first whose exponents count too.
+    pub before: u32,
+    /// Items after the last whose exponents count too.
+    pub after: u32,
 }
 
 /// Up to a workgroup of segments whose outcomes are decided alike.

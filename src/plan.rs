@@ -131,7 +131,8 @@ pub struct Plan {
     pub seams: Vec<SeamRow>,
     /// Number of partials.
     pub partials: u32,
-    /// Where tensors are cut into many units, partials to sums of blocks, and to sums of segments.
+    /// Where tensors are cut into many units, or one has very many partials, partials to sums of blocks, and to sums of
+    /// segments.
     pub blocks: Option<Combine>,
     /// Partials to sums of tensors, and to sums of segments that are one tensor or one unit; or sums of blocks to
     /// sums of tensors.
@@ -156,7 +157,7 @@ pub struct Plan {
     pub(crate) parts: Segments,
 }
 
-/// Partials that one block of a tensor that is cut into units adds up.
+/// Partials that one block adds up.
 pub(crate) const BLOCK: u32 = 4096;
 
 impl Plan {
@@ -194,8 +195,9 @@ impl Plan {
         let mut of_partials = sums::of_tensors(&placed, &parts);
         let tensors_summed = of_partials.len() as u32;
         // Where each tensor is one block, the block would only be copied.
-        let of_blocks = (parts.cut() && partials > BLOCK).then(|| {
-            let (blocks, of_blocks) = sums::in_blocks(&of_partials);
+        let cut = parts.cut() && partials > BLOCK;
+        let of_blocks = sums::needs_blocks(&of_partials, cut, limits.block).then(|| {
+            let (blocks, of_blocks) = sums::in_blocks(&of_partials, parts.cut(), limits.block);
             of_partials = blocks;
             of_blocks
         });

@@ -7,7 +7,7 @@ mod common;
 
 use common::{Gpu, Random, gpu};
 use gradclip::cpu::{self, GradMut};
-use gradclip::layout::Partial;
+use gradclip::layout::{Partial, Sum};
 use gradclip::{Clip, Clipper, ClipperOptions, DType, LossScale, NormType, Units};
 use half::{bf16, f16};
 
@@ -53,7 +53,7 @@ fn on_cpu(bytes: &[u8], dtype: DType, shape: &[u64], clip: &Clip) -> Vec<Partial
 type Cut = (Vec<u64>, Units);
 
 fn check(gpu: &Gpu, forms: &[Clipper], (shape, units): &Cut, norm: NormType, unscale: f32, seed: u64) {
-    let clip = Clip::per_unit_norm(1.0, *units).norm_type(norm).unscale(unscale);
+    let clip = Clip::per_unit_norm(1.0, *units).norm_type(norm).unscale(unscale).lossy_unscale(true);
     let len = shape.iter().product::<u64>() as usize;
     for dtype in [DType::F32, DType::F16, DType::Bf16] {
         let size = dtype.size() as usize;
@@ -64,7 +64,9 @@ fn check(gpu: &Gpu, forms: &[Clipper], (shape, units): &Cut, norm: NormType, uns
         let total = (lead + bytes.len() + 16).next_multiple_of(4);
         let mut grads = gpu.placed(total, &[(lead, bytes, dtype)]);
         grads[0] = grads[0].clone().shape(shape);
+        let before = gpu.read::<u8>(grads[0].buffer());
         for (form, clipper) in forms.iter().enumerate() {
+            gpu.queue.write_buffer(grads[0].buffer(), 0, &before);
             let pass = clipper.prepare(&grads, &clip).unwrap();
             gpu.run(&pass);
             let ours = gpu.read::<Partial>(pass.partials());
@@ -135,9 +137,12 @@ fn scaled_losses() {
         let bytes = elements(4100 * 20, dtype, false, 7);
         let mut grads = gpu.placed(bytes.len() + 16, &[(4, bytes, dtype)]);
         grads[0] = grads[0].clone().shape(&[4100, 20]);
-        let clip = Clip::per_unit_norm(1.0, Units::OutputLast).loss_scale(LossScale::dynamic(0.25));
+        let clip = Clip::per_unit_norm(1.0, Units::OutputLast).loss_scale(LossScale::default().initial(0.25));
+        let clip = clip.lossy_unscale(true);
+        let before = gpu.read::<u8>(grads[0].buffer());
         let [plain, teams] = [0, 1].map(|form| {
-            let pass = forms[form].prepare(&grads, &clip.lossy_unscale(true)).unwrap();
+            gpu.queue.write_buffer(grads[0].buffer(), 0, &before);
+            let pass = forms[form].prepare(&grads, &clip).unwrap();
             gpu.run(&pass);
             gpu.read::<Partial>(pass.partials())
         });
@@ -155,7 +160,7 @@ fn short_tensors() {
     for dtype in [DType::F32, DType::F16, DType::Bf16] {
         let size = dtype.size() as usize;
         let (mut tensors, mut at) = (Vec::new(), 0);
-        for i in 0..16_500 {
+        for i in 0..20_000 {
             // Most are tiny, so that the test is quick.
             let len = if i % 40 == 0 { lengths[i / 40 % lengths.len()] } else { i % 7 + 1 };
             tensors.push((at, elements(len, dtype, i % 2 == 0, i as u64), dtype));
@@ -170,7 +175,7 @@ fn short_tensors() {
                 .collect();
             for (form, clipper) in forms.iter().enumerate() {
                 let pass = clipper.prepare(&grads, &clip).unwrap();
-                assert!(pass.plan().dispatches.iter().any(|d| d.short.len() >= 16_000));
+                assert!(pass.plan().dispatches.iter().any(|d| d.short.len() >= 16_384));
                 gpu.run(&pass);
                 let ours = gpu.read::<Partial>(pass.partials());
                 let wrong = ours.iter().zip(&expected).position(|(a, b)| a != b);
@@ -199,6 +204,42 @@ fn norms_of_any_p() {
             assert_eq!((a.exponent, a.non_finite), (b.exponent, b.non_finite), "{dtype}");
             let [own, other] = [a.lo, b.lo].map(f32::from_bits);
             assert!((own - other).abs() <= 1e-5 * own, "{dtype}: {own} and {other} on {}", gpu.name);
+        }
+    }
+}
+
+/// A long tensor in blocks has the bits of one that a single workgroup adds up, which are those of the CPU path: chunks of
+/// very different exponents lose their low bits once, not once more a block.
+#[test]
+fn blocks_of_a_whole_tensor() {
+    let Some(gpu) = gpu() else { return };
+    let options = ClipperOptions::default();
+    let clippers = [None, Some(2), Some(3), Some(40)].map(|block| match block {
+        Some(block) => gpu.clipper_with(options.block_partials(block)),
+        None => gpu.clipper_with(options),
+    });
+    let chunk = 16_384;
+    let mut long: Vec<f32> = common::data(common::Kind::Uniform(1.0), 200 * chunk + 77, 5);
+    for (i, values) in long.chunks_mut(chunk).enumerate() {
+        // Sums of neighbours that only together reach the last bit of the largest one's.
+        let scale = [1.0, 2e-9, 3e-8, 1e-20, 5e-9][(i * i + i / 7) % 5];
+        values.iter_mut().for_each(|x| *x *= scale);
+    }
+    long[150 * chunk] = f32::NAN;
+    let tensors = [long, vec![2.0; 10], vec![0.5; 7 * chunk]];
+    for norm in [NormType::Two, NormType::One, NormType::Inf] {
+        let clip = Clip::measure().norm_type(norm);
+        let mut values = tensors.clone();
+        let mut own: Vec<GradMut<'_>> =
+            values.iter_mut().enumerate().map(|(i, v)| GradMut::new(format!("t{i}"), v)).collect();
+        let expected = cpu::clip_traced(&mut own, &clip).unwrap();
+        let grads = gpu.arena(&tensors, 1, 3);
+        for (i, clipper) in clippers.iter().enumerate() {
+            let pass = clipper.prepare(&grads, &clip).unwrap();
+            assert_eq!(pass.plan().blocks.is_some(), i > 0);
+            gpu.run(&pass);
+            assert_eq!(gpu.read::<Sum>(pass.tensor_sums()), expected.tensor_sums, "{norm:?}, clipper {i}");
+            assert_eq!(gpu.read::<Sum>(pass.segment_sums()), expected.segment_sums, "{norm:?}, clipper {i}");
         }
     }
 }

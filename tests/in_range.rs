@@ -110,14 +110,18 @@ fn check_seam(row: &SeamRow, dispatch: &Dispatch, plan: &Plan) {
     }
 }
 
-/// shared/combine.wgsl over so many items and sums.
-fn check_combine(combine: &Combine, items: usize, sums: usize) {
+/// shared/combine.wgsl over so many items, to so many sums and sums of segments.
+fn check_combine(combine: &Combine, items: usize, sums: usize, segments: usize) {
     assert!(combine.serial as usize <= combine.runs.len());
     for run in &combine.runs {
         let more = run.lanes.max(1) as usize - 1;
-        assert!(run.target as usize + more < sums, "{run:?} of {sums} sums");
-        if run.count > 0 {
-            let last = run.first as usize + more + (run.count as usize - 1) * run.stride as usize;
+        for (place, places) in [(run.target, sums), (run.segment, segments)] {
+            assert!(place == NONE || place as usize + more < places, "{run:?} of {places} sums");
+        }
+        let (before, count) = (run.before * run.stride, (run.count + run.after) as usize);
+        assert!(before <= run.first, "{run:?}");
+        if count > 0 {
+            let last = run.first as usize + more + (count - 1) * run.stride as usize;
             assert!(last < items, "{run:?} of {items} items");
         }
     }
@@ -154,15 +158,16 @@ fn check(plan: &Plan) {
         seams.iter().for_each(|row| check_seam(row, dispatch, plan));
     }
     let (partials, tensors) = (plan.partials as usize, plan.tensor_sum_count());
+    let segments = plan.segment_sum_count();
     match &plan.blocks {
-        None => check_combine(&plan.tensors, partials, tensors),
+        None => check_combine(&plan.tensors, partials, tensors, segments),
         Some(blocks) => {
-            check_combine(blocks, partials, blocks.runs.len());
-            check_combine(&plan.tensors, blocks.runs.len(), tensors);
+            let sums = plan.tensors.runs.iter().map(|run| run.count as usize).sum();
+            check_combine(blocks, partials, sums, segments);
+            check_combine(&plan.tensors, sums, tensors, segments);
         }
     }
-    plan.unit_segments.iter().for_each(|c| check_combine(c, partials, plan.segment_sum_count()));
-    check_combine(&plan.segments, tensors, plan.segment_sum_count());
+    check_combine(&plan.segments, tensors, segments, 0);
 }
 
 /// In every scope, and by the ratio to parameters.
@@ -198,7 +203,8 @@ proptest! {
         vectors in any::<bool>(),
     ) {
         let limits = PlanLimits { slots, bindings: slots, alone_from: u64::MAX, long_unit, short_from, vectors,
-            max_binding: max_binding & !3, alignment, max_workgroups: 65_535, workgroup_size };
+            max_binding: max_binding & !3, alignment, max_workgroups: 65_535, workgroup_size,
+            teams: vectors, block: 4096, storage: 16, finish: true };
         let clip = clips()[clip];
         let dtypes = [DType::F32, DType::F16, DType::Bf16];
         let mut ends = [0u64; 4];

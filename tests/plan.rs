@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::ops::Range;
+
 use gradclip::layout::{CHUNK, COLUMNS, ChunkRow, LEN_BITS, NONE, Run, STAGE_SEGMENTS, STAGE_TENSORS};
 use gradclip::plan::{Placement, Plan, PlanLimits};
 use gradclip::{Clip, DType, NormType, PlanError, PrepareError, Units};
@@ -92,7 +94,13 @@ fn check(plan: &Plan, tensors: &[Placement], limits: &PlanLimits) {
             expected.push((t.buffer, begin, len, expected.len() as u32, plan.segment_of[i]));
         }
         let run = plan.tensors.runs.iter().find(|r| r.target == i as u32).unwrap();
-        assert_eq!((run.first, run.count), (first, expected.len() as u32 - first));
+        let count = expected.len() as u32 - first;
+        match &plan.blocks {
+            None => assert_eq!((run.first, run.count), (first, count)),
+            Some(blocks) => {
+                check_blocks(&blocks.runs, run.first..run.first + run.count, first..first + count)
+            }
+        }
     }
     assert_eq!(chunks, expected);
     check_finish(plan);
@@ -164,6 +172,55 @@ fn one_workgroup_writes_every_sum_once() {
             assert_eq!(plan.finish.is_some(), plan.segment_count() <= 256);
             check_finish(&plan);
         }
+    }
+}
+
+/// Blocks add up each of the tensor's partials once, aligned to the exponents of all.
+fn check_blocks(runs: &[Run], blocks: Range<u32>, partials: Range<u32>) {
+    let mut next = partials.start;
+    for target in blocks {
+        let block = runs.iter().find(|r| r.target == target).unwrap();
+        assert_eq!(block.first, next);
+        assert_eq!(block.first - block.before, partials.start);
+        assert_eq!(block.first + block.count + block.after, partials.end);
+        assert_eq!((block.stride, block.lanes), (1, 1));
+        next += block.count;
+    }
+    assert_eq!(next, partials.end);
+}
+
+/// A workgroup for each 4,096 partials of a tensor that has more than three times as many; others keep theirs.
+#[test]
+fn long_tensors_are_added_up_in_blocks() {
+    let chunk = u64::from(CHUNK);
+    for (chunks, blocks) in [(12_288, None), (12_289, Some(4)), (61_036, Some(15))] {
+        let tensors = [placement(0, 0, chunks * chunk), placement(1, 0, 100), placement(2, 0, 5000 * chunk)];
+        let plan = Plan::new(&tensors, &Clip::measure(), &limits()).unwrap();
+        check(&plan, &tensors, &limits());
+        assert_eq!(plan.blocks.as_ref().map(|b| b.runs.len()), blocks.map(|blocks| blocks + 2), "{chunks}");
+    }
+}
+
+/// Burn's Linear keeps outputs last: a team of 16 invocations a unit on hardware, an invocation on software. Units too short
+/// for a team, or very many of them, stay with one.
+#[test]
+fn columns_have_teams_on_hardware() {
+    let clip = Clip::per_unit_norm(1.0, Units::OutputLast);
+    for (shape, teams, rows) in [
+        ([4096, 4096], true, 256),
+        ([4096, 4096], false, 16),
+        ([15, 4096], true, 16),
+        ([16, 4096], true, 256),
+        ([64, 1 << 18], true, 1 << 10),
+    ] {
+        let tensor = Placement { shape: Some(shape.into()), ..placement(0, 0, shape[0] * shape[1]) };
+        let limits = PlanLimits { teams, ..limits() };
+        let plan = Plan::new(&[tensor], &clip, &limits).unwrap();
+        assert_eq!(plan.unit_rows.len(), rows, "{shape:?}");
+        let grid: u32 = plan.units.iter().map(|d| d.grid[0] * d.grid[1]).sum();
+        assert_eq!(grid as usize, rows);
+        // 65,536 invocations for the first.
+        assert!(shape != [4096, 4096] || !teams || grid * limits.workgroup_size == 65_536);
     }
 }
 

@@ -13,8 +13,19 @@ fn saturating_add(a: u32, b: u32) -> u32 {
 
 fn largest_exponent(run: Run, begin: u32, step: u32) -> u32 {
     var exponent = 0u;
-    for (var i = begin; i < run.count; i += step) {
-        exponent = max(exponent, item_exponent(run.first + i * run.stride));
+    let first = run.first - run.before * run.stride;
+    let count = run.before + run.count + run.after;
+    var i = begin;
+    // Four in flight: blocks look through a whole tensor.
+    for (; i + 3u * step < count; i += 4u * step) {
+        let a = item_exponent(first + i * run.stride);
+        let b = item_exponent(first + (i + step) * run.stride);
+        let c = item_exponent(first + (i + 2u * step) * run.stride);
+        let d = item_exponent(first + (i + 3u * step) * run.stride);
+        exponent = max(max(exponent, max(a, b)), max(c, d));
+    }
+    for (; i < count; i += step) {
+        exponent = max(exponent, item_exponent(first + i * run.stride));
     }
     return exponent;
 }

@@ -66,6 +66,8 @@ struct Run {
     lanes: u32,
     tensor: u32,
     segment: u32,
+    before: u32,
+    after: u32,
 }
 
 struct SegmentRow {

@@ -57,6 +57,9 @@ pub struct ClipperOptions {
     /// Whether kernels whose indices are proven to be in range are compiled without wgpu's checks of indices and
     /// counters of loops; so by default. In browsers the checks always stay.
     pub trusted_shaders: Option<bool>,
+    /// Partials of a tensor, one a chunk of 16,384 elements, that one workgroup adds up where several share a long one:
+    /// at least 1, by default 4,096. Tensors of up to three times as many have one workgroup.
+    pub block_partials: Option<u32>,
     /// Results that may be on their way to the host at once, 1 or more, 3 by default. When all are,
     /// [`Pass::read_back`] refuses rather than wait.
     pub read_backs: usize,
@@ -76,6 +79,7 @@ impl Default for ClipperOptions {
             resident_workgroups: None,
             rounded_slots: None,
             trusted_shaders: None,
+            block_partials: None,
             read_backs: 3,
             finish: None,
         }
@@ -129,6 +133,12 @@ impl ClipperOptions {
     #[must_use]
     pub fn trusted_shaders(self, trusted_shaders: bool) -> Self {
         ClipperOptions { trusted_shaders: Some(trusted_shaders), ..self }
+    }
+
+    /// Sets the partials of a long tensor that one workgroup adds up.
+    #[must_use]
+    pub fn block_partials(self, block_partials: u32) -> Self {
+        ClipperOptions { block_partials: Some(block_partials), ..self }
     }
 
     /// Sets the number of results that may be on their way to the host at once.
@@ -222,6 +232,9 @@ impl Clipper {
             let (option, required) = ("workgroup_size", "256 for loads by 16 bytes");
             return Err(PlanError::Option { option, required, given: size.into() });
         }
+        if options.block_partials == Some(0) {
+            return Err(PlanError::Option { option: "block_partials", required: "1 or more", given: 0 });
+        }
         if options.read_backs == 0 {
             return Err(PlanError::Option { option: "read_backs", required: "1 or more", given: 0 });
         }
@@ -238,6 +251,7 @@ impl Clipper {
         limits.vectors = forms.vectors;
         limits.finish = options.finish.unwrap_or(!software);
         limits.teams = forms.vectors;
+        limits.block = options.block_partials.unwrap_or(limits.block);
         limits.slots = limits.slots.min(most).clamp(1, MOST_SLOTS);
         let trusted = options.trusted_shaders.unwrap_or(true);
         let pipelines = Pipelines::new(MadeOn { device: device.clone(), trusted, cache });

@@ -8,6 +8,7 @@ use super::{Combine, NONE, Placed, PlanLimits, Run, SegmentRow};
 use crate::clip::{Adapt, Clip};
 use crate::layout::{STAGE_ADVANCE, STAGE_DECIDE, STAGE_SEGMENTS, STAGE_TENSORS};
 use crate::segments::Segments;
+use bytemuck::Zeroable;
 
 /// Items that one workgroup adds up: a lane of 256 takes 16, about what one more dispatch costs.
 pub const FINISH_ITEMS: u32 = 4096;
@@ -106,7 +107,16 @@ impl Finish {
 
 fn as_run(row: &SegmentRow) -> Run {
     let SegmentRow { first, count, limit, step, parameters } = *row;
-    Run { first, count, target: limit, stride: step, lanes: parameters, tensor: NONE, segment: NONE }
+    Run {
+        first,
+        count,
+        target: limit,
+        stride: step,
+        lanes: parameters,
+        tensor: NONE,
+        segment: NONE,
+        ..Run::zeroed()
+    }
 }
 
 /// Sorts runs, those first that one invocation each adds up, and says how many these are: as many as make the

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytemuck::Zeroable;
+
 use super::{BLOCK, NONE, Placed, Run, SegmentRow};
 use crate::segments::{Owner, Segments};
 
@@ -14,23 +16,45 @@ pub(super) fn of_tensors(placed: &[Placed<'_>], parts: &Segments) -> Vec<Run> {
         .map(|(tensor, target)| {
             let Placed { first_partial, partials, .. } = placed[tensor as usize];
             let tensor = tensor % tensors.max(1);
-            Run { first: first_partial, count: partials, target, stride: 1, lanes: 1, tensor, segment: NONE }
+            Run {
+                first: first_partial,
+                count: partials,
+                target,
+                stride: 1,
+                lanes: 1,
+                tensor,
+                segment: NONE,
+                ..Run::zeroed()
+            }
         })
         .collect()
 }
 
-/// The same runs in blocks, and the blocks to tensors: a tensor of many units would keep one workgroup
-/// busy for long.
-pub(super) fn in_blocks(tensors: &[Run]) -> (Vec<Run>, Vec<Run>) {
+/// Partials of a whole tensor that are not worth blocks.
+fn most_in_one(block: u32) -> u64 {
+    3 * u64::from(block)
+}
+
+/// Whether partials are added up in blocks before tensors: a tensor of very many would keep one workgroup busy for long.
+pub(super) fn needs_blocks(tensors: &[Run], cut: bool, block: u32) -> bool {
+    cut || tensors.iter().any(|run| u64::from(run.count) > most_in_one(block))
+}
+
+/// The same runs in blocks, and the blocks to tensors. Where tensors are cut into units a block's sum has an exponent of its
+/// own, as the CPU path's has; else that of the whole tensor, as if there were no blocks.
+pub(super) fn in_blocks(tensors: &[Run], cut: bool, block: u32) -> (Vec<Run>, Vec<Run>) {
     let mut blocks: Vec<Run> = Vec::new();
+    let block = if cut { BLOCK } else { block.max(1) };
     let whole = tensors
         .iter()
         .map(|run| {
             let first = blocks.len() as u32;
-            blocks.extend((0..run.count).step_by(BLOCK as usize).map(|done| Run {
-                first: run.first + done,
-                count: (run.count - done).min(BLOCK),
-                ..*run
+            let in_one = !cut && u64::from(run.count) <= most_in_one(block);
+            let step = if in_one { run.count.max(1) } else { block };
+            blocks.extend((0..run.count).step_by(step as usize).map(|done| {
+                let count = (run.count - done).min(step);
+                let (before, after) = if cut { (0, 0) } else { (done, run.count - done - count) };
+                Run { first: run.first + done, count, before, after, ..*run }
             }));
             Run { first, count: blocks.len() as u32 - first, ..*run }
         })
@@ -47,7 +71,8 @@ pub(super) fn of_units(placed: &[Placed<'_>], parts: &Segments, side_by_side: u3
     for (p, tensor) in placed.iter().zip(0..) {
         let Owner::Units { first: segment, view } = p.owner else { continue };
         let (lanes, count) = (view.units as u32, view.chunks() as u32);
-        let run = Run { first: p.first_partial, count, target: NONE, stride: lanes, lanes, tensor, segment };
+        let first = p.first_partial;
+        let run = Run { first, count, target: NONE, stride: lanes, lanes, tensor, segment, ..Run::zeroed() };
         match runs.last_mut() {
             Some(last) if last.segment == segment && last.lanes == lanes && lanes > 0 => {
                 last.count += count;
@@ -124,7 +149,7 @@ pub(super) fn of_segments(
 }
 
 fn sum_of_sums(first: u32, count: u32, target: u32) -> Run {
-    Run { first, count, target, stride: 1, lanes: 1, tensor: NONE, segment: NONE }
+    Run { first, count, target, stride: 1, lanes: 1, tensor: NONE, segment: NONE, ..Run::zeroed() }
 }
 
 /// Segments in rows of at most a workgroup.
