@@ -55,7 +55,7 @@ fn cases() -> Vec<(String, Vec<[u64; 2]>, Clip)> {
         case("tensor, with a total", &few, tensor.total(2.0)),
         case("global, adapting by a window", &few, global.adapt(window)),
         case("tensor, adapting by an average", &few, tensor.adapt(average)),
-        case("tensor, more than 4 adapting by a window", &few, tensor.adapt(window)),
+        case("tensor, adapting by a window", &few, tensor.adapt(window)),
         case("global, loss scale", &few, global.loss_scale(LossScale::default())),
         case("tensor, average and loss scale", &few, tensor.adapt(average).loss_scale(LossScale::default())),
         case("global, more than 4,096 chunks", &many, global),
@@ -93,7 +93,7 @@ fn binds_all(gpu: &Gpu) -> bool {
 fn the_numbers_are_those_of_the_table() {
     let Some(gpu) = gpu() else { return };
     // As on hardware: short tensors and units share workgroups.
-    let options = ClipperOptions::default().workgroup_size(64);
+    let options = ClipperOptions::default().workgroup_size(256);
     let finishing = gpu.clipper_with(options.finish(true));
     let apart = gpu.clipper_with(options.finish(false));
     for (what, shapes, clip) in cases() {

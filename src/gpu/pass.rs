@@ -387,7 +387,7 @@ impl Pass {
     /// | tensor, with a total | 3 (2 + 2) | 5 (3 + 3) |
     /// | global, adapting by a window | 3 (2 + 2) | 6 (3 + 3) |
     /// | tensor, adapting by an average | 3 (2 + 2) | 5 (2 + 3) |
-    /// | tensor, more than 4 adapting by a window | 5 (2 + 3) | 5 (2 + 3) |
+    /// | tensor, adapting by a window | 5 (2 + 3) | 5 (2 + 3) |
     /// | global, loss scale | 3 (2 + 2) | 6 (3 + 3) |
     /// | tensor, average and loss scale | 3 (2 + 2) | 6 (2 + 4) |
     /// | global, an optimiser's step | 3 | 6 |

@@ -2,7 +2,7 @@
 
 use super::{Binding, Variant};
 use crate::clip::Kind;
-use crate::layout::ADAPT_NONE;
+use crate::layout::{ADAPT_MEAN, ADAPT_NONE, ADAPT_PERCENTILE, ADAPT_ZSCORE};
 
 /// Its bindings of group 0: states and norms last, where thresholds adapt.
 pub(super) fn bindings(variant: &Variant) -> Vec<Binding> {
@@ -24,11 +24,14 @@ pub(super) fn parts(variant: &Variant) -> Vec<&'static str> {
     };
     let deciding: &[&str] =
         wgsl!["shared/partial_item", "shared/decide", "shared/unscale", "shared/step", "shared/outcomes",];
-    let adapts = variant.adapt != ADAPT_NONE;
-    let float: &[&str] = if adapts || variant.advances { wgsl!["shared/float"] } else { &[] };
-    let adapting: &[&str] = match adapts {
-        true => wgsl!["shared/adapting", "shared/thresholds", "shared/finish_adapts"],
-        false => wgsl!["shared/fixed", "shared/finish_fixed"],
+    let float: &[&str] =
+        if variant.adapt != ADAPT_NONE || variant.advances { wgsl!["shared/float"] } else { &[] };
+    let adapting: &[&str] = match variant.adapt {
+        ADAPT_NONE => wgsl!["shared/fixed", "shared/finish_fixed"],
+        ADAPT_MEAN | ADAPT_PERCENTILE | ADAPT_ZSCORE => {
+            wgsl!["shared/adapting", "shared/thresholds", "shared/finish_window"]
+        }
+        _ => wgsl!["shared/adapting", "shared/thresholds", "shared/finish_limits"],
     };
     let advancing: &[&str] = match variant.advances {
         true => wgsl!["shared/advances", "shared/finish_advances"],

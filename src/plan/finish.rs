@@ -14,9 +14,9 @@ use bytemuck::Zeroable;
 pub const FINISH_ITEMS: u32 = 4096;
 /// Segments that it decides: an invocation each, so fewer where a workgroup has fewer.
 pub const FINISH_SEGMENTS: u32 = 256;
-/// Limits whose norms it searches for a mean or a percentile, all lanes for one after the other. Beyond, a
-/// workgroup each is faster.
-pub const FINISH_WINDOWS: usize = 4;
+/// Limits whose norms it searches for a mean or a percentile, by all lanes. Several would be searched one after the
+/// other, where a workgroup each is faster; and SwiftShader takes minutes to compile a loop around the search.
+pub const FINISH_WINDOWS: usize = 1;
 /// Storage buffers that it binds where thresholds are fixed: what the least device has.
 const STORAGE: u32 = 8;
 /// And for states and norms, where they adapt.
