@@ -68,7 +68,10 @@ fn open() -> Option<Gpu> {
 fn formed(options: ClipperOptions) -> ClipperOptions {
     let hardware = std::env::var("GRADCLIP_TEST_FORM").is_ok_and(|v| v == "hardware");
     if hardware && options.vector_loads.is_none() && options.workgroup_size.is_none_or(|size| size == 256) {
-        return options.vector_loads(true).full_multiply(true).rounded_slots(true);
+        return options
+            .vector_loads(true)
+            .full_multiply(true)
+            .rounded_slots(options.rounded_slots.unwrap_or(true));
     }
     options
 }
