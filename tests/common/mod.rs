@@ -68,8 +68,8 @@ fn open() -> Option<Gpu> {
 fn formed(options: ClipperOptions) -> ClipperOptions {
     let hardware = std::env::var("GRADCLIP_TEST_FORM").is_ok_and(|v| v == "hardware");
     if hardware && options.vector_loads.is_none() && options.workgroup_size.is_none_or(|size| size == 256) {
-        let options = options.vector_loads(true).full_multiply(true).rounded_slots(true);
-        return if options.finish.is_none() { options.finish(true) } else { options };
+        let (rounded, finish) = (options.rounded_slots.unwrap_or(true), options.finish.unwrap_or(true));
+        return options.vector_loads(true).full_multiply(true).rounded_slots(rounded).finish(finish);
     }
     options
 }
