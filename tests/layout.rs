@@ -54,7 +54,7 @@ fn records_have_the_offsets_that_naga_computes() {
         reduced_low
     );
     same!(MapRow, start, slot_len, first, segment, low, kept, high, outer);
-    same!(Run, first, count, target, stride, lanes, tensor);
+    same!(Run, first, count, target, stride, lanes, tensor, before, after);
     same!(SegmentRow, first, count, limit, step, parameters);
     same!(Job, serial, runs, first_row, rows, until, unscale, largest, total, adaptive, begins, parameters);
     same!(Setting, threshold, lift, unscale, eps, floor, policy, rule, total, below);
