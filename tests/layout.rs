@@ -54,7 +54,7 @@ fn records_have_the_offsets_that_naga_computes() {
         reduced_low
     );
     same!(MapRow, start, slot_len, first, segment, low, kept, high, outer);
-    same!(Run, first, count, target, stride, lanes, tensor, segment);
+    same!(Run, first, count, target, stride, lanes, tensor, segment, before, after);
     same!(SegmentRow, first, count, limit, step, parameters);
     same!(
         Job,

@@ -75,6 +75,11 @@ fn formed(options: ClipperOptions) -> ClipperOptions {
 }
 
 impl Gpu {
+    /// Whether tests of many kernels should take fewer.
+    pub fn compiles_slowly(&self) -> bool {
+        self.name.to_lowercase().contains("swiftshader")
+    }
+
     pub fn clipper_with(&self, options: ClipperOptions) -> Clipper {
         Clipper::with_options(&self.device, formed(options)).expect("a clipper")
     }
