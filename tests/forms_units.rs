@@ -99,7 +99,7 @@ fn columns_of_every_length() {
     for (seed, len) in (0..).zip(lengths) {
         let units = [5, 16, 17, 40][seed as usize % 4];
         let cut = (vec![len, units], Units::OutputLast);
-        for (norm, unscale) in NORMS.into_iter().zip([1.0, 3.0, 1.5]) {
+        for (&norm, unscale) in norms(&gpu).iter().zip([1.0, 3.0, 1.5]) {
             check(&gpu, &forms, &cut, norm, unscale, seed);
         }
     }
@@ -124,7 +124,7 @@ fn rows_and_scattered_units() {
         (vec![130, 5, 40, 2], Units::over(&[0, 2])),
     ];
     for (seed, cut) in (0..).zip(&cuts) {
-        for (norm, unscale) in NORMS.into_iter().zip([1.0, 3.0, 1.5]) {
+        for (&norm, unscale) in norms(&gpu).iter().zip([1.0, 3.0, 1.5]) {
             check(&gpu, &forms, cut, norm, unscale, seed);
         }
     }
