@@ -162,7 +162,7 @@ fn elements(len: usize, dtype: DType, seed: u64, finite: bool) -> Vec<u8> {
         let (bytes, is_finite) = match dtype {
             DType::F16 => (bits.to_le_bytes()[..2].to_vec(), f16::from_bits(bits as u16).is_finite()),
             DType::Bf16 => (bits.to_le_bytes()[..2].to_vec(), bf16::from_bits(bits as u16).is_finite()),
-            _ if seed % 3 == 0 => ((bits & 0xc7ff_ffff).to_le_bytes().to_vec(), true),
+            _ if seed.is_multiple_of(3) => ((bits & 0xc7ff_ffff).to_le_bytes().to_vec(), true),
             _ => (bits.to_le_bytes().to_vec(), f32::from_bits(bits).is_finite()),
         };
         if is_finite || !finite {

@@ -59,7 +59,7 @@ fn check(gpu: &Gpu, forms: &[Clipper], (shape, units): &Cut, norm: NormType, uns
         let size = dtype.size() as usize;
         // Halves begin in the middle of a word too.
         let lead = [0, 1, 6][seed as usize % 3] * size;
-        let bytes = elements(len, dtype, seed % 2 == 0, seed);
+        let bytes = elements(len, dtype, seed.is_multiple_of(2), seed);
         let expected = on_cpu(&bytes, dtype, shape, &clip);
         let total = (lead + bytes.len() + 16).next_multiple_of(4);
         let mut grads = gpu.placed(total, &[(lead, bytes, dtype)]);
