@@ -141,7 +141,7 @@ fn a_measuring_pass_becomes_a_clip_when_it_is_set_to_one() {
     for finish in [false, true] {
         let clipper = gpu.clipper_with(ClipperOptions::default().finish(finish));
         let before = data(Kind::Uniform(3.0), 1000, 1);
-        let grads = gpu.separate(&[before.clone()]);
+        let grads = gpu.separate(std::slice::from_ref(&before));
         let mut pass = clipper.prepare(&grads, &Clip::measure()).unwrap();
         let measuring = pass.dispatch_count();
         let norm = gpu.run(&pass).norm().unwrap();

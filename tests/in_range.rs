@@ -45,7 +45,10 @@ fn check_blocks(row: &ChunkRow, dispatch: &Dispatch, vectors: bool) {
     let window = window_of(dispatch, row.slot_len >> LEN_BITS);
     let last = len_of(row.slot_len) - 1;
     let astride = u32::from(half && !vectors && row.start % 2 == 1);
-    assert!(!vectors || row.start % (16 / dispatch.dtype.size() as u32) == 0, "a vector begins elsewhere");
+    assert!(
+        !vectors || row.start.is_multiple_of(16 / dispatch.dtype.size() as u32),
+        "a vector begins elsewhere"
+    );
     for column in (0..COLUMNS).step_by(columns as usize) {
         for column in [column, column + astride] {
             for r in 0..ROWS {
