@@ -34,7 +34,9 @@ fn placements(grads: &[Grad]) -> Vec<Placement> {
 fn a_new_placing_compiles_nothing() {
     let Some(gpu) = gpu() else { return };
     let clip = Clip::global_norm(1.0);
-    let clipper = rounded(&gpu);
+    // By words: rows of whole vectors have kernels of their own.
+    let words = ClipperOptions::default().vector_loads(false).max_slots(4);
+    let clipper = gpu.clipper_with(words.rounded_slots(true));
     let count = |n: usize| {
         clipper.prepare(&gpu.separate(&tensors(n)), &clip).unwrap();
         clipper.kernel_count()
@@ -43,7 +45,7 @@ fn a_new_placing_compiles_nothing() {
     assert_eq!(count(4), three, "3 and 4 windows");
     assert!(count(2) > three, "another number of slots is another kernel");
     // Without slots to spare there is one more each for norm and apply.
-    let exact = gpu.clipper_with(ClipperOptions::default().max_slots(4).rounded_slots(false));
+    let exact = gpu.clipper_with(words.rounded_slots(false));
     exact.prepare(&gpu.separate(&tensors(3)), &clip).unwrap();
     let three = exact.kernel_count();
     exact.prepare(&gpu.separate(&tensors(4)), &clip).unwrap();
