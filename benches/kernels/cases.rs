@@ -108,7 +108,8 @@ impl<'a> Bed<'a> {
             let wanted = f64::from(self.threshold) * 2.0;
             // The deviation of the norm is 0.45 over the square root of the number; windows are alike, which
             // leaves more of it.
-            if !((norm / wanted - 1.0).abs() < 0.01_f64.max(10.0 / (self.elements as f64).sqrt())) {
+            let near = (norm / wanted - 1.0).abs() < 0.01_f64.max(10.0 / (self.elements as f64).sqrt());
+            if !near {
                 self.complaints.push(format!("{}: WRONG: a norm of {norm}, not about {wanted}", form.name));
             }
             if !form.comparable() {
