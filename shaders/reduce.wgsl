@@ -18,10 +18,6 @@ struct ColumnSum {
     exponent: u32,
 }
 
-var<workgroup> shared_exponent: atomic<u32>;
-var<workgroup> shared_limbs: array<atomic<u32>, 3>;
-var<workgroup> shared_non_finite: atomic<u32>;
-var<workgroup> shared_nan: atomic<u32>;
 // The largest magnitude of the chunk's elements that counts as finite.
 var<private> most: u32;
 
@@ -138,7 +134,7 @@ fn sum_of_column(loaded: Column, last: u32) -> ColumnSum {
     if last >= 12u * COLUMNS {
         squares += squares_of(aligned(c.d, exponent));
     }
-    return ColumnSum(sum_of_squares(squares), exponent);
+    return ColumnSum(column_total(squares), exponent);
 }
 
 // A column of one element, as chunks of at most COLUMNS elements have: nothing is aligned, nothing
@@ -178,7 +174,7 @@ fn sum_of_magnitudes(c: Column, exponent: u32) -> U64 {
     let low = (a & m) + (b & m) + (e & m) + (f & m);
     let upper = high.x + high.y + high.z + high.w;
     let lower = low.x + low.y + low.z + low.w;
-    return U64(lower << 16u, upper + (lower >> 16u));
+    return column_total(vec3(upper, lower, 0u));
 }
 
 // Sums of h^2, h * l and l^2 over four q = h * 2^14 + l: those of sixteen fit 32 bits each.
@@ -188,36 +184,9 @@ fn squares_of(q: vec4<u32>) -> vec3<u32> {
     return vec3(dot(h, h), dot(h, l), dot(l, l));
 }
 
-// (sum of q^2) / 2^8.
-fn sum_of_squares(s: vec3<u32>) -> U64 {
-    let upper = add64(U64(s.x << 20u, s.x >> 12u), U64(s.y << 7u, s.y >> 25u));
-    return add64(upper, U64(s.z >> 8u, 0u));
-}
-
-@compute @workgroup_size(WORKGROUP)
-fn reduce(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = group.y * groups.x + group.x;
-    if index >= job.rows {
-        return;
-    }
-    let row = rows[job.first_row + index];
-    if row.segment >= job.until {
-        if lane == 0u {
-            partials[row.partial] = Partial(0u, 0u, 0u, 0u);
-        }
-        return;
-    }
+fn add_chunk(row: ChunkRow, lane: u32) {
     if lane == 0u {
-        atomicStore(&shared_exponent, 0u);
-        atomicStore(&shared_limbs[0], 0u);
-        atomicStore(&shared_limbs[1], 0u);
-        atomicStore(&shared_limbs[2], 0u);
-        atomicStore(&shared_non_finite, 0u);
-        atomicStore(&shared_nan, 0u);
+        reset();
     }
     workgroupBarrier();
 
@@ -247,18 +216,11 @@ fn reduce(
         for (var k = 0u; k < used; k++) {
             total = add64(total, shr64(sums[k].mantissa, ALIGN * (exponent - sums[k].exponent)));
         }
-        let limbs = limbs21_of(total);
-        atomicAdd(&shared_limbs[0], limbs.x);
-        atomicAdd(&shared_limbs[1], limbs.y);
-        atomicAdd(&shared_limbs[2], limbs.z);
+        add_to_chunk(total);
         workgroupBarrier();
     }
 
     if lane == 0u {
-        let total = from_limbs21(vec3(
-            atomicLoad(&shared_limbs[0]), atomicLoad(&shared_limbs[1]), atomicLoad(&shared_limbs[2])
-        ));
-        let nan = atomicLoad(&shared_nan) << 31u;
-        partials[row.partial] = Partial(total.lo, total.hi, exponent, atomicLoad(&shared_non_finite) | nan);
+        partials[row.partial] = gathered();
     }
 }

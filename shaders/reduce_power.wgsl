@@ -6,23 +6,7 @@ var<workgroup> shared_non_finite: atomic<u32>;
 var<workgroup> shared_nan: atomic<u32>;
 var<workgroup> shared_powers: array<f32, WORKGROUP>;
 
-@compute @workgroup_size(WORKGROUP)
-fn reduce(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = group.y * groups.x + group.x;
-    if index >= job.rows {
-        return;
-    }
-    let row = rows[job.first_row + index];
-    if row.segment >= job.until {
-        if lane == 0u {
-            partials[row.partial] = Partial(0u, 0u, 0u, 0u);
-        }
-        return;
-    }
+fn add_chunk(row: ChunkRow, lane: u32) {
     if lane == 0u {
         atomicStore(&shared_largest, 0u);
         atomicStore(&shared_non_finite, 0u);

@@ -2,9 +2,9 @@
 //!
 //! | kernel | WGSL | from | to | CPU twin |
 //! |---|---|---|---|---|
-//! | `Reduce` | `reduce.wgsl`, `reduce_power.wgsl` for any p | gradients | partial of each chunk | `cpu/reduce.rs`, `cpu/power.rs` |
+//! | `Reduce` | `reduce.wgsl`, `reduce_blocks.wgsl`, `reduce_staying.wgsl`, `reduce_power.wgsl` for any p | gradients | partial of each chunk | `cpu/reduce.rs`, `cpu/power.rs` |
 //! | `ReduceShort` | `reduce_short.wgsl` | gradients | partials of short chunks | `cpu/reduce.rs` |
-//! | `ReduceUnits` | `reduce_units.wgsl`, `reduce_teams.wgsl` | gradients | partial of each chunk of short units | `cpu/units.rs` |
+//! | `ReduceUnits` | `reduce_units.wgsl` | gradients | partial of each chunk of short units | `cpu/units.rs` |
 //! | `Partials` | `tensors.wgsl` | partials | sum of each tensor, block or unit | `cpu/combine.rs` |
 //! | `Sums` | `segments.wgsl` | sums of tensors or blocks | sum of each segment or tensor | `cpu/combine.rs` |
 //! | `Threshold` | `threshold.wgsl` | sums, history | threshold of each limit that adapts | `cpu/threshold.rs` |
@@ -25,16 +25,18 @@ macro_rules! wgsl {
 }
 
 mod finish;
+mod form;
+pub mod listing;
+mod parts;
+mod text;
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use crate::clip::Kind;
 use crate::grad::DType;
-use crate::layout::{CHUNK, ROWS, wgsl_constants};
 use crate::plan::Pattern;
 
-pub mod listing;
+pub(crate) use form::{FORMS, Form, Loads};
 
 /// A kernel; see the module's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,44 +79,6 @@ pub(crate) struct Variant {
     /// Whether loss scale or optimiser follow, for [`Kernel::Finish`].
     pub(crate) advances: bool,
 }
-
-/// How a kernel reads gradients chunk by chunk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) enum Loads {
-    /// As software adapters do it fastest: few loads and little code at a time.
-    #[default]
-    Few,
-    /// All loads of a turn in flight, word by word.
-    Words,
-    /// All loads of a turn in flight, by whole vectors.
-    Vectors,
-}
-
-/// What a kernel that takes whole chunks is written for. Every form has the same bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Form {
-    pub(crate) loads: Loads,
-    /// Whether a product of 32-bit words is as fast as one of 24 bits.
-    pub(crate) full_multiply: bool,
-    /// Whether workgroups stay for more than one chunk.
-    pub(crate) stays: bool,
-}
-
-/// The forms that there are.
-pub(crate) const FORMS: [Form; 7] = {
-    let few = Form { loads: Loads::Few, full_multiply: false, stays: false };
-    let words = Form { loads: Loads::Words, ..few };
-    let vectors = Form { loads: Loads::Vectors, ..few };
-    [
-        few,
-        vectors,
-        words,
-        Form { full_multiply: true, ..vectors },
-        Form { full_multiply: true, ..words },
-        Form { stays: true, ..vectors },
-        Form { stays: true, ..words },
-    ]
-};
 
 /// How a buffer of bind group 0 is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,182 +181,6 @@ impl Kernel {
     pub(crate) fn leaves_out(self) -> bool {
         self.reduces() || matches!(self, Kernel::Coefficient | Kernel::Finish)
     }
-
-    /// The form in which it exists nearest to the one wanted.
-    pub(crate) fn form(self, kind: Kind, wanted: Form) -> Form {
-        match (self, kind) {
-            (Kernel::Reduce, Kind::Two) if wanted.loads != Loads::Few => wanted,
-            (Kernel::Reduce, Kind::One | Kind::Inf) if wanted.loads != Loads::Few => {
-                Form { full_multiply: false, ..wanted }
-            }
-            (joint, _) if joint.is_joint() && wanted.loads != Loads::Few => {
-                Form { loads: Loads::Words, ..Form::default() }
-            }
-            (Kernel::ReduceUnits, Kind::P(_)) => Form::default(),
-            (Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits, _) if wanted.loads != Loads::Few => {
-                Form { loads: Loads::Words, ..Form::default() }
-            }
-            (Kernel::Apply, _) if wanted.loads == Loads::Vectors => {
-                Form { loads: Loads::Vectors, ..Form::default() }
-            }
-            _ => Form::default(),
-        }
-    }
-
-    /// Whether it has sixteen elements of an invocation in flight, each by its own word.
-    pub(crate) fn has_quads(self, kind: Kind, form: Form) -> bool {
-        let by_quads = matches!(
-            (self, kind),
-            (Kernel::ReduceShort | Kernel::ReduceUnits, _) | (Kernel::Reduce, Kind::P(_))
-        );
-        by_quads && form.loads != Loads::Few
-    }
-
-    fn parts(self, kind: Kind, form: Form) -> &'static [&'static str] {
-        macro_rules! joint {
-            ($($stem:literal),+) => {
-                wgsl![
-                    "shared/wide",
-                    "shared/element",
-                    "shared/real",
-                    "shared/apply",
-                    "shared/finite",
-                    "shared/joint",
-                    $($stem),+
-                ]
-            };
-        }
-        macro_rules! reduce {
-            ($($stem:literal),+) => {
-                wgsl![
-                    "shared/wide", "shared/element", "shared/real", "shared/unscale", "shared/largest", $($stem),+
-                ]
-            };
-        }
-        let any_p = matches!(kind, Kind::P(_));
-        let quads = self.has_quads(kind, form);
-        match self {
-            Kernel::Reduce if quads => reduce![
-                "shared/chunk",
-                "shared/quads",
-                "shared/quads_of_chunk",
-                "shared/power",
-                "shared/lanes",
-                "shared/power_quads",
-                "reduce_power"
-            ],
-            Kernel::Reduce if any_p => {
-                reduce!["shared/chunk", "shared/power", "shared/lanes", "shared/power_each", "reduce_power"]
-            }
-            Kernel::Reduce if form.stays => reduce!["shared/blocks", "reduce_staying"],
-            Kernel::Reduce if form.loads != Loads::Few => reduce!["shared/blocks", "reduce_blocks"],
-            Kernel::Reduce => reduce!["shared/chunk", "reduce"],
-            Kernel::ReduceShort if quads => reduce![
-                "shared/chunk",
-                "shared/quads",
-                "shared/quads_of_chunk",
-                "shared/short_quads",
-                "reduce_short"
-            ],
-            Kernel::ReduceShort => reduce!["shared/chunk", "shared/short_each", "reduce_short"],
-            Kernel::ReduceUnits if quads => reduce!["shared/quads", "reduce_teams"],
-            Kernel::ReduceUnits if any_p => reduce!["shared/power", "shared/unit_power", "reduce_units"],
-            Kernel::ReduceUnits => reduce!["shared/unit_integer", "reduce_units"],
-            Kernel::Finish => &[],
-            Kernel::Partials if any_p => wgsl![
-                "shared/power",
-                "shared/lanes",
-                "shared/combine",
-                "shared/combine_power",
-                "shared/combine_grid",
-                "shared/partial_item",
-                "shared/step",
-                "tensors"
-            ],
-            Kernel::Partials => wgsl![
-                "shared/wide",
-                "shared/limbs",
-                "shared/combine",
-                "shared/combine_integer",
-                "shared/combine_grid",
-                "shared/partial_item",
-                "shared/step",
-                "tensors"
-            ],
-            Kernel::Sums if any_p => wgsl![
-                "shared/power",
-                "shared/lanes",
-                "shared/combine",
-                "shared/combine_power",
-                "shared/combine_grid",
-                "segments"
-            ],
-            Kernel::Sums => wgsl![
-                "shared/wide",
-                "shared/limbs",
-                "shared/combine",
-                "shared/combine_integer",
-                "shared/combine_grid",
-                "segments"
-            ],
-            Kernel::Threshold => wgsl![
-                "shared/wide",
-                "shared/element",
-                "shared/real",
-                "shared/decide",
-                "shared/float",
-                "shared/limbs",
-                "shared/unscale",
-                "shared/step",
-                "shared/thresholds",
-                "threshold"
-            ],
-            Kernel::Coefficient => {
-                wgsl![
-                    "shared/wide",
-                    "shared/element",
-                    "shared/real",
-                    "shared/decide",
-                    "shared/unscale",
-                    "shared/step",
-                    "shared/adapting",
-                    "shared/outcomes",
-                    "coefficient"
-                ]
-            }
-            Kernel::Apply if form.loads == Loads::Vectors => {
-                wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "apply_vectors"]
-            }
-            Kernel::Apply => {
-                wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "shared/run", "apply"]
-            }
-            Kernel::ApplyUnits => {
-                wgsl![
-                    "shared/wide",
-                    "shared/element",
-                    "shared/real",
-                    "shared/apply",
-                    "shared/run",
-                    "apply_units"
-                ]
-            }
-            Kernel::Seams => wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply", "seams"],
-            Kernel::Advance => {
-                wgsl![
-                    "shared/wide",
-                    "shared/element",
-                    "shared/real",
-                    "shared/float",
-                    "shared/advances",
-                    "advance"
-                ]
-            }
-            Kernel::UpdateSgd => joint!["shared/update", "update_sgd"],
-            Kernel::UpdateMomentum => joint!["shared/update", "update_momentum"],
-            Kernel::UpdateAdam => joint!["shared/update", "update_adam"],
-            Kernel::Accumulate => joint!["accumulate"],
-        }
-    }
 }
 
 impl Variant {
@@ -403,181 +191,6 @@ impl Variant {
             other => other.bindings().into(),
         }
     }
-
-    fn parts(&self) -> Cow<'static, [&'static str]> {
-        match self.kernel {
-            Kernel::Finish => finish::parts(self).into(),
-            other => other.parts(self.kind, self.form).into(),
-        }
-    }
-
-    /// The complete WGSL of the kernel.
-    pub(crate) fn source(&self) -> String {
-        let mut text = wgsl_constants();
-        let _ = writeln!(text, "const WORKGROUP: u32 = {}u;", self.workgroup_size);
-        let (norm, p) = match self.kind {
-            Kind::Inf => (0, 1.0),
-            Kind::One => (1, 1.0),
-            Kind::Two => (2, 2.0),
-            Kind::P(bits) => (3, f32::from_bits(bits)),
-        };
-        for (name, value) in [("NORM_INF", 0), ("NORM_ONE", 1), ("NORM_P", 3), ("NORM", norm)] {
-            let _ = writeln!(text, "const {name}: u32 = {value}u;");
-        }
-        let _ = writeln!(text, "const ADAPT: u32 = {}u;", self.adapt);
-        let _ = writeln!(text, "const P: f32 = {p:e}f;");
-        let _ = writeln!(text, "const SCALED: bool = {};", self.scaled);
-        let _ = writeln!(text, "const ALIGN: u32 = {}u;", self.kind.align());
-        let _ = writeln!(text, "const FULL_MULTIPLY: bool = {};", self.form.full_multiply);
-        if let Some(access) = self.kernel.slots() {
-            text.push_str(dtype_source(self.dtype));
-            if access == Binding::ReadWrite {
-                text.push_str(applied_word_source(self.dtype));
-            }
-        }
-        text.push_str(include_str!("../shaders/shared/records.wgsl"));
-        let blocks = match self.kernel {
-            Kernel::Apply => vector_source(self.dtype, self.form.loads),
-            joint if joint.is_joint() => Vec::new(),
-            kernel if kernel.has_quads(self.kind, self.form) => vec![quad_source(self.dtype)],
-            _ => block_sources(self.dtype, self.form.loads),
-        };
-        let entry = match (self.kernel.is_joint(), self.form.loads) {
-            (false, _) => None,
-            (true, Loads::Few) => Some(include_str!("../shaders/shared/joint_each.wgsl")),
-            (true, _) => Some(include_str!("../shaders/shared/joint_four.wgsl")),
-        };
-        for part in blocks.into_iter().chain(self.parts().iter().copied()).chain(entry) {
-            text.push_str(&expand(&expand_rows(part, self.dtype), self.slots, &self.pattern));
-        }
-        text
-    }
-}
-
-fn dtype_source(dtype: DType) -> &'static str {
-    match dtype {
-        // There is no plan with f64.
-        DType::F32 | DType::F64 => include_str!("../shaders/shared/dtype_f32.wgsl"),
-        DType::F16 => concat!(
-            include_str!("../shaders/shared/dtype_half.wgsl"),
-            "fn half_to_f32(half: u32) -> u32 { return f16_to_f32(half); }\n",
-            "fn f32_to_half(bits: u32) -> u32 { return f32_to_f16(bits); }\n",
-        ),
-        DType::Bf16 => concat!(
-            include_str!("../shaders/shared/dtype_half.wgsl"),
-            "fn half_to_f32(half: u32) -> u32 { return half << 16u; }\n",
-            "fn f32_to_half(bits: u32) -> u32 { return f32_to_bf16(bits); }\n",
-        ),
-    }
-}
-
-/// What an outcome does to one word of gradients.
-fn applied_word_source(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 | DType::F64 => include_str!("../shaders/shared/applied_f32.wgsl"),
-        DType::F16 => concat!(
-            include_str!("../shaders/shared/applied_half.wgsl"),
-            "const LARGEST_HALF: u32 = 0x7bffu;\n",
-        ),
-        DType::Bf16 => concat!(
-            include_str!("../shaders/shared/applied_half.wgsl"),
-            "const LARGEST_HALF: u32 = 0x7f7fu;\n",
-        ),
-    }
-}
-
-/// How blocks of elements are read, and what they are.
-fn block_sources(dtype: DType, loads: Loads) -> Vec<&'static str> {
-    let access = match (dtype, loads) {
-        (_, Loads::Few) => return Vec::new(),
-        (DType::F32 | DType::F64, Loads::Words) => include_str!("../shaders/shared/access_f32_words.wgsl"),
-        (DType::F32 | DType::F64, Loads::Vectors) => {
-            include_str!("../shaders/shared/access_f32_vectors.wgsl")
-        }
-        (DType::F16 | DType::Bf16, Loads::Words) => include_str!("../shaders/shared/access_half_words.wgsl"),
-        (DType::F16 | DType::Bf16, Loads::Vectors) => {
-            include_str!("../shaders/shared/access_half_vectors.wgsl")
-        }
-    };
-    let conversion = include_str!("../shaders/shared/block_conversion.wgsl");
-    match dtype {
-        DType::F32 | DType::F64 => vec![access, include_str!("../shaders/shared/block_f32.wgsl"), conversion],
-        DType::Bf16 => vec![access, include_str!("../shaders/shared/block_bf16.wgsl"), conversion],
-        DType::F16 => vec![access, include_str!("../shaders/shared/block_f16.wgsl")],
-    }
-}
-
-/// What vectors of elements are where floats are multiplied.
-fn vector_source(dtype: DType, loads: Loads) -> Vec<&'static str> {
-    match dtype {
-        _ if loads != Loads::Vectors => Vec::new(),
-        DType::F32 | DType::F64 => vec![include_str!("../shaders/shared/vector_f32.wgsl")],
-        DType::Bf16 => vec![include_str!("../shaders/shared/vector_bf16.wgsl")],
-        DType::F16 => vec![include_str!("../shaders/shared/vector_f16.wgsl")],
-    }
-}
-
-/// What four elements are that lie apart.
-fn quad_source(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 | DType::F64 => include_str!("../shaders/shared/quad_f32.wgsl"),
-        DType::Bf16 => include_str!("../shaders/shared/quad_bf16.wgsl"),
-        DType::F16 => include_str!("../shaders/shared/quad_f16.wgsl"),
-    }
-}
-
-/// Repeats what stands between `//@each row` and `//@end row` once a row of a chunk, with `ROW` replaced by its number;
-/// between `//@each further row` and that, for all rows but the first; between `//@each vector` and that, once a vector
-/// of 16 bytes that each of 256 invocations has of a chunk.
-fn expand_rows(source: &str, dtype: DType) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut lines = source.lines();
-    while let Some(line) = lines.next() {
-        let count = match line.trim() {
-            "//@each row" => 0..ROWS,
-            "//@each further row" => 1..ROWS,
-            "//@each vector" => 0..CHUNK * dtype.size() as u32 / (256 * 16),
-            _ => {
-                out.push_str(line);
-                out.push('\n');
-                continue;
-            }
-        };
-        let block: Vec<&str> = lines.by_ref().take_while(|line| line.trim() != "//@end row").collect();
-        let block = block.join("\n") + "\n";
-        count.for_each(|row| out.push_str(&block.replace("ROW", &row.to_string())));
-    }
-    out
-}
-
-/// Repeats what stands between the lines `//@each slot` and `//@end` once a slot, with `SLOT`
-/// replaced by its number and `ROLE0` to `ROLE3` by the bindings of what belongs together. Between
-/// `//@each binding` and `//@end` the same once a binding.
-fn expand(source: &str, slots: u32, pattern: &Pattern) -> String {
-    let a_slot = pattern.bindings().max(1);
-    let mut out = String::with_capacity(source.len());
-    let mut lines = source.lines();
-    while let Some(line) = lines.next() {
-        let count = match line.trim() {
-            "//@each slot" => slots as usize,
-            "//@each binding" => slots as usize * a_slot,
-            _ => {
-                out.push_str(line);
-                out.push('\n');
-                continue;
-            }
-        };
-        let block: Vec<&str> = lines.by_ref().take_while(|line| line.trim() != "//@end").collect();
-        let block = block.join("\n") + "\n";
-        for slot in 0..count {
-            let mut block = block.replace("SLOT", &slot.to_string());
-            for (role, binding) in pattern.binding_of().enumerate() {
-                block = block.replace(&format!("ROLE{role}"), &format!("slot_{}", slot * a_slot + binding));
-            }
-            out.push_str(&block);
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -1,36 +1,5 @@
-// Gradients by 8 bytes: a lane takes four neighbouring columns of 16-bit elements. Rows of the table begin and end at
-// whole vectors.
-
+// 8 bytes: four columns of 16-bit elements.
 alias Row = vec2<u32>;
-alias Cols = vec4<u32>;
-alias Reals = vec4<f32>;
-
-const TURNS: u32 = 1u;
-
-fn first_column(lane: u32, turn: u32) -> u32 {
-    return 4u * lane;
-}
-
-// Where a Row lies, and how far apart those of a column do.
-fn place_of(element: u32) -> u32 {
-    return element >> 2u;
-}
-
-const STEP: u32 = COLUMNS / 4u;
-
-// Whether Rows lie in two words each.
-fn is_astride(start: u32) -> bool {
-    return false;
-}
-
-fn joined(row: Row, next: Row) -> Row {
-    return row;
-}
-
-// What lies before the end of the chunk.
-fn within_chunk(row: Row, element: u32, last: u32) -> Row {
-    return select(Row(0u), row, element <= last);
-}
 
 // Elements in the upper halves of words.
 fn at_top(row: Row) -> Cols {
@@ -40,13 +9,4 @@ fn at_top(row: Row) -> Cols {
 // The same without signs, one bit further up, and below the odd ones what lies there.
 fn without_signs(row: Row) -> Cols {
     return vec4(row.x << 17u, row.x << 1u, row.y << 17u, row.y << 1u);
-}
-
-fn total_of(c: Cols) -> u32 {
-    return c.x + c.y + c.z + c.w;
-}
-
-// The columns of a lane, with those of a turn in place.
-fn placed(all: vec4<u32>, own: Cols, turn: u32) -> vec4<u32> {
-    return own;
 }

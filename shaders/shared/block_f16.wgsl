@@ -43,15 +43,11 @@ fn q_of(row: Row, unit: Unit) -> Cols {
     return (mantissa << Cols(select(0u, 4u, NORM == NORM_ONE))) >> (down & Cols(31u));
 }
 
-// Magnitudes as f32 bits. The conversion of an integer of 10 bits is exact and normal.
+// Magnitudes as f32 bits.
 fn magnitudes_of(row: Row) -> Cols {
     return bits_of_top(whole_top(without_signs(row)));
 }
 
 fn bits_of_top(top: Cols) -> Cols {
-    let half = top >> Cols(17u);
-    let subnormal = select(bitcast<Cols>(Reals(half)) - Cols(24u << 23u), Cols(0u), half == Cols(0u));
-    let normal = (half << Cols(13u)) + Cols(112u << 23u);
-    let special = Cols(INFINITY_BITS) | ((half & Cols(0x3ffu)) << Cols(13u));
-    return select(select(normal, special, half >= Cols(0x7c00u)), subnormal, half < Cols(0x400u));
+    return f32_bits_of(top >> Cols(17u));
 }

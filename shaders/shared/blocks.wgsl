@@ -30,10 +30,6 @@ struct LaneSums {
     exponent: vec4<u32>,
 }
 
-var<workgroup> shared_exponent: atomic<u32>;
-var<workgroup> shared_limbs: array<atomic<u32>, 3>;
-var<workgroup> shared_non_finite: atomic<u32>;
-var<workgroup> shared_nan: atomic<u32>;
 // The largest magnitude of the chunk's elements that counts as finite.
 var<private> most: u32;
 
@@ -226,15 +222,6 @@ fn with_turn(all: LaneSums, turn: u32, own: Sums) -> LaneSums {
     );
 }
 
-fn reset() {
-    atomicStore(&shared_exponent, 0u);
-    atomicStore(&shared_limbs[0], 0u);
-    atomicStore(&shared_limbs[1], 0u);
-    atomicStore(&shared_limbs[2], 0u);
-    atomicStore(&shared_non_finite, 0u);
-    atomicStore(&shared_nan, 0u);
-}
-
 // Adds up the columns of all lanes, aligned to the largest exponent.
 fn gather(sums: LaneSums) {
     let e = sums.exponent;
@@ -248,19 +235,8 @@ fn gather(sums: LaneSums) {
     total = add64(total, shr64(U64(sums.lo.y, sums.hi.y), down.y));
     total = add64(total, shr64(U64(sums.lo.z, sums.hi.z), down.z));
     total = add64(total, shr64(U64(sums.lo.w, sums.hi.w), down.w));
-    let limbs = limbs21_of(total);
-    atomicAdd(&shared_limbs[0], limbs.x);
-    atomicAdd(&shared_limbs[1], limbs.y);
-    atomicAdd(&shared_limbs[2], limbs.z);
+    add_to_chunk(total);
     workgroupBarrier();
-}
-
-fn gathered() -> Partial {
-    let total = from_limbs21(vec3(
-        atomicLoad(&shared_limbs[0]), atomicLoad(&shared_limbs[1]), atomicLoad(&shared_limbs[2])
-    ));
-    let nan = atomicLoad(&shared_nan) << 31u;
-    return Partial(total.lo, total.hi, atomicLoad(&shared_exponent), atomicLoad(&shared_non_finite) | nan);
 }
 
 fn sums_of_chunk(block: Block, row: ChunkRow, lane: u32) -> LaneSums {

@@ -15,3 +15,18 @@ fn segment_of(row: JointRow, tensor: JointTensor, i: u32) -> u32 {
     let e = row.first + i;
     return row.segment + (e / tensor.low) % tensor.kept + (e / tensor.high) % tensor.outer * tensor.kept;
 }
+
+@compute @workgroup_size(WORKGROUP)
+fn joint(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = group.y * groups.x + group.x;
+    if index >= job.rows || idle() {
+        return;
+    }
+    let row = rows[job.first_row + index];
+    let tensor = tensors[row.tensor];
+    joint_chunk(row, tensor, lane);
+}

@@ -1,17 +1,6 @@
 // Element by element, as software adapters do it fastest.
 
-@compute @workgroup_size(WORKGROUP)
-fn joint(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = group.y * groups.x + group.x;
-    if index >= job.rows || idle() {
-        return;
-    }
-    let row = rows[job.first_row + index];
-    let tensor = tensors[row.tensor];
+fn joint_chunk(row: JointRow, tensor: JointTensor, lane: u32) {
     let whole = tensor.kept * tensor.outer == 1u;
     var outcome = outcomes[row.segment];
     let len = row.slot_len & ((1u << LEN_BITS) - 1u);

@@ -68,18 +68,7 @@ fn next_of(one: One, row: JointRow, tensor: JointTensor, i: u32, outcome: Outcom
     return One(one.word, stepped(one.own, tensor, gradient, outcome));
 }
 
-@compute @workgroup_size(WORKGROUP)
-fn joint(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = group.y * groups.x + group.x;
-    if index >= job.rows || idle() {
-        return;
-    }
-    let row = rows[job.first_row + index];
-    let tensor = tensors[row.tensor];
+fn joint_chunk(row: JointRow, tensor: JointTensor, lane: u32) {
     let len = row.slot_len & ((1u << LEN_BITS) - 1u);
     for (var begin = 0u; begin < len; begin += 4u * WORKGROUP) {
         let i = vec4(begin + lane) + vec4(0u, WORKGROUP, 2u * WORKGROUP, 3u * WORKGROUP);

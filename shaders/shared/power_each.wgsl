@@ -1,22 +1,9 @@
 // What an invocation of reduce_power.wgsl sees and adds up, element by element.
 
-fn magnitude_at(slot: u32, start: u32, i: u32, last: u32) -> u32 {
-    switch slot {
-        //@each slot
-        case SLOTu: {
-            return at_SLOT(start, i, last);
-        }
-        //@end
-        default: {
-            return 0u;
-        }
-    }
-}
-
 fn largest_of(row: ChunkRow, lane: u32, len: u32, most: u32) -> u32 {
     var top = 0u;
     for (var i = lane; i < len; i += WORKGROUP) {
-        let magnitude = magnitude_at(row.slot_len >> LEN_BITS, row.start, i, len - 1u);
+        let magnitude = fetch_single(row.slot_len >> LEN_BITS, row.start, i, len - 1u);
         if magnitude <= most {
             top = max(top, magnitude);
         } else {
@@ -30,7 +17,7 @@ fn largest_of(row: ChunkRow, lane: u32, len: u32, most: u32) -> u32 {
 fn powers_of(row: ChunkRow, lane: u32, len: u32, most: u32, largest: u32) -> f32 {
     var powers = 0.0;
     for (var i = lane; i < len; i += WORKGROUP) {
-        let magnitude = magnitude_at(row.slot_len >> LEN_BITS, row.start, i, len - 1u);
+        let magnitude = fetch_single(row.slot_len >> LEN_BITS, row.start, i, len - 1u);
         if magnitude <= most {
             powers += power_of_ratio(magnitude, largest);
         }

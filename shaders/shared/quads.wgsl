@@ -70,13 +70,6 @@ fn total_in(m: vec4<u32>) -> u32 {
     return m.x + m.y + m.z + m.w;
 }
 
-// The largest finite magnitude of an invocation's elements, and how many are not finite.
-struct Seen {
-    top: u32,
-    non_finite: u32,
-    nan: u32,
-}
-
 fn with_seen(seen: Seen, m: Quads, most: u32) -> Seen {
     let finite = finite_in(m, most);
     let top = largest_in(max(max(finite.a, finite.b), max(finite.c, finite.d)));

@@ -1,12 +1,5 @@
 // What an invocation of reduce_short.wgsl adds up of its team's chunk, element by element.
 
-// The largest finite magnitude of an invocation's elements, and how many are not finite.
-struct Seen {
-    top: u32,
-    non_finite: u32,
-    nan: u32,
-}
-
 fn seen_in(row: ChunkRow, member: u32, len: u32, most: u32) -> Seen {
     var seen = Seen(0u, 0u, 0u);
     for (var i = member; i < len; i += TEAM) {

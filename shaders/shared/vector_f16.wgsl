@@ -1,6 +1,9 @@
 // Products of eight f16 by float code, and which those are: all finite ones. A half is a normal f32 or zero, and a product that
 // is not normal is far below the smallest half, whether a driver flushes it or not.
 
+alias Cols = vec4<u32>;
+alias Reals = vec4<f32>;
+
 fn least_of(v: vec4<u32>) -> vec4<u32> {
     return v;
 }
@@ -18,14 +21,6 @@ fn not_too_large(top: u32, field_of_scale: u32) -> bool {
     return top < 0x7c00u && field_of_scale <= 230u;
 }
 
-// Halves in the lower half of words, without their signs. The conversion of an integer of 10 bits is exact and normal.
-fn floats_of(half: vec4<u32>) -> vec4<f32> {
-    let subnormal = bitcast<vec4<u32>>(vec4<f32>(half)) - vec4(24u << 23u);
-    let normal = (half << vec4(13u)) + vec4(112u << 23u);
-    let bits = select(normal, select(subnormal, vec4(0u), half == vec4(0u)), half < vec4(0x400u));
-    return bitcast<vec4<f32>>(bits);
-}
-
 // The half nearest to a finite f32 without sign, ties to even, and at most the largest.
 fn nearest(bits: vec4<u32>) -> vec4<u32> {
     // A normal half: a carry out of the mantissa is the right exponent.
@@ -39,8 +34,10 @@ fn nearest(bits: vec4<u32>) -> vec4<u32> {
     return min(select(normal, subnormal, bits < vec4(113u << 23u)), vec4(0x7bffu));
 }
 
+// Of halves in the lower half of words.
 fn products(half: vec4<u32>, scale: f32) -> vec4<u32> {
-    return nearest(bitcast<vec4<u32>>(floats_of(half & vec4(0x7fffu)) * scale)) | (half & vec4(0x8000u));
+    let magnitudes = bitcast<vec4<f32>>(f32_bits_of_finite(half & vec4(0x7fffu)));
+    return nearest(bitcast<vec4<u32>>(magnitudes * scale)) | (half & vec4(0x8000u));
 }
 
 fn product_of(v: vec4<u32>, scale: f32) -> vec4<u32> {

@@ -1,12 +1,8 @@
-// outcome -> gradients, in place, by 16 bytes. One workgroup a chunk, which consists of whole vectors; where the outcome is
-// KEEP it returns before touching the gradients. An invocation has all its vectors in flight before the first store. What
-// elements are, shared/vector_*.wgsl tells.
+// The vectors of a chunk, which consists of whole ones: 16 bytes each, all of an invocation in flight before the first store. What
+// elements are, vector_*.wgsl tells.
 
 const_assert WORKGROUP == 256u;
 
-@group(0) @binding(0) var<uniform> job: Job;
-@group(0) @binding(1) var<storage, read> rows: array<ChunkRow>;
-@group(0) @binding(2) var<storage, read> outcomes: array<Outcome>;
 //@each slot
 @group(1) @binding(SLOT) var<storage, read_write> slot_SLOT: array<vec4<u32>>;
 //@end
@@ -126,21 +122,7 @@ fn apply_any(slot: u32, first: u32, end: u32, outcome: Outcome) {
     }
 }
 
-@compute @workgroup_size(WORKGROUP)
-fn apply(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = group.y * groups.x + group.x;
-    if index >= job.rows {
-        return;
-    }
-    let row = rows[job.first_row + index];
-    let outcome = outcomes[row.segment];
-    if outcome.action == KEEP {
-        return;
-    }
+fn apply_chunk(row: ChunkRow, outcome: Outcome, lane: u32) {
     let slot = row.slot_len >> LEN_BITS;
     let len = row.slot_len & ((1u << LEN_BITS) - 1u);
     let first = row.start / (4u * PER_WORD) + lane;

@@ -1,19 +1,8 @@
-// chunk of a unit -> partial, as reduce_units.wgsl and to its bits, for hardware: TEAM invocations a unit where the row has few
-// enough, else one. An invocation takes every TEAM-th column of the chunk, with sixteen elements in flight. Neighbouring
+// TEAM invocations add up the chunk of a unit where the row has few enough, else one. An invocation takes every TEAM-th column of the chunk, with sixteen elements in flight. Neighbouring
 // invocations read what lies side by side: elements of one unit, or the same element of neighbouring units.
 
-@group(0) @binding(0) var<uniform> job: Job;
-@group(0) @binding(1) var<storage, read> rows: array<UnitRow>;
-@group(0) @binding(2) var<storage, read_write> partials: array<Partial>;
-//@each slot
-@group(1) @binding(SLOT) var<storage, read> slot_SLOT: array<u32>;
-//@end
-
-// One of each a unit.
-var<workgroup> shared_top: array<atomic<u32>, WORKGROUP>;
-var<workgroup> shared_limbs: array<atomic<u32>, 3u * WORKGROUP>;
-var<workgroup> shared_non_finite: array<atomic<u32>, WORKGROUP>;
-var<workgroup> shared_nan: array<atomic<u32>, WORKGROUP>;
+// A team may be a single invocation.
+const TEAMS: u32 = WORKGROUP;
 
 // Where an invocation stands: with whom it shares which unit.
 struct Place {
@@ -90,25 +79,16 @@ fn squares_of(m: vec4<u32>, exponent: u32) -> vec3<u32> {
     return vec3(total_in(h * h), total_in(h * l), total_in(l * l));
 }
 
-fn sum_of_squares(s: vec3<u32>, exponent: u32, chunk_exponent: u32) -> U64 {
-    var sum = U64(s.y << 16u, s.x + (s.y >> 16u));
-    if NORM != NORM_ONE {
-        sum = add64(U64(s.x << 20u, s.x >> 12u), U64(s.y << 7u, s.y >> 25u));
-        sum = add64(sum, U64(s.z >> 8u, 0u));
-    }
-    return shr64(sum, ALIGN * (chunk_exponent - exponent));
-}
-
 // A column of at most four elements.
 fn with_short_column(total: U64, m: vec4<u32>, chunk_exponent: u32) -> U64 {
     let exponent = max(largest_in(m) >> 23u, 1u);
-    return add64(total, sum_of_squares(squares_of(m, exponent), exponent, chunk_exponent));
+    return add64(total, shr64(column_total(squares_of(m, exponent)), ALIGN * (chunk_exponent - exponent)));
 }
 
 fn with_column(total: U64, m: Quads, chunk_exponent: u32) -> U64 {
     let exponent = max(largest_in(max(max(m.a, m.b), max(m.c, m.d))) >> 23u, 1u);
     let s = squares_of(m.a, exponent) + squares_of(m.b, exponent) + squares_of(m.c, exponent) + squares_of(m.d, exponent);
-    return add64(total, sum_of_squares(s, exponent, chunk_exponent));
+    return add64(total, shr64(column_total(s), ALIGN * (chunk_exponent - exponent)));
 }
 
 fn sum_in(row: UnitRow, p: Place, exponent: u32, most: u32) -> U64 {
@@ -135,55 +115,24 @@ fn sum_in(row: UnitRow, p: Place, exponent: u32, most: u32) -> U64 {
     return total;
 }
 
-@compute @workgroup_size(WORKGROUP)
-fn reduce_units(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = group.y * groups.x + group.x;
-    if index >= job.rows {
-        return;
-    }
-    let row = rows[job.first_row + index];
-    atomicStore(&shared_top[lane], 0u);
-    atomicStore(&shared_limbs[3u * lane], 0u);
-    atomicStore(&shared_limbs[3u * lane + 1u], 0u);
-    atomicStore(&shared_limbs[3u * lane + 2u], 0u);
-    atomicStore(&shared_non_finite[lane], 0u);
-    atomicStore(&shared_nan[lane], 0u);
+fn add_units(row: UnitRow, lane: u32) {
+    reset_team(lane);
     workgroupBarrier();
 
     // Invocations without a unit, and those of units left out, go through every barrier with no elements.
     let p = place_of(row, lane);
     let most = most_of(row.segment);
     let seen = seen_in(row, p, most);
-    atomicMax(&shared_top[p.unit], seen.top);
-    if seen.non_finite != 0u {
-        atomicAdd(&shared_non_finite[p.unit], seen.non_finite);
-        atomicMax(&shared_nan[p.unit], seen.nan);
-    }
+    add_seen(p.unit, seen);
     workgroupBarrier();
 
-    let top = atomicLoad(&shared_top[p.unit]);
-    let exponent = select(max(top >> 23u, 1u), top, NORM == NORM_INF);
+    let exponent = exponent_of_team(p.unit);
     if NORM != NORM_INF {
-        let limbs = limbs21_of(sum_in(row, p, exponent, most));
-        atomicAdd(&shared_limbs[3u * p.unit], limbs.x);
-        atomicAdd(&shared_limbs[3u * p.unit + 1u], limbs.y);
-        atomicAdd(&shared_limbs[3u * p.unit + 2u], limbs.z);
+        add_to_team(p.unit, sum_in(row, p, exponent, most));
         workgroupBarrier();
     }
 
     if p.member == 0u && p.unit < row.units {
-        let total = from_limbs21(vec3(
-            atomicLoad(&shared_limbs[3u * p.unit]),
-            atomicLoad(&shared_limbs[3u * p.unit + 1u]),
-            atomicLoad(&shared_limbs[3u * p.unit + 2u])
-        ));
-        let nan = atomicLoad(&shared_nan[p.unit]) << 31u;
-        partials[row.partial + p.unit] = Partial(
-            total.lo, total.hi, select(0u, exponent, p.len != 0u), atomicLoad(&shared_non_finite[p.unit]) | nan
-        );
+        partials[row.partial + p.unit] = gathered_of_team(p.unit, p.len != 0u);
     }
 }
