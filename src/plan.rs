@@ -9,25 +9,27 @@ mod finish;
 mod joint;
 mod limits;
 mod pack;
+mod placed;
 mod sums;
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::clip::{Adapt, Clip, Kind};
 use crate::error::{PlanError, PrepareError};
 use crate::grad::{DType, Group};
 use crate::layout::{
-    Adaptation, CHUNK, ChunkRow, MapRow, NONE, Outcome, Partial, Progress, Run, SERIAL_RUN, STAGE_DECIDE,
+    Adaptation, ChunkRow, MapRow, NONE, Outcome, Partial, Progress, Run, SERIAL_RUN, STAGE_DECIDE,
     STAGE_SEGMENTS, STAGE_TENSORS, SeamRow, SegmentRow, Setting, State, Sum, Tally, UnitRow,
 };
-use crate::segments::{Owner, Segments, TensorInfo};
+use crate::segments::{Segments, TensorInfo};
 
 pub use finish::{FINISH_ITEMS, FINISH_SEGMENTS, FINISH_WINDOWS, Finish};
 pub(crate) use joint::check_ranges;
 pub use joint::{Joined, Joint, MOST_ROLES, Pattern};
 pub use limits::PlanLimits;
 pub(crate) use limits::{LONG_UNIT, OTHER_BUFFERS, OTHER_STORAGE};
+use placed::without_excluded_parameters;
+pub(crate) use placed::{Placed, chunks, order_of_partials};
 
 /// A window is kept below 2 GiB, whatever the device allows, so that byte offsets fit 31 bits.
 const LARGEST_WINDOW: u64 = 1 << 31;
@@ -308,84 +310,6 @@ impl Plan {
     }
 }
 
-impl Placement {
-    fn info(&self) -> TensorInfo {
-        TensorInfo {
-            name: self.name.as_str().into(),
-            dtype: self.dtype,
-            elements: self.elements,
-            shape: self.shape.clone(),
-            group: self.group.clone(),
-            has_parameter: self.parameter.is_some(),
-        }
-    }
-}
-
-/// A tensor or its parameters, with the segments it belongs to and its partials.
-pub(crate) struct Placed<'a> {
-    pub(crate) at: &'a Placement,
-    pub(crate) owner: Owner,
-    /// Parameters are only measured.
-    pub(crate) measured: bool,
-    pub(crate) first_partial: u32,
-    pub(crate) partials: u32,
-}
-
-impl<'a> Placed<'a> {
-    /// All tensors, then all parameters.
-    fn all(tensors: &'a [Placement], parts: &Segments, infos: &[TensorInfo]) -> Vec<Placed<'a>> {
-        let shift = parts.decided();
-        let grads = tensors.iter().zip(&parts.owners).map(|(at, &owner)| (at, owner, false));
-        let parameters = tensors
-            .iter()
-            .zip(&parts.owners)
-            .filter(|_| parts.parameters)
-            .filter_map(|(t, owner)| Some((t.parameter.as_deref()?, owner.shifted(shift), true)));
-        let mut placed: Vec<Placed<'_>> = grads
-            .chain(parameters)
-            .map(|(at, owner, measured)| {
-                // Checked against the limits before anything is made of them.
-                let partials = chunks(at.elements, owner).min(u64::from(u32::MAX)) as u32;
-                Placed { at, owner, measured, first_partial: 0, partials }
-            })
-            .collect();
-        let mut first_partial = 0u32;
-        for i in order_of_partials(infos, placed.len()) {
-            placed[i].first_partial = first_partial;
-            first_partial = first_partial.saturating_add(placed[i].partials);
-        }
-        placed
-    }
-}
-
-/// The order in which the partials of all tensors, and then of all parameters, are numbered: excluded ones
-/// last, so that those of a row over several tensors lie at equal distances.
-pub(crate) fn order_of_partials(infos: &[TensorInfo], sources: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..sources).collect();
-    let tensors = infos.len().max(1);
-    order.sort_by_key(|&source| (source / tensors, infos[source % tensors].excluded()));
-    order
-}
-
-/// No limit of an excluded tensor follows from its parameter, which therefore is not read.
-fn without_excluded_parameters<'a>(
-    tensors: &'a [Placement],
-    parts: &Segments,
-    infos: &[TensorInfo],
-) -> Cow<'a, [Placement]> {
-    if !parts.parameters || !infos.iter().any(TensorInfo::excluded) {
-        return Cow::Borrowed(tensors);
-    }
-    let without = |(t, info): (&Placement, &TensorInfo)| match info.excluded() {
-        true => {
-            let nothing = Placement { elements: 0, parameter: None, ..t.clone() };
-            Placement { parameter: Some(Box::new(nothing)), ..t.clone() }
-        }
-        false => t.clone(),
-    };
-    tensors.iter().zip(infos).map(without).collect::<Vec<_>>().into()
-}
-
 /// Norms that adaptive thresholds remember.
 fn history_norms(clip: &Clip, parts: &Segments) -> u64 {
     parts.limits.len() as u64 * u64::from(clip.adapt.map_or(0, Adapt::window))
@@ -396,14 +320,6 @@ fn history_bytes(clip: &Clip, parts: &Segments, norms: u64) -> u64 {
     let states = if clip.adapt.is_some() { parts.limits.len() } else { 0 };
     let fixed = size_of::<Tally>() + size_of::<Progress>() + size_of::<Adaptation>();
     (fixed + states * size_of::<State>()) as u64 + norms * 4
-}
-
-/// Chunks of a tensor.
-pub(crate) fn chunks(elements: u64, owner: Owner) -> u64 {
-    match owner {
-        Owner::One(_) => elements.div_ceil(u64::from(CHUNK)),
-        Owner::Units { view, .. } => view.units.saturating_mul(view.chunks()),
-    }
 }
 
 impl Combine {

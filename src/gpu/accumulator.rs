@@ -10,10 +10,11 @@ use crate::layout::{JointRow, JointTensor, Outcome};
 use crate::plan::{Joined, Joint};
 use crate::segments::{Segments, TensorInfo};
 
-use super::clipper::{Buffers, Clipper, check_usage};
+use super::clipper::Clipper;
+use super::make::{Make, Step};
 use super::pass::{Pass, Purpose, begin, run};
+use super::placements::{Buffers, check_usage};
 use super::scope::caught;
-use super::workspace::{Make, Step};
 
 /// Adds the gradients of micro-batches into `f32` accumulators, prepared once and recorded for every
 /// micro-batch.

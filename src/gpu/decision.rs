@@ -12,7 +12,8 @@ use crate::kernels::Kernel;
 use crate::layout::{Job, NONE, Run, STAGE_ADVANCE, STAGE_DECIDE, STAGE_SEGMENTS, STAGE_TENSORS};
 use crate::plan::{Combine, Finish, Plan, grid};
 
-use super::workspace::{Make, Memory, Records, Step};
+use super::make::{Make, Step};
+use super::workspace::{Memory, Records};
 
 /// From sums to outcomes, and to the next loss scale and corrections where they follow.
 #[derive(Debug)]

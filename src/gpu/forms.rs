@@ -14,7 +14,7 @@
 use crate::kernels::{Form, Loads};
 use crate::plan::Dispatch;
 
-use super::clipper::ClipperOptions;
+use super::options::ClipperOptions;
 
 /// Of PCI.
 const NVIDIA: u32 = 0x10de;

@@ -4,9 +4,13 @@ mod accumulator;
 mod clipper;
 mod decision;
 mod forms;
+mod make;
 mod memory;
+mod moments;
+mod options;
 mod pass;
 mod pipelines;
+mod placements;
 mod readback;
 mod scope;
 mod stepper;
@@ -14,14 +18,16 @@ mod trusted;
 mod workspace;
 
 pub use accumulator::Accumulator;
-pub use clipper::{Clipper, ClipperOptions};
+pub use clipper::Clipper;
 pub use memory::SavedHistory;
+pub use moments::Moment;
+pub use options::ClipperOptions;
 pub use pass::Pass;
 pub use readback::ReadBack;
-pub use stepper::{Moment, Stepper};
+pub use stepper::Stepper;
 
 // For `Session`, which blocks.
 #[cfg(not(target_arch = "wasm32"))]
-pub(crate) use scope::caught;
+pub(crate) use make::filled_in;
 #[cfg(not(target_arch = "wasm32"))]
-pub(crate) use workspace::filled_in;
+pub(crate) use scope::caught;

@@ -15,8 +15,8 @@ use crate::plan::Plan;
 use crate::report::{self, Report};
 use crate::segments::{Segments, TensorInfo};
 
+use super::make::filled;
 use super::scope::{caught, now};
-use super::workspace::filled;
 
 const TAG_BYTES: u64 = 4;
 

@@ -12,23 +12,13 @@ use crate::layout::{JointRow, JointTensor};
 use crate::optimizer::{Optimizer, at_least_0};
 use crate::plan::{Joined, Joint, check_ranges};
 
-use super::clipper::{Buffers, Clipper, check_usage};
+use super::clipper::Clipper;
 use super::decision::Decision;
+use super::make::{Make, Step};
+use super::moments::Moment;
 use super::pass::{Pass, Purpose, begin, run};
+use super::placements::{Buffers, check_usage};
 use super::scope::caught;
-use super::workspace::{Make, Step};
-
-/// Where a state tensor of an optimiser lies: `f32` in its parameter's shape.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Moment {
-    /// The buffer. Those that a [`Stepper`] allocates have usages `STORAGE | COPY_SRC | COPY_DST`, so
-    /// that they can be saved and restored.
-    pub buffer: wgpu::Buffer,
-    /// First byte.
-    pub offset: u64,
-    /// Number of elements.
-    pub elements: u64,
-}
 
 /// Norm, coefficient and an optimiser's step over one set of gradients, prepared once and recorded
 /// every step.
@@ -149,67 +139,6 @@ impl Clipper {
             .collect();
         Ok(check_ranges(&given)?)
     }
-
-    /// The state of each tensor, allocated where it is not named.
-    fn moments(&self, grads: &[Grad], count: usize) -> Result<Vec<Vec<Moment>>, PrepareError> {
-        let mut moments: Vec<Vec<Moment>> = grads
-            .iter()
-            .map(|g| {
-                let named = g.moments.iter().take(count);
-                named
-                    .map(|(b, offset)| Moment { buffer: b.clone(), offset: *offset, elements: g.elements() })
-                    .collect()
-            })
-            .collect();
-        for k in 0..count {
-            let missing: Vec<usize> = (0..grads.len()).filter(|&i| moments[i].len() == k).collect();
-            let sizes: Vec<u64> = missing.iter().map(|&i| grads[i].elements()).collect();
-            let given = self.device.limits().max_buffer_size;
-            if let Some(&i) = missing.iter().find(|&&i| grads[i].elements() > given / 4) {
-                let tensor = format!("{} (moment)", grads[i].name);
-                let required = grads[i].elements().saturating_mul(4);
-                return Err(PrepareError::BufferSize { tensor, required, given });
-            }
-            let made = caught(&self.device, "allocating optimiser state", || arenas(&self.device, &sizes))?;
-            missing.iter().zip(made).for_each(|(&i, moment)| moments[i].push(moment));
-        }
-        Ok(moments)
-    }
-}
-
-/// Tensors of these numbers of elements in as few buffers as the device allows, each where any device
-/// can bind it.
-fn arenas(device: &wgpu::Device, sizes: &[u64]) -> Vec<Moment> {
-    const ALIGNMENT: u64 = 256;
-    let largest = device.limits().max_buffer_size;
-    let mut places: Vec<(usize, u64)> = Vec::new();
-    let mut lengths: Vec<u64> = Vec::new();
-    for bytes in sizes.iter().map(|elements| elements * 4) {
-        let end = lengths.last().map_or(0, |l| l.next_multiple_of(ALIGNMENT));
-        if lengths.is_empty() || end + bytes > largest {
-            lengths.push(bytes);
-            places.push((lengths.len() - 1, 0));
-        } else if let Some(last) = lengths.last_mut() {
-            *last = end + bytes;
-            places.push((lengths.len() - 1, end));
-        }
-    }
-    let buffers: Vec<wgpu::Buffer> = lengths
-        .iter()
-        .map(|&length| {
-            device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("gradclip optimiser state"),
-                size: length.max(4),
-                usage: Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST,
-                mapped_at_creation: false,
-            })
-        })
-        .collect();
-    let moment = |(&(arena, offset), &elements): (&(usize, u64), &u64)| {
-        let buffer: &wgpu::Buffer = &buffers[arena];
-        Moment { buffer: buffer.clone(), offset, elements }
-    };
-    places.iter().zip(sizes).map(moment).collect()
 }
 
 /// The optimiser, where it makes sense and every tensor has what its step needs.

@@ -1,0 +1,258 @@
+//! Buffers, bind groups and dispatches.
+
+use std::sync::Arc;
+
+use bytemuck::{NoUninit, Zeroable};
+use wgpu::BufferUsages as Usage;
+
+use crate::clip::{Adapt, Clip, Kind};
+use crate::error::PrepareError;
+use crate::grad::DType;
+use crate::kernels::{Form, Kernel, Variant};
+use crate::layout::{ADAPT_NONE, Hyper, Job, NONE, TEAM};
+use crate::plan::{Dispatch, Pattern, Window, grid};
+
+use super::clipper::Clipper;
+use super::pipelines::Pipeline;
+
+/// One dispatch, ready to record.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) tables: wgpu::BindGroup,
+    pub(crate) slots: Option<wgpu::BindGroup>,
+    pub(crate) grid: [u32; 2],
+}
+
+/// Makes buffers, and dispatches over the `buffers` that windows name.
+pub(crate) struct Make<'a> {
+    pub(super) clipper: &'a Clipper,
+    buffers: &'a [wgpu::Buffer],
+    kind: Kind,
+    adapt: u32,
+    scaled: bool,
+    /// Of the kernels over whole chunks that are made next.
+    form: Form,
+    /// Whether kernels that decide can also advance loss scale and optimiser.
+    pub(super) advances: bool,
+    /// What every job begins as.
+    pub(super) job: Job,
+    pub(super) jobs: Vec<wgpu::Buffer>,
+    /// The kernels of all dispatches so far.
+    wanted: Vec<Arc<Pipeline>>,
+}
+
+/// Bytes bound to a slot without a window: a vector of the widest type that kernels have.
+const UNUSED_SLOT: u64 = 16;
+
+/// The windows that a dispatch binds, slot by slot.
+pub(super) struct Slots<'a> {
+    windows: &'a [Window],
+    pattern: Pattern,
+}
+
+/// What a job has beside its own.
+pub(super) fn job() -> Job {
+    Job { until: NONE, total: NONE, ..Job::zeroed() }
+}
+
+impl<'a> Make<'a> {
+    pub(crate) fn new(clipper: &'a Clipper, buffers: &'a [wgpu::Buffer], clip: &Clip) -> Make<'a> {
+        let (kind, adapt) = (Kind::from(clip.norm), Adapt::record(clip.adapt).rule);
+        let scaled = clip.loss_scale.is_some();
+        Make {
+            clipper,
+            buffers,
+            kind,
+            adapt,
+            scaled,
+            form: Form::default(),
+            advances: false,
+            job: job(),
+            jobs: Vec::new(),
+            wanted: Vec::new(),
+        }
+    }
+
+    /// Compiles what is missing of the kernels of all dispatches made so far.
+    pub(crate) fn compile(&self) -> Result<(), PrepareError> {
+        self.clipper.pipelines.compile(&self.wanted)
+    }
+
+    /// The constants of loss scaling and optimiser.
+    pub(crate) fn hyper(&self, hyper: Hyper) -> Result<wgpu::Buffer, PrepareError> {
+        self.table("gradclip hyper", &[hyper], hyper, Usage::UNIFORM | Usage::COPY_DST)
+    }
+
+    /// A kernel over gradients with what belongs to them. `begins` is for accumulation.
+    pub(crate) fn joint(
+        &mut self,
+        kernel: Kernel,
+        (dispatch, pattern): &(Dispatch, Pattern),
+        begins: bool,
+        tables: &[&wgpu::Buffer],
+    ) -> Result<Step, PrepareError> {
+        let Dispatch { rows, windows, .. } = dispatch;
+        let job =
+            Job { first_row: rows.start, rows: rows.end - rows.start, begins: begins.into(), ..self.job };
+        let slots = Some(Slots { windows, pattern: *pattern });
+        self.form = self.clipper.forms.of(dispatch);
+        self.step(kernel, dispatch.dtype, job, tables, slots, dispatch.grid)
+    }
+
+    /// A kernel over the rows or seams of a dispatch.
+    pub(super) fn rows(
+        &mut self,
+        kernel: Kernel,
+        dispatch: &Dispatch,
+        tables: &[&wgpu::Buffer],
+    ) -> Result<Step, PrepareError> {
+        let Dispatch { rows, short, seams, .. } = dispatch;
+        let limits = &self.clipper.limits;
+        // The rows, and how many a workgroup takes.
+        let (rows, each) = match kernel {
+            Kernel::Seams => (seams.clone(), limits.workgroup_size),
+            Kernel::Reduce => (rows.start..short.start, 1),
+            Kernel::ReduceShort => (short.clone(), limits.workgroup_size / TEAM),
+            _ => (rows.clone(), 1),
+        };
+        self.form = self.clipper.forms.of(dispatch);
+        let mut workgroups = (rows.len() as u64).div_ceil(each.into());
+        if kernel.form(self.kind, self.form).stays {
+            workgroups = workgroups.min(self.clipper.forms.resident.into());
+        }
+        let grid = grid(workgroups, limits)?;
+        let job = Job { first_row: rows.start, rows: rows.end - rows.start, ..self.job };
+        let slots = Some(Slots { windows: &dispatch.windows, pattern: Pattern::apart(1) });
+        self.step(kernel, dispatch.dtype, job, tables, slots, grid)
+    }
+
+    pub(super) fn step(
+        &mut self,
+        kernel: Kernel,
+        dtype: DType,
+        job: Job,
+        tables: &[&wgpu::Buffer],
+        slots: Option<Slots<'_>>,
+        grid: [u32; 2],
+    ) -> Result<Step, PrepareError> {
+        let Clipper { device, pipelines, limits, .. } = self.clipper;
+        let pipeline = pipelines.get(Variant {
+            kernel,
+            // Others are compiled once for all norms.
+            kind: if kernel.has_norm() { self.kind } else { Kind::Two },
+            dtype,
+            slots: slots.as_ref().map_or(0, |s| self.clipper.slots(s.windows.len(), &s.pattern)),
+            pattern: slots.as_ref().map_or(Pattern::default(), |s| s.pattern),
+            workgroup_size: limits.workgroup_size,
+            adapt: if matches!(kernel, Kernel::Threshold | Kernel::Finish) { self.adapt } else { ADAPT_NONE },
+            scaled: kernel.reduces() && self.scaled,
+            form: kernel.form(self.kind, self.form),
+            advances: kernel == Kernel::Finish && self.advances,
+        })?;
+        self.wanted.push(pipeline.clone());
+        let job = self.table("gradclip job", &[job], job, Usage::UNIFORM | Usage::COPY_DST)?;
+        let bound: Vec<_> = [&job].iter().chain(tables).map(|b| b.as_entire_binding()).collect();
+        let slots =
+            slots.zip(pipeline.slots.as_ref()).map(|(slots, layout)| self.bound(kernel, layout, &slots));
+        let tables = bind_group(device, kernel, &pipeline.tables, bound);
+        if kernel.leaves_out() {
+            self.jobs.push(job);
+        }
+        Ok(Step { tables, slots, grid, pipeline })
+    }
+
+    /// The windows of a dispatch, and something for each slot that the kernel has beyond: ranges of a buffer that no row
+    /// names, one of its own a dispatch since dispatches that write to one buffer wait for each other. Where kernels
+    /// are made without gradients, all slots have these.
+    fn bound(&self, kernel: Kernel, layout: &wgpu::BindGroupLayout, slots: &Slots<'_>) -> wgpu::BindGroup {
+        let windows = if self.buffers.is_empty() { &[] } else { slots.windows };
+        let slot_count = self.clipper.slots(slots.windows.len(), &slots.pattern) as usize;
+        let unused = slot_count * slots.pattern.bindings().max(1) - windows.len();
+        let apart = self.clipper.limits.alignment.max(UNUSED_SLOT);
+        let buffer: Option<wgpu::Buffer> = (unused > 0)
+            .then(|| self.empty::<u8>("gradclip unused slots", unused * apart as usize, Usage::STORAGE));
+        let rest = buffer.iter().flat_map(|b| (0..unused as u64).map(move |i| (b, i * apart, UNUSED_SLOT)));
+        let used = windows.iter().map(|w| (&self.buffers[w.buffer], w.offset, w.size));
+        let resources = used.chain(rest).map(|(buffer, offset, size)| {
+            let size = wgpu::BufferSize::new(size);
+            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
+        });
+        bind_group(&self.clipper.device, kernel, layout, resources)
+    }
+
+    pub(crate) fn empty<T>(&self, label: &str, len: usize, usage: Usage) -> wgpu::Buffer {
+        self.clipper.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: (len.max(1) * size_of::<T>()) as u64,
+            usage,
+            mapped_at_creation: false,
+        })
+    }
+
+    /// A buffer that holds `rows`, or one `filler` where there are none: nothing empty can be bound.
+    pub(crate) fn table<T: NoUninit>(
+        &self,
+        label: &'static str,
+        rows: &[T],
+        filler: T,
+        usage: Usage,
+    ) -> Result<wgpu::Buffer, PrepareError> {
+        let filler = [filler];
+        let bytes: &[u8] = bytemuck::cast_slice(if rows.is_empty() { &filler } else { rows });
+        filled(&self.clipper.device, label, bytes, usage)
+    }
+}
+
+/// A buffer with the given contents, padded with zeros to whole words and to at least one.
+pub(crate) fn filled(
+    device: &wgpu::Device,
+    label: &'static str,
+    bytes: &[u8],
+    usage: Usage,
+) -> Result<wgpu::Buffer, PrepareError> {
+    filled_in(device, label, bytes.len() as u64, [(0, bytes)], usage)
+}
+
+/// A buffer of that many bytes, at least one word, with these contents at these places and zeros elsewhere.
+pub(crate) fn filled_in<'b>(
+    device: &wgpu::Device,
+    label: &'static str,
+    size: u64,
+    contents: impl IntoIterator<Item = (usize, &'b [u8])>,
+    usage: Usage,
+) -> Result<wgpu::Buffer, PrepareError> {
+    let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some(label),
+        size: size.next_multiple_of(4).max(4),
+        usage,
+        mapped_at_creation: true,
+    });
+    let mut view = buffer
+        .get_mapped_range_mut(..)
+        .map_err(|error| PrepareError::Device { what: label, message: error.to_string() })?;
+    for (at, bytes) in contents {
+        view.slice(at..at + bytes.len()).copy_from_slice(bytes);
+    }
+    drop(view);
+    buffer.unmap();
+    Ok(buffer)
+}
+
+fn bind_group<'a>(
+    device: &wgpu::Device,
+    kernel: Kernel,
+    layout: &wgpu::BindGroupLayout,
+    resources: impl IntoIterator<Item = wgpu::BindingResource<'a>>,
+) -> wgpu::BindGroup {
+    let entries: Vec<_> = resources
+        .into_iter()
+        .enumerate()
+        .map(|(i, resource)| wgpu::BindGroupEntry { binding: i as u32, resource })
+        .collect();
+    device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some(kernel.stem()),
+        layout,
+        entries: &entries,
+    })
+}
