@@ -16,6 +16,8 @@ mod clock;
 mod cpu;
 #[path = "arm/gpu.rs"]
 mod gpu;
+#[path = "common/opened.rs"]
+mod opened;
 #[path = "arm/values.rs"]
 mod values;
 

@@ -14,10 +14,14 @@ use std::time::{Duration, Instant};
 
 #[path = "kernels/cases.rs"]
 mod cases;
+#[path = "common/compute.rs"]
+mod compute;
 #[path = "kernels/device.rs"]
 mod device;
 #[path = "kernels/forms.rs"]
 mod forms;
+#[path = "common/opened.rs"]
+mod opened;
 #[path = "kernels/options.rs"]
 mod options;
 #[path = "kernels/plain.rs"]

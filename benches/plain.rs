@@ -10,6 +10,7 @@ use gradclip::{Clip, Clipper, ClipperOptions, Grad, Pass, wgpu};
 
 mod common;
 
+use common::compute::Compute;
 use common::{Gpu, open, random};
 
 const ROUNDS: usize = 9;
@@ -59,8 +60,8 @@ fn multiply(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
 ";
 
 struct Plain {
-    sum: wgpu::ComputePipeline,
-    multiply: wgpu::ComputePipeline,
+    /// The sum of squares, and the multiplication.
+    pipelines: Vec<wgpu::ComputePipeline>,
     bind_group: wgpu::BindGroup,
     groups: [u32; 2],
 }
@@ -70,46 +71,10 @@ impl Plain {
         let chunks = (values.size() / 4).div_ceil(16384);
         let across = chunks.min(65535);
         let sums = gpu.buffer(&vec![0.0; chunks as usize]);
-        let module = gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some("plain"),
-            source: wgpu::ShaderSource::Wgsl(PLAIN.into()),
-        });
-        let binding = |binding| wgpu::BindGroupLayoutEntry {
-            binding,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty: wgpu::BufferBindingType::Storage { read_only: false },
-                has_dynamic_offset: false,
-                min_binding_size: None,
-            },
-            count: None,
-        };
-        let layout = gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: Some("plain"),
-            entries: &[binding(0), binding(1)],
-        });
-        let of_pipelines = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some("plain"),
-            bind_group_layouts: &[Some(&layout)],
-            ..Default::default()
-        });
-        let pipeline = |entry: &str| {
-            gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(entry),
-                layout: Some(&of_pipelines),
-                module: &module,
-                entry_point: Some(entry),
-                compilation_options: Default::default(),
-                cache: None,
-            })
-        };
-        let bind_group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some("plain"),
-            layout: &layout,
-            entries: &[entry(0, values), entry(1, &sums)],
-        });
+        let compute = Compute::new(&gpu.device, PLAIN, 2, ["sum", "multiply"]);
+        let bind_group = compute.bind(&gpu.device, [values.as_entire_binding(), sums.as_entire_binding()]);
         let groups = [across as u32, chunks.div_ceil(across) as u32];
-        Plain { sum: pipeline("sum"), multiply: pipeline("multiply"), bind_group, groups }
+        Plain { pipelines: compute.pipelines, bind_group, groups }
     }
 
     fn record(&self, pipeline: &wgpu::ComputePipeline, encoder: &mut wgpu::CommandEncoder) {
@@ -118,10 +83,6 @@ impl Plain {
         pass.set_bind_group(0, &self.bind_group, &[]);
         pass.dispatch_workgroups(self.groups[0], self.groups[1], 1);
     }
-}
-
-fn entry(binding: u32, buffer: &wgpu::Buffer) -> wgpu::BindGroupEntry<'_> {
-    wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() }
 }
 
 /// Prepared passes of one size of workgroups, that clip and that do not.
@@ -165,11 +126,11 @@ fn main() {
             }
             at += 1;
         };
-        time("plain f32 sum of squares", &|e| plain.record(&plain.sum, e));
+        time("plain f32 sum of squares", &|e| plain.record(&plain.pipelines[0], e));
         for o in &ours {
             time(&format!("norm half, workgroups of {}", o.workgroup), &|e| o.pass.record_norm(e));
         }
-        time("plain multiplication in place", &|e| plain.record(&plain.multiply, e));
+        time("plain multiplication in place", &|e| plain.record(&plain.pipelines[1], e));
         for o in &ours {
             // Decides with the norm measured before it, in the same submit as nothing else.
             time(&format!("apply half, workgroups of {}", o.workgroup), &|e| o.pass.record_apply(e));

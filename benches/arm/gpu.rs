@@ -1,16 +1,15 @@
 //! A prepared pass on an adapter. Tensors lie side by side in one arena, in several where no buffer is that
 //! large; what they are restored from lies on the device too.
 
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use gradclip::session::{adapter_name, adapters};
 use gradclip::wgpu::BufferUsages as Usage;
 use gradclip::{Clip, Clipper, DType, Grad, Pass, wgpu};
 use serde_json::{Value, json};
 
 use crate::bandwidth::bandwidth;
 use crate::clock::Clock;
+use crate::opened::{FirstError, Opened, opened};
 use crate::values::{bf16_bits, fill, from_bf16, sum_of_squares};
 use crate::{Arm, Result, check, judged, threshold};
 
@@ -33,7 +32,7 @@ pub(crate) struct Device {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     /// The first error nobody else caught; wgpu would panic instead.
-    error: Arc<Mutex<Option<String>>>,
+    error: FirstError,
 }
 
 struct Set {
@@ -99,30 +98,13 @@ impl Device {
 impl Gpu {
     /// The best adapter whose `backend/name` contains `GRADCLIP_TEST_ADAPTER`.
     pub(crate) fn open() -> Result<Gpu> {
-        let wanted = std::env::var("GRADCLIP_TEST_ADAPTER").unwrap_or_default().to_lowercase();
-        let name = |a: &wgpu::Adapter| adapter_name(&a.get_info());
-        let adapter = adapters().into_iter().find(|a| name(a).to_lowercase().contains(&wanted));
-        let adapter = adapter.ok_or(format!("no adapter with `{wanted}` in its name"))?;
-        let descriptor = wgpu::DeviceDescriptor {
-            required_limits: Clipper::required_limits(&adapter),
-            required_features: Clipper::optional_features(&adapter),
-            ..Default::default()
-        };
-        let opened = pollster::block_on(adapter.request_device(&descriptor));
-        let (device, queue) = opened.map_err(|e| e.to_string())?;
-        let error = Arc::new(Mutex::new(None));
-        let first = error.clone();
-        device.on_uncaptured_error(Arc::new(move |raised: wgpu::Error| {
-            if let Ok(mut first) = first.lock() {
-                first.get_or_insert(raised.to_string());
-            }
-        }));
+        let opened = opened()?;
+        let error = opened.keep_errors();
+        let Opened { name, driver, device, queue, .. } = opened;
         let clipper = Clipper::new(&device).map_err(|e| e.to_string())?;
-        let info = adapter.get_info();
-        let driver = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
         let device = Device { device, queue, error };
         let clock = Clock::new(&device);
-        Ok(Gpu { name: name(&adapter), driver, clipper, device, clock, set: None })
+        Ok(Gpu { name, driver, clipper, device, clock, set: None })
     }
 
     /// Tensors into as few arenas as there can be.

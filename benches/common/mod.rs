@@ -1,6 +1,9 @@
 //! What the benches share: numbers with a fixed seed, and a device.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod compute;
+pub mod opened;
+
 use std::time::{Duration, Instant};
 
 use gradclip::{Clipper, wgpu};
@@ -38,18 +41,9 @@ pub struct Gpu {
 
 /// The best adapter whose `backend/name` contains `GRADCLIP_TEST_ADAPTER`.
 pub fn open() -> Option<Gpu> {
-    let wanted = std::env::var("GRADCLIP_TEST_ADAPTER").unwrap_or_default().to_lowercase();
-    let name = |a: &wgpu::Adapter| gradclip::session::adapter_name(&a.get_info());
-    let adapter =
-        gradclip::session::adapters().into_iter().find(|a| name(a).to_lowercase().contains(&wanted))?;
-    let descriptor = wgpu::DeviceDescriptor {
-        required_limits: Clipper::required_limits(&adapter),
-        required_features: Clipper::optional_features(&adapter),
-        ..Default::default()
-    };
-    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).ok()?;
+    let opened::Opened { name, device, queue, .. } = opened::opened().ok()?;
     let clipper = Clipper::new(&device).ok()?;
-    Some(Gpu { name: name(&adapter), device, queue, clipper })
+    Some(Gpu { name, device, queue, clipper })
 }
 
 impl Gpu {

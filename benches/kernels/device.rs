@@ -1,11 +1,11 @@
 //! A device and its clock.
 
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use gradclip::session::{adapter_name, adapters, is_software};
+use gradclip::wgpu;
 use gradclip::wgpu::BufferUsages as Usage;
-use gradclip::{Clipper, wgpu};
+
+use crate::opened::{FirstError, Opened, opened};
 
 pub(crate) type Result<T> = std::result::Result<T, String>;
 
@@ -17,7 +17,7 @@ pub(crate) struct Device {
     pub(crate) queue: wgpu::Queue,
     clock: Option<Clock>,
     /// The first error nobody else caught; wgpu would panic instead.
-    error: Arc<Mutex<Option<String>>>,
+    error: FirstError,
 }
 
 /// The device's own clock.
@@ -32,28 +32,11 @@ struct Clock {
 impl Device {
     /// The best adapter whose `backend/name` contains `GRADCLIP_TEST_ADAPTER`.
     pub(crate) fn open() -> Result<Device> {
-        let wanted = std::env::var("GRADCLIP_TEST_ADAPTER").unwrap_or_default().to_lowercase();
-        let name = |a: &wgpu::Adapter| adapter_name(&a.get_info());
-        let adapter = adapters().into_iter().find(|a| name(a).to_lowercase().contains(&wanted));
-        let adapter = adapter.ok_or(format!("no adapter with `{wanted}` in its name"))?;
-        let descriptor = wgpu::DeviceDescriptor {
-            required_limits: Clipper::required_limits(&adapter),
-            required_features: Clipper::optional_features(&adapter),
-            ..Default::default()
-        };
-        let opened = pollster::block_on(adapter.request_device(&descriptor));
-        let (device, queue) = opened.map_err(|e| e.to_string())?;
-        let error = Arc::new(Mutex::new(None));
-        let first = error.clone();
-        device.on_uncaptured_error(Arc::new(move |raised: wgpu::Error| {
-            if let Ok(mut first) = first.lock() {
-                first.get_or_insert(raised.to_string());
-            }
-        }));
-        let info = adapter.get_info();
-        let driver = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
+        let opened = opened()?;
+        let error = opened.keep_errors();
+        let Opened { name, driver, software, device, queue } = opened;
         let clock = Clock::new(&device, &queue);
-        Ok(Device { name: name(&adapter), driver, software: is_software(&info), device, queue, clock, error })
+        Ok(Device { name, driver, software, device, queue, clock, error })
     }
 
     pub(crate) fn clock(&self) -> &'static str {

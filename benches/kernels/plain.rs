@@ -3,6 +3,8 @@
 
 use gradclip::{DType, wgpu};
 
+use crate::compute::Compute;
+
 use super::device::{Device, Result};
 use super::record::Kernel;
 
@@ -138,26 +140,7 @@ impl Plain {
                 .replace("FACTOR", factor)
                 .replace("END", end);
         }
-        let source = wgpu::ShaderSource::Wgsl(source.into());
-        let own = &device.device;
-        let module = own.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some("plain"), source });
-        let layout = layout(own);
-        let of_pipelines = own.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some("plain"),
-            bind_group_layouts: &[Some(&layout)],
-            ..Default::default()
-        });
-        let pipelines = KERNELS.iter().map(|[entry, ..]| {
-            own.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(entry),
-                layout: Some(&of_pipelines),
-                module: &module,
-                entry_point: Some(entry),
-                compilation_options: Default::default(),
-                cache: None,
-            })
-        });
-        let pipelines = pipelines.collect();
+        let compute = Compute::new(&device.device, &source, 4, KERNELS.iter().map(|[entry, ..]| *entry));
         let window = device.window();
         let side = device.buffer(8)?;
         device.queue.write_buffer(&side, 0, bytemuck::bytes_of(&1.0f32));
@@ -170,15 +153,7 @@ impl Plain {
                 wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
             };
             let resources = [part(values), part(others), side.as_entire_binding(), sums.as_entire_binding()];
-            let entries: Vec<_> = (0..)
-                .zip(resources)
-                .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource })
-                .collect();
-            let group = own.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some("plain"),
-                layout: &layout,
-                entries: &entries,
-            });
+            let group = compute.bind(&device.device, resources);
             let groups = size.div_ceil(BLOCK) as u32;
             // 65,535 are as many as every device takes in a dimension.
             let rows = groups.div_ceil(65535);
@@ -186,7 +161,7 @@ impl Plain {
         });
         let windows = windows.collect();
         device.wait()?;
-        Ok(Plain { pipelines, windows })
+        Ok(Plain { pipelines: compute.pipelines, windows })
     }
 
     pub(crate) fn dispatch(&self, kernel: Kernel, pass: &mut wgpu::ComputePass<'_>) {
@@ -211,21 +186,4 @@ impl Plain {
             pass.dispatch_workgroups(*across, *down, 1);
         }
     }
-}
-
-fn layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
-    let entries = [0, 1, 2, 3].map(|binding| wgpu::BindGroupLayoutEntry {
-        binding,
-        visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer {
-            ty: wgpu::BufferBindingType::Storage { read_only: false },
-            has_dynamic_offset: false,
-            min_binding_size: None,
-        },
-        count: None,
-    });
-    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-        label: Some("plain"),
-        entries: &entries,
-    })
 }
