@@ -29,8 +29,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # Tests that the GPU has the CPU path's bits, in order of worth, and the other ones with a GPU.
-equality_tests=(forms equality halves golden accumulation)
-other_tests=(oracle pass rules scopes power prepare scaling steps step_scopes faults peers telemetry thresholds
+equality_tests=(forms forms_units finish equality halves golden accumulation)
+other_tests=(oracle pass dispatches pipelines groups counts rules scopes power prepare scaling steps step_scopes faults peers telemetry thresholds
     trajectories)
 benches=(arm kernels steps plain slots)
 parts_all=(devices verify kernels bench equality tests steps slots plain)

@@ -12,7 +12,7 @@
 //! | `Apply` | `apply.wgsl` | outcomes | gradients, in place | `cpu/apply.rs` |
 //! | `ApplyUnits` | `apply_units.wgsl` | outcomes | gradients of tensors cut into units | `cpu/apply.rs` |
 //! | `Seams` | `seams.wgsl` | outcomes | words shared by two 16-bit gradients | `cpu/apply.rs` |
-//! | `Finish` | `finish.wgsl` | partials, sums, settings, history | for small sets, what the five above and `Advance` write | theirs |
+//! | `Finish` | `finish.wgsl` | partials, sums, settings, history | for small sets, what `Partials`, `Sums`, `Threshold`, `Coefficient` and `Advance` write | theirs |
 //! | `Advance` | `advance.wgsl` | tally | loss scale, corrections of the step | `cpu/advance.rs` |
 //! | `UpdateSgd`, `UpdateMomentum`, `UpdateAdam` | `update_sgd.wgsl` … | gradients, outcomes | parameters, moments | `cpu/update.rs` |
 //! | `Accumulate` | `accumulate.wgsl` | gradients, outcomes | accumulators | `cpu/accumulate.rs` |

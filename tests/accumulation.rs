@@ -7,7 +7,8 @@ mod common;
 use common::{Gpu, Kind, contents, data, gpu};
 use gradclip::cpu::{self, GradMut, SumMut};
 use gradclip::{
-    Accumulator, Clip, ClipError, DType, Grad, History, NonFinite, PlanError, PrepareError, Scope, Units,
+    Accumulator, Clip, ClipError, DType, Grad, Group, History, NonFinite, PlanError, PrepareError, Scope,
+    Units,
 };
 use half::{bf16, f16};
 
@@ -257,4 +258,30 @@ fn signs_of_zero() {
     }
     let got: Vec<f32> = gpu.read(there[0].buffer());
     assert!(same(&got), "{got:?} on {}", gpu.name);
+}
+
+/// Plain sums take excluded groups too: all are added as they are.
+#[test]
+fn groups_that_no_norm_counts_are_added_too() {
+    let Some(gpu) = gpu() else { return };
+    let tensors = micro(0);
+    let grads = gpu.separate(&tensors);
+    let sums: Vec<_> =
+        tensors.iter().map(|t| gpu.buffer(bytemuck::cast_slice(&vec![7.0f32; t.len()]))).collect();
+    let grads: Vec<Grad> = grads
+        .into_iter()
+        .zip(&sums)
+        .zip(0..)
+        .map(|((grad, sum), i)| {
+            let grad = grad.accumulator(sum, 0);
+            if i % 2 == 1 { grad.group(&Group::excluded("biases")) } else { grad }
+        })
+        .collect();
+    let accumulator = gpu.clipper.prepare_accumulation(&grads).unwrap();
+    record(&gpu, &accumulator, 0);
+    record(&gpu, &accumulator, 1);
+    for (sum, tensor) in sums.iter().zip(&tensors) {
+        let twice: Vec<f32> = tensor.iter().map(|x| x + x).collect();
+        assert_eq!(gpu.read::<f32>(sum)[..tensor.len()], twice, "{}", gpu.name);
+    }
 }

@@ -7,7 +7,7 @@ mod common;
 
 use common::{Gpu, KINDS, Random, data, gpu};
 use gradclip::cpu::{self, GradMut};
-use gradclip::layout::{CHUNK, COLUMNS, Outcome, Partial, ROWS};
+use gradclip::layout::{CHUNK, COLUMNS, NONE, Outcome, Partial, ROWS, Sum};
 use gradclip::{Clip, Clipper, ClipperOptions, DType, Grad, NonFinite, NormType};
 use half::{bf16, f16};
 
@@ -23,6 +23,7 @@ fn forms(gpu: &Gpu) -> Vec<Clipper> {
         vectors.full_multiply(false),
         vectors.full_multiply(true),
         vectors.full_multiply(false).resident_workgroups(2),
+        vectors.full_multiply(true).resident_workgroups(2),
     ];
     options.into_iter().map(|options| gpu.clipper_with(options)).collect()
 }
@@ -257,5 +258,34 @@ fn what_would_be_beyond_the_largest_half_becomes_that() {
         let right: Vec<u16> = own.iter().map(|&x| if x == largest { x } else { next }).collect();
         let grads = gpu.placed(80_000, &[(0, bytemuck::cast_slice(&own).to_vec(), dtype)]);
         check_written(&gpu, &forms(&gpu)[..2], &grads, &clip, bytemuck::cast_slice(&right), "largest");
+    }
+}
+
+/// Sums that were put between the halves may not tell of what is not finite: it stays in every form, as in f32.
+#[test]
+fn infinity_stays_whatever_sums_say() {
+    let Some(gpu) = gpu() else { return };
+    let mut own: Vec<u16> = (0..20_000).map(|i| 0x3c00 + (i % 64) as u16).collect();
+    (own[7], own[9000], own[19_999]) = (0x7c00, 0xfc00, 0x7e00);
+    let grads = gpu.placed(40_000, &[(0, bytemuck::cast_slice(&own).to_vec(), DType::F16)]);
+    for clipper in &forms(&gpu)[..2] {
+        gpu.queue.write_buffer(grads[0].buffer(), 0, bytemuck::cast_slice(&own));
+        let pass = clipper.prepare(&grads, &Clip::global_norm(1.0)).unwrap();
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        pass.record_norm(&mut encoder);
+        gpu.queue.submit([encoder.finish()]);
+        let sum = gpu.read::<Sum>(pass.segment_sums())[0];
+        gpu.queue.write_buffer(
+            pass.segment_sums(),
+            0,
+            bytemuck::bytes_of(&Sum { non_finite: 0, nan: 0, first: NONE, ..sum }),
+        );
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        pass.record_apply(&mut encoder);
+        gpu.queue.submit([encoder.finish()]);
+        let after = gpu.read::<u16>(grads[0].buffer());
+        // The others are divided by about 180.
+        assert!(after[0] < 0x2400, "{:x}", after[0]);
+        assert_eq!([after[7], after[9000], after[19_999]], [0x7c00, 0xfc00, 0x7e00], "{}", gpu.name);
     }
 }

@@ -73,10 +73,10 @@ fn check_vectors(row: &ChunkRow, dispatch: &Dispatch) {
 }
 
 /// reduce_units.wgsl.
-fn check_unit_row(row: &UnitRow, dispatch: &Dispatch, plan: &Plan) {
+fn check_unit_row(row: &UnitRow, dispatch: &Dispatch, plan: &Plan, workgroup_size: u32) {
     let window = window_of(dispatch, row.slot);
     assert!(row.kept > 0 && row.reduced > 0 && row.units > 0);
-    assert!(row.partial + row.units <= plan.partials);
+    assert!(row.partial + row.units <= plan.partials && row.units <= workgroup_size);
     for lane in 0..row.units {
         let unit = row.first_unit + lane;
         let kept = (unit / row.kept).wrapping_mul(row.kept_high);
@@ -116,6 +116,9 @@ fn check_seam(row: &SeamRow, dispatch: &Dispatch, plan: &Plan) {
 /// shared/combine.wgsl over so many items, to so many sums and sums of segments.
 fn check_combine(combine: &Combine, items: usize, sums: usize, segments: usize) {
     assert!(combine.serial as usize <= combine.runs.len());
+    // What `tensor_of` searches.
+    assert!(combine.members.is_sorted_by_key(|member| member.first));
+    assert!(combine.members.first().is_none_or(|member| member.first as usize <= items));
     for run in &combine.runs {
         let more = run.lanes.max(1) as usize - 1;
         for (place, places) in [(run.target, sums), (run.segment, segments)] {
@@ -134,7 +137,7 @@ fn rows_of<'a, R>(table: &'a [R], dispatch: &Dispatch) -> &'a [R] {
     &table[dispatch.rows.start as usize..dispatch.rows.end as usize]
 }
 
-fn check(plan: &Plan) {
+fn check(plan: &Plan, workgroup_size: u32) {
     for (dispatch, applied) in
         plan.dispatches.iter().map(|d| (d, true)).chain(plan.measured.iter().map(|d| (d, false)))
     {
@@ -151,7 +154,9 @@ fn check(plan: &Plan) {
         }
     }
     for dispatch in &plan.units {
-        rows_of(&plan.unit_rows, dispatch).iter().for_each(|row| check_unit_row(row, dispatch, plan));
+        rows_of(&plan.unit_rows, dispatch)
+            .iter()
+            .for_each(|row| check_unit_row(row, dispatch, plan, workgroup_size));
     }
     for dispatch in &plan.mapped {
         rows_of(&plan.map_rows, dispatch).iter().for_each(|row| check_map_row(row, dispatch, plan));
@@ -204,10 +209,11 @@ proptest! {
         long_unit in prop::sample::select(vec![256u64, 16_384]),
         workgroup_size in prop::sample::select(vec![32u32, 128, 256]),
         vectors in any::<bool>(),
+        block in prop::sample::select(vec![1u32, 2, 5, 4096]),
     ) {
         let limits = PlanLimits { slots, bindings: slots, alone_from: u64::MAX, long_unit, short_from, vectors,
             max_binding: max_binding & !3, alignment, max_workgroups: 65_535, workgroup_size,
-            teams: vectors, block: 4096, storage: 16, finish: true };
+            teams: vectors, block, storage: 16, buffers: 24, finish: true };
         let clip = clips()[clip];
         let dtypes = [DType::F32, DType::F16, DType::Bf16];
         let mut ends = [0u64; 4];
@@ -237,7 +243,7 @@ proptest! {
             t.parameter.as_mut().unwrap().buffer_size = ends[3].next_multiple_of(4);
         }
         match Plan::new(&tensors, &clip, &limits) {
-            Ok(plan) => check(&plan),
+            Ok(plan) => check(&plan, workgroup_size),
             // Units far apart, in windows this small.
             Err(PrepareError::Plan(PlanError::TooLarge { .. })) => {}
             Err(other) => panic!("{other}"),

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use gradclip::layout::LEN_BITS;
 use gradclip::plan::{Joined, Joint, Placement, Plan, PlanLimits};
-use gradclip::{Clip, DType, PlanError, PrepareError};
+use gradclip::{Clip, DType, Group, PlanError, PrepareError};
 use proptest::prelude::*;
 
 fn limits(slots: u32, bindings: u32) -> PlanLimits {
@@ -24,6 +24,7 @@ fn limits(slots: u32, bindings: u32) -> PlanLimits {
         max_workgroups: 65_535,
         workgroup_size: 256,
         storage: 10,
+        buffers: 24,
         finish: true,
     }
 }
@@ -176,7 +177,7 @@ proptest! {
         max_binding in (1u64 << 18)..(1 << 21),
     ) {
         let limits = PlanLimits { slots, bindings, alone_from: u64::MAX, long_unit: 256, short_from: 1024,
-        vectors: false, teams: false, block: 4096, alignment, max_binding: max_binding & !3, max_workgroups: 300, workgroup_size: 64, storage: 8, finish: true };
+        vectors: false, teams: false, block: 4096, alignment, max_binding: max_binding & !3, max_workgroups: 300, workgroup_size: 64, storage: 8, buffers: 24, finish: true };
         let mut ends = [0u64; 4];
         let mut joined_up = Vec::new();
         for (i, (elements, half, buffers, gap)) in tensors.into_iter().enumerate() {
@@ -193,5 +194,25 @@ proptest! {
         }
         let joint = plan(&joined_up, &limits).unwrap();
         check(&joint, &joined_up, &limits);
+    }
+}
+
+/// Rows name segments that have an outcome, those of excluded groups among them.
+#[test]
+fn rows_name_segments_that_are_decided() {
+    let mut tensors: Vec<Joined> = (0..5)
+        .map(|i| joined(i, 20_000, DType::F32, [0, 1, 2, 3].map(|role| (role, i as u64 * 80_000))))
+        .collect();
+    for tensor in &mut tensors[2..4] {
+        tensor.gradient.group = Some(Group::excluded("biases"));
+    }
+    let placements: Vec<Placement> = tensors.iter().map(|t| t.gradient.clone()).collect();
+    let limits = limits(7, 30);
+    for clip in [Clip::measure(), Clip::per_tensor_norm(1.0)] {
+        let plan = Plan::new(&placements, &clip, &limits).unwrap();
+        let joint = plan.joint(&tensors, &limits).unwrap();
+        let segments: Vec<u32> = joint.rows.iter().map(|row| row.segment).collect();
+        assert!(segments.iter().all(|&segment| (segment as usize) < plan.segment_count()), "{segments:?}");
+        assert!(plan.segment_count() > 1);
     }
 }

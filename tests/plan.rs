@@ -25,6 +25,7 @@ fn limits() -> PlanLimits {
         max_workgroups: 65_535,
         workgroup_size: 256,
         storage: 10,
+        buffers: 24,
         finish: true,
     }
 }
@@ -105,7 +106,8 @@ fn check(plan: &Plan, tensors: &[Placement], limits: &PlanLimits) {
     assert_eq!(chunks, expected);
     check_finish(plan);
     // A segment of one tensor is written with the tensor.
-    let copied = plan.tensors.runs.iter().filter(|r| r.segment != NONE).count();
+    let first = plan.blocks.as_ref().unwrap_or(&plan.tensors);
+    let copied = first.runs.iter().filter(|r| r.segment != NONE).count();
     assert_eq!(plan.segments.runs.iter().map(|r| r.count as usize).sum::<usize>() + copied, tensors.len());
 }
 
@@ -130,10 +132,9 @@ fn check_finish(plan: &Plan) {
     // What it leaves to dispatches of their own, these write.
     let first = plan.blocks.as_ref().unwrap_or(&plan.tensors);
     let of_partials = if does_tensors { runs } else { &first.runs };
-    if plan.blocks.is_none() {
-        let written = sorted(of_partials.iter().map(|r| r.target).collect());
-        assert_eq!(written, (0..tensors as u32).collect::<Vec<_>>());
-    }
+    let written = sorted(of_partials.iter().map(|r| r.target).collect());
+    let wanted = if does_tensors || plan.blocks.is_none() { tensors } else { first.runs.len() };
+    assert_eq!(written, (0..wanted as u32).collect::<Vec<_>>());
     let of_units = |r: &Run| {
         (0..r.lanes).map(|lane| if r.segment == NONE { NONE } else { r.segment + lane }).collect::<Vec<_>>()
     };
@@ -340,9 +341,10 @@ proptest! {
         per_tensor in any::<bool>(),
         short_from in 0u64..20,
         vectors in any::<bool>(),
+        block in prop::sample::select(vec![1u32, 2, 4096]),
     ) {
         let max_binding = max_binding & !3;
-        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from, vectors, teams: false, block: 4096, max_binding, alignment, max_workgroups, workgroup_size: 64, storage: 8, finish: true };
+        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from, vectors, teams: false, block, max_binding, alignment, max_workgroups, workgroup_size: 64, storage: 8, buffers: 24, finish: true };
         let mut ends = [0u64; 8];
         let mut tensors = Vec::new();
         for &(buffer, elements, gap, half) in &sizes {
@@ -372,7 +374,7 @@ proptest! {
         workgroup_size in prop::sample::select(vec![32u32, 64, 256]),
         vectors in any::<bool>(),
     ) {
-        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from: 1024, vectors, teams: false, block: 4096, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size, storage: 8, finish: true };
+        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from: 1024, vectors, teams: false, block: 4096, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size, storage: 8, buffers: 24, finish: true };
         let mut tensors: Vec<_> = asked
             .into_iter()
             .map(|(buffer, offset, elements, size, dtype)| Placement {

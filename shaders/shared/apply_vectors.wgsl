@@ -60,7 +60,7 @@ fn put(slot: u32, first: u32, end: u32, whole: bool, v: Vectors) {
 }
 
 // Whether float code gives the product of every element. Only what is not finite, or a factor above 1, can lead beyond the
-// largest.
+// largest; sums that were put there from outside may not tell of the former.
 fn all_plain(v: Vectors, outcome: Outcome) -> bool {
     let fields = outcome.scale >> 23u;
     var least = least_of(v.v0);
@@ -70,7 +70,7 @@ fn all_plain(v: Vectors, outcome: Outcome) -> bool {
     if !enough(min(min(least.x, least.y), min(least.z, least.w)), fields) {
         return false;
     }
-    if outcome.scale <= ONE_BITS && outcome.non_finite == 0u {
+    if INFINITY_STAYS && outcome.scale <= ONE_BITS && outcome.non_finite == 0u {
         return true;
     }
     var top = top_of(v.v0);

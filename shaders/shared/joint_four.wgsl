@@ -18,9 +18,8 @@ fn one_SLOT(row: JointRow, i: u32) -> One {
 }
 //@end
 
-// Past the end of the chunk its last element, which is not put back.
-fn fetch(row: JointRow, i: u32, last: u32) -> Four {
-    let k = vec4(min(i, last), min(i + WORKGROUP, last), min(i + 2u * WORKGROUP, last), min(i + 3u * WORKGROUP, last));
+// Past the end of the chunk the first element again, which is not put back: no other invocation's, which writes it.
+fn fetch(row: JointRow, k: vec4<u32>) -> Four {
     var four: Four;
     switch row.slot_len >> LEN_BITS {
         //@each slot
@@ -70,10 +69,10 @@ fn next_of(one: One, row: JointRow, tensor: JointTensor, i: u32, outcome: Outcom
 
 fn joint_chunk(row: JointRow, tensor: JointTensor, lane: u32) {
     let len = row.slot_len & ((1u << LEN_BITS) - 1u);
-    for (var begin = 0u; begin < len; begin += 4u * WORKGROUP) {
-        let i = vec4(begin + lane) + vec4(0u, WORKGROUP, 2u * WORKGROUP, 3u * WORKGROUP);
-        let four = fetch(row, i.x, len - 1u);
-        let inside = min(i, vec4(len - 1u));
+    for (var first = lane; first < len; first += 4u * WORKGROUP) {
+        let i = vec4(first) + vec4(0u, WORKGROUP, 2u * WORKGROUP, 3u * WORKGROUP);
+        let inside = select(vec4(first), i, i < vec4(len));
+        let four = fetch(row, inside);
         let a = outcome_of(row, tensor, inside.x);
         let b = outcome_of(row, tensor, inside.y);
         let c = outcome_of(row, tensor, inside.z);

@@ -1,5 +1,8 @@
 // Products of eight bf16 by float code, and which those are.
 
+// Products of what is not finite are not either.
+const INFINITY_STAYS: bool = true;
+
 // Magnitudes above the top bit, less one unit: zeros, whose products no driver changes, count as the largest.
 fn least_of(v: vec4<u32>) -> vec4<u32> {
     let unit = vec4(1u << 17u);

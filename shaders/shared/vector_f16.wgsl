@@ -1,6 +1,8 @@
 // Products of eight f16 by float code, and which those are: all finite ones. A half is a normal f32 or zero, and a product that
 // is not normal is far below the smallest half, whether a driver flushes it or not.
 
+const INFINITY_STAYS: bool = false;
+
 alias Cols = vec4<u32>;
 alias Reals = vec4<f32>;
 

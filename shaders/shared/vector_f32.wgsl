@@ -1,5 +1,8 @@
 // Products of four f32 by float code, and which those are.
 
+// Products of what is not finite are not either.
+const INFINITY_STAYS: bool = true;
+
 // The magnitude above the top bit, less 1: zeros, whose products no driver changes, count as the largest.
 fn least_of(v: vec4<u32>) -> vec4<u32> {
     return (v << vec4(1u)) - vec4(1u);

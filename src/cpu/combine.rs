@@ -23,7 +23,8 @@ pub(crate) fn item(partial: &Partial, tensor: u32, kind: Kind) -> Sum {
 }
 
 /// Adds up items: aligns every mantissa to the largest exponent by dropping low bits, and adds.
-/// Neither order nor grouping of the items changes a bit.
+/// The order of the items changes no bit. Groups of them added up before may, unless each is aligned to the largest
+/// exponent of all, as blocks of a tensor are on a GPU.
 pub(crate) fn combine(items: impl Iterator<Item = Sum> + Clone, kind: Kind) -> Sum {
     let exponent = items.clone().map(|s| s.exponent).max().unwrap_or(0);
     let mut total = Sum { exponent, ..NOTHING };

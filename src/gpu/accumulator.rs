@@ -97,14 +97,14 @@ impl Accumulator {
         let parts = Segments::new(&infos, clip)?;
         let joint = Joint::new(&joined, &parts, &clipper.plan_limits())?;
         caught(&clipper.device, "preparing an accumulation", || {
-            Accumulator::assembled(clipper, &buffers.all, &joint, clip, pass)
+            Accumulator::assembled(clipper, &buffers.all, (&joint, &parts), clip, pass)
         })?
     }
 
     fn assembled(
         clipper: &Clipper,
         buffers: &[wgpu::Buffer],
-        joint: &Joint,
+        (joint, parts): (&Joint, &Segments),
         clip: &Clip,
         pass: Option<Pass>,
     ) -> Result<Accumulator, PrepareError> {
@@ -116,7 +116,8 @@ impl Accumulator {
         // Read by other joint kernels only, but bound by all.
         let hyper = make.hyper(bytemuck::Zeroable::zeroed())?;
         // All zeros keep gradients as they are.
-        let plain = make.empty::<Outcome>("gradclip plain outcome", 1, Usage::STORAGE);
+        let decided = parts.decided() as usize;
+        let plain = make.empty::<Outcome>("gradclip plain outcomes", decided, Usage::STORAGE);
         let outcomes = pass.as_ref().map_or(&plain, Pass::outcomes);
         let tables = [&hyper, &hyper, &rows, &tensors, outcomes];
         let mut steps = |begins| -> Result<Vec<Step>, PrepareError> {

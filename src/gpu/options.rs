@@ -21,11 +21,11 @@ pub struct ClipperOptions {
     /// Whether gradients are read and written by 16 bytes, with many loads in flight, as hardware wants it; not so on
     /// software adapters by default. Needs workgroups of 256.
     pub vector_loads: Option<bool>,
-    /// Whether the norm multiplies words of 32 bits, as NVIDIA's hardware does as fast as those of 24, or only the
-    /// latter.
+    /// Whether the L2 norm multiplies words of 32 bits, as NVIDIA's hardware does as fast as those of 24, or only the
+    /// latter. Without `vector_loads` it changes nothing.
     pub full_multiply: Option<bool>,
     /// Workgroups that stay for all chunks of the norm and read the next one ahead; 0, the default, for a workgroup a
-    /// chunk.
+    /// chunk. It goes for chunks that have a workgroup each, under norms of type 1, 2 and infinity, with `vector_loads`.
     pub resident_workgroups: Option<u32>,
     /// Whether kernels are compiled for 1, 2, 4, 8, 16 or 30 gradient buffers, and a dispatch of fewer binds nothing
     /// of importance to the rest: other sets of tensors then rarely need other kernels. Not so on software adapters
@@ -40,8 +40,8 @@ pub struct ClipperOptions {
     /// Results that may be on their way to the host at once, 1 or more, 3 by default. When all are,
     /// [`Pass::read_back`] refuses rather than wait.
     pub read_backs: usize,
-    /// Whether one workgroup sums and decides a small set by itself, in one dispatch instead of three or more:
-    /// see [`Plan::finish`](crate::plan::Plan::finish). By default on hardware that can bind what it takes; software adapters take a second
+    /// Whether one workgroup sums and decides a small set by itself, in one dispatch instead of two or more: see
+    /// [`Plan::finish`](crate::plan::Plan::finish). By default on hardware that can bind what it takes; software adapters take
     /// longer to compile it, and a dispatch costs them little.
     pub finish: Option<bool>,
 }

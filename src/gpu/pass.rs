@@ -78,7 +78,9 @@ impl Pass {
     /// Records norm and apply in one compute pass: fewer dispatches than both halves have.
     ///
     /// A pass that was prepared to measure ([`Clip::measure`]) records no dispatch over gradients for as long
-    /// as it only measures. What was recorded so measures only, whatever is set before it is submitted.
+    /// as it only measures. What was recorded so measures only, whatever is set before it is submitted; a factor above
+    /// 1 that is set then ([`Pass::set_unscale`]) makes elements count as non-finite that it would take above the largest
+    /// `f32`.
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
         let mut pass = begin(encoder, "gradclip");
         self.dispatch_joined(self.decision(), &mut pass);

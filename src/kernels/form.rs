@@ -27,7 +27,7 @@ pub(crate) struct Form {
 }
 
 /// The forms that there are.
-pub(crate) const FORMS: [Form; 7] = {
+pub(crate) const FORMS: [Form; 9] = {
     let few = Form { loads: Loads::Few, full_multiply: false, stays: false };
     let words = Form { loads: Loads::Words, ..few };
     let vectors = Form { loads: Loads::Vectors, ..few };
@@ -39,6 +39,8 @@ pub(crate) const FORMS: [Form; 7] = {
         Form { full_multiply: true, ..words },
         Form { stays: true, ..vectors },
         Form { stays: true, ..words },
+        Form { full_multiply: true, stays: true, ..vectors },
+        Form { full_multiply: true, stays: true, ..words },
     ]
 };
 

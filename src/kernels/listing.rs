@@ -138,15 +138,16 @@ fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
             for pattern in patterns {
                 let slots = wanted.min(MOST_BINDINGS / pattern.bindings() as u32);
                 let variant = Variant { dtype, slots, pattern, ..plain };
-                all.push(variant);
-                if kernel.reduces() && i == 0 {
-                    all.push(Variant { scaled: true, ..variant });
-                }
                 let forms = FORMS
                     .into_iter()
                     .skip(1)
                     .filter(|&form| kernel.form(variant.kind, form) == form && is_apart(&variant));
-                all.extend(forms.map(|form| Variant { form, ..variant }));
+                for form in std::iter::once(variant.form).chain(forms) {
+                    all.push(Variant { form, ..variant });
+                    if kernel.reduces() && i == 0 {
+                        all.push(Variant { form, scaled: true, ..variant });
+                    }
+                }
             }
         }
     }

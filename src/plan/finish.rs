@@ -3,12 +3,13 @@
 //! Dispatches that depend on each other follow one another in 3 to 5 microseconds on a GPU, whatever they do.
 //! Where little is to be done, one workgroup with barriers between its stages is done before.
 
+use bytemuck::Zeroable;
+
 use super::sums;
 use super::{Combine, NONE, Placed, PlanLimits, Run, SegmentRow};
 use crate::clip::{Adapt, Clip};
 use crate::layout::{STAGE_ADVANCE, STAGE_DECIDE, STAGE_SEGMENTS, STAGE_TENSORS};
 use crate::segments::Segments;
-use bytemuck::Zeroable;
 
 /// Items that one workgroup adds up: a lane of 256 takes 16, about what one more dispatch costs.
 pub const FINISH_ITEMS: u32 = 4096;
@@ -19,6 +20,8 @@ pub const FINISH_SEGMENTS: u32 = 256;
 pub const FINISH_WINDOWS: usize = 1;
 /// Storage buffers that it binds where thresholds are fixed: what the least device has.
 const STORAGE: u32 = 8;
+/// Uniform buffers beside those.
+const UNIFORM: u32 = 3;
 /// And for states and norms, where they adapt.
 const ADAPTING_STORAGE: u32 = 2;
 /// What a run that all lanes add up costs beside its items, in items that one lane adds: five barriers.
@@ -51,7 +54,7 @@ impl Finish {
         placed: &[Placed<'_>],
         parts: &Segments,
         clip: &Clip,
-        of_tensors: &[Run],
+        (of_tensors, whole): (&[Run], bool),
         segments: &Combine,
         limits: &PlanLimits,
     ) -> Option<Finish> {
@@ -60,6 +63,7 @@ impl Finish {
         let storage = STORAGE + if clip.adapt.is_some() { ADAPTING_STORAGE } else { 0 };
         let fits = limits.finish
             && limits.storage >= storage
+            && limits.buffers >= storage + UNIFORM
             && parts.decided() <= FINISH_SEGMENTS.min(limits.workgroup_size)
             && (clip.adapt.is_none() || parts.limits.len() <= adapting);
         if !fits {
@@ -70,7 +74,8 @@ impl Finish {
         let sums_few = few(of_tensors.len() as u64);
         // One run takes one workgroup anyway.
         let of_segments = sums_few || segments.runs.len() <= 1;
-        let of_partials = sums_few && few(partials);
+        // Blocks of tensors are added up by dispatches of their own.
+        let of_partials = whole && sums_few && few(partials);
         let (mut runs, mut members) = (Vec::new(), Vec::new());
         if of_partials {
             let units;

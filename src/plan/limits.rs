@@ -39,6 +39,8 @@ pub struct PlanLimits {
     pub workgroup_size: u32,
     /// Storage buffers that a stage can bind.
     pub storage: u32,
+    /// Buffers of any kind that a stage can bind.
+    pub buffers: u32,
     /// Whether one workgroup sums and decides small sets by itself: see [`Plan::finish`](super::Plan::finish).
     pub finish: bool,
 }
@@ -108,6 +110,7 @@ impl PlanLimits {
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             workgroup_size,
             storage,
+            buffers,
             finish: true,
         })
     }

@@ -116,10 +116,9 @@ impl Pass {
         Ok(())
     }
 
-    /// Under [`Scope::Row`], clips only the first `rows` rows from the next submit of `queue` on: the
-    /// others are not read, count for nothing and keep every bit. A pass prepared for as many rows as
-    /// its buffers can hold then serves any number of them; this writes a few words for each of a few
-    /// dispatches.
+    /// Under [`Scope::Row`], clips only the first `rows` rows from the next submit of `queue` on: the others count for
+    /// nothing and keep every bit. A pass prepared for as many rows as its buffers can hold then serves any number of
+    /// them; this writes a few words for each of a few dispatches.
     ///
     /// # Errors
     ///
