@@ -11,7 +11,7 @@ use super::scope::caught;
 /// Where a state tensor of an optimiser lies: `f32` in its parameter's shape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moment {
-    /// The buffer. Those that a [`Stepper`] allocates have usages `STORAGE | COPY_SRC | COPY_DST`, so
+    /// The buffer. Those that a [`Stepper`](crate::Stepper) allocates have usages `STORAGE | COPY_SRC | COPY_DST`, so
     /// that they can be saved and restored.
     pub buffer: wgpu::Buffer,
     /// First byte.

@@ -38,7 +38,7 @@ pub struct ClipperOptions {
     /// at least 1, by default 4,096. Tensors of up to three times as many have one workgroup.
     pub block_partials: Option<u32>,
     /// Results that may be on their way to the host at once, 1 or more, 3 by default. When all are,
-    /// [`Pass::read_back`] refuses rather than wait.
+    /// [`Pass::read_back`](crate::Pass::read_back) refuses rather than wait.
     pub read_backs: usize,
     /// Whether one workgroup sums and decides a small set by itself, in one dispatch instead of two or more: see
     /// [`Plan::finish`](crate::plan::Plan::finish). By default on hardware that can bind what it takes; software adapters take
