@@ -80,10 +80,10 @@ fn all_plain(v: Vectors, outcome: Outcome) -> bool {
     return not_too_large(max(max(top.x, top.y), max(top.z, top.w)), fields);
 }
 
-fn products_of(v: Vectors, scale: f32) -> Vectors {
+fn products_of(v: Vectors, scale: vec4<f32>) -> Vectors {
     var p: Vectors;
     //@each vector
-    p.vROW = product_of(v.vROW, scale);
+    p.vROW = product_of(v.vROW, scale, scale);
     //@end row
     return p;
 }
@@ -130,7 +130,7 @@ fn apply_chunk(row: ChunkRow, outcome: Outcome, lane: u32) {
     if outcome.action == MULTIPLY && outcome.rescale == ONE_BITS && outcome.scale >= 0x800000u {
         let v = fetch(slot, first, end, len == CHUNK);
         if all_plain(v, outcome) {
-            put(slot, first, end, len == CHUNK, products_of(v, bitcast<f32>(outcome.scale)));
+            put(slot, first, end, len == CHUNK, products_of(v, vec4(bitcast<f32>(outcome.scale))));
             return;
         }
     }

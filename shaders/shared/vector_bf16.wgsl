@@ -28,8 +28,9 @@ fn nearest(bits: vec4<u32>) -> vec4<u32> {
     return bits + vec4(0x7fffu) + ((bits >> vec4(16u)) & vec4(1u));
 }
 
-fn product_of(v: vec4<u32>, scale: f32) -> vec4<u32> {
-    let low = bitcast<vec4<u32>>(bitcast<vec4<f32>>(v << vec4(16u)) * scale);
-    let high = bitcast<vec4<u32>>(bitcast<vec4<f32>>(v & vec4(0xffff0000u)) * scale);
+// With a factor for each, of lower halves and of upper ones.
+fn product_of(v: vec4<u32>, low_scale: vec4<f32>, high_scale: vec4<f32>) -> vec4<u32> {
+    let low = bitcast<vec4<u32>>(bitcast<vec4<f32>>(v << vec4(16u)) * low_scale);
+    let high = bitcast<vec4<u32>>(bitcast<vec4<f32>>(v & vec4(0xffff0000u)) * high_scale);
     return (nearest(low) >> vec4(16u)) | (nearest(high) & vec4(0xffff0000u));
 }

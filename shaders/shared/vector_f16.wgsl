@@ -37,11 +37,12 @@ fn nearest(bits: vec4<u32>) -> vec4<u32> {
 }
 
 // Of halves in the lower half of words.
-fn products(half: vec4<u32>, scale: f32) -> vec4<u32> {
+fn products(half: vec4<u32>, scale: vec4<f32>) -> vec4<u32> {
     let magnitudes = bitcast<vec4<f32>>(f32_bits_of_finite(half & vec4(0x7fffu)));
     return nearest(bitcast<vec4<u32>>(magnitudes * scale)) | (half & vec4(0x8000u));
 }
 
-fn product_of(v: vec4<u32>, scale: f32) -> vec4<u32> {
-    return products(v & vec4(0xffffu), scale) | (products(v >> vec4(16u), scale) << vec4(16u));
+// With a factor for each, of lower halves and of upper ones.
+fn product_of(v: vec4<u32>, low_scale: vec4<f32>, high_scale: vec4<f32>) -> vec4<u32> {
+    return products(v & vec4(0xffffu), low_scale) | (products(v >> vec4(16u), high_scale) << vec4(16u));
 }

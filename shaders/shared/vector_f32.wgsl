@@ -22,6 +22,7 @@ fn not_too_large(top: u32, field_of_scale: u32) -> bool {
     return (top >> 23u) + field_of_scale <= 379u;
 }
 
-fn product_of(v: vec4<u32>, scale: f32) -> vec4<u32> {
+// With a factor for each, which is both the lower and the upper one.
+fn product_of(v: vec4<u32>, scale: vec4<f32>, same: vec4<f32>) -> vec4<u32> {
     return bitcast<vec4<u32>>(bitcast<vec4<f32>>(v) * scale);
 }

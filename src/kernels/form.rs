@@ -59,8 +59,9 @@ impl Kernel {
             (Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits, _) if wanted.loads != Loads::Few => {
                 Form { loads: Loads::Words, ..Form::default() }
             }
-            (Kernel::Apply, _) if wanted.loads == Loads::Vectors => {
-                Form { loads: Loads::Vectors, ..Form::default() }
+            (Kernel::Apply, _) => Form { loads: wanted.loads, ..Form::default() },
+            (Kernel::ApplyUnits, _) if wanted.loads != Loads::Few => {
+                Form { loads: Loads::Words, ..Form::default() }
             }
             _ => Form::default(),
         }

@@ -138,8 +138,17 @@ impl Variant {
     fn applying(&self) -> Vec<&'static str> {
         match (self.kernel, self.form.loads) {
             (Kernel::Seams, _) => wgsl!["seams"].to_vec(),
-            (Kernel::ApplyUnits, _) => wgsl!["shared/run", "apply_units"].to_vec(),
+            (Kernel::ApplyUnits, Loads::Few) => {
+                wgsl!["shared/run", "shared/apply_units_each", "apply_units"].to_vec()
+            }
+            (Kernel::ApplyUnits, _) => {
+                [vectors(self.dtype), wgsl!["shared/sixteen", "shared/apply_units_sixteen", "apply_units"]]
+                    .concat()
+            }
             (_, Loads::Vectors) => [vectors(self.dtype), wgsl!["shared/apply_vectors", "apply"]].concat(),
+            (_, Loads::Words) => {
+                [vectors(self.dtype), wgsl!["shared/sixteen", "shared/apply_sixteen", "apply"]].concat()
+            }
             _ => wgsl!["shared/run", "shared/apply_words", "apply"].to_vec(),
         }
     }
