@@ -1,5 +1,5 @@
-// The vectors of a chunk, which consists of whole ones: 16 bytes each, all of an invocation in flight before the first store. What
-// elements are, vector_*.wgsl tells.
+// The vectors of a chunk, which consists of whole ones: 16 bytes each, all of an invocation's turn in flight before the first
+// store; little code a slot. What elements are, vector_*.wgsl tells.
 
 const_assert WORKGROUP == 256u;
 
@@ -7,30 +7,36 @@ const_assert WORKGROUP == 256u;
 @group(1) @binding(SLOT) var<storage, read_write> slot_SLOT: array<vec4<u32>>;
 //@end
 
-// All vectors of an invocation.
+// The vectors of an invocation's turn.
 struct Vectors {
     //@each vector
     vROW: vec4<u32>,
     //@end row
 }
 
-// Past the end of a shorter chunk these are zeros, which are plain.
-fn fetch(slot: u32, first: u32, end: u32, whole: bool) -> Vectors {
+// Where they lie; past the end of a shorter chunk the first again, with which the same is done.
+struct Places {
+    //@each vector
+    iROW: u32,
+    //@end row
+}
+
+fn places_from(first: u32, end: u32) -> Places {
+    var i: Places;
+    //@each vector
+    i.iROW = select(first, first + ROWu * WORKGROUP, first + ROWu * WORKGROUP < end);
+    //@end row
+    return i;
+}
+
+fn fetch(slot: u32, i: Places) -> Vectors {
     var v: Vectors;
     switch slot {
         //@each slot
         case SLOTu: {
-            if whole {
-                //@each vector
-                v.vROW = slot_SLOT[first + ROWu * WORKGROUP];
-                //@end row
-            } else {
-                //@each vector
-                if first + ROWu * WORKGROUP < end {
-                    v.vROW = slot_SLOT[first + ROWu * WORKGROUP];
-                }
-                //@end row
-            }
+            //@each vector
+            v.vROW = slot_SLOT[i.iROW];
+            //@end row
         }
         //@end
         default: {}
@@ -38,21 +44,13 @@ fn fetch(slot: u32, first: u32, end: u32, whole: bool) -> Vectors {
     return v;
 }
 
-fn put(slot: u32, first: u32, end: u32, whole: bool, v: Vectors) {
+fn put(slot: u32, i: Places, v: Vectors) {
     switch slot {
         //@each slot
         case SLOTu: {
-            if whole {
-                //@each vector
-                slot_SLOT[first + ROWu * WORKGROUP] = v.vROW;
-                //@end row
-            } else {
-                //@each vector
-                if first + ROWu * WORKGROUP < end {
-                    slot_SLOT[first + ROWu * WORKGROUP] = v.vROW;
-                }
-                //@end row
-            }
+            //@each vector
+            slot_SLOT[i.iROW] = v.vROW;
+            //@end row
         }
         //@end
         default: {}
@@ -115,24 +113,33 @@ fn put_one(slot: u32, i: u32, v: vec4<u32>) {
 // Whatever the outcome and the elements are.
 fn apply_any(slot: u32, first: u32, end: u32, outcome: Outcome) {
     for (var i = first; i < end; i += WORKGROUP) {
-        let v = get_one(slot, i);
-        put_one(slot, i, vec4(
-            applied_word(v.x, outcome), applied_word(v.y, outcome), applied_word(v.z, outcome), applied_word(v.w, outcome)
-        ));
+        var v = get_one(slot, i);
+        for (var k = 0u; k < 4u; k++) {
+            v[k] = applied_word(v[k], outcome);
+        }
+        put_one(slot, i, v);
     }
 }
 
 fn apply_chunk(row: ChunkRow, outcome: Outcome, lane: u32) {
     let slot = row.slot_len >> LEN_BITS;
     let len = row.slot_len & ((1u << LEN_BITS) - 1u);
-    let first = row.start / (4u * PER_WORD) + lane;
+    let begin = row.start / (4u * PER_WORD) + lane;
     let end = (row.start + len) / (4u * PER_WORD);
-    if outcome.action == MULTIPLY && outcome.rescale == ONE_BITS && outcome.scale >= 0x800000u {
-        let v = fetch(slot, first, end, len == CHUNK);
-        if all_plain(v, outcome) {
-            put(slot, first, end, len == CHUNK, products_of(v, vec4(bitcast<f32>(outcome.scale))));
+    let multiplies = outcome.action == MULTIPLY && outcome.rescale == ONE_BITS && outcome.scale >= 0x800000u;
+    for (var turn = 0u; turn < TURNS; turn++) {
+        let first = begin + turn * VECTORS * WORKGROUP;
+        if first >= end {
             return;
         }
+        if multiplies {
+            let i = places_from(first, end);
+            let v = fetch(slot, i);
+            if all_plain(v, outcome) {
+                put(slot, i, products_of(v, vec4(bitcast<f32>(outcome.scale))));
+                continue;
+            }
+        }
+        apply_any(slot, first, min(end, first + VECTORS * WORKGROUP), outcome);
     }
-    apply_any(slot, first, end, outcome);
 }

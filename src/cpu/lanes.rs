@@ -1,5 +1,9 @@
 //! Sixteen `u32` lanes, as registers of whatever width the processor has.
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+#[cfg(test)]
+mod tests;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
 
@@ -31,22 +35,21 @@ pub(crate) trait Lanes: Copy {
     fn all_at_least(self, limit: u32) -> bool;
     fn zeros() -> Self::Wide;
     fn add_to(self, sum: Self::Wide) -> Self::Wide;
-    /// The lanes are `i32`.
+    /// The lanes are `i32`. Sums wrap.
     fn add_square_to(self, sum: Self::Wide) -> Self::Wide;
     /// `sum + (self * factor >> by)`; 64 and more give 0.
     fn add_product_to(self, factor: Self, by: Self, sum: Self::Wide) -> Self::Wide;
     /// `total + (sum << left >> by)`; 64 and more give 0.
     fn add_shifted(sum: Self::Wide, left: u32, by: Self, total: Self::Wide) -> Self::Wide;
     fn sum(sum: Self::Wide) -> u64;
-    /// Asks for memory that will be read soon.
-    #[inline(always)]
-    fn prefetch(_: &[u32; LANES]) {}
 }
 
 /// For any processor.
+#[cfg(any(test, not(target_arch = "aarch64")))]
 #[derive(Clone, Copy)]
 pub(crate) struct Portable([u32; LANES]);
 
+#[cfg(any(test, not(target_arch = "aarch64")))]
 impl Portable {
     #[inline(always)]
     fn zip(self, other: Self, f: impl Fn(u32, u32) -> u32) -> Self {
@@ -54,6 +57,7 @@ impl Portable {
     }
 }
 
+#[cfg(any(test, not(target_arch = "aarch64")))]
 impl Lanes for Portable {
     type Wide = [u64; LANES];
 
@@ -124,7 +128,7 @@ impl Lanes for Portable {
 
     #[inline(always)]
     fn add_square_to(self, sum: [u64; LANES]) -> [u64; LANES] {
-        std::array::from_fn(|i| sum[i] + i64::from(self.0[i] as i32).pow(2) as u64)
+        std::array::from_fn(|i| sum[i].wrapping_add(i64::from(self.0[i] as i32).pow(2) as u64))
     }
 
     #[inline(always)]

@@ -31,11 +31,8 @@ pub(crate) fn reduce<T: Element>(
             let at = (view.kept.at(unit) + from) as usize;
             let own = &elements[at..at + len as usize];
             let short = len <= SHORT && !power;
-            *to = if short {
-                singles(own, kind, scratch.largest)
-            } else {
-                reduce::reduce(own, &[], kind, scratch)
-            };
+            *to =
+                if short { singles(own, kind, scratch.largest) } else { reduce::reduce(own, kind, scratch) };
         }
         return;
     }
@@ -51,7 +48,7 @@ pub(crate) fn reduce<T: Element>(
             }
         }
         for (own, to) in gathered.iter().zip(to) {
-            *to = reduce::reduce(own, &[], kind, scratch);
+            *to = reduce::reduce(own, kind, scratch);
         }
     }
 }
@@ -100,7 +97,7 @@ mod tests {
             for kind in [Kind::One, Kind::Two, Kind::Inf] {
                 assert_eq!(
                     singles(&unit, kind, scratch.largest),
-                    reduce::reduce(&unit, &[], kind, &mut scratch),
+                    reduce::reduce(&unit, kind, &mut scratch),
                     "{len} {kind:?}"
                 );
             }

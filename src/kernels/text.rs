@@ -26,6 +26,9 @@ impl Variant {
         let _ = writeln!(text, "const ADAPT: u32 = {}u;", self.adapt);
         let _ = writeln!(text, "const P: f32 = {p:e}f;");
         let _ = writeln!(text, "const SCALED: bool = {};", self.scaled);
+        let turns = turns(self.dtype);
+        let _ = writeln!(text, "const VECTORS: u32 = {}u;", vectors(self.dtype) / turns);
+        let _ = writeln!(text, "const TURNS: u32 = {turns}u;");
         let _ = writeln!(text, "const ALIGN: u32 = {}u;", self.kind.align());
         let _ = writeln!(text, "const FULL_MULTIPLY: bool = {};", self.form.full_multiply);
         for part in self.parts() {
@@ -35,9 +38,19 @@ impl Variant {
     }
 }
 
+/// Vectors of 16 bytes that each of 256 invocations has of a chunk.
+fn vectors(dtype: DType) -> u32 {
+    CHUNK * dtype.size() as u32 / (256 * 16)
+}
+
+/// Turns in which an invocation multiplies its vectors: what rounds an `f16` needs the registers of some.
+fn turns(dtype: DType) -> u32 {
+    if dtype == DType::F16 { 2 } else { 1 }
+}
+
 /// Repeats what stands between `//@each row` and `//@end row` once a row of a chunk, with `ROW` replaced by its number;
 /// between `//@each further row` and that, for all rows but the first; between `//@each vector` and that, once a vector
-/// of 16 bytes that each of 256 invocations has of a chunk.
+/// of 16 bytes that each of 256 invocations has of a chunk in a turn.
 fn expand_rows(source: &str, dtype: DType) -> String {
     let mut out = String::with_capacity(source.len());
     let mut lines = source.lines();
@@ -45,7 +58,7 @@ fn expand_rows(source: &str, dtype: DType) -> String {
         let count = match line.trim() {
             "//@each row" => 0..ROWS,
             "//@each further row" => 1..ROWS,
-            "//@each vector" => 0..CHUNK * dtype.size() as u32 / (256 * 16),
+            "//@each vector" => 0..vectors(dtype) / turns(dtype),
             _ => {
                 out.push_str(line);
                 out.push('\n');

@@ -1,0 +1,86 @@
+//! Every kind of lanes does what lanes of any processor do.
+
+use super::*;
+
+/// Words of all kinds: small ones, powers of two and their neighbours, any bits.
+fn words(state: &mut u64) -> [u32; LANES] {
+    std::array::from_fn(|_| {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (bits, by) = ((*state >> 32) as u32, (*state >> 27) & 31);
+        match (*state >> 25) & 3 {
+            0 => bits >> by,
+            1 => 1u32.rotate_left(by as u32).wrapping_sub(bits & 1),
+            _ => bits,
+        }
+    })
+}
+
+fn stored<L: Lanes>(lanes: L) -> [u32; LANES] {
+    let mut to = [0; LANES];
+    lanes.store(&mut to);
+    to
+}
+
+/// All results of the operations on lanes of these words.
+fn results<L: Lanes>([a, b, c, d]: [&[u32; LANES]; 4]) -> (Vec<[u32; LANES]>, Vec<u64>) {
+    let [x, y] = [a, b].map(L::load);
+    // Amounts from 0 to beyond all bits; sums below 2^60.
+    let amounts = L::load(&c.map(|n| n % 300));
+    let small = L::load(&d.map(|n| n >> 4));
+    // What products are: below 2^31.
+    let float = |bits: u32| f32::from_bits(bits % 0x4b00_0000).to_bits() | (bits & 0x8000_0000);
+    let product = L::load(&a.map(float)).product(L::splat(16f32.to_bits()));
+    let lanes = [
+        x.and(y),
+        x.sub(y),
+        x.max(y),
+        x.shl::<1>(),
+        x.shl::<23>(),
+        x.shr::<23>(),
+        x.shr_by(amounts),
+        product,
+        L::splat(a[0]),
+    ];
+    let squares = small.add_square_to(product.add_square_to(L::zeros()));
+    let sums = [
+        L::sum(x.add_to(y.add_to(L::zeros()))),
+        L::sum(squares),
+        L::sum(small.add_product_to(small, amounts, small.add_to(L::zeros()))),
+        L::sum(L::add_shifted(small.add_to(L::zeros()), 16, amounts, y.add_to(L::zeros()))),
+        L::sum(L::add_shifted(squares, 0, amounts, L::zeros())),
+        u64::from(x.largest()),
+        u64::from(x.all_at_least(b[0])),
+        u64::from(x.all_at_least(*a.iter().min().unwrap_or(&0))),
+    ];
+    (lanes.map(stored).to_vec(), sums.to_vec())
+}
+
+fn equal_those_of_any_processor<L: Lanes>() {
+    let mut state = 7;
+    for _ in 0..20_000 {
+        let words: [_; 4] = std::array::from_fn(|_| words(&mut state));
+        assert_eq!(results::<L>(words.each_ref()), results::<Portable>(words.each_ref()), "{words:?}");
+    }
+}
+
+#[test]
+#[cfg(target_arch = "aarch64")]
+fn neon() {
+    equal_those_of_any_processor::<neon::Neon>();
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn avx2() {
+    if is_x86_feature_detected!("avx2") {
+        equal_those_of_any_processor::<x86::Avx2>();
+    }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn avx512() {
+    if is_x86_feature_detected!("avx512f") {
+        equal_those_of_any_processor::<x86::Avx512>();
+    }
+}
