@@ -127,7 +127,7 @@ fn apply_chunk(row: ChunkRow, outcome: Outcome, lane: u32) {
     let begin = row.start / (4u * PER_WORD) + lane;
     let end = (row.start + len) / (4u * PER_WORD);
     let multiplies = outcome.action == MULTIPLY && outcome.rescale == ONE_BITS && outcome.scale >= 0x800000u;
-    for (var turn = 0u; turn < TURNS; turn++) {
+    for (var turn = 0u; turn < VECTOR_TURNS; turn++) {
         let first = begin + turn * VECTORS * WORKGROUP;
         if first >= end {
             return;

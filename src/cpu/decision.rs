@@ -249,11 +249,12 @@ fn nothing(kind: Kind) -> Sum {
 
 fn sum_with(before: Sum, values: Values<'_>, kind: Kind) -> Sum {
     let chunks = values.len().div_ceil(CHUNK as usize);
+    let next = Values::F32(&[]);
     let partials: Vec<Sum> = (0..chunks)
         .into_par_iter()
         .with_min_len(4)
         .map_init(Scratch::new, |scratch, i| {
-            let partial = values.chunk(i as u64 * u64::from(CHUNK)).reduce(kind, scratch);
+            let partial = values.chunk(i as u64 * u64::from(CHUNK)).reduce(next, kind, scratch);
             combine::item(&partial, 0, kind)
         })
         .collect();

@@ -279,9 +279,10 @@ impl<'a> Values<'a> {
         self.range(at, (self.len() - at).min(CHUNK as usize))
     }
 
-    /// The partial of a chunk.
-    pub(crate) fn reduce(&self, kind: Kind, scratch: &mut Scratch) -> Partial {
-        with_elements!(Values, self, e => reduce::reduce(e, kind, scratch), _e => not_here())
+    /// The partial of a chunk; `next` is what will be read after it.
+    pub(crate) fn reduce(&self, next: Values<'_>, kind: Kind, scratch: &mut Scratch) -> Partial {
+        let next = if let Values::F32(next) = next { bytemuck::cast_slice(next) } else { &[] };
+        with_elements!(Values, self, e => reduce::reduce(e, next, kind, scratch), _e => not_here())
     }
 
     /// The partials of one chunk of each of the units in a range.

@@ -35,13 +35,16 @@ pub(crate) trait Lanes: Copy {
     fn all_at_least(self, limit: u32) -> bool;
     fn zeros() -> Self::Wide;
     fn add_to(self, sum: Self::Wide) -> Self::Wide;
-    /// The lanes are `i32`. Sums wrap.
+    /// The lanes are `i32`.
     fn add_square_to(self, sum: Self::Wide) -> Self::Wide;
     /// `sum + (self * factor >> by)`; 64 and more give 0.
     fn add_product_to(self, factor: Self, by: Self, sum: Self::Wide) -> Self::Wide;
     /// `total + (sum << left >> by)`; 64 and more give 0.
     fn add_shifted(sum: Self::Wide, left: u32, by: Self, total: Self::Wide) -> Self::Wide;
     fn sum(sum: Self::Wide) -> u64;
+    /// Asks for memory that will be read soon.
+    #[inline(always)]
+    fn prefetch(_: &[u32; LANES]) {}
 }
 
 /// For any processor.
@@ -128,7 +131,7 @@ impl Lanes for Portable {
 
     #[inline(always)]
     fn add_square_to(self, sum: [u64; LANES]) -> [u64; LANES] {
-        std::array::from_fn(|i| sum[i].wrapping_add(i64::from(self.0[i] as i32).pow(2) as u64))
+        std::array::from_fn(|i| sum[i] + i64::from(self.0[i] as i32).pow(2) as u64)
     }
 
     #[inline(always)]

@@ -7,10 +7,12 @@ use crate::clip::Kind;
 use crate::layout::{CHUNK, Partial};
 use crate::segments::{Owner, UnitView};
 
+use super::Values;
 use super::reduce::Scratch;
 use super::stages::{SEQUENTIAL, Source, elements};
 
-/// Elements of a portion of work: several for every thread.
+/// Elements of a portion of work: several for every thread, and so many that what is fetched beyond a
+/// portion's end does not count.
 fn portion(elements: u64) -> u64 {
     let least = 4 * u64::from(CHUNK);
     let even = elements / (8 * rayon::current_num_threads() as u64);
@@ -34,16 +36,34 @@ enum Runs {
 }
 
 impl Work {
-    fn run(&self, sources: &[Source<'_>], kind: Kind, scratch: &mut Scratch, to: &mut [Partial]) {
+    /// `next` is what will be read after it.
+    fn run(
+        &self,
+        sources: &[Source<'_>],
+        next: Values<'_>,
+        kind: Kind,
+        scratch: &mut Scratch,
+        to: &mut [Partial],
+    ) {
         let Source { values, largest, .. } = sources[self.source];
         scratch.largest = largest;
         match &self.what {
             Runs::Chunks => {
+                let count = to.len() as u64;
                 for (i, to) in (0..).zip(to) {
-                    *to = values.chunk((self.chunk + i) * u64::from(CHUNK)).reduce(kind, scratch);
+                    let at = |i: u64| values.chunk((self.chunk + i) * u64::from(CHUNK));
+                    *to = at(i).reduce(if i + 1 < count { at(i + 1) } else { next }, kind, scratch);
                 }
             }
             Runs::Units(view, range) => values.reduce_units(view, self.chunk, *range, kind, scratch, to),
+        }
+    }
+
+    /// The first chunk that it reads, where it reads chunks.
+    fn first<'a>(&self, sources: &[Source<'a>]) -> Values<'a> {
+        match self.what {
+            Runs::Chunks => sources[self.source].values.chunk(self.chunk * u64::from(CHUNK)),
+            Runs::Units(..) => Values::F32(&[]),
         }
     }
 }
@@ -83,26 +103,35 @@ pub(super) fn partials(sources: &[Source<'_>], kind: Kind) -> Vec<Partial> {
     let work = work_of(sources, portion);
     let mut all = vec![Partial::zeroed(); work.iter().map(|w| w.partials).sum()];
     if elements(sources) <= SEQUENTIAL {
-        run_all(&work, &mut all, sources, kind, &mut Scratch::new());
+        run_all(&work, None, &mut all, sources, kind, &mut Scratch::new());
         return all;
     }
     let portions = portions(&work, &mut all, portion);
-    portions.into_par_iter().for_each_init(Scratch::new, |scratch, (work, to)| {
-        run_all(work, to, sources, kind, scratch);
+    portions.into_par_iter().for_each_init(Scratch::new, |scratch, (work, after, to)| {
+        run_all(work, after, to, sources, kind, scratch);
     });
     all
 }
 
-fn run_all(work: &[Work], mut to: &mut [Partial], sources: &[Source<'_>], kind: Kind, scratch: &mut Scratch) {
-    for w in work {
+/// `after` is the work of whoever comes next, most likely the same thread.
+fn run_all(
+    work: &[Work],
+    after: Option<&Work>,
+    mut to: &mut [Partial],
+    sources: &[Source<'_>],
+    kind: Kind,
+    scratch: &mut Scratch,
+) {
+    for (i, w) in work.iter().enumerate() {
         let (own, rest) = to.split_at_mut(w.partials);
-        w.run(sources, kind, scratch, own);
+        let next = work.get(i + 1).or(after).map_or(Values::F32(&[]), |next| next.first(sources));
+        w.run(sources, next, kind, scratch, own);
         to = rest;
     }
 }
 
-/// Neighbouring work, and where the partials go.
-type Portion<'a> = (&'a [Work], &'a mut [Partial]);
+/// Neighbouring work, the first of what follows, and where the partials go.
+type Portion<'a> = (&'a [Work], Option<&'a Work>, &'a mut [Partial]);
 
 /// Neighbouring work of about `portion` elements together, with where it goes: work is split by elements,
 /// not by tensors.
@@ -117,7 +146,7 @@ fn portions<'a>(mut work: &'a [Work], mut to: &'a mut [Partial], portion: u64) -
         }
         let (own, after) = work.split_at(count);
         let (own_to, after_to) = to.split_at_mut(partials);
-        portions.push((own, own_to));
+        portions.push((own, after.first(), own_to));
         (work, to) = (after, after_to);
     }
     portions

@@ -24,7 +24,7 @@ const NAN_FLAG: u32 = 1 << 31;
 /// on a thread that flushes them.
 const LEAST_CONVERTED: u32 = 28 << 23;
 
-/// A chunk of fewer rows is taken as one of the next multiple of these.
+/// Rows that are read side by side: so many lines at the same place of a page fit the first cache.
 const BAND: usize = 4;
 
 /// Working memory of one thread, used again for every chunk: a chunk as `f32` bits, for element types
@@ -44,58 +44,58 @@ impl Scratch {
 }
 
 /// Adds up one chunk of 1 to [`CHUNK`] elements.
-pub(crate) fn reduce<T: Element>(chunk: &[T], kind: Kind, scratch: &mut Scratch) -> Partial {
+pub(crate) fn reduce<T: Element>(chunk: &[T], next: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
     debug_assert!(!chunk.is_empty() && chunk.len() <= CHUNK as usize);
     if let Kind::P(p) = kind {
         return power::reduce(chunk, f32::from_bits(p), scratch.largest);
     }
     if let Some(bits) = T::as_f32_bits(chunk) {
-        return reduce_bits(bits, kind, scratch);
+        return reduce_bits(bits, next, kind, scratch);
     }
     let mut bits = std::mem::take(&mut scratch.bits);
     bits.resize(chunk.len(), 0);
     T::widen(chunk, bytemuck::cast_slice_mut(&mut bits));
-    let partial = reduce_bits(&bits, kind, scratch);
+    let partial = reduce_bits(&bits, &[], kind, scratch);
     scratch.bits = bits;
     partial
 }
 
-fn reduce_bits(chunk: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
+fn reduce_bits(chunk: &[u32], next: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the features that the function is compiled for were just detected.
-            return unsafe { reduce_avx512(chunk, kind, scratch) };
+            return unsafe { reduce_avx512(chunk, next, kind, scratch) };
         }
         if is_x86_feature_detected!("avx2") {
             // SAFETY: as above.
-            return unsafe { reduce_avx2(chunk, kind, scratch) };
+            return unsafe { reduce_avx2(chunk, next, kind, scratch) };
         }
     }
     #[cfg(target_arch = "aarch64")]
-    return reduce_lanes::<super::lanes::neon::Neon>(chunk, kind, scratch);
+    return reduce_lanes::<super::lanes::neon::Neon>(chunk, next, kind, scratch);
     #[cfg(not(target_arch = "aarch64"))]
-    reduce_lanes::<super::lanes::Portable>(chunk, kind, scratch)
+    reduce_lanes::<super::lanes::Portable>(chunk, next, kind, scratch)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn reduce_avx512(chunk: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
-    reduce_lanes::<super::lanes::x86::Avx512>(chunk, kind, scratch)
+fn reduce_avx512(chunk: &[u32], next: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
+    reduce_lanes::<super::lanes::x86::Avx512>(chunk, next, kind, scratch)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn reduce_avx2(chunk: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
-    reduce_lanes::<super::lanes::x86::Avx2>(chunk, kind, scratch)
+fn reduce_avx2(chunk: &[u32], next: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
+    reduce_lanes::<super::lanes::x86::Avx2>(chunk, next, kind, scratch)
 }
 
 #[inline(always)]
-fn reduce_lanes<L: Lanes>(chunk: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
+fn reduce_lanes<L: Lanes>(chunk: &[u32], next: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
     match kind {
-        Kind::One => reduce_by::<L, One>(chunk, scratch),
-        Kind::Inf | Kind::P(_) => reduce_by::<L, Inf>(chunk, scratch),
-        Kind::Two => reduce_by::<L, Two>(chunk, scratch),
+        Kind::One => reduce_by::<L, One>(chunk, next, scratch),
+        Kind::Inf | Kind::P(_) => reduce_by::<L, Inf>(chunk, next, scratch),
+        Kind::Two => reduce_by::<L, Two>(chunk, next, scratch),
     }
 }
 
@@ -121,13 +121,13 @@ fn magnitude<L: Lanes>(bits: &[u32; LANES]) -> L {
 }
 
 #[inline(always)]
-fn reduce_by<L: Lanes, R: Rule>(chunk: &[u32], scratch: &mut Scratch) -> Partial {
+fn reduce_by<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32], scratch: &mut Scratch) -> Partial {
     let Scratch { largest, finite, last, .. } = scratch;
-    if let Some(partial) = reduce_finite::<L, R>(chunk, *largest, last) {
+    if let Some(partial) = reduce_finite::<L, R>(chunk, next, *largest, last) {
         return partial;
     }
     let non_finite = replace_non_finite(chunk, *largest, finite);
-    match reduce_finite::<L, R>(finite, *largest, last) {
+    match reduce_finite::<L, R>(finite, &[], *largest, last) {
         Some(partial) => Partial { non_finite, ..partial },
         None => Partial { lo: 0, hi: 0, exponent: 0, non_finite },
     }
@@ -135,11 +135,16 @@ fn reduce_by<L: Lanes, R: Rule>(chunk: &[u32], scratch: &mut Scratch) -> Partial
 
 /// The partial, if all elements are finite.
 #[inline(always)]
-fn reduce_finite<L: Lanes, R: Rule>(chunk: &[u32], largest: u32, last: &mut Row) -> Option<Partial> {
+fn reduce_finite<L: Lanes, R: Rule>(
+    chunk: &[u32],
+    next: &[u32],
+    largest: u32,
+    last: &mut Row,
+) -> Option<Partial> {
     if chunk.len() <= COLUMNS_ {
         reduce_single::<L, R>(chunk, largest)
     } else {
-        reduce_columns::<L, R>(chunk, largest, last)
+        reduce_columns::<L, R>(chunk, next, largest, last)
     }
 }
 
@@ -213,26 +218,45 @@ impl<'a> Rows<'a> {
         }
         Rows { rows, bands: chunk.len().div_ceil(BAND * COLUMNS_) }
     }
+
+    /// The bands of rows.
+    #[inline(always)]
+    fn bands(&self) -> &[[&'a Row; BAND]] {
+        &self.rows.as_chunks::<BAND>().0[..self.bands]
+    }
 }
 
-/// A group of neighbouring columns: the largest magnitude of each, and its sum.
-#[derive(Clone, Copy)]
-struct Columns<L: Lanes> {
-    top: L,
-    sum: L::Wide,
+/// What is left of the next chunk to ask for. It is asked for in the order of memory, in which columns are
+/// not read, all along, so that memory never rests.
+struct Next<'a>(&'a [[u32; LANES]]);
+
+impl Next<'_> {
+    #[inline(always)]
+    fn prefetch<L: Lanes>(&mut self) {
+        if let Some((lines, rest)) = self.0.split_first_chunk::<2>() {
+            lines.iter().for_each(L::prefetch);
+            self.0 = rest;
+        }
+    }
 }
 
 #[inline(always)]
-fn reduce_columns<L: Lanes, R: Rule>(chunk: &[u32], largest: u32, last: &mut Row) -> Option<Partial> {
+fn reduce_columns<L: Lanes, R: Rule>(
+    chunk: &[u32],
+    next: &[u32],
+    largest: u32,
+    last: &mut Row,
+) -> Option<Partial> {
+    let next = &mut Next(next.as_chunks().0);
     let rows = Rows::new(chunk, last);
-    let mut columns = [Columns { top: L::splat(0), sum: L::zeros() }; GROUPS];
-    match rows.bands {
-        1 => each_group::<L, R, 4>(&rows, &mut columns),
-        2 => each_group::<L, R, 8>(&rows, &mut columns),
-        3 => each_group::<L, R, 12>(&rows, &mut columns),
-        _ => each_group::<L, R, 16>(&rows, &mut columns),
+    let mut tops = [L::splat(0); GROUPS];
+    largest_of_columns::<L>(&rows, next, &mut tops);
+    let (mut top, mut common) = (L::splat(0), true);
+    for &own in &tops {
+        top = top.max(own);
+        common &= converts(own);
     }
-    let top = columns.iter().fold(L::splat(0), |top, own| top.max(own.top)).largest();
+    let top = top.largest();
     if top > largest {
         return None;
     }
@@ -240,40 +264,60 @@ fn reduce_columns<L: Lanes, R: Rule>(chunk: &[u32], largest: u32, last: &mut Row
         return Some(Partial { lo: 0, hi: 0, exponent: top, non_finite: 0 });
     }
     let exponent = (top >> 23).max(1);
-    let sum = sum_of_columns::<L, R>(&columns, exponent);
+    let sum = if R::CONVERTS && common {
+        sum_of_columns::<L, R, true>(&rows, &tops, exponent, next)
+    } else {
+        sum_of_columns::<L, R, false>(&rows, &tops, exponent, next)
+    };
     Some(Partial { lo: sum as u32, hi: (sum >> 32) as u32, exponent, non_finite: 0 })
 }
 
-/// Reads each line of memory once: the lines of a group stay in registers from its largest magnitudes to its sums.
+/// The largest magnitude of each column.
 #[inline(always)]
-fn each_group<L: Lanes, R: Rule, const N: usize>(rows: &Rows<'_>, columns: &mut [Columns<L>; GROUPS]) {
-    let Some((rows, _)) = rows.rows.split_first_chunk::<N>() else { return };
-    for (g, to) in columns.iter_mut().enumerate() {
-        let lines: [L; N] = std::array::from_fn(|r| magnitude(&rows[r][g]));
-        to.top = lines.iter().fold(lines[0], |top, &line| top.max(line));
-        if R::ALIGN == 0 {
-            continue;
+fn largest_of_columns<L: Lanes>(rows: &Rows<'_>, next: &mut Next<'_>, tops: &mut [L; GROUPS]) {
+    for [a, b, c, d] in rows.bands() {
+        for (g, top) in tops.iter_mut().enumerate() {
+            next.prefetch::<L>();
+            let first = magnitude::<L>(&a[g]).max(magnitude(&b[g]));
+            let second = magnitude::<L>(&c[g]).max(magnitude(&d[g]));
+            *top = top.max(first.max(second));
         }
-        let exponents = exponents_of(to.top);
-        to.sum = if R::CONVERTS && converts(to.top) {
-            let factor = factor_of::<L, R>(exponents);
-            lines.iter().fold(L::zeros(), |sum, line| R::add(line.product(factor), sum))
-        } else {
-            // With what is not finite nothing overflows, and nobody looks at the sum.
-            lines.iter().fold(L::zeros(), |sum, &line| R::add(aligned::<L, R>(line, exponents), sum))
-        };
     }
 }
 
 /// The sum of the columns, each aligned to the chunk's exponent.
 #[inline(always)]
-fn sum_of_columns<L: Lanes, R: Rule>(columns: &[Columns<L>; GROUPS], exponent: u32) -> u64 {
+fn sum_of_columns<L: Lanes, R: Rule, const CONVERT: bool>(
+    rows: &Rows<'_>,
+    tops: &[L; GROUPS],
+    exponent: u32,
+    next: &mut Next<'_>,
+) -> u64 {
+    let mut sums = [L::zeros(); GROUPS];
+    for band in rows.bands() {
+        for (g, (sum, &top)) in sums.iter_mut().zip(tops).enumerate() {
+            next.prefetch::<L>();
+            let exponents = exponents_of(top);
+            let factor = factor_of::<L, R>(exponents);
+            for row in band {
+                let row = &row[g];
+                *sum = R::add(
+                    if CONVERT {
+                        L::load(row).product(factor)
+                    } else {
+                        aligned::<L, R>(magnitude(row), exponents)
+                    },
+                    *sum,
+                );
+            }
+        }
+    }
     let mut total = L::zeros();
-    for own in columns {
-        let exponents = exponents_of(own.top);
-        let exponents = if R::ALIGN == 2 { exponents.shl::<1>() } else { exponents };
-        let by = L::splat(R::ALIGN * exponent + R::RIGHT).sub(exponents);
-        total = L::add_shifted(own.sum, R::LEFT, by, total);
+    for (&sum, &top) in sums.iter().zip(tops) {
+        let own = exponents_of(top);
+        let own = if R::ALIGN == 2 { own.shl::<1>() } else { own };
+        let by = L::splat(R::ALIGN * exponent + R::RIGHT).sub(own);
+        total = L::add_shifted(sum, R::LEFT, by, total);
     }
     L::sum(total)
 }

@@ -31,8 +31,11 @@ pub(crate) fn reduce<T: Element>(
             let at = (view.kept.at(unit) + from) as usize;
             let own = &elements[at..at + len as usize];
             let short = len <= SHORT && !power;
-            *to =
-                if short { singles(own, kind, scratch.largest) } else { reduce::reduce(own, kind, scratch) };
+            *to = if short {
+                singles(own, kind, scratch.largest)
+            } else {
+                reduce::reduce(own, &[], kind, scratch)
+            };
         }
         return;
     }
@@ -48,7 +51,7 @@ pub(crate) fn reduce<T: Element>(
             }
         }
         for (own, to) in gathered.iter().zip(to) {
-            *to = reduce::reduce(own, kind, scratch);
+            *to = reduce::reduce(own, &[], kind, scratch);
         }
     }
 }
@@ -97,7 +100,7 @@ mod tests {
             for kind in [Kind::One, Kind::Two, Kind::Inf] {
                 assert_eq!(
                     singles(&unit, kind, scratch.largest),
-                    reduce::reduce(&unit, kind, &mut scratch),
+                    reduce::reduce(&unit, &[], kind, &mut scratch),
                     "{len} {kind:?}"
                 );
             }

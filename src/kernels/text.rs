@@ -28,7 +28,7 @@ impl Variant {
         let _ = writeln!(text, "const SCALED: bool = {};", self.scaled);
         let turns = turns(self.dtype);
         let _ = writeln!(text, "const VECTORS: u32 = {}u;", vectors(self.dtype) / turns);
-        let _ = writeln!(text, "const TURNS: u32 = {turns}u;");
+        let _ = writeln!(text, "const VECTOR_TURNS: u32 = {turns}u;");
         let _ = writeln!(text, "const ALIGN: u32 = {}u;", self.kind.align());
         let _ = writeln!(text, "const FULL_MULTIPLY: bool = {};", self.form.full_multiply);
         for part in self.parts() {

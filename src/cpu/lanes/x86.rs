@@ -16,6 +16,11 @@ impl Lanes for Avx512 {
     type Wide = [__m512i; 2];
 
     #[inline(always)]
+    fn prefetch(soon: &[u32; LANES]) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(soon.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     fn load(values: &[u32; LANES]) -> Self {
         Avx512(unsafe { _mm512_loadu_si512(values.as_ptr().cast()) })
     }
@@ -142,6 +147,11 @@ impl Avx2 {
 impl Lanes for Avx2 {
     /// Lanes 0, 2, 4, … and 1, 3, 5, … of each half.
     type Wide = [[__m256i; 2]; 2];
+
+    #[inline(always)]
+    fn prefetch(soon: &[u32; LANES]) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(soon.as_ptr().cast()) }
+    }
 
     #[inline(always)]
     fn load(values: &[u32; LANES]) -> Self {

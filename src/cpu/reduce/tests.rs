@@ -40,7 +40,7 @@ fn sums_are_those_of_the_definition() {
                     if zeros > 0 && (i % 1024).is_multiple_of(zeros) { 0 } else { bits }
                 };
                 let chunk: Vec<u32> = (0..len).map(&mut element).collect();
-                let given = reduce_bits(&chunk, Kind::Two, &mut scratch);
+                let given = reduce_bits(&chunk, &[], Kind::Two, &mut scratch);
                 assert_eq!(given, by_definition(&chunk), "{len} elements, exponents from {least}, {zeros}");
             }
         }
@@ -60,12 +60,12 @@ fn all_lane_types_agree() {
         for mask in [u32::MAX, 0x3fff_ffff, 0x007f_ffff] {
             let chunk: Vec<u32> = (0..len).map(|_| next() & mask).collect();
             for kind in [Kind::One, Kind::Two, Kind::Inf] {
-                let portable = reduce_lanes::<Portable>(&chunk, kind, &mut scratch);
-                assert_eq!(reduce_bits(&chunk, kind, &mut scratch), portable, "{len} {kind:?}");
+                let portable = reduce_lanes::<Portable>(&chunk, &[], kind, &mut scratch);
+                assert_eq!(reduce_bits(&chunk, &[], kind, &mut scratch), portable, "{len} {kind:?}");
                 #[cfg(target_arch = "x86_64")]
                 if is_x86_feature_detected!("avx2") {
                     // SAFETY: just detected.
-                    let avx2 = unsafe { reduce_avx2(&chunk, kind, &mut scratch) };
+                    let avx2 = unsafe { reduce_avx2(&chunk, &[], kind, &mut scratch) };
                     assert_eq!(avx2, portable, "{len} {kind:?}");
                 }
             }
