@@ -16,7 +16,7 @@ from timing.rounds import say
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 # What an older commit gets, so that every commit is asked the same questions.
-ARM = [ROOT / "benches/arm.rs", ROOT / "benches/arm"]
+ARM = [ROOT / "benches/arm.rs", ROOT / "benches/arm", ROOT / "benches/common/opened.rs"]
 ENTRY = '\n[[bench]]\nname = "arm"\nharness = false\n'
 
 
@@ -77,6 +77,8 @@ def in_worktree(sha: str, short: str) -> pathlib.Path:
         try:
             shutil.copy2(ARM[0], tree / "benches/arm.rs")
             shutil.copytree(ARM[1], tree / "benches/arm", dirs_exist_ok=True)
+            (tree / "benches/common").mkdir(exist_ok=True)
+            shutil.copy2(ARM[2], tree / "benches/common/opened.rs")
             manifest = tree / "Cargo.toml"
             if 'name = "arm"' not in manifest.read_text():
                 with manifest.open("a") as file:

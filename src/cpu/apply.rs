@@ -4,6 +4,7 @@ use crate::layout::{CLAMP, FILL, KEEP, Outcome, SANITIZE, SIGN, TOWARD_ZERO};
 use crate::segments::UnitView;
 
 use super::element::Element;
+use super::lanes::{Bits, ByLanes, LANES, Lanes, by_lanes};
 
 /// Elements that are converted at once, at most and at least.
 const BLOCK: usize = 128;
@@ -46,8 +47,31 @@ pub(crate) fn apply<T: Element>(elements: &mut [T], outcome: &Outcome) {
         }
         _ if sanitize => each(elements, |v| finite(v, saturated(v, rescaled(v)))),
         // No product of such a factor is larger than its element.
-        _ if rescale == 1.0 && scale <= 1.0 => each(elements, |v| v * scale),
+        _ if rescale == 1.0 && scale <= 1.0 => by_lanes(Product { elements: T::bits_mut(elements), scale }),
         _ => each(elements, |v| saturated(v, rescaled(v))),
+    }
+}
+
+/// Elements times a factor of at most 1.
+struct Product<'a, E> {
+    elements: &'a mut [E],
+    scale: f32,
+}
+
+impl<E: Bits> ByLanes for Product<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let factor = L::splat(self.scale.to_bits());
+        let (lines, rest) = self.elements.as_chunks_mut::<LANES>();
+        for line in lines {
+            E::store(E::load::<L>(line).times(factor), line);
+        }
+        let mut line = [E::zeroed(); LANES];
+        line[..rest.len()].copy_from_slice(rest);
+        E::store(E::load::<L>(&line).times(factor), &mut line);
+        rest.copy_from_slice(&line[..rest.len()]);
     }
 }
 

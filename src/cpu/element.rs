@@ -3,6 +3,8 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use super::lanes::{Bf16Bits, Bits, F16Bits};
+
 /// `f32`, [`f16`] or [`bf16`].
 pub(crate) trait Element: Copy + Send + Sync {
     /// The bits of the `f32` equal to this element.
@@ -11,6 +13,10 @@ pub(crate) trait Element: Copy + Send + Sync {
     fn as_f32_bits(_: &[Self]) -> Option<&[u32]> {
         None
     }
+    /// What it is in memory.
+    type Bits: Bits;
+    fn bits(elements: &[Self]) -> &[Self::Bits];
+    fn bits_mut(elements: &mut [Self]) -> &mut [Self::Bits];
     /// Whether many elements at once are converted faster than one by one.
     const BY_SLICES: bool = false;
     /// Writes the elements as `f32`; both slices are of one length.
@@ -39,6 +45,16 @@ impl Element for f32 {
         Some(bytemuck::cast_slice(elements))
     }
 
+    type Bits = u32;
+
+    fn bits(elements: &[f32]) -> &[u32] {
+        bytemuck::cast_slice(elements)
+    }
+
+    fn bits_mut(elements: &mut [f32]) -> &mut [u32] {
+        bytemuck::cast_slice_mut(elements)
+    }
+
     const LARGEST: f32 = f32::MAX;
 
     #[inline(always)]
@@ -54,6 +70,16 @@ impl Element for f32 {
 
 impl Element for f16 {
     const BY_SLICES: bool = true;
+
+    type Bits = F16Bits;
+
+    fn bits(elements: &[f16]) -> &[F16Bits] {
+        bytemuck::cast_slice(elements)
+    }
+
+    fn bits_mut(elements: &mut [f16]) -> &mut [F16Bits] {
+        bytemuck::cast_slice_mut(elements)
+    }
 
     // `half` would look for a conversion instruction at every element; over slices it does so once.
     #[inline(always)]
@@ -92,6 +118,16 @@ impl Element for f16 {
 }
 
 impl Element for bf16 {
+    type Bits = Bf16Bits;
+
+    fn bits(elements: &[bf16]) -> &[Bf16Bits] {
+        bytemuck::cast_slice(elements)
+    }
+
+    fn bits_mut(elements: &mut [bf16]) -> &mut [Bf16Bits] {
+        bytemuck::cast_slice_mut(elements)
+    }
+
     #[inline(always)]
     fn f32_bits(self) -> u32 {
         u32::from(self.to_bits()) << 16

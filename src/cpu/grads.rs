@@ -253,7 +253,6 @@ impl<'a> Values<'a> {
     }
 
     /// The bytes of all elements.
-    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn bytes(&self) -> &[u8] {
         with_elements!(Values, self, e => bytemuck::cast_slice(e))
     }
@@ -281,7 +280,7 @@ impl<'a> Values<'a> {
 
     /// The partial of a chunk; `next` is what will be read after it.
     pub(crate) fn reduce(&self, next: Values<'_>, kind: Kind, scratch: &mut Scratch) -> Partial {
-        let next = if let Values::F32(next) = next { bytemuck::cast_slice(next) } else { &[] };
+        let next = next.bytes().as_chunks().0;
         with_elements!(Values, self, e => reduce::reduce(e, next, kind, scratch), _e => not_here())
     }
 

@@ -7,6 +7,11 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
 
+use bytemuck::{Pod, Zeroable};
+use half::{bf16, f16};
+
+use crate::layout::COLUMNS;
+
 /// Number of lanes.
 pub(crate) const LANES: usize = 16;
 
@@ -16,6 +21,34 @@ pub(crate) trait Lanes: Copy {
     type Wide: Copy;
     fn load(values: &[u32; LANES]) -> Self;
     fn store(self, to: &mut [u32; LANES]);
+    /// The `f32` equal to each `bf16`.
+    #[inline(always)]
+    fn load_bf16(values: &[u16; LANES]) -> Self {
+        Self::load(&values.map(|bits| u32::from(bits) << 16))
+    }
+    /// The `f32` equal to each `f16`; a NaN may become another one.
+    #[inline(always)]
+    fn load_f16(values: &[u16; LANES]) -> Self {
+        Self::load(&values.map(|bits| f16::from_bits(bits).to_f32().to_bits()))
+    }
+    /// The `bf16` nearest to each `f32`, ties to even.
+    #[inline(always)]
+    fn store_bf16(self, to: &mut [u16; LANES]) {
+        self.store_each(to, |value| bf16::from_f32(value).to_bits());
+    }
+    /// The `f16` nearest to each `f32`, ties to even.
+    #[inline(always)]
+    fn store_f16(self, to: &mut [u16; LANES]) {
+        self.store_each(to, |value| f16::from_f32(value).to_bits());
+    }
+    #[inline(always)]
+    fn store_each(self, to: &mut [u16; LANES], narrow: impl Fn(f32) -> u16) {
+        let mut lanes = [0; LANES];
+        self.store(&mut lanes);
+        to.iter_mut().zip(lanes).for_each(|(to, bits)| *to = narrow(f32::from_bits(bits)));
+    }
+    /// The lanes are `f32`: their products, rounded once.
+    fn times(self, factor: Self) -> Self;
     fn splat(value: u32) -> Self;
     fn and(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
@@ -44,7 +77,115 @@ pub(crate) trait Lanes: Copy {
     fn sum(sum: Self::Wide) -> u64;
     /// Asks for memory that will be read soon.
     #[inline(always)]
-    fn prefetch(_: &[u32; LANES]) {}
+    fn prefetch(_: &Line) {}
+}
+
+/// What is done lane by lane.
+pub(crate) trait ByLanes {
+    type Output;
+    /// Must be `#[inline(always)]`, to be compiled for the processor's registers.
+    fn run<L: Lanes>(self) -> Self::Output;
+}
+
+/// Runs work in the widest registers that the processor has.
+pub(crate) fn by_lanes<W: ByLanes>(work: W) -> W::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the features that the function is compiled for were just detected.
+            return unsafe { x86::with_avx512(work) };
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+            // SAFETY: as above.
+            return unsafe { x86::with_avx2(work) };
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    return work.run::<neon::Neon>();
+    #[cfg(not(target_arch = "aarch64"))]
+    work.run::<Portable>()
+}
+
+/// A line of a cache.
+pub(crate) type Line = [u8; 64];
+
+/// Elements as they lie in memory.
+pub(crate) trait Bits: Pod {
+    /// As many as a row of a chunk has.
+    const ZEROS: &'static [Self; COLUMNS as usize];
+    /// The bits of the `f32` equal to it.
+    fn f32_bits(self) -> u32;
+    /// The same of as many as there are lanes; a NaN may become another one.
+    fn load<L: Lanes>(values: &[Self; LANES]) -> L;
+    /// The nearest elements to lanes that are `f32`, ties to even.
+    fn store<L: Lanes>(lanes: L, to: &mut [Self; LANES]);
+}
+
+impl Bits for u32 {
+    const ZEROS: &'static [u32; COLUMNS as usize] = &[0; _];
+
+    #[inline(always)]
+    fn f32_bits(self) -> u32 {
+        self
+    }
+
+    #[inline(always)]
+    fn load<L: Lanes>(values: &[u32; LANES]) -> L {
+        L::load(values)
+    }
+
+    #[inline(always)]
+    fn store<L: Lanes>(lanes: L, to: &mut [u32; LANES]) {
+        lanes.store(to);
+    }
+}
+
+/// Those of an `f16`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(transparent)]
+pub(crate) struct F16Bits(u16);
+
+/// Those of a `bf16`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(transparent)]
+pub(crate) struct Bf16Bits(u16);
+
+impl Bits for F16Bits {
+    const ZEROS: &'static [F16Bits; COLUMNS as usize] = &[F16Bits(0); _];
+
+    #[inline(always)]
+    fn f32_bits(self) -> u32 {
+        f16::from_bits(self.0).to_f32().to_bits()
+    }
+
+    #[inline(always)]
+    fn load<L: Lanes>(values: &[F16Bits; LANES]) -> L {
+        L::load_f16(bytemuck::cast_ref(values))
+    }
+
+    #[inline(always)]
+    fn store<L: Lanes>(lanes: L, to: &mut [F16Bits; LANES]) {
+        lanes.store_f16(bytemuck::cast_mut(to));
+    }
+}
+
+impl Bits for Bf16Bits {
+    const ZEROS: &'static [Bf16Bits; COLUMNS as usize] = &[Bf16Bits(0); _];
+
+    #[inline(always)]
+    fn f32_bits(self) -> u32 {
+        u32::from(self.0) << 16
+    }
+
+    #[inline(always)]
+    fn load<L: Lanes>(values: &[Bf16Bits; LANES]) -> L {
+        L::load_bf16(bytemuck::cast_ref(values))
+    }
+
+    #[inline(always)]
+    fn store<L: Lanes>(lanes: L, to: &mut [Bf16Bits; LANES]) {
+        lanes.store_bf16(bytemuck::cast_mut(to));
+    }
 }
 
 /// For any processor.
@@ -107,6 +248,11 @@ impl Lanes for Portable {
     #[inline(always)]
     fn shr_by(self, amounts: Self) -> Self {
         self.zip(amounts, |a, n| if n < 32 { a >> n } else { 0 })
+    }
+
+    #[inline(always)]
+    fn times(self, factor: Self) -> Self {
+        self.zip(factor, |a, b| (f32::from_bits(a) * f32::from_bits(b)).to_bits())
     }
 
     #[inline(always)]

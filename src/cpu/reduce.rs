@@ -8,7 +8,7 @@ use crate::clip::Kind;
 use crate::layout::{CHUNK, COLUMNS, Partial, ROWS};
 
 use super::element::Element;
-use super::lanes::{LANES, Lanes};
+use super::lanes::{Bits, ByLanes, LANES, Lanes, Line, by_lanes};
 use super::power;
 
 use rule::{Inf, One, Rule, Two};
@@ -27,75 +27,52 @@ const LEAST_CONVERTED: u32 = 28 << 23;
 /// Rows that are read side by side: so many lines at the same place of a page fit the first cache.
 const BAND: usize = 4;
 
-/// Working memory of one thread, used again for every chunk: a chunk as `f32` bits, for element types
-/// that are not, and one without what is not finite.
+/// Working memory of one thread, used again for every chunk: its last row, and a chunk as `f32` bits without what is
+/// not finite.
 pub(crate) struct Scratch {
     /// The largest magnitude that counts as finite: an element above it is not when it is unscaled.
     pub(super) largest: u32,
-    bits: Vec<u32>,
     finite: Vec<u32>,
-    last: Row,
+    last: Row<u32>,
 }
 
 impl Scratch {
     pub(crate) fn new() -> Scratch {
-        Scratch { largest: INFINITY_BITS - 1, bits: vec![], finite: vec![], last: [[0; LANES]; GROUPS] }
+        Scratch { largest: INFINITY_BITS - 1, finite: vec![], last: [[0; LANES]; GROUPS] }
     }
 }
 
-/// Adds up one chunk of 1 to [`CHUNK`] elements.
-pub(crate) fn reduce<T: Element>(chunk: &[T], next: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
+/// Adds up one chunk of 1 to [`CHUNK`] elements. `next` is what will be read after it.
+pub(crate) fn reduce<T: Element>(chunk: &[T], next: &[Line], kind: Kind, scratch: &mut Scratch) -> Partial {
     debug_assert!(!chunk.is_empty() && chunk.len() <= CHUNK as usize);
-    if let Kind::P(p) = kind {
-        return power::reduce(chunk, f32::from_bits(p), scratch.largest);
-    }
-    if let Some(bits) = T::as_f32_bits(chunk) {
-        return reduce_bits(bits, next, kind, scratch);
-    }
-    let mut bits = std::mem::take(&mut scratch.bits);
-    bits.resize(chunk.len(), 0);
-    T::widen(chunk, bytemuck::cast_slice_mut(&mut bits));
-    let partial = reduce_bits(&bits, &[], kind, scratch);
-    scratch.bits = bits;
-    partial
-}
-
-fn reduce_bits(chunk: &[u32], next: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the features that the function is compiled for were just detected.
-            return unsafe { reduce_avx512(chunk, next, kind, scratch) };
-        }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: as above.
-            return unsafe { reduce_avx2(chunk, next, kind, scratch) };
-        }
-    }
-    #[cfg(target_arch = "aarch64")]
-    return reduce_lanes::<super::lanes::neon::Neon>(chunk, next, kind, scratch);
-    #[cfg(not(target_arch = "aarch64"))]
-    reduce_lanes::<super::lanes::Portable>(chunk, next, kind, scratch)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn reduce_avx512(chunk: &[u32], next: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
-    reduce_lanes::<super::lanes::x86::Avx512>(chunk, next, kind, scratch)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn reduce_avx2(chunk: &[u32], next: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
-    reduce_lanes::<super::lanes::x86::Avx2>(chunk, next, kind, scratch)
-}
-
-#[inline(always)]
-fn reduce_lanes<L: Lanes>(chunk: &[u32], next: &[u32], kind: Kind, scratch: &mut Scratch) -> Partial {
     match kind {
-        Kind::One => reduce_by::<L, One>(chunk, next, scratch),
-        Kind::Inf | Kind::P(_) => reduce_by::<L, Inf>(chunk, next, scratch),
-        Kind::Two => reduce_by::<L, Two>(chunk, next, scratch),
+        Kind::P(p) => power::reduce(chunk, f32::from_bits(p), scratch.largest),
+        _ => reduce_bits(T::bits(chunk), next, kind, scratch),
+    }
+}
+
+fn reduce_bits<E: Bits>(chunk: &[E], next: &[Line], kind: Kind, scratch: &mut Scratch) -> Partial {
+    by_lanes(Chunk { chunk, next, kind, scratch })
+}
+
+struct Chunk<'a, E> {
+    chunk: &'a [E],
+    next: &'a [Line],
+    kind: Kind,
+    scratch: &'a mut Scratch,
+}
+
+impl<E: Bits> ByLanes for Chunk<'_, E> {
+    type Output = Partial;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> Partial {
+        let Chunk { chunk, next, kind, scratch } = self;
+        match kind {
+            Kind::One => reduce_by::<L, One, E>(chunk, next, scratch),
+            Kind::Inf | Kind::P(_) => reduce_by::<L, Inf, E>(chunk, next, scratch),
+            Kind::Two => reduce_by::<L, Two, E>(chunk, next, scratch),
+        }
     }
 }
 
@@ -116,18 +93,18 @@ fn aligned<L: Lanes, R: Rule>(bits: L, exponent: L) -> L {
 }
 
 #[inline(always)]
-fn magnitude<L: Lanes>(bits: &[u32; LANES]) -> L {
-    L::load(bits).and(L::splat(MAGNITUDE))
+fn magnitude<L: Lanes, E: Bits>(elements: &[E; LANES]) -> L {
+    E::load::<L>(elements).and(L::splat(MAGNITUDE))
 }
 
 #[inline(always)]
-fn reduce_by<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32], scratch: &mut Scratch) -> Partial {
+fn reduce_by<L: Lanes, R: Rule, E: Bits>(chunk: &[E], next: &[Line], scratch: &mut Scratch) -> Partial {
     let Scratch { largest, finite, last, .. } = scratch;
-    if let Some(partial) = reduce_finite::<L, R>(chunk, next, *largest, last) {
+    if let Some(partial) = reduce_finite::<L, R, E>(chunk, next, *largest, last) {
         return partial;
     }
     let non_finite = replace_non_finite(chunk, *largest, finite);
-    match reduce_finite::<L, R>(finite, &[], *largest, last) {
+    match reduce_finite::<L, R, u32>(finite, &[], *largest, last) {
         Some(partial) => Partial { non_finite, ..partial },
         None => Partial { lo: 0, hi: 0, exponent: 0, non_finite },
     }
@@ -135,24 +112,24 @@ fn reduce_by<L: Lanes, R: Rule>(chunk: &[u32], next: &[u32], scratch: &mut Scrat
 
 /// The partial, if all elements are finite.
 #[inline(always)]
-fn reduce_finite<L: Lanes, R: Rule>(
-    chunk: &[u32],
-    next: &[u32],
+fn reduce_finite<L: Lanes, R: Rule, E: Bits>(
+    chunk: &[E],
+    next: &[Line],
     largest: u32,
-    last: &mut Row,
+    last: &mut Row<u32>,
 ) -> Option<Partial> {
     if chunk.len() <= COLUMNS_ {
-        reduce_single::<L, R>(chunk, largest)
+        reduce_single::<L, R, E>(chunk, largest)
     } else {
-        reduce_columns::<L, R>(chunk, next, largest, last)
+        reduce_columns::<L, R, E>(chunk, next, largest, last)
     }
 }
 
 /// Copies a chunk with zeros in the place of what is not finite. Returns their number with the NaN flag.
 #[cold]
 #[inline(never)]
-fn replace_non_finite(chunk: &[u32], largest: u32, finite: &mut Vec<u32>) -> u32 {
-    let magnitudes = || chunk.iter().map(|bits| bits & MAGNITUDE);
+fn replace_non_finite<E: Bits>(chunk: &[E], largest: u32, finite: &mut Vec<u32>) -> u32 {
+    let magnitudes = || chunk.iter().map(|element| element.f32_bits() & MAGNITUDE);
     finite.clear();
     finite.extend(magnitudes().map(|bits| if bits <= largest { bits } else { 0 }));
     let count = magnitudes().filter(|&bits| bits > largest).count() as u32;
@@ -162,11 +139,11 @@ fn replace_non_finite(chunk: &[u32], largest: u32, finite: &mut Vec<u32>) -> u32
 
 /// A chunk of one row, whose columns have an element each, if all are finite.
 #[inline(always)]
-fn reduce_single<L: Lanes, R: Rule>(chunk: &[u32], largest: u32) -> Option<Partial> {
+fn reduce_single<L: Lanes, R: Rule, E: Bits>(chunk: &[E], largest: u32) -> Option<Partial> {
     let (whole, rest) = chunk.as_chunks::<LANES>();
-    let mut padded = [0; LANES];
+    let mut padded = [E::zeroed(); LANES];
     padded[..rest.len()].copy_from_slice(rest);
-    let last = magnitude::<L>(&padded);
+    let last = magnitude::<L, E>(&padded);
     let mut tops = last;
     for bits in whole {
         tops = tops.max(magnitude(bits));
@@ -193,47 +170,49 @@ fn add_single<L: Lanes, R: Rule>(bits: L, exponent: u32, sum: L::Wide) -> L::Wid
     R::add_single(mantissa, L::splat(exponent).sub(own), sum)
 }
 
-type Row = [[u32; LANES]; GROUPS];
+type Row<E> = [[E; LANES]; GROUPS];
 
 /// The rows of a chunk, the last one filled up with zeros, and rows of zeros up to a whole band.
-struct Rows<'a> {
-    rows: [&'a Row; ROWS_],
+struct Rows<'a, E> {
+    rows: [&'a Row<E>; ROWS_],
     bands: usize,
 }
 
-impl<'a> Rows<'a> {
+impl<'a, E: Bits> Rows<'a, E> {
     #[inline(always)]
-    fn new(chunk: &'a [u32], last: &'a mut Row) -> Rows<'a> {
-        const ZEROS: &Row = &[[0; LANES]; GROUPS];
+    fn new(chunk: &'a [E], last: &'a mut Row<u32>) -> Rows<'a, E> {
         let (whole, rest) = chunk.as_chunks::<COLUMNS_>();
-        let mut rows = [ZEROS; ROWS_];
+        let mut rows = [bytemuck::cast_ref(E::ZEROS); ROWS_];
         for (to, row) in rows.iter_mut().zip(whole) {
             *to = bytemuck::cast_ref(row);
         }
         if let Some(to) = rows.get_mut(whole.len()).filter(|_| !rest.is_empty()) {
-            let (own, empty) = last.as_flattened_mut().split_at_mut(rest.len());
-            own.copy_from_slice(rest);
-            empty.fill(0);
-            *to = last;
+            let own: &mut [E] = bytemuck::cast_slice_mut(last.as_flattened_mut());
+            let (used, empty) = own.split_at_mut(rest.len());
+            used.copy_from_slice(rest);
+            empty.fill(E::zeroed());
+            // Of elements of 16 bits the first of two.
+            *to = &bytemuck::cast_slice(own)[0];
         }
         Rows { rows, bands: chunk.len().div_ceil(BAND * COLUMNS_) }
     }
 
     /// The bands of rows.
     #[inline(always)]
-    fn bands(&self) -> &[[&'a Row; BAND]] {
+    fn bands(&self) -> &[[&'a Row<E>; BAND]] {
         &self.rows.as_chunks::<BAND>().0[..self.bands]
     }
 }
 
 /// What is left of the next chunk to ask for. It is asked for in the order of memory, in which columns are
 /// not read, all along, so that memory never rests.
-struct Next<'a>(&'a [[u32; LANES]]);
+struct Next<'a>(&'a [Line]);
 
 impl Next<'_> {
+    /// As many lines as the two sweeps over a chunk of such elements need each time.
     #[inline(always)]
-    fn prefetch<L: Lanes>(&mut self) {
-        if let Some((lines, rest)) = self.0.split_first_chunk::<2>() {
+    fn prefetch<L: Lanes, E: Bits>(&mut self) {
+        if let Some((lines, rest)) = self.0.split_at_checked(size_of::<E>() / 2) {
             lines.iter().for_each(L::prefetch);
             self.0 = rest;
         }
@@ -241,16 +220,16 @@ impl Next<'_> {
 }
 
 #[inline(always)]
-fn reduce_columns<L: Lanes, R: Rule>(
-    chunk: &[u32],
-    next: &[u32],
+fn reduce_columns<L: Lanes, R: Rule, E: Bits>(
+    chunk: &[E],
+    next: &[Line],
     largest: u32,
-    last: &mut Row,
+    last: &mut Row<u32>,
 ) -> Option<Partial> {
-    let next = &mut Next(next.as_chunks().0);
+    let next = &mut Next(next);
     let rows = Rows::new(chunk, last);
     let mut tops = [L::splat(0); GROUPS];
-    largest_of_columns::<L>(&rows, next, &mut tops);
+    largest_of_columns::<L, E>(&rows, next, &mut tops);
     let (mut top, mut common) = (L::splat(0), true);
     for &own in &tops {
         top = top.max(own);
@@ -265,21 +244,21 @@ fn reduce_columns<L: Lanes, R: Rule>(
     }
     let exponent = (top >> 23).max(1);
     let sum = if R::CONVERTS && common {
-        sum_of_columns::<L, R, true>(&rows, &tops, exponent, next)
+        sum_of_columns::<L, R, E, true>(&rows, &tops, exponent, next)
     } else {
-        sum_of_columns::<L, R, false>(&rows, &tops, exponent, next)
+        sum_of_columns::<L, R, E, false>(&rows, &tops, exponent, next)
     };
     Some(Partial { lo: sum as u32, hi: (sum >> 32) as u32, exponent, non_finite: 0 })
 }
 
 /// The largest magnitude of each column.
 #[inline(always)]
-fn largest_of_columns<L: Lanes>(rows: &Rows<'_>, next: &mut Next<'_>, tops: &mut [L; GROUPS]) {
+fn largest_of_columns<L: Lanes, E: Bits>(rows: &Rows<'_, E>, next: &mut Next<'_>, tops: &mut [L; GROUPS]) {
     for [a, b, c, d] in rows.bands() {
         for (g, top) in tops.iter_mut().enumerate() {
-            next.prefetch::<L>();
-            let first = magnitude::<L>(&a[g]).max(magnitude(&b[g]));
-            let second = magnitude::<L>(&c[g]).max(magnitude(&d[g]));
+            next.prefetch::<L, E>();
+            let first = magnitude::<L, E>(&a[g]).max(magnitude(&b[g]));
+            let second = magnitude::<L, E>(&c[g]).max(magnitude(&d[g]));
             *top = top.max(first.max(second));
         }
     }
@@ -287,8 +266,8 @@ fn largest_of_columns<L: Lanes>(rows: &Rows<'_>, next: &mut Next<'_>, tops: &mut
 
 /// The sum of the columns, each aligned to the chunk's exponent.
 #[inline(always)]
-fn sum_of_columns<L: Lanes, R: Rule, const CONVERT: bool>(
-    rows: &Rows<'_>,
+fn sum_of_columns<L: Lanes, R: Rule, E: Bits, const CONVERT: bool>(
+    rows: &Rows<'_, E>,
     tops: &[L; GROUPS],
     exponent: u32,
     next: &mut Next<'_>,
@@ -296,14 +275,14 @@ fn sum_of_columns<L: Lanes, R: Rule, const CONVERT: bool>(
     let mut sums = [L::zeros(); GROUPS];
     for band in rows.bands() {
         for (g, (sum, &top)) in sums.iter_mut().zip(tops).enumerate() {
-            next.prefetch::<L>();
+            next.prefetch::<L, E>();
             let exponents = exponents_of(top);
             let factor = factor_of::<L, R>(exponents);
             for row in band {
                 let row = &row[g];
                 *sum = R::add(
                     if CONVERT {
-                        L::load(row).product(factor)
+                        E::load::<L>(row).product(factor)
                     } else {
                         aligned::<L, R>(magnitude(row), exponents)
                     },

@@ -57,6 +57,32 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    fn load_bf16(values: &[u16; LANES]) -> Self {
+        let (quads, _) = values.as_chunks::<4>();
+        Neon(std::array::from_fn(|i| unsafe { vshlq_n_u32::<16>(vmovl_u16(vld1_u16(quads[i].as_ptr()))) }))
+    }
+
+    #[inline(always)]
+    fn store_bf16(self, to: &mut [u16; LANES]) {
+        let (quads, _) = to.as_chunks_mut::<4>();
+        quads.iter_mut().zip(self.0).for_each(|(to, a)| unsafe {
+            let upper = vshrq_n_u32::<16>(a);
+            let ties = vandq_u32(upper, vdupq_n_u32(1));
+            let rounded = vaddq_u32(vaddq_u32(a, vdupq_n_u32(0x7fff)), ties);
+            let float = vreinterpretq_f32_u32(a);
+            let number = vceqq_f32(float, float);
+            let quiet = vorrq_u32(upper, vdupq_n_u32(0x40));
+            vst1_u16(to.as_mut_ptr(), vmovn_u32(vbslq_u32(number, vshrq_n_u32::<16>(rounded), quiet)));
+        });
+    }
+
+    #[inline(always)]
+    fn times(self, factor: Self) -> Self {
+        let float = |a| unsafe { vreinterpretq_f32_u32(a) };
+        self.zip(factor, |a, b| unsafe { vreinterpretq_u32_f32(vmulq_f32(float(a), float(b))) })
+    }
+
+    #[inline(always)]
     fn splat(value: u32) -> Self {
         Neon([unsafe { vdupq_n_u32(value) }; 4])
     }

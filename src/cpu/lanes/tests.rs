@@ -55,12 +55,35 @@ fn results<L: Lanes>([a, b, c, d]: [&[u32; LANES]; 4]) -> (Vec<[u32; LANES]>, Ve
     (lanes.map(stored).to_vec(), sums.to_vec())
 }
 
+/// Every half and back, and words rounded to halves. Which NaN one becomes is left open.
+fn halves<L: Lanes>(state: &mut u64) -> Vec<[u32; LANES]> {
+    let some_nan = |bits: u32| if bits & 0x7fff_ffff > 0x7f80_0000 { u32::MAX } else { bits };
+    let widen_f16 = |half: u16| some_nan(f16::from_bits(half).to_f32().to_bits());
+    let mut all = Vec::new();
+    for first in (0..1u32 << 16).step_by(LANES) {
+        let given = std::array::from_fn(|i| (first + i as u32) as u16);
+        let [f16s, bf16s] = [L::load_f16(&given), L::load_bf16(&given)];
+        let mut back = [[0; LANES]; 3];
+        bf16s.times(L::splat(0.7f32.to_bits())).store_bf16(&mut back[0]);
+        f16s.times(L::splat(0.7f32.to_bits())).store_f16(&mut back[1]);
+        L::load(&words(state)).store_bf16(&mut back[2]);
+        all.extend([stored(f16s).map(some_nan), stored(bf16s).map(some_nan)]);
+        all.push(back[0].map(|half| some_nan(u32::from(half) << 16)));
+        all.push(back[1].map(widen_f16));
+        all.push(back[2].map(|half| some_nan(u32::from(half) << 16)));
+        L::load(&words(state)).store_f16(&mut back[1]);
+        all.push(back[1].map(widen_f16));
+    }
+    all
+}
+
 fn equal_those_of_any_processor<L: Lanes>() {
     let mut state = 7;
     for _ in 0..20_000 {
         let words: [_; 4] = std::array::from_fn(|_| words(&mut state));
         assert_eq!(results::<L>(words.each_ref()), results::<Portable>(words.each_ref()), "{words:?}");
     }
+    assert_eq!(halves::<L>(&mut 3), halves::<Portable>(&mut 3));
 }
 
 #[test]

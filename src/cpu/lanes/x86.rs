@@ -5,7 +5,17 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Lanes};
+use super::{ByLanes, LANES, Lanes, Line};
+
+#[target_feature(enable = "avx512f")]
+pub(crate) fn with_avx512<W: ByLanes>(work: W) -> W::Output {
+    work.run::<Avx512>()
+}
+
+#[target_feature(enable = "avx2,f16c")]
+pub(crate) fn with_avx2<W: ByLanes>(work: W) -> W::Output {
+    work.run::<Avx2>()
+}
 
 /// AVX-512 F: one register.
 #[derive(Clone, Copy)]
@@ -16,7 +26,7 @@ impl Lanes for Avx512 {
     type Wide = [__m512i; 2];
 
     #[inline(always)]
-    fn prefetch(soon: &[u32; LANES]) {
+    fn prefetch(soon: &Line) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(soon.as_ptr().cast()) }
     }
 
@@ -28,6 +38,46 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn store(self, to: &mut [u32; LANES]) {
         unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), self.0) }
+    }
+
+    #[inline(always)]
+    fn load_bf16(values: &[u16; LANES]) -> Self {
+        Avx512(unsafe {
+            _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(values.as_ptr().cast())))
+        })
+    }
+
+    #[inline(always)]
+    fn load_f16(values: &[u16; LANES]) -> Self {
+        Avx512(unsafe { _mm512_castps_si512(_mm512_cvtph_ps(_mm256_loadu_si256(values.as_ptr().cast()))) })
+    }
+
+    #[inline(always)]
+    fn store_bf16(self, to: &mut [u16; LANES]) {
+        unsafe {
+            let upper = _mm512_srli_epi32::<16>(self.0);
+            let ties = _mm512_and_si512(upper, _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(_mm512_add_epi32(self.0, _mm512_set1_epi32(0x7fff)), ties);
+            let float = _mm512_castsi512_ps(self.0);
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(float, float);
+            let quiet = _mm512_or_si512(upper, _mm512_set1_epi32(0x40));
+            let halves = _mm512_mask_mov_epi32(_mm512_srli_epi32::<16>(rounded), nan, quiet);
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(halves));
+        }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, to: &mut [u16; LANES]) {
+        unsafe {
+            let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_castsi512_ps(self.0));
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), halves);
+        }
+    }
+
+    #[inline(always)]
+    fn times(self, factor: Self) -> Self {
+        let float = |a: Self| unsafe { _mm512_castsi512_ps(a.0) };
+        Avx512(unsafe { _mm512_castps_si512(_mm512_mul_ps(float(self), float(factor))) })
     }
 
     #[inline(always)]
@@ -127,7 +177,7 @@ impl Lanes for Avx512 {
     }
 }
 
-/// AVX2: two registers.
+/// AVX2 and F16C: two registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(__m256i, __m256i);
 
@@ -149,7 +199,7 @@ impl Lanes for Avx2 {
     type Wide = [[__m256i; 2]; 2];
 
     #[inline(always)]
-    fn prefetch(soon: &[u32; LANES]) {
+    fn prefetch(soon: &Line) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(soon.as_ptr().cast()) }
     }
 
@@ -166,6 +216,59 @@ impl Lanes for Avx2 {
             _mm256_storeu_si256(low.as_mut_ptr().cast(), self.0);
             _mm256_storeu_si256(high.as_mut_ptr().cast(), self.1);
         }
+    }
+
+    #[inline(always)]
+    fn load_bf16(values: &[u16; LANES]) -> Self {
+        let (low, high) = values.split_at(8);
+        let widened = |half: &[u16]| unsafe {
+            _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(half.as_ptr().cast())))
+        };
+        Avx2(widened(low), widened(high))
+    }
+
+    #[inline(always)]
+    fn load_f16(values: &[u16; LANES]) -> Self {
+        let (low, high) = values.split_at(8);
+        let widened = |half: &[u16]| unsafe {
+            _mm256_castps_si256(_mm256_cvtph_ps(_mm_loadu_si128(half.as_ptr().cast())))
+        };
+        Avx2(widened(low), widened(high))
+    }
+
+    #[inline(always)]
+    fn store_bf16(self, to: &mut [u16; LANES]) {
+        let halves = |a| unsafe {
+            let upper = _mm256_srli_epi32::<16>(a);
+            let ties = _mm256_and_si256(upper, _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(_mm256_add_epi32(a, _mm256_set1_epi32(0x7fff)), ties);
+            let float = _mm256_castsi256_ps(a);
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(float, float));
+            let quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
+            _mm256_blendv_epi8(_mm256_srli_epi32::<16>(rounded), quiet, nan)
+        };
+        unsafe {
+            // Packs within halves of registers, whose quarters then stand in the order 0, 2, 1, 3.
+            let packed = _mm256_packus_epi32(halves(self.0), halves(self.1));
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
+        }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, to: &mut [u16; LANES]) {
+        let (low, high) = to.split_at_mut(8);
+        let store = |a, to: &mut [u16]| unsafe {
+            let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_castsi256_ps(a));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), halves);
+        };
+        store(self.0, low);
+        store(self.1, high);
+    }
+
+    #[inline(always)]
+    fn times(self, factor: Self) -> Self {
+        let float = |a| unsafe { _mm256_castsi256_ps(a) };
+        self.zip(factor, |a, b| unsafe { _mm256_castps_si256(_mm256_mul_ps(float(a), float(b))) })
     }
 
     #[inline(always)]

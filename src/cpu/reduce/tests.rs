@@ -1,5 +1,7 @@
 use super::*;
-use crate::cpu::lanes::Portable;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::lanes::x86;
+use crate::cpu::lanes::{Bf16Bits, F16Bits, Portable};
 
 /// The L2 sum of a chunk, word by word from its definition in [`crate::numbers`].
 fn by_definition(chunk: &[u32]) -> Partial {
@@ -58,17 +60,28 @@ fn all_lane_types_agree() {
     let mut scratch = Scratch::new();
     for len in [1, 15, 16, 17, 1000, 1024, 1030, 2047, 9000, 16_383, 16_384] {
         for mask in [u32::MAX, 0x3fff_ffff, 0x007f_ffff] {
-            let chunk: Vec<u32> = (0..len).map(|_| next() & mask).collect();
+            let words: Vec<u32> = (0..len).map(|_| next() & mask).collect();
+            let halves: Vec<u16> = words.iter().map(|&word| (word >> 16 ^ word << 3) as u16).collect();
             for kind in [Kind::One, Kind::Two, Kind::Inf] {
-                let portable = reduce_lanes::<Portable>(&chunk, &[], kind, &mut scratch);
-                assert_eq!(reduce_bits(&chunk, &[], kind, &mut scratch), portable, "{len} {kind:?}");
-                #[cfg(target_arch = "x86_64")]
-                if is_x86_feature_detected!("avx2") {
-                    // SAFETY: just detected.
-                    let avx2 = unsafe { reduce_avx2(&chunk, &[], kind, &mut scratch) };
-                    assert_eq!(avx2, portable, "{len} {kind:?}");
-                }
+                agree(&words, kind, &mut scratch);
+                agree::<F16Bits>(bytemuck::cast_slice(&halves), kind, &mut scratch);
+                agree::<Bf16Bits>(bytemuck::cast_slice(&halves), kind, &mut scratch);
             }
         }
+    }
+}
+
+/// All registers, and `f32` of the same values.
+fn agree<E: Bits>(chunk: &[E], kind: Kind, scratch: &mut Scratch) {
+    let widened: Vec<u32> = chunk.iter().map(|e| e.f32_bits()).collect();
+    let portable = Chunk { chunk: &widened, next: &[], kind, scratch }.run::<Portable>();
+    let what = (chunk.len(), size_of::<E>(), kind);
+    assert_eq!(Chunk { chunk, next: &[], kind, scratch }.run::<Portable>(), portable, "{what:?}");
+    assert_eq!(reduce_bits(chunk, &[], kind, scratch), portable, "{what:?}");
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+        // SAFETY: just detected.
+        let avx2 = unsafe { x86::with_avx2(Chunk { chunk, next: &[], kind, scratch }) };
+        assert_eq!(avx2, portable, "{what:?}");
     }
 }
