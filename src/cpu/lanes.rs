@@ -75,9 +75,10 @@ pub(crate) trait Lanes: Copy {
     /// `total + (sum << left >> by)`; 64 and more give 0.
     fn add_shifted(sum: Self::Wide, left: u32, by: Self, total: Self::Wide) -> Self::Wide;
     fn sum(sum: Self::Wide) -> u64;
-    /// Asks for memory that will be read soon.
+    fn each(sums: Self::Wide) -> [u64; LANES];
+    /// Asks for the line of memory that begins there, which will be read soon.
     #[inline(always)]
-    fn prefetch(_: &Line) {}
+    fn prefetch<T>(_: &T) {}
 }
 
 /// What is done lane by lane.
@@ -296,5 +297,10 @@ impl Lanes for Portable {
     #[inline(always)]
     fn sum(sum: [u64; LANES]) -> u64 {
         sum.into_iter().sum()
+    }
+
+    #[inline(always)]
+    fn each(sums: [u64; LANES]) -> [u64; LANES] {
+        sums
     }
 }

@@ -8,8 +8,10 @@ use crate::layout::{CHUNK, Partial};
 use crate::segments::{Owner, UnitView};
 
 use super::Values;
+use super::lanes::LANES;
 use super::reduce::Scratch;
 use super::stages::{SEQUENTIAL, Source, elements};
+use super::units::AT_ONCE;
 
 /// Elements of a portion of work: several for every thread, and so many that what is fetched beyond a
 /// portion's end does not count.
@@ -83,7 +85,9 @@ fn work_of(sources: &[Source<'_>], portion: u64) -> Vec<Work> {
             }
             Owner::Units { view, .. } => {
                 let len = view.len.clamp(1, u64::from(CHUNK));
-                let at_once = (portion / len).max(1);
+                // Units that lie side by side are gathered by so many.
+                let group = (AT_ONCE * LANES) as u64;
+                let at_once = (portion / len).next_multiple_of(group).max(group);
                 for chunk in 0..view.chunks() {
                     work.extend((0..view.units).step_by(at_once as usize).map(|first| {
                         let units = at_once.min(view.units - first);

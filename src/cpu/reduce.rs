@@ -1,6 +1,7 @@
 //! chunk -> partial: the twin of `shaders/reduce.wgsl`. [`crate::numbers`] defines the sum.
 
 mod rule;
+mod side_by_side;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use super::lanes::{Bits, ByLanes, LANES, Lanes, Line, by_lanes};
 use super::power;
 
 use rule::{Inf, One, Rule, Two};
+pub(crate) use side_by_side::side_by_side;
 
 const COLUMNS_: usize = COLUMNS as usize;
 const ROWS_: usize = ROWS as usize;
@@ -213,7 +215,7 @@ impl Next<'_> {
     #[inline(always)]
     fn prefetch<L: Lanes, E: Bits>(&mut self) {
         if let Some((lines, rest)) = self.0.split_at_checked(size_of::<E>() / 2) {
-            lines.iter().for_each(L::prefetch);
+            lines.iter().for_each(L::prefetch::<Line>);
             self.0 = rest;
         }
     }

@@ -184,6 +184,15 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    fn each(sums: Sums) -> [u64; LANES] {
+        let mut pairs = [[0u64; 2]; LANES / 2];
+        for (to, &sum) in pairs.iter_mut().zip(sums.as_flattened()) {
+            unsafe { vst1q_u64(to.as_mut_ptr(), sum) }
+        }
+        std::array::from_fn(|i| pairs[i / 2][i % 2])
+    }
+
+    #[inline(always)]
     fn sum(sums: Sums) -> u64 {
         sums.into_iter().map(|[low, high]| unsafe { vaddvq_u64(vaddq_u64(low, high)) }).sum()
     }

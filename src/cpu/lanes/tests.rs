@@ -52,7 +52,8 @@ fn results<L: Lanes>([a, b, c, d]: [&[u32; LANES]; 4]) -> (Vec<[u32; LANES]>, Ve
         u64::from(x.all_at_least(b[0])),
         u64::from(x.all_at_least(*a.iter().min().unwrap_or(&0))),
     ];
-    (lanes.map(stored).to_vec(), sums.to_vec())
+    let each = L::each(x.add_to(squares));
+    (lanes.map(stored).to_vec(), [&sums[..], &each].concat())
 }
 
 /// Every half and back, and words rounded to halves. Which NaN one becomes is left open.

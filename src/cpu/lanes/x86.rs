@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{ByLanes, LANES, Lanes, Line};
+use super::{ByLanes, LANES, Lanes};
 
 #[target_feature(enable = "avx512f")]
 pub(crate) fn with_avx512<W: ByLanes>(work: W) -> W::Output {
@@ -26,8 +26,8 @@ impl Lanes for Avx512 {
     type Wide = [__m512i; 2];
 
     #[inline(always)]
-    fn prefetch(soon: &Line) {
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(soon.as_ptr().cast()) }
+    fn prefetch<T>(soon: &T) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(soon).cast()) }
     }
 
     #[inline(always)]
@@ -172,6 +172,15 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn each(sums: [__m512i; 2]) -> [u64; LANES] {
+        let mut halves = [[0u64; LANES / 2]; 2];
+        for (to, sum) in halves.iter_mut().zip(sums) {
+            unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), sum) }
+        }
+        std::array::from_fn(|i| halves[i % 2][i / 2])
+    }
+
+    #[inline(always)]
     fn sum([even, odd]: [__m512i; 2]) -> u64 {
         unsafe { _mm512_reduce_add_epi64(_mm512_add_epi64(even, odd)) as u64 }
     }
@@ -199,8 +208,8 @@ impl Lanes for Avx2 {
     type Wide = [[__m256i; 2]; 2];
 
     #[inline(always)]
-    fn prefetch(soon: &Line) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(soon.as_ptr().cast()) }
+    fn prefetch<T>(soon: &T) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(soon).cast()) }
     }
 
     #[inline(always)]
@@ -361,6 +370,15 @@ impl Lanes for Avx2 {
         total: [[__m256i; 2]; 2],
     ) -> [[__m256i; 2]; 2] {
         [add_shifted(sums[0], left, by.0, total[0]), add_shifted(sums[1], left, by.1, total[1])]
+    }
+
+    #[inline(always)]
+    fn each(sums: [[__m256i; 2]; 2]) -> [u64; LANES] {
+        let mut quarters = [[0u64; LANES / 4]; 4];
+        for (to, &sum) in quarters.iter_mut().zip(sums.as_flattened()) {
+            unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), sum) }
+        }
+        std::array::from_fn(|i| quarters[i / 8 * 2 + i % 2][i % 8 / 2])
     }
 
     #[inline(always)]

@@ -85,3 +85,35 @@ fn agree<E: Bits>(chunk: &[E], kind: Kind, scratch: &mut Scratch) {
         assert_eq!(avx2, portable, "{what:?}");
     }
 }
+
+/// A unit a lane gives the records of each unit by itself.
+#[test]
+fn units_side_by_side_are_units() {
+    let mut state = 5u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 32) as u32
+    };
+    let mut scratch = Scratch::new();
+    for len in [1, 2, 25, 1023, 1024, 1025, 3000, 16_384] {
+        for mask in [0x7f7f_ffff, 0x3fff_ffff, 0x007f_ffff] {
+            let lines: Vec<[u32; LANES]> = (0..len).map(|_| std::array::from_fn(|_| next() & mask)).collect();
+            for kind in [Kind::One, Kind::Two, Kind::Inf] {
+                let chunks = || side_by_side::Chunks { lines: &lines, kind, largest: INFINITY_BITS - 1 };
+                let all = side_by_side(&lines, kind, INFINITY_BITS - 1);
+                assert_eq!(all, chunks().run::<Portable>(), "{len} {kind:?}");
+                #[cfg(target_arch = "x86_64")]
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+                    // SAFETY: just detected.
+                    assert_eq!(all, unsafe { x86::with_avx2(chunks()) }, "{len} {kind:?}");
+                }
+                let unit = |k: usize| lines.iter().map(|line| line[k]).collect::<Vec<u32>>();
+                let each = std::array::from_fn(|k| reduce_bits(&unit(k), &[], kind, &mut scratch));
+                assert_eq!(all, Some(each), "{len} {kind:?}");
+            }
+        }
+    }
+    let mut lines = vec![[0u32; LANES]; 30];
+    lines[7][3] = INFINITY_BITS;
+    assert_eq!(side_by_side(&lines, Kind::Two, INFINITY_BITS - 1), None);
+}
