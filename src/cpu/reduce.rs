@@ -121,7 +121,7 @@ fn reduce_finite<L: Lanes, R: Rule, E: Bits>(
     last: &mut Row<u32>,
 ) -> Option<Partial> {
     if chunk.len() <= COLUMNS_ {
-        reduce_single::<L, R, E>(chunk, largest)
+        reduce_single::<L, R, E>(chunk, next, largest)
     } else {
         reduce_columns::<L, R, E>(chunk, next, largest, last)
     }
@@ -141,13 +141,15 @@ fn replace_non_finite<E: Bits>(chunk: &[E], largest: u32, finite: &mut Vec<u32>)
 
 /// A chunk of one row, whose columns have an element each, if all are finite.
 #[inline(always)]
-fn reduce_single<L: Lanes, R: Rule, E: Bits>(chunk: &[E], largest: u32) -> Option<Partial> {
+fn reduce_single<L: Lanes, R: Rule, E: Bits>(chunk: &[E], next: &[Line], largest: u32) -> Option<Partial> {
     let (whole, rest) = chunk.as_chunks::<LANES>();
     let mut padded = [E::zeroed(); LANES];
     padded[..rest.len()].copy_from_slice(rest);
     let last = magnitude::<L, E>(&padded);
     let mut tops = last;
+    let mut next = Next(next);
     for bits in whole {
+        next.prefetch::<L, E>();
         tops = tops.max(magnitude(bits));
     }
     let top = tops.largest();
