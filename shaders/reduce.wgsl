@@ -21,30 +21,22 @@ struct ColumnSum {
 // The largest magnitude of the chunk's elements that counts as finite.
 var<private> most: u32;
 
-// Of a whole chunk all rows are in flight before the first is used; of another rows 4 to 15 are fetched only where the
-// chunk has them.
+// Rows 4 to 15 are fetched only where the chunk has them. Whole chunks have no way of their own here: software adapters, for which
+// this form is, would run both.
 fn fetch(slot: u32, start: u32, column: u32, last: u32) -> Column {
     var c = Column(vec4(0u), vec4(0u), vec4(0u), vec4(0u));
     switch slot {
         //@each slot
         case SLOTu: {
-            if last == CHUNK - 1u {
-                let first = start + column;
-                c.a = four_whole_rows_SLOT(first);
-                c.b = four_whole_rows_SLOT(first + 4u * COLUMNS);
-                c.c = four_whole_rows_SLOT(first + 8u * COLUMNS);
-                c.d = four_whole_rows_SLOT(first + 12u * COLUMNS);
-            } else {
-                c.a = four_rows_SLOT(start, column, last);
-                if last >= 4u * COLUMNS {
-                    c.b = four_rows_SLOT(start, column + 4u * COLUMNS, last);
-                }
-                if last >= 8u * COLUMNS {
-                    c.c = four_rows_SLOT(start, column + 8u * COLUMNS, last);
-                }
-                if last >= 12u * COLUMNS {
-                    c.d = four_rows_SLOT(start, column + 12u * COLUMNS, last);
-                }
+            c.a = four_rows_SLOT(start, column, last);
+            if last >= 4u * COLUMNS {
+                c.b = four_rows_SLOT(start, column + 4u * COLUMNS, last);
+            }
+            if last >= 8u * COLUMNS {
+                c.c = four_rows_SLOT(start, column + 8u * COLUMNS, last);
+            }
+            if last >= 12u * COLUMNS {
+                c.d = four_rows_SLOT(start, column + 12u * COLUMNS, last);
             }
         }
         //@end
@@ -52,21 +44,6 @@ fn fetch(slot: u32, start: u32, column: u32, last: u32) -> Column {
     }
     return c;
 }
-
-//@each slot
-fn whole_row_SLOT(element: u32) -> u32 {
-    return element_bits(slot_SLOT[word_of(element)], element) & 0x7fffffffu;
-}
-
-fn four_whole_rows_SLOT(first: u32) -> vec4<u32> {
-    return vec4(
-        whole_row_SLOT(first),
-        whole_row_SLOT(first + COLUMNS),
-        whole_row_SLOT(first + 2u * COLUMNS),
-        whole_row_SLOT(first + 3u * COLUMNS)
-    );
-}
-//@end
 
 //@each slot
 fn four_rows_SLOT(start: u32, i: u32, last: u32) -> vec4<u32> {

@@ -8,7 +8,7 @@ mod common;
 use common::{Gpu, KINDS, Random, data, gpu};
 use gradclip::cpu::{self, GradMut};
 use gradclip::layout::{CHUNK, COLUMNS, NONE, Outcome, Partial, ROWS, Sum};
-use gradclip::{Clip, Clipper, ClipperOptions, DType, Grad, NonFinite, NormType};
+use gradclip::{Clip, Clipper, ClipperOptions, DType, Grad, NonFinite, NormType, Units};
 use half::{bf16, f16};
 
 const COLUMNS_: usize = COLUMNS as usize;
@@ -178,11 +178,17 @@ fn elements(len: usize, dtype: DType, seed: u64, finite: bool) -> Vec<u8> {
 
 /// The CPU path on one tensor: its outcome and its bytes afterwards.
 fn on_cpu(bytes: &[u8], dtype: DType, clip: &Clip) -> (Outcome, Vec<u8>) {
+    let elements = bytes.len() as u64 / dtype.size();
+    let (outcomes, written) = shaped_on_cpu(bytes, dtype, &[elements], clip);
+    (outcomes[0], written)
+}
+
+fn shaped_on_cpu(bytes: &[u8], dtype: DType, shape: &[u64], clip: &Clip) -> (Vec<Outcome>, Vec<u8>) {
     macro_rules! clipped {
         ($type:ty, $make:expr) => {{
             let mut values: Vec<$type> = bytemuck::pod_collect_to_vec(bytes);
-            let trace = cpu::clip_traced(&mut [$make("t0", &mut values)], clip).unwrap();
-            (trace.outcomes[0], bytemuck::cast_slice(&values).to_vec())
+            let trace = cpu::clip_traced(&mut [$make("t0", &mut values).shape(shape)], clip).unwrap();
+            (trace.outcomes, bytemuck::cast_slice(&values).to_vec())
         }};
     }
     match dtype {
@@ -222,13 +228,17 @@ fn every_element_is_written_as_on_the_cpu() {
     ];
     for (i, (what, clip)) in clips.iter().enumerate() {
         for dtype in [DType::F32, DType::F16, DType::Bf16] {
-            for len in [8, 1000, 16_384, 40_008] {
+            // At boundaries of 16 bytes, and by words with ends of all kinds.
+            let starts =
+                [(8, 64), (1000, 64), (16_384, 64), (40_008, 64), (1001, 66), (20_003, 70), (33_333, 68)];
+            for (len, lead) in
+                starts.map(|(len, lead)| (len, if dtype == DType::F32 { lead & !3 } else { lead }))
+            {
                 let seed = (i + len) as u64;
                 let own = elements(len, dtype, seed, i < 6);
-                let lead = 64;
                 let mut expected = vec![0xa5; lead];
                 expected.extend(on_cpu(&own, dtype, clip).1);
-                let size = expected.len() + 48;
+                let size = (expected.len() + 48).next_multiple_of(4);
                 expected.resize(size, 0xa5);
                 let grads = gpu.placed(size, &[(lead, own, dtype)]);
                 check_written(
@@ -239,6 +249,69 @@ fn every_element_is_written_as_on_the_cpu() {
                     &expected,
                     &format!("{what}, {dtype} of {len}"),
                 );
+            }
+        }
+    }
+}
+
+/// The same with an outcome for each unit: units that are clipped beside such that are kept, of one axis and of several, with odd
+/// starts and lengths.
+#[test]
+fn every_element_of_units_is_written_as_on_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    let forms = forms(&gpu);
+    let shape = [31u64, 7, 45];
+    let len = shape.iter().product::<u64>() as usize;
+    for (i, units) in
+        [Units::OutputFirst, Units::OutputLast, Units::over(&[1]), Units::over(&[0, 2])].iter().enumerate()
+    {
+        for dtype in [DType::F32, DType::F16, DType::Bf16] {
+            let mut own = elements(len, dtype, i as u64, true);
+            if dtype != DType::F16 {
+                // Below 2, so that norms are finite.
+                let bytes = dtype.size() as usize;
+                own.chunks_mut(bytes).for_each(|element| element[bytes - 1] &= 0xbf);
+            }
+            if i % 2 == 1 {
+                // An infinity in one unit.
+                let infinity: &[u8] = match dtype {
+                    DType::F32 => &[0, 0, 0x80, 0x7f],
+                    DType::F16 => &[0, 0x7c],
+                    _ => &[0x80, 0x7f],
+                };
+                own[50 * infinity.len()..][..infinity.len()].copy_from_slice(infinity);
+            }
+            let tensor = gpu
+                .placed((len * dtype.size() as usize + 70).next_multiple_of(4), &[(68, own.clone(), dtype)]);
+            let grads = [tensor[0].clone().shape(&shape)];
+            // The middle one of all units' norms clips half of them.
+            let measured =
+                shaped_on_cpu(&own, dtype, &shape, &Clip::per_unit_norm(f64::INFINITY, units.clone())).0;
+            let mut norms: Vec<f32> =
+                measured.iter().map(|outcome| outcome.norm).filter(|n| n.is_finite()).collect();
+            norms.sort_by(f32::total_cmp);
+            let clip = Clip::per_unit_norm(norms[norms.len() / 2], units.clone());
+            for (what, clip) in [
+                ("clipped", clip.clone()),
+                ("below", clip.clone().never_above(true)),
+                ("zeros", clip.clone().on_non_finite(NonFinite::Sanitize)),
+                ("unscaled", clip.unscale(0.5).lossy_unscale(true)),
+            ] {
+                let mut expected = gpu.read::<u8>(grads[0].buffer());
+                let written = shaped_on_cpu(&own, dtype, &shape, &clip).1;
+                expected[68..68 + written.len()].copy_from_slice(&written);
+                check_written(
+                    &gpu,
+                    &forms[..2],
+                    &grads,
+                    &clip,
+                    &expected,
+                    &format!("{what}, {dtype}, {units:?}"),
+                );
+                gpu.queue.write_buffer(grads[0].buffer(), 0, &{
+                    expected[68..68 + own.len()].copy_from_slice(&own);
+                    expected
+                });
             }
         }
     }
@@ -265,12 +338,23 @@ fn what_would_be_beyond_the_largest_half_becomes_that() {
 #[test]
 fn infinity_stays_whatever_sums_say() {
     let Some(gpu) = gpu() else { return };
+    for (dtype, infinity, start) in
+        [(DType::F16, 0x7c00, 0), (DType::F16, 0x7c00, 2), (DType::Bf16, 0x7f80, 0), (DType::Bf16, 0x7f80, 2)]
+    {
+        infinity_stays(&gpu, dtype, infinity, start);
+    }
+}
+
+fn infinity_stays(gpu: &Gpu, dtype: DType, infinity: u16, start: usize) {
     let mut own: Vec<u16> = (0..20_000).map(|i| 0x3c00 + (i % 64) as u16).collect();
-    (own[7], own[9000], own[19_999]) = (0x7c00, 0xfc00, 0x7e00);
-    let grads = gpu.placed(40_000, &[(0, bytemuck::cast_slice(&own).to_vec(), DType::F16)]);
-    for clipper in &forms(&gpu)[..2] {
-        gpu.queue.write_buffer(grads[0].buffer(), 0, bytemuck::cast_slice(&own));
-        let pass = clipper.prepare(&grads, &Clip::global_norm(1.0)).unwrap();
+    // A quiet NaN, which a product leaves as it is.
+    let quiet = if dtype == DType::F16 { 0x200 } else { 0x40 };
+    (own[7], own[9000], own[19_999]) = (infinity, infinity | 0x8000, infinity | quiet);
+    let grads = gpu.placed(40_004, &[(start, bytemuck::cast_slice(&own).to_vec(), dtype)]);
+    let before = gpu.read::<u8>(grads[0].buffer());
+    for clipper in &forms(gpu)[..2] {
+        gpu.queue.write_buffer(grads[0].buffer(), 0, &before);
+        let pass = clipper.prepare(&grads, &Clip::global_norm(0.5)).unwrap();
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         pass.record_norm(&mut encoder);
         gpu.queue.submit([encoder.finish()]);
@@ -283,9 +367,9 @@ fn infinity_stays_whatever_sums_say() {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         pass.record_apply(&mut encoder);
         gpu.queue.submit([encoder.finish()]);
-        let after = gpu.read::<u16>(grads[0].buffer());
-        // The others are divided by about 180.
-        assert!(after[0] < 0x2400, "{:x}", after[0]);
-        assert_eq!([after[7], after[9000], after[19_999]], [0x7c00, 0xfc00, 0x7e00], "{}", gpu.name);
+        let after = &gpu.read::<u16>(grads[0].buffer())[start / 2..];
+        assert!(after[0] < own[0], "{:x}", after[0]);
+        let stayed = [7, 9000, 19_999].map(|i| after[i]);
+        assert_eq!(stayed, [7, 9000, 19_999].map(|i| own[i]), "{dtype} on {}", gpu.name);
     }
 }

@@ -14,11 +14,13 @@ fn apply_chunk(row: ChunkRow, outcome: Outcome, lane: u32) {
     let field = outcome.scale >> 23u;
     let multiplies = outcome.action == MULTIPLY && outcome.rescale == ONE_BITS && field > 0u;
     for (var first = first_whole_word(row.start) + lane; first < end; first += 16u * WORKGROUP) {
-        let i = sixteen_from(first, end);
-        let words = fetch(slot, i);
-        if multiplies && all_plain(words, field, field) {
-            put(slot, i, products_of(words, vec4(bitcast<f32>(outcome.scale))));
-            continue;
+        if multiplies {
+            let i = sixteen_from(first, end);
+            let words = fetch(slot, i);
+            if all_plain(words, field, field) {
+                put(slot, i, products_of(words, vec4(bitcast<f32>(outcome.scale))));
+                continue;
+            }
         }
         for (var k = first; k < min(first + 16u * WORKGROUP, end); k += WORKGROUP) {
             put_one(slot, k, applied_word(get_one(slot, k), outcome));

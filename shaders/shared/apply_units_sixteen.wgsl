@@ -112,7 +112,6 @@ fn apply_row(row: MapRow, lane: u32) {
     );
     for (var first = begin; first < end; first += 16u * WORKGROUP) {
         let i = sixteen_from(first, end);
-        let words = fetch(slot, i);
         // Only the first word lies at its own index and at those of words past the end.
         let again = vec4(first);
         let a = next_four(&walk);
@@ -125,8 +124,9 @@ fn apply_row(row: MapRow, lane: u32) {
         );
         let range = range_of(all);
         if range.least == ONE_BITS && range.largest == ONE_BITS {
-            continue;
+            continue; // without reading what is kept
         }
+        let words = fetch(slot, i);
         let field = range.least >> 23u;
         if field > 0u && all_plain(words, field, range.largest >> 23u) {
             put(slot, i, products_of(words, all));

@@ -1,7 +1,7 @@
 // Products of eight bf16 by float code, and which those are.
 
-// Products of what is not finite are not either.
-const INFINITY_STAYS: bool = true;
+// The product of a NaN is some NaN, which a device may choose: rounded, its largest would be a zero; what is not finite is left to the integers.
+const INFINITY_STAYS: bool = false;
 
 // Magnitudes above the top bit, less one unit: zeros, whose products no driver changes, count as the largest.
 fn least_of(v: vec4<u32>) -> vec4<u32> {
@@ -20,7 +20,7 @@ fn top_of(v: vec4<u32>) -> vec4<u32> {
 }
 
 fn not_too_large(top: u32, field_of_scale: u32) -> bool {
-    return (top >> 23u) + field_of_scale <= 379u;
+    return top < INFINITY_BITS && (top >> 23u) + field_of_scale <= 379u;
 }
 
 // To nearest, ties to even, in the upper half.

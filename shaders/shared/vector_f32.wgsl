@@ -1,6 +1,6 @@
 // Products of four f32 by float code, and which those are.
 
-// Products of what is not finite are not either.
+// Products of what is not finite are not either, though a device may choose the NaN.
 const INFINITY_STAYS: bool = true;
 
 // The magnitude above the top bit, less 1: zeros, whose products no driver changes, count as the largest.
@@ -19,7 +19,7 @@ fn top_of(v: vec4<u32>) -> vec4<u32> {
 }
 
 fn not_too_large(top: u32, field_of_scale: u32) -> bool {
-    return (top >> 23u) + field_of_scale <= 379u;
+    return top < INFINITY_BITS && (top >> 23u) + field_of_scale <= 379u;
 }
 
 // With a factor for each, which is both the lower and the upper one.

@@ -47,6 +47,7 @@ pub(crate) fn apply<T: Element>(elements: &mut [T], outcome: &Outcome) {
         }
         _ if sanitize => each(elements, |v| finite(v, saturated(v, rescaled(v)))),
         // No product of such a factor is larger than its element.
+        _ if rescale == 1.0 && scale <= 1.0 && elements.len() < LANES => each(elements, |v| v * scale),
         _ if rescale == 1.0 && scale <= 1.0 => by_lanes(Product { elements: T::bits_mut(elements), scale }),
         _ => each(elements, |v| saturated(v, rescaled(v))),
     }
@@ -67,6 +68,9 @@ impl<E: Bits> ByLanes for Product<'_, E> {
         let (lines, rest) = self.elements.as_chunks_mut::<LANES>();
         for line in lines {
             E::store(E::load::<L>(line).times(factor), line);
+        }
+        if rest.is_empty() {
+            return;
         }
         let mut line = [E::zeroed(); LANES];
         line[..rest.len()].copy_from_slice(rest);

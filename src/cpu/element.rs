@@ -81,18 +81,9 @@ impl Element for f16 {
         bytemuck::cast_slice_mut(elements)
     }
 
-    // `half` would look for a conversion instruction at every element; over slices it does so once.
     #[inline(always)]
     fn f32_bits(self) -> u32 {
-        let half = u32::from(self.to_bits());
-        let (sign, bits) = ((half & 0x8000) << 16, half & 0x7fff);
-        let normal = (bits << 13) + (112 << 23);
-        let top = 31 - (bits | 1).leading_zeros();
-        let subnormal = ((103 + top) << 23) | ((bits << (23 - top.min(23))) & 0x7f_ffff);
-        let special = 0x7f80_0000 | ((bits & 0x3ff) << 13);
-        let small = if bits == 0 { 0 } else { subnormal };
-        let finite = if bits >= 0x400 { normal } else { small };
-        sign | if bits >= 0x7c00 { special } else { finite }
+        Self::bits(&[self])[0].f32_bits()
     }
 
     fn widen(elements: &[f16], to: &mut [f32]) {

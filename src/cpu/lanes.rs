@@ -29,7 +29,7 @@ pub(crate) trait Lanes: Copy {
     /// The `f32` equal to each `f16`; a NaN may become another one.
     #[inline(always)]
     fn load_f16(values: &[u16; LANES]) -> Self {
-        Self::load(&values.map(|bits| f16::from_bits(bits).to_f32().to_bits()))
+        Self::load(&values.map(|bits| F16Bits(bits).f32_bits()))
     }
     /// The `bf16` nearest to each `f32`, ties to even.
     #[inline(always)]
@@ -154,9 +154,18 @@ pub(crate) struct Bf16Bits(u16);
 impl Bits for F16Bits {
     const ZEROS: &'static [F16Bits; COLUMNS as usize] = &[F16Bits(0); _];
 
+    // `half` would look for a conversion instruction at every element.
     #[inline(always)]
     fn f32_bits(self) -> u32 {
-        f16::from_bits(self.0).to_f32().to_bits()
+        let half = u32::from(self.0);
+        let (sign, bits) = ((half & 0x8000) << 16, half & 0x7fff);
+        let normal = (bits << 13) + (112 << 23);
+        let top = 31 - (bits | 1).leading_zeros();
+        let subnormal = ((103 + top) << 23) | ((bits << (23 - top.min(23))) & 0x7f_ffff);
+        let special = 0x7f80_0000 | ((bits & 0x3ff) << 13);
+        let small = if bits == 0 { 0 } else { subnormal };
+        let finite = if bits >= 0x400 { normal } else { small };
+        sign | if bits >= 0x7c00 { special } else { finite }
     }
 
     #[inline(always)]

@@ -11,7 +11,7 @@ use super::Values;
 use super::lanes::LANES;
 use super::reduce::Scratch;
 use super::stages::{SEQUENTIAL, Source, elements};
-use super::units::AT_ONCE;
+use super::units::groups_at_once;
 
 /// Elements of a portion of work: several for every thread, and so many that what is fetched beyond a
 /// portion's end does not count.
@@ -86,7 +86,7 @@ fn work_of(sources: &[Source<'_>], portion: u64) -> Vec<Work> {
             Owner::Units { view, .. } => {
                 let len = view.len.clamp(1, u64::from(CHUNK));
                 // Units that lie side by side are gathered by so many.
-                let group = (AT_ONCE * LANES) as u64;
+                let group = if view.contiguous() { 1 } else { groups_at_once(len) * LANES as u64 };
                 let at_once = (portion / len).next_multiple_of(group).max(group);
                 for chunk in 0..view.chunks() {
                     work.extend((0..view.units).step_by(at_once as usize).map(|first| {

@@ -15,7 +15,7 @@ const INFINITY_BITS: u32 = 0x7f80_0000;
 const SHORT: u64 = 32;
 /// Groups of neighbouring units that are gathered at once, at most, and elements of theirs: what a core's second cache
 /// holds.
-pub(super) const AT_ONCE: usize = 4;
+const AT_ONCE: u64 = 4;
 const GATHERED: u64 = 1 << 18;
 /// Elements of a unit that are asked for before they are read.
 const AHEAD: u64 = 12;
@@ -47,9 +47,13 @@ pub(crate) fn reduce<T: Element>(
         return;
     }
     let mut gathered = GATHERED_LINES.take();
-    let few = (GATHERED / (len * LANES as u64)).clamp(1, AT_ONCE as u64) as usize;
+    let few = groups_at_once(len) as usize;
     for (unit, to) in (first..end).step_by(few * LANES).zip(partials.chunks_mut(few * LANES)) {
-        let groups = if neighbours(view, unit, to.len() as u64) { to.len() / LANES } else { 0 };
+        // Neither any p nor a group with a step between its units goes by lanes.
+        let whole = if power { 0 } else { (to.len() / LANES) as u64 };
+        let lanes = LANES as u64;
+        let groups =
+            (1..=whole).rev().find(|&groups| neighbours(view, unit, groups * lanes)).unwrap_or(0) as usize;
         gathered.resize(groups * len as usize * LANES, 0);
         let lines: &mut [T::Bits] =
             &mut bytemuck::cast_slice_mut(&mut gathered)[..groups * len as usize * LANES];
@@ -71,6 +75,11 @@ pub(crate) fn reduce<T: Element>(
 thread_local! {
     /// At most [`GATHERED`] elements, or those of a group of chunks, kept: memory as new as it is large comes page by page.
     static GATHERED_LINES: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Groups of units with chunks of so many elements that are gathered at once.
+pub(super) fn groups_at_once(len: u64) -> u64 {
+    (GATHERED / (len * LANES as u64)).clamp(1, AT_ONCE)
 }
 
 /// Whether the units' elements lie side by side.
