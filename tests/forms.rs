@@ -285,16 +285,15 @@ fn every_element_of_units_is_written_as_on_the_cpu() {
                 .placed((len * dtype.size() as usize + 70).next_multiple_of(4), &[(68, own.clone(), dtype)]);
             let grads = [tensor[0].clone().shape(&shape)];
             // The middle one of all units' norms clips half of them.
-            let measured =
-                shaped_on_cpu(&own, dtype, &shape, &Clip::per_unit_norm(f64::INFINITY, units.clone())).0;
+            let measured = shaped_on_cpu(&own, dtype, &shape, &Clip::per_unit_norm(f64::INFINITY, *units)).0;
             let mut norms: Vec<f32> =
                 measured.iter().map(|outcome| outcome.norm).filter(|n| n.is_finite()).collect();
             norms.sort_by(f32::total_cmp);
-            let clip = Clip::per_unit_norm(norms[norms.len() / 2], units.clone());
+            let clip = Clip::per_unit_norm(norms[norms.len() / 2], *units);
             for (what, clip) in [
-                ("clipped", clip.clone()),
-                ("below", clip.clone().never_above(true)),
-                ("zeros", clip.clone().on_non_finite(NonFinite::Sanitize)),
+                ("clipped", clip),
+                ("below", clip.never_above(true)),
+                ("zeros", clip.on_non_finite(NonFinite::Sanitize)),
                 ("unscaled", clip.unscale(0.5).lossy_unscale(true)),
             ] {
                 let mut expected = gpu.read::<u8>(grads[0].buffer());

@@ -114,7 +114,7 @@ impl Clipper {
         limits.teams = forms.vectors;
         limits.block = options.block_partials.unwrap_or(limits.block);
         limits.slots = limits.slots.min(most).clamp(1, MOST_SLOTS);
-        let trusted = options.trusted_shaders.unwrap_or(true);
+        let trusted = options.trusted_shaders.unwrap_or(!software);
         let pipelines = Pipelines::new(MadeOn { device: device.clone(), trusted, cache });
         Ok(Clipper { device: device.clone(), pipelines, limits, options, forms })
     }

@@ -69,6 +69,7 @@ fn formed(options: ClipperOptions) -> ClipperOptions {
     let hardware = std::env::var("GRADCLIP_TEST_FORM").is_ok_and(|v| v == "hardware");
     if hardware && options.vector_loads.is_none() && options.workgroup_size.is_none_or(|size| size == 256) {
         let (rounded, finish) = (options.rounded_slots.unwrap_or(true), options.finish.unwrap_or(true));
+        let options = options.trusted_shaders(options.trusted_shaders.unwrap_or(true));
         return options.vector_loads(true).full_multiply(true).rounded_slots(rounded).finish(finish);
     }
     options
