@@ -293,11 +293,14 @@ fn every_element_of_units_is_written_as_on_the_cpu() {
                 };
                 own[50 * infinity.len()..][..infinity.len()].copy_from_slice(infinity);
             }
-            let tensor = gpu.placed(
-                (len * dtype.size() as usize + 30_000).next_multiple_of(4),
-                &[(68, own.clone(), dtype)],
-            );
-            let grads = [tensor[0].clone().shape(&shape)];
+            // Two of them, one behind the other: what one writes beyond its end is seen in the next.
+            let places = [68, 68 + own.len()];
+            let size = (68 + 2 * own.len() + 48).next_multiple_of(4);
+            let grads: Vec<Grad> = gpu
+                .placed(size, &places.map(|at| (at, own.clone(), dtype)))
+                .into_iter()
+                .map(|grad| grad.shape(&shape))
+                .collect();
             // The middle one of all units' norms clips half of them.
             let measured = shaped_on_cpu(&own, dtype, &shape, &Clip::per_unit_norm(f64::INFINITY, *units)).0;
             let mut norms: Vec<f32> =
@@ -312,7 +315,7 @@ fn every_element_of_units_is_written_as_on_the_cpu() {
             ] {
                 let mut expected = gpu.read::<u8>(grads[0].buffer());
                 let written = shaped_on_cpu(&own, dtype, &shape, &clip).1;
-                expected[68..68 + written.len()].copy_from_slice(&written);
+                places.iter().for_each(|&at| expected[at..at + written.len()].copy_from_slice(&written));
                 check_written(
                     &gpu,
                     &forms[..2],
@@ -322,7 +325,7 @@ fn every_element_of_units_is_written_as_on_the_cpu() {
                     &format!("{what}, {dtype}, {units:?}"),
                 );
                 gpu.queue.write_buffer(grads[0].buffer(), 0, &{
-                    expected[68..68 + own.len()].copy_from_slice(&own);
+                    places.iter().for_each(|&at| expected[at..at + own.len()].copy_from_slice(&own));
                     expected
                 });
             }
