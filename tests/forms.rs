@@ -184,19 +184,20 @@ fn alike(mut elements: Vec<u8>, dtype: DType) -> Vec<u8> {
     elements
 }
 
-/// The CPU path on one tensor: its outcome and its bytes afterwards.
-fn on_cpu(bytes: &[u8], dtype: DType, clip: &Clip) -> (Outcome, Vec<u8>) {
-    let elements = bytes.len() as u64 / dtype.size();
-    let (outcomes, written) = shaped_on_cpu(bytes, dtype, &[elements], clip);
-    (outcomes[0], written)
-}
-
-fn shaped_on_cpu(bytes: &[u8], dtype: DType, shape: &[u64], clip: &Clip) -> (Vec<Outcome>, Vec<u8>) {
+/// The CPU path on so many copies of a tensor: outcomes, and the bytes of one afterwards.
+fn shaped_on_cpu(
+    bytes: &[u8],
+    dtype: DType,
+    (shape, copies): (&[u64], usize),
+    clip: &Clip,
+) -> (Vec<Outcome>, Vec<u8>) {
     macro_rules! clipped {
         ($type:ty, $make:expr) => {{
-            let mut values: Vec<$type> = bytemuck::pod_collect_to_vec(bytes);
-            let trace = cpu::clip_traced(&mut [$make("t0", &mut values).shape(shape)], clip).unwrap();
-            (trace.outcomes, bytemuck::cast_slice(&values).to_vec())
+            let mut all: Vec<Vec<$type>> = vec![bytemuck::pod_collect_to_vec(bytes); copies];
+            let mut grads: Vec<GradMut<'_>> =
+                all.iter_mut().enumerate().map(|(i, v)| $make(format!("t{i}"), v).shape(shape)).collect();
+            let trace = cpu::clip_traced(&mut grads, clip).unwrap();
+            (trace.outcomes, bytemuck::cast_slice(&all[0]).to_vec())
         }};
     }
     match dtype {
@@ -245,11 +246,13 @@ fn every_element_is_written_as_on_the_cpu() {
                 let seed = (i + len) as u64;
                 let own = elements(len, dtype, seed, i < 6);
                 let own = if i == 0 { alike(own, dtype) } else { own };
-                let mut expected = vec![0xa5; lead];
-                expected.extend(on_cpu(&own, dtype, clip).1);
-                let size = (expected.len() + 20_000).next_multiple_of(4);
-                expected.resize(size, 0xa5);
-                let grads = gpu.placed(size, &[(lead, own, dtype)]);
+                // Two of them, one behind the other: what one writes beyond its end is seen in the next.
+                let written = shaped_on_cpu(&own, dtype, (&[len as u64], 2), clip).1;
+                let places = [lead, lead + own.len()];
+                let size = (lead + 2 * own.len() + 48).next_multiple_of(4);
+                let mut expected = vec![0xa5; size];
+                places.iter().for_each(|&at| expected[at..at + own.len()].copy_from_slice(&written));
+                let grads = gpu.placed(size, &places.map(|at| (at, own.clone(), dtype)));
                 check_written(
                     &gpu,
                     &forms[..2],
@@ -302,7 +305,8 @@ fn every_element_of_units_is_written_as_on_the_cpu() {
                 .map(|grad| grad.shape(&shape))
                 .collect();
             // The middle one of all units' norms clips half of them.
-            let measured = shaped_on_cpu(&own, dtype, &shape, &Clip::per_unit_norm(f64::INFINITY, *units)).0;
+            let measured =
+                shaped_on_cpu(&own, dtype, (&shape, 2), &Clip::per_unit_norm(f64::INFINITY, *units)).0;
             let mut norms: Vec<f32> =
                 measured.iter().map(|outcome| outcome.norm).filter(|n| n.is_finite()).collect();
             norms.sort_by(f32::total_cmp);
@@ -314,7 +318,7 @@ fn every_element_of_units_is_written_as_on_the_cpu() {
                 ("unscaled", clip.unscale(0.5).lossy_unscale(true)),
             ] {
                 let mut expected = gpu.read::<u8>(grads[0].buffer());
-                let written = shaped_on_cpu(&own, dtype, &shape, &clip).1;
+                let written = shaped_on_cpu(&own, dtype, (&shape, 2), &clip).1;
                 places.iter().for_each(|&at| expected[at..at + written.len()].copy_from_slice(&written));
                 check_written(
                     &gpu,

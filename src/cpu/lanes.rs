@@ -1,16 +1,18 @@
 //! Sixteen `u32` lanes, as registers of whatever width the processor has.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+mod bits;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 #[cfg(test)]
 mod tests;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod x86;
 
-use bytemuck::{Pod, Zeroable};
 use half::{bf16, f16};
 
-use crate::layout::COLUMNS;
+pub(crate) use bits::{Bf16Bits, Bits, F16Bits};
 
 /// Number of lanes.
 pub(crate) const LANES: usize = 16;
@@ -94,11 +96,11 @@ pub(crate) fn by_lanes<W: ByLanes>(work: W) -> W::Output {
     {
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the features that the function is compiled for were just detected.
-            return unsafe { x86::with_avx512(work) };
+            return unsafe { avx512::run(work) };
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
             // SAFETY: as above.
-            return unsafe { x86::with_avx2(work) };
+            return unsafe { avx2::run(work) };
         }
     }
     #[cfg(target_arch = "aarch64")]
@@ -109,94 +111,6 @@ pub(crate) fn by_lanes<W: ByLanes>(work: W) -> W::Output {
 
 /// A line of a cache.
 pub(crate) type Line = [u8; 64];
-
-/// Elements as they lie in memory.
-pub(crate) trait Bits: Pod {
-    /// As many as a row of a chunk has.
-    const ZEROS: &'static [Self; COLUMNS as usize];
-    /// The bits of the `f32` equal to it.
-    fn f32_bits(self) -> u32;
-    /// The same of as many as there are lanes; a NaN may become another one.
-    fn load<L: Lanes>(values: &[Self; LANES]) -> L;
-    /// The nearest elements to lanes that are `f32`, ties to even.
-    fn store<L: Lanes>(lanes: L, to: &mut [Self; LANES]);
-}
-
-impl Bits for u32 {
-    const ZEROS: &'static [u32; COLUMNS as usize] = &[0; _];
-
-    #[inline(always)]
-    fn f32_bits(self) -> u32 {
-        self
-    }
-
-    #[inline(always)]
-    fn load<L: Lanes>(values: &[u32; LANES]) -> L {
-        L::load(values)
-    }
-
-    #[inline(always)]
-    fn store<L: Lanes>(lanes: L, to: &mut [u32; LANES]) {
-        lanes.store(to);
-    }
-}
-
-/// Those of an `f16`.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(transparent)]
-pub(crate) struct F16Bits(u16);
-
-/// Those of a `bf16`.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(transparent)]
-pub(crate) struct Bf16Bits(u16);
-
-impl Bits for F16Bits {
-    const ZEROS: &'static [F16Bits; COLUMNS as usize] = &[F16Bits(0); _];
-
-    // `half` would look for a conversion instruction at every element.
-    #[inline(always)]
-    fn f32_bits(self) -> u32 {
-        let half = u32::from(self.0);
-        let (sign, bits) = ((half & 0x8000) << 16, half & 0x7fff);
-        let normal = (bits << 13) + (112 << 23);
-        let top = 31 - (bits | 1).leading_zeros();
-        let subnormal = ((103 + top) << 23) | ((bits << (23 - top.min(23))) & 0x7f_ffff);
-        let special = 0x7f80_0000 | ((bits & 0x3ff) << 13);
-        let small = if bits == 0 { 0 } else { subnormal };
-        let finite = if bits >= 0x400 { normal } else { small };
-        sign | if bits >= 0x7c00 { special } else { finite }
-    }
-
-    #[inline(always)]
-    fn load<L: Lanes>(values: &[F16Bits; LANES]) -> L {
-        L::load_f16(bytemuck::cast_ref(values))
-    }
-
-    #[inline(always)]
-    fn store<L: Lanes>(lanes: L, to: &mut [F16Bits; LANES]) {
-        lanes.store_f16(bytemuck::cast_mut(to));
-    }
-}
-
-impl Bits for Bf16Bits {
-    const ZEROS: &'static [Bf16Bits; COLUMNS as usize] = &[Bf16Bits(0); _];
-
-    #[inline(always)]
-    fn f32_bits(self) -> u32 {
-        u32::from(self.0) << 16
-    }
-
-    #[inline(always)]
-    fn load<L: Lanes>(values: &[Bf16Bits; LANES]) -> L {
-        L::load_bf16(bytemuck::cast_ref(values))
-    }
-
-    #[inline(always)]
-    fn store<L: Lanes>(lanes: L, to: &mut [Bf16Bits; LANES]) {
-        lanes.store_bf16(bytemuck::cast_mut(to));
-    }
-}
 
 /// For any processor.
 #[cfg(any(test, not(target_arch = "aarch64")))]

@@ -26,6 +26,8 @@ mod joint;
 mod lanes;
 mod partials;
 mod power;
+#[cfg(test)]
+mod random;
 mod reduce;
 mod stages;
 mod step;

@@ -181,15 +181,13 @@ fn singles<T: Element>(elements: &[T], kind: Kind, largest: u32) -> Partial {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::random::words;
 
     /// A short unit's sum is that of the columns, at any length and for any bits.
     #[test]
     fn singles_are_columns_of_one() {
-        let mut state = 3u64;
-        let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            f32::from_bits((state >> 32) as u32)
-        };
+        let mut word = words(3);
+        let mut next = || f32::from_bits(word());
         let mut scratch = Scratch::new();
         for len in 1..=SHORT as usize {
             let unit: Vec<f32> = (0..len).map(|_| next()).collect();

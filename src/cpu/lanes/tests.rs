@@ -1,15 +1,15 @@
 //! Every kind of lanes does what lanes of any processor do.
 
 use super::*;
+use crate::cpu::random::words;
 
 /// Words of all kinds: small ones, powers of two and their neighbours, any bits.
-fn words(state: &mut u64) -> [u32; LANES] {
+fn some(next: &mut impl FnMut() -> u32) -> [u32; LANES] {
     std::array::from_fn(|_| {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let (bits, by) = ((*state >> 32) as u32, (*state >> 27) & 31);
-        match (*state >> 25) & 3 {
-            0 => bits >> by,
-            1 => 1u32.rotate_left(by as u32).wrapping_sub(bits & 1),
+        let (bits, how) = (next(), next());
+        match how >> 30 {
+            0 => bits >> (how & 31),
+            1 => 1u32.rotate_left(how & 31).wrapping_sub(bits & 1),
             _ => bits,
         }
     })
@@ -57,7 +57,7 @@ fn results<L: Lanes>([a, b, c, d]: [&[u32; LANES]; 4]) -> (Vec<[u32; LANES]>, Ve
 }
 
 /// Every half and back, and words rounded to halves. Which NaN one becomes is left open.
-fn halves<L: Lanes>(state: &mut u64) -> Vec<[u32; LANES]> {
+fn halves<L: Lanes>(next: &mut impl FnMut() -> u32) -> Vec<[u32; LANES]> {
     let some_nan = |bits: u32| if bits & 0x7fff_ffff > 0x7f80_0000 { u32::MAX } else { bits };
     let widen_f16 = |half: u16| some_nan(f16::from_bits(half).to_f32().to_bits());
     let mut all = Vec::new();
@@ -67,24 +67,24 @@ fn halves<L: Lanes>(state: &mut u64) -> Vec<[u32; LANES]> {
         let mut back = [[0; LANES]; 3];
         bf16s.times(L::splat(0.7f32.to_bits())).store_bf16(&mut back[0]);
         f16s.times(L::splat(0.7f32.to_bits())).store_f16(&mut back[1]);
-        L::load(&words(state)).store_bf16(&mut back[2]);
+        L::load(&some(next)).store_bf16(&mut back[2]);
         all.extend([stored(f16s).map(some_nan), stored(bf16s).map(some_nan)]);
         all.push(back[0].map(|half| some_nan(u32::from(half) << 16)));
         all.push(back[1].map(widen_f16));
         all.push(back[2].map(|half| some_nan(u32::from(half) << 16)));
-        L::load(&words(state)).store_f16(&mut back[1]);
+        L::load(&some(next)).store_f16(&mut back[1]);
         all.push(back[1].map(widen_f16));
     }
     all
 }
 
 fn equal_those_of_any_processor<L: Lanes>() {
-    let mut state = 7;
+    let mut next = words(7);
     for _ in 0..20_000 {
-        let words: [_; 4] = std::array::from_fn(|_| words(&mut state));
-        assert_eq!(results::<L>(words.each_ref()), results::<Portable>(words.each_ref()), "{words:?}");
+        let given: [_; 4] = std::array::from_fn(|_| some(&mut next));
+        assert_eq!(results::<L>(given.each_ref()), results::<Portable>(given.each_ref()), "{given:?}");
     }
-    assert_eq!(halves::<L>(&mut 3), halves::<Portable>(&mut 3));
+    assert_eq!(halves::<L>(&mut words(3)), halves::<Portable>(&mut words(3)));
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn neon() {
 #[cfg(target_arch = "x86_64")]
 fn avx2() {
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
-        equal_those_of_any_processor::<x86::Avx2>();
+        equal_those_of_any_processor::<avx2::Avx2>();
     }
 }
 
@@ -105,6 +105,6 @@ fn avx2() {
 #[cfg(target_arch = "x86_64")]
 fn avx512() {
     if is_x86_feature_detected!("avx512f") {
-        equal_those_of_any_processor::<x86::Avx512>();
+        equal_those_of_any_processor::<avx512::Avx512>();
     }
 }

@@ -1,7 +1,8 @@
 use super::*;
 #[cfg(target_arch = "x86_64")]
-use crate::cpu::lanes::x86;
+use crate::cpu::lanes::avx2;
 use crate::cpu::lanes::{Bf16Bits, F16Bits, Portable};
+use crate::cpu::random::words;
 
 /// The L2 sum of a chunk, word by word from its definition in [`crate::numbers`].
 fn by_definition(chunk: &[u32]) -> Partial {
@@ -28,11 +29,7 @@ fn by_definition(chunk: &[u32]) -> Partial {
 /// Exponents on both sides of what converts, columns of zeros, and what is not finite.
 #[test]
 fn sums_are_those_of_the_definition() {
-    let mut state = 11u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 32) as u32
-    };
+    let mut next = words(11);
     let mut scratch = Scratch::new();
     for (least, exponents) in [(0, 3), (20, 16), (26, 4), (27, 1), (28, 1), (100, 30), (0, 255), (0, 256)] {
         for len in [1, 17, 1024, 1025, 5000, 16_383, 16_384] {
@@ -52,11 +49,7 @@ fn sums_are_those_of_the_definition() {
 /// Every register width gives the same records, at every raggedness and for any bits.
 #[test]
 fn all_lane_types_agree() {
-    let mut state = 7u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 32) as u32
-    };
+    let mut next = words(7);
     let mut scratch = Scratch::new();
     for len in [1, 15, 16, 17, 1000, 1024, 1030, 2047, 9000, 16_383, 16_384] {
         for mask in [u32::MAX, 0x3fff_ffff, 0x007f_ffff] {
@@ -81,7 +74,7 @@ fn agree<E: Bits>(chunk: &[E], kind: Kind, scratch: &mut Scratch) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
         // SAFETY: just detected.
-        let avx2 = unsafe { x86::with_avx2(Chunk { chunk, next: &[], kind, scratch }) };
+        let avx2 = unsafe { avx2::run(Chunk { chunk, next: &[], kind, scratch }) };
         assert_eq!(avx2, portable, "{what:?}");
     }
 }
@@ -89,11 +82,7 @@ fn agree<E: Bits>(chunk: &[E], kind: Kind, scratch: &mut Scratch) {
 /// A unit a lane gives the records of each unit by itself.
 #[test]
 fn units_side_by_side_are_units() {
-    let mut state = 5u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 32) as u32
-    };
+    let mut next = words(5);
     let mut scratch = Scratch::new();
     for len in [1, 2, 25, 1023, 1024, 1025, 3000, 16_384] {
         for mask in [0x7f7f_ffff, 0x3fff_ffff, 0x007f_ffff] {
@@ -105,7 +94,7 @@ fn units_side_by_side_are_units() {
                 #[cfg(target_arch = "x86_64")]
                 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
                     // SAFETY: just detected.
-                    assert_eq!(all, unsafe { x86::with_avx2(chunks()) }, "{len} {kind:?}");
+                    assert_eq!(all, unsafe { avx2::run(chunks()) }, "{len} {kind:?}");
                 }
                 let unit = |k: usize| lines.iter().map(|line| line[k]).collect::<Vec<u32>>();
                 let each = std::array::from_fn(|k| reduce_bits(&unit(k), &[], kind, &mut scratch));
