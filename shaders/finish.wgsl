@@ -5,9 +5,8 @@
 @group(0) @binding(0) var<uniform> job: Job;
 @group(0) @binding(1) var<uniform> adaptation: Adaptation;
 @group(0) @binding(2) var<uniform> hyper: Hyper;
-// Runs of partials, runs of sums of tensors, members of runs, and rows of segments in the form of runs.
+// Runs of partials, runs of sums of tensors, members of runs, and rows of segments, and of the only chunk, in the form of runs.
 @group(0) @binding(3) var<storage, read> runs: array<Run>;
-@group(0) @binding(4) var<storage, read> partials: array<Partial>;
 @group(0) @binding(5) var<storage, read_write> tensor_sums: array<Sum>;
 @group(0) @binding(6) var<storage, read_write> sums: array<Sum>;
 @group(0) @binding(7) var<storage, read> settings: array<Setting>;
@@ -99,6 +98,7 @@ fn decide_all(lane: u32) {
 
 @compute @workgroup_size(WORKGROUP)
 fn finish(@builtin(local_invocation_index) lane: u32) {
+    reduce_all(lane);
     for (var stage = STAGE_TENSORS; stage <= STAGE_SEGMENTS; stage <<= 1u) {
         let first_stage = stage == STAGE_TENSORS;
         of_partials = first_stage;

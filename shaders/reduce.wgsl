@@ -73,9 +73,9 @@ fn count(marked: vec4<bool>) -> u32 {
 // Rare: counts the non-finite elements of a column and returns it with zeros in their place.
 fn without_non_finite(c: Column) -> Column {
     let limit = vec4(most);
-    atomicAdd(&shared_non_finite, count(c.a > limit) + count(c.b > limit) + count(c.c > limit) + count(c.d > limit));
+    atomicAdd(&chunk_non_finite, count(c.a > limit) + count(c.b > limit) + count(c.c > limit) + count(c.d > limit));
     if largest(c) > INFINITY_BITS {
-        atomicMax(&shared_nan, 1u);
+        atomicMax(&chunk_nan, 1u);
     }
     return Column(finite_or_zero(c.a), finite_or_zero(c.b), finite_or_zero(c.c), finite_or_zero(c.d));
 }
@@ -119,8 +119,8 @@ fn sum_of_column(loaded: Column, last: u32) -> ColumnSum {
 fn sum_of_single(loaded: u32) -> ColumnSum {
     var bits = loaded;
     if bits > most {
-        atomicAdd(&shared_non_finite, 1u);
-        atomicMax(&shared_nan, u32(bits > INFINITY_BITS));
+        atomicAdd(&chunk_non_finite, 1u);
+        atomicMax(&chunk_nan, u32(bits > INFINITY_BITS));
         bits = 0u;
     }
     if NORM == NORM_INF {
@@ -163,7 +163,7 @@ fn squares_of(q: vec4<u32>) -> vec3<u32> {
 
 fn add_chunk(row: ChunkRow, lane: u32) {
     if lane == 0u {
-        reset();
+        reset_chunk();
     }
     workgroupBarrier();
 
@@ -184,10 +184,10 @@ fn add_chunk(row: ChunkRow, lane: u32) {
         sums[k] = sum_of_column(fetch(slot, row.start, k * WORKGROUP + lane, last), last);
         exponent = max(exponent, sums[k].exponent);
     }
-    atomicMax(&shared_exponent, exponent);
+    atomicMax(&chunk_exponent, exponent);
     workgroupBarrier();
 
-    exponent = atomicLoad(&shared_exponent);
+    exponent = atomicLoad(&chunk_exponent);
     if NORM != NORM_INF {
         var total = U64(0u, 0u);
         for (var k = 0u; k < used; k++) {
@@ -198,6 +198,6 @@ fn add_chunk(row: ChunkRow, lane: u32) {
     }
 
     if lane == 0u {
-        partials[row.partial] = gathered();
+        partials[row.partial] = partial_of_chunk();
     }
 }

@@ -15,7 +15,7 @@ fn reduce(
     var block = fetch(row, first_column(lane, 0u));
     loop {
         if lane == 0u {
-            reset();
+            reset_chunk();
         }
         workgroupBarrier();
 
@@ -33,7 +33,7 @@ fn reduce(
         }
         gather(sums);
         if lane == 0u {
-            partials[own.partial] = gathered();
+            partials[own.partial] = partial_of_chunk();
         }
         if !goes_on {
             break;

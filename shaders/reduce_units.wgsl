@@ -5,6 +5,7 @@
 @group(0) @binding(0) var<uniform> job: Job;
 @group(0) @binding(1) var<storage, read> rows: array<UnitRow>;
 @group(0) @binding(2) var<storage, read_write> partials: array<Partial>;
+@group(0) @binding(3) var<uniform> progress: Progress;
 //@each slot
 @group(1) @binding(SLOT) var<storage, read> slot_SLOT: array<u32>;
 //@end

@@ -13,6 +13,7 @@
 //! | `ApplyUnits` | `apply_units.wgsl` | outcomes | gradients of tensors cut into units | `cpu/apply.rs` |
 //! | `Seams` | `seams.wgsl` | outcomes | words shared by two 16-bit gradients | `cpu/apply.rs` |
 //! | `Finish` | `finish.wgsl` | partials, sums, settings, history | for small sets, what `Partials`, `Sums`, `Threshold`, `Coefficient` and `Advance` write | theirs |
+//! | `ReduceFinish` | `reduce_finish.wgsl` | the only chunk of a set, settings | what `Reduce` and `Finish` write | theirs |
 //! | `Advance` | `advance.wgsl` | tally | loss scale, corrections of the step | `cpu/advance.rs` |
 //! | `UpdateSgd`, `UpdateMomentum`, `UpdateAdam` | `update_sgd.wgsl` … | gradients, outcomes | parameters, moments | `cpu/update.rs` |
 //! | `Accumulate` | `accumulate.wgsl` | gradients, outcomes | accumulators | `cpu/accumulate.rs` |
@@ -49,6 +50,7 @@ pub(crate) enum Kernel {
     Threshold,
     Coefficient,
     Finish,
+    ReduceFinish,
     Apply,
     ApplyUnits,
     Seams,
@@ -76,7 +78,7 @@ pub(crate) struct Variant {
     pub(crate) scaled: bool,
     /// For kernels that take whole chunks.
     pub(crate) form: Form,
-    /// Whether loss scale or optimiser follow, for [`Kernel::Finish`].
+    /// Whether loss scale or optimiser follow, for kernels that finish.
     pub(crate) advances: bool,
 }
 
@@ -100,6 +102,7 @@ impl Kernel {
             Kernel::Threshold => "threshold",
             Kernel::Coefficient => "coefficient",
             Kernel::Finish => "finish",
+            Kernel::ReduceFinish => "reduce_finish",
             Kernel::Apply => "apply",
             Kernel::ApplyUnits => "apply_units",
             Kernel::Seams => "seams",
@@ -115,19 +118,20 @@ impl Kernel {
     pub(crate) fn entry(self) -> &'static str {
         match self {
             Kernel::Partials | Kernel::Sums => "combine",
+            Kernel::ReduceFinish => Kernel::Finish.entry(),
             joint if joint.is_joint() => "joint",
             other => other.stem(),
         }
     }
 
-    /// The bindings of group 0 in order, but for [`Kernel::Finish`], whose depend on the variant.
+    /// The bindings of group 0 in order, but for kernels that finish, whose depend on the variant.
     fn bindings(self) -> &'static [Binding] {
         use Binding::{Read, ReadWrite, Uniform};
         match self {
             Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits => {
                 &[Uniform, Read, ReadWrite, Uniform]
             }
-            Kernel::Finish => &[],
+            Kernel::Finish | Kernel::ReduceFinish => &[],
             Kernel::Partials => &[Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite],
             Kernel::Sums => &[Uniform, Read, Read, ReadWrite],
             Kernel::Threshold => &[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
@@ -153,6 +157,7 @@ impl Kernel {
                 | Kernel::Threshold
                 | Kernel::Coefficient
                 | Kernel::Finish
+                | Kernel::ReduceFinish
         )
     }
 
@@ -164,7 +169,7 @@ impl Kernel {
     /// How the gradients in group 1 are bound, for kernels that touch them.
     pub(crate) fn slots(self) -> Option<Binding> {
         match self {
-            Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits => Some(Binding::Read),
+            reduces if reduces.reduces() => Some(Binding::Read),
             Kernel::Apply | Kernel::ApplyUnits | Kernel::Seams => Some(Binding::ReadWrite),
             // One buffer may hold gradients too, and cannot be bound in two ways at once.
             joint if joint.is_joint() => Some(Binding::ReadWrite),
@@ -174,12 +179,17 @@ impl Kernel {
 
     /// Whether it reads gradients chunk by chunk.
     pub(crate) fn reduces(self) -> bool {
-        matches!(self, Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits)
+        matches!(self, Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits | Kernel::ReduceFinish)
+    }
+
+    /// Whether it does what lies between partials and gradients.
+    pub(crate) fn finishes(self) -> bool {
+        matches!(self, Kernel::Finish | Kernel::ReduceFinish)
     }
 
     /// Whether it leaves out segments from `Job::until` on.
     pub(crate) fn leaves_out(self) -> bool {
-        self.reduces() || matches!(self, Kernel::Coefficient | Kernel::Finish)
+        self.reduces() || self.finishes() || self == Kernel::Coefficient
     }
 }
 
@@ -187,7 +197,7 @@ impl Variant {
     /// The bindings of group 0 in order.
     pub(crate) fn bindings(&self) -> Cow<'static, [Binding]> {
         match self.kernel {
-            Kernel::Finish => finish::bindings(self).into(),
+            kernel if kernel.finishes() => finish::bindings(self).into(),
             other => other.bindings().into(),
         }
     }

@@ -206,7 +206,7 @@ impl Plan {
         let of_segments = sums::of_segments(&parts, tensors.len(), of_blocks.as_deref(), &mut of_partials);
         let segments = Combine::new(of_segments, Vec::new(), limits)?;
         let whole = of_blocks.is_none();
-        let finish = Finish::new(&placed, &parts, clip, (&of_partials, whole), &segments, limits);
+        let finish = Finish::new(&placed, &parts, clip, (&of_partials, whole), &segments, &packed, limits);
         let (units, members) = sums::of_units(&placed, &parts, limits.workgroup_size);
         let of_partials = Combine::new([of_partials, units].concat(), members, limits)?;
         let (blocks, tensors_combined) = match of_blocks {

@@ -9,8 +9,8 @@ mod common;
 use common::{Gpu, Kind, data, gpu};
 use gradclip::layout::STAGE_TENSORS;
 use gradclip::{
-    Adam, Adapt, Clip, Clipper, ClipperOptions, DType, Grad, Group, LossScale, NonFinite, NormType, Reaction,
-    Rule, Scope, Units,
+    Adam, Adapt, Clip, Clipper, ClipperOptions, DType, Grad, Group, LossScale, NonFinite, NormType, Pass,
+    Reaction, Rule, Scope, Units,
 };
 
 const STEPS: usize = 3;
@@ -69,6 +69,10 @@ fn run(gpu: &Gpu, clipper: &Clipper, shapes: &[[u64; 2]], clip: &Clip, recorded:
     let steps = if shapes.len() > 100 { 1 } else { STEPS };
     let grads = grads(gpu, shapes, clip);
     let pass = clipper.prepare(&grads, clip).unwrap();
+    run_pass(gpu, &pass, &grads, steps, recorded)
+}
+
+fn run_pass(gpu: &Gpu, pass: &Pass, grads: &[Grad], steps: usize, recorded: Recorded) -> Left {
     for _ in 0..steps {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         match recorded {
@@ -210,19 +214,127 @@ fn around_the_limits() {
     }
 }
 
+/// A tensor of one chunk in bytes of a type, a NaN among its elements where asked.
+fn only(n: usize, dtype: DType, nan: bool) -> Vec<u8> {
+    let mut values = data(Kind::Uniform(3.0), n, 7);
+    if nan {
+        values[n / 2] = f32::NAN;
+    }
+    match dtype {
+        DType::F16 => values.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect(),
+        DType::Bf16 => values.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect(),
+        _ => bytemuck::cast_slice(&values).to_vec(),
+    }
+}
+
+/// A set of one chunk is reduced and decided by one dispatch: what it leaves is what two leave, and what one a stage leaves,
+/// in every form, of every type, wherever it begins.
+#[test]
+fn one_chunk() {
+    let Some(gpu) = gpu() else { return };
+    let options = ClipperOptions::default().workgroup_size(256);
+    let apart = gpu.clipper_with(options.finish(false));
+    let global = Clip::global_norm(1.0);
+    let every = [
+        global,
+        global.norm_type(NormType::One),
+        global.norm_type(NormType::Inf),
+        global.norm_type(NormType::P(2.5)),
+        global.unscale(2.0).on_non_finite(NonFinite::Sanitize),
+        global.loss_scale(LossScale::default().interval(2)),
+        Clip::per_row_norm(1.0),
+        Clip::measure(),
+    ];
+    let slow = gpu.compiles_slowly();
+    let clips = if slow { &every[5..6] } else { &every[..] };
+    // Norms and types meet in other tests: here each meets the finish.
+    let dtypes = |clip: &Clip| match *clip == global {
+        true => vec![DType::F32, DType::F16, DType::Bf16],
+        false => vec![DType::F32],
+    };
+    for form in [false, true] {
+        let joined = gpu.clipper_with(options.finish(true).vector_loads(form));
+        if joined.plan_limits().storage < 9 {
+            return;
+        }
+        for (clip, dtype) in clips.iter().flat_map(|clip| dtypes(clip).into_iter().map(move |d| (clip, d))) {
+            for (i, (n, start)) in
+                [(1, 0), (900, 3), (1025, 1), (16_384, 0), (16_384, 1)].into_iter().enumerate()
+            {
+                let what = format!("{n} of {dtype} from {start}, form {form}, {clip:?} on {}", gpu.name);
+                let at = start * dtype.size() as usize;
+                let grads = || {
+                    let placed = [(at, only(n, dtype, i == 2), dtype)];
+                    let grad = gpu.placed(at + n * 4 + 64, &placed).remove(0);
+                    [if clip.scope == Scope::Row { grad.shape(&[1, n as u64]) } else { grad }]
+                };
+                let run = |clipper: &Clipper, recorded| {
+                    let grads = grads();
+                    let pass = clipper.prepare(&grads, clip).unwrap();
+                    let reduces = pass.plan().finish.as_ref().is_some_and(|f| f.reduces);
+                    // Units are for kernels of their own, unless they are long.
+                    let takes = std::ptr::eq(clipper, &joined) && pass.plan().units.is_empty();
+                    assert_eq!(reduces, takes, "{what}");
+                    run_pass(&gpu, &pass, &grads, STEPS, recorded)
+                };
+                let one = run(&joined, Recorded::Joined);
+                one.assert_same(&run(&joined, Recorded::Halves), &what);
+                if !matches!(clip.norm, NormType::P(_)) {
+                    one.assert_same(&run(&apart, Recorded::Halves), &what);
+                }
+            }
+        }
+    }
+}
+
+/// A row that is left out has no sum, and one that comes back has one.
+#[test]
+fn one_chunk_that_is_left_out() {
+    let Some(gpu) = gpu() else { return };
+    let options = ClipperOptions::default().workgroup_size(256).finish(true).vector_loads(true);
+    let clipper = gpu.clipper_with(options);
+    let values = data(Kind::Uniform(3.0), 9000, 1);
+    let grads = [gpu.separate(std::slice::from_ref(&values)).remove(0).shape(&[1, 9000])];
+    let mut pass = clipper.prepare(&grads, &Clip::per_row_norm(1.0)).unwrap();
+    let finish = pass.plan().finish.as_ref().unwrap();
+    assert_eq!(finish.reduces, clipper.plan_limits().storage >= 9);
+    for rows in [0, 1] {
+        pass.set_rows(&gpu.queue, rows).unwrap();
+        gpu.run(&pass);
+        let same = gpu.read::<f32>(grads[0].buffer()) == values;
+        let sum = gpu.read::<gradclip::layout::Partial>(pass.partials())[0];
+        assert_eq!((same, sum.exponent == 0), (rows == 0, rows == 0));
+    }
+}
+
 /// What a step of Adam leaves in parameters, moments and counters.
 #[test]
 fn steps_and_accumulations() {
     let Some(gpu) = gpu() else { return };
     let clip = Clip::global_norm(1.0).loss_scale(LossScale::default().interval(2));
-    let clippers = clippers(&gpu);
-    let sizes = [300, 20_000, 7];
-    let tensors: Vec<_> = sizes.iter().map(|&n| data(Kind::Uniform(2.0), n, n as u64)).collect();
+    let sets = [(&[300, 20_000, 7][..], DType::F32), (&[5000], DType::F32), (&[5000], DType::F16)];
+    for (sizes, dtype) in sets {
+        check_steps(&gpu, sizes, dtype, &clip);
+    }
+    // An element that unscaling takes above the largest f32 does not count as finite.
+    check_steps(&gpu, &[5000], DType::F32, &Clip::global_norm(1.0).unscale(2.0));
+}
+
+fn check_steps(gpu: &Gpu, sizes: &[usize], dtype: DType, clip: &Clip) {
+    let clippers = clippers(gpu);
+    let mut tensors: Vec<_> = sizes.iter().map(|&n| data(Kind::Uniform(2.0), n, n as u64)).collect();
+    if clip.unscale > 1.0 {
+        tensors[0][9] = 3e38;
+    }
     let step = |clipper: &Clipper, recorded: Recorded| {
         let beside = gpu.separate(&tensors);
-        let pairs = gpu.arena(&tensors, 0, 0).into_iter().zip(&beside);
+        let gradients = match dtype {
+            DType::F32 => gpu.arena(&tensors, 0, 0),
+            _ => gpu.placed(2 * sizes[0], &[(0, only(sizes[0], dtype, false), dtype)]),
+        };
+        let pairs = gradients.into_iter().zip(&beside);
         let grads: Vec<Grad> = pairs.map(|(g, p)| g.parameter(p.buffer(), 0, DType::F32)).collect();
-        let stepper = clipper.prepare_step(&grads, &clip, Adam::decoupled(1e-2)).unwrap();
+        let stepper = clipper.prepare_step(&grads, clip, Adam::decoupled(1e-2)).unwrap();
         for _ in 0..STEPS {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
             match recorded {
@@ -252,7 +364,7 @@ fn steps_and_accumulations() {
         let sums = gpu.separate(&tensors);
         let pairs = gpu.arena(&tensors, 0, 0).into_iter().zip(&sums);
         let grads: Vec<Grad> = pairs.map(|(g, s)| g.accumulator(s.buffer(), 0)).collect();
-        let accumulator = clipper.prepare_clipped_accumulation(&grads, &clip).unwrap();
+        let accumulator = clipper.prepare_clipped_accumulation(&grads, clip).unwrap();
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         accumulator.record_first(&mut encoder);
         accumulator.record_next(&mut encoder);

@@ -115,10 +115,18 @@ fn check(plan: &Plan, tensors: &[Placement], limits: &PlanLimits) {
 fn check_finish(plan: &Plan) {
     let Some(finish) = &plan.finish else { return };
     let counts = [finish.runs, finish.segment_runs, finish.members, finish.decided].map(|n| n as usize);
-    assert_eq!(finish.table.len(), counts.iter().sum::<usize>());
+    let only = usize::from(finish.reduces);
+    assert_eq!(finish.table.len(), counts.iter().sum::<usize>() + only);
     let (runs, rest) = finish.table.split_at(counts[0]);
     let (sums, rest) = rest.split_at(counts[1]);
-    let decided = &rest[counts[2]..];
+    let (decided, only) = rest[counts[2]..].split_at(counts[3]);
+    for run in only {
+        let [row] = plan.rows[..] else { panic!("{} chunks", plan.rows.len()) };
+        let ChunkRow { start, slot_len, partial, segment } = row;
+        assert_eq!([run.first, run.count, run.target, run.segment], [start, slot_len, partial, segment]);
+        let dispatches: Vec<_> = plan.dispatches.iter().chain(&plan.measured).collect();
+        assert_eq!((plan.partials, dispatches.len(), dispatches[0].windows.len()), (1, 1, 1));
+    }
     let last = |run: &Run| run.first + run.count.saturating_sub(1) * run.stride;
     assert!(runs.iter().all(|r| r.lanes == 1 && (r.count == 0 || last(r) < plan.partials)));
     let tensors = plan.tensor_sum_count();

@@ -3,9 +3,6 @@
 
 const_assert WORKGROUP * 4u == COLUMNS;
 
-@group(0) @binding(0) var<uniform> job: Job;
-@group(0) @binding(1) var<storage, read> rows: array<ChunkRow>;
-@group(0) @binding(2) var<storage, read_write> partials: array<Partial>;
 //@each slot
 @group(1) @binding(SLOT) var<storage, read> slot_SLOT: array<Row>;
 //@end
@@ -201,8 +198,8 @@ fn rare_sums(b: Block, last: u32) -> Sums {
         nan = max(nan, select(Cols(0u), Cols(1u), bits > Cols(INFINITY_BITS)));
     }
     if total_of(non_finite) != 0u {
-        atomicAdd(&shared_non_finite, total_of(non_finite));
-        atomicMax(&shared_nan, min(total_of(nan), 1u));
+        atomicAdd(&chunk_non_finite, total_of(non_finite));
+        atomicMax(&chunk_nan, min(total_of(nan), 1u));
     }
     if NORM == NORM_INF {
         return Sums(Cols(0u), Cols(0u), top);
@@ -225,12 +222,12 @@ fn with_turn(all: LaneSums, turn: u32, own: Sums) -> LaneSums {
 // Adds up the columns of all lanes, aligned to the largest exponent.
 fn gather(sums: LaneSums) {
     let e = sums.exponent;
-    atomicMax(&shared_exponent, max(max(e.x, e.y), max(e.z, e.w)));
+    atomicMax(&chunk_exponent, max(max(e.x, e.y), max(e.z, e.w)));
     workgroupBarrier();
     if NORM == NORM_INF {
         return;
     }
-    let down = ALIGN * (vec4(atomicLoad(&shared_exponent)) - e);
+    let down = ALIGN * (vec4(atomicLoad(&chunk_exponent)) - e);
     var total = shr64(U64(sums.lo.x, sums.hi.x), down.x);
     total = add64(total, shr64(U64(sums.lo.y, sums.hi.y), down.y));
     total = add64(total, shr64(U64(sums.lo.z, sums.hi.z), down.z));

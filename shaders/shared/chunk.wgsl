@@ -1,8 +1,5 @@
 // What kernels that read gradients chunk by chunk have in common.
 
-@group(0) @binding(0) var<uniform> job: Job;
-@group(0) @binding(1) var<storage, read> rows: array<ChunkRow>;
-@group(0) @binding(2) var<storage, read_write> partials: array<Partial>;
 //@each slot
 @group(1) @binding(SLOT) var<storage, read> slot_SLOT: array<u32>;
 //@end

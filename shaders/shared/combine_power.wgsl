@@ -1,8 +1,6 @@
 // Any other p: each item brought to the run's largest magnitude by the power of the ratio, and
 // added as f32.
 
-var<workgroup> shared_powers: array<f32, WORKGROUP>;
-
 fn widened(lo: u32, hi: u32) -> array<u32, 3> {
     return array<u32, 3>(lo, hi, 0u);
 }

@@ -1,3 +1,5 @@
+var<workgroup> shared_powers: array<f32, WORKGROUP>;
+
 // The sum over all lanes of a workgroup, by halves.
 fn sum_of_lanes(mine: f32, lane: u32) -> f32 {
     shared_powers[lane] = mine;

@@ -1,7 +1,5 @@
 // The largest magnitude that counts as finite: what unscaling takes above the largest f32 does not.
 
-@group(0) @binding(3) var<uniform> progress: Progress;
-
 fn most_of(segment: u32) -> u32 {
     if segment >= job.parameters {
         return LARGEST_BITS;

@@ -7,8 +7,8 @@ fn largest_of(row: ChunkRow, lane: u32, len: u32, most: u32) -> u32 {
         if magnitude <= most {
             top = max(top, magnitude);
         } else {
-            atomicAdd(&shared_non_finite, 1u);
-            atomicMax(&shared_nan, u32(magnitude > INFINITY_BITS));
+            atomicAdd(&chunk_non_finite, 1u);
+            atomicMax(&chunk_nan, u32(magnitude > INFINITY_BITS));
         }
     }
     return top;

@@ -6,8 +6,8 @@ fn largest_of(row: ChunkRow, lane: u32, len: u32, most: u32) -> u32 {
         seen = with_seen(seen, quads_of_chunk(row, i, WORKGROUP, len), most);
     }
     if seen.non_finite != 0u {
-        atomicAdd(&shared_non_finite, seen.non_finite);
-        atomicMax(&shared_nan, seen.nan);
+        atomicAdd(&chunk_non_finite, seen.non_finite);
+        atomicMax(&chunk_nan, seen.nan);
     }
     return seen.top;
 }

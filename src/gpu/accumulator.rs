@@ -158,7 +158,7 @@ impl Accumulator {
 
     /// Number of dispatches that one micro-batch records.
     pub fn dispatch_count(&self) -> usize {
-        let clip = self.pass.as_ref().map_or(0, |p| p.joined_count(p.decision()));
+        let clip = self.pass.as_ref().map_or(0, |p| p.decision().joined.len());
         clip + self.next.len()
     }
 }

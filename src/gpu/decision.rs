@@ -20,8 +20,19 @@ use super::workspace::{Memory, Records};
 pub(crate) struct Decision {
     /// As the first part of an apply half that is recorded by itself.
     pub(crate) apart: Vec<Step>,
-    /// Right after [`Workspace::before`](super::workspace::Workspace::before): small sets are summed here, too.
+    /// With all that comes before, where both halves are recorded in one: small sets are summed by the same dispatch.
     pub(crate) joined: Vec<Step>,
+}
+
+/// From gradients to the sums of segments.
+#[derive(Debug)]
+pub(crate) struct NormHalf {
+    /// Chunks.
+    pub(crate) reduce: Vec<Step>,
+    /// Tensors and segments, where this half is recorded by itself.
+    pub(crate) sums: Vec<Step>,
+    /// Where both halves are recorded in one, what of that is not left to the decision.
+    before: Vec<Step>,
 }
 
 impl Plan {
@@ -44,12 +55,7 @@ impl Plan {
 
 impl Make<'_> {
     /// The sums that take dispatches of their own. The first of them may begin the step.
-    pub(super) fn sums(
-        &mut self,
-        plan: &Plan,
-        records: &Records,
-        begins: bool,
-    ) -> Result<Vec<Step>, PrepareError> {
+    fn sums(&mut self, plan: &Plan, records: &Records, begins: bool) -> Result<Vec<Step>, PrepareError> {
         let Records { partials, blocks, tensor_sums, segment_sums, memory, .. } = records;
         let mut steps = Vec::new();
         if plan.apart(STAGE_TENSORS) {
@@ -69,26 +75,25 @@ impl Make<'_> {
         Ok(steps)
     }
 
-    /// All sums, of which `before` are those that take dispatches of their own.
+    /// All sums after chunks are reduced.
     pub(super) fn norm_half(
         &mut self,
         plan: &Plan,
         clip: &Clip,
         records: &Records,
-        before: &[Step],
-    ) -> Result<Vec<Step>, PrepareError> {
-        let Some(finish) = &plan.finish else {
-            return match plan.begins_in_sums(clip) {
-                true => self.sums(plan, records, false),
-                false => Ok(before.to_vec()),
-            };
-        };
-        let mut steps = before.to_vec();
-        if finish.does(STAGE_TENSORS) || finish.segment_runs > 0 {
-            let stages = finish.stages & (STAGE_TENSORS | STAGE_SEGMENTS);
-            steps.push(self.finish(finish, plan, clip, records, (stages, None))?);
+        reduce: Vec<Step>,
+    ) -> Result<NormHalf, PrepareError> {
+        let before = self.sums(plan, records, plan.begins_in_sums(clip))?;
+        let mut sums = before.clone();
+        match &plan.finish {
+            None if plan.begins_in_sums(clip) => sums = self.sums(plan, records, false)?,
+            Some(finish) if finish.does(STAGE_TENSORS) || finish.segment_runs > 0 => {
+                let stages = finish.stages & (STAGE_TENSORS | STAGE_SEGMENTS);
+                sums.push(self.finish(finish, plan, clip, records, (stages, None))?);
+            }
+            _ => {}
         }
-        Ok(steps)
+        Ok(NormHalf { reduce, sums, before })
     }
 
     /// `hyper` says what follows the outcomes, if anything does; `measures` that no gradient is written.
@@ -97,20 +102,27 @@ impl Make<'_> {
         plan: &Plan,
         clip: &Clip,
         records: &Records,
-        hyper: Option<&wgpu::Buffer>,
-        measures: bool,
+        norm: &NormHalf,
+        (hyper, measures): (Option<&wgpu::Buffer>, bool),
     ) -> Result<Decision, PrepareError> {
         self.job.measures = measures.into();
         let decision = match &plan.finish {
             Some(finish) => {
                 let ends = STAGE_DECIDE | if hyper.is_some() { STAGE_ADVANCE } else { 0 };
                 let stages = ends | finish.stages & (STAGE_TENSORS | STAGE_SEGMENTS);
-                Decision {
-                    apart: vec![self.finish(finish, plan, clip, records, (ends, hyper))?],
-                    joined: vec![self.finish(finish, plan, clip, records, (stages, hyper))?],
-                }
+                let begin = norm.reduce.iter().chain(&norm.before);
+                let joined = match (finish.reduces, &norm.reduce[..]) {
+                    (true, [only]) => {
+                        vec![self.finish_after(Some(only), finish, plan, clip, records, (stages, hyper))?]
+                    }
+                    _ => {
+                        let last = self.finish(finish, plan, clip, records, (stages, hyper))?;
+                        begin.cloned().chain([last]).collect()
+                    }
+                };
+                Decision { apart: vec![self.finish(finish, plan, clip, records, (ends, hyper))?], joined }
             }
-            None => self.decision_apart(plan, clip, records, hyper)?,
+            None => self.decision_apart(plan, clip, records, norm, hyper)?,
         };
         self.job.measures = 0;
         Ok(decision)
@@ -121,9 +133,10 @@ impl Make<'_> {
         plan: &Plan,
         clip: &Clip,
         records: &Records,
+        norm: &NormHalf,
         hyper: Option<&wgpu::Buffer>,
     ) -> Result<Decision, PrepareError> {
-        let mut joined = Vec::new();
+        let mut joined: Vec<Step> = norm.reduce.iter().chain(&norm.before).cloned().collect();
         let mut first = None;
         if plan.begins_apart(clip) {
             first = Some(self.threshold(plan, clip, records)?);
@@ -142,6 +155,19 @@ impl Make<'_> {
 
     fn finish(
         &mut self,
+        finish: &Finish,
+        plan: &Plan,
+        clip: &Clip,
+        records: &Records,
+        ends: (u32, Option<&wgpu::Buffer>),
+    ) -> Result<Step, PrepareError> {
+        self.finish_after(None, finish, plan, clip, records, ends)
+    }
+
+    /// `only` is the dispatch that this one stands for, too.
+    fn finish_after(
+        &mut self,
+        only: Option<&Step>,
         finish: &Finish,
         plan: &Plan,
         clip: &Clip,
@@ -177,7 +203,10 @@ impl Make<'_> {
         if clip.adapt.is_some() {
             tables.extend([states, norms]);
         }
-        self.step(Kernel::Finish, DType::F32, job, &tables, None, [1, 1])
+        match only.zip(plan.dispatches.iter().chain(&plan.measured).next()) {
+            Some((step, dispatch)) => self.step_over(Kernel::ReduceFinish, (dispatch, step), job, &tables),
+            None => self.step(Kernel::Finish, DType::F32, job, &tables, None, [1, 1]),
+        }
     }
 
     /// What follows from what the step was.

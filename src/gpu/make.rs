@@ -49,6 +49,8 @@ const UNUSED_SLOT: u64 = 16;
 pub(super) struct Slots<'a> {
     windows: &'a [Window],
     pattern: Pattern,
+    /// Where another dispatch binds the same.
+    bound: Option<&'a wgpu::BindGroup>,
 }
 
 /// What a job has beside its own.
@@ -95,7 +97,7 @@ impl<'a> Make<'a> {
         let Dispatch { rows, windows, .. } = dispatch;
         let job =
             Job { first_row: rows.start, rows: rows.end - rows.start, begins: begins.into(), ..self.job };
-        let slots = Some(Slots { windows, pattern: *pattern });
+        let slots = Some(Slots { windows, pattern: *pattern, bound: None });
         self.form = self.clipper.forms.of(dispatch);
         self.step(kernel, dispatch.dtype, job, tables, slots, dispatch.grid)
     }
@@ -123,8 +125,22 @@ impl<'a> Make<'a> {
         }
         let grid = grid(workgroups, limits)?;
         let job = Job { first_row: rows.start, rows: rows.end - rows.start, ..self.job };
-        let slots = Some(Slots { windows: &dispatch.windows, pattern: Pattern::apart(1) });
+        let slots = Some(Slots { windows: &dispatch.windows, pattern: Pattern::apart(1), bound: None });
         self.step(kernel, dispatch.dtype, job, tables, slots, grid)
+    }
+
+    /// A kernel of one workgroup over the gradients of a dispatch, bound as `like` binds them.
+    pub(super) fn step_over(
+        &mut self,
+        kernel: Kernel,
+        (dispatch, like): (&Dispatch, &Step),
+        job: Job,
+        tables: &[&wgpu::Buffer],
+    ) -> Result<Step, PrepareError> {
+        self.form = self.clipper.forms.of(dispatch);
+        let bound = like.slots.as_ref();
+        let slots = Slots { windows: &dispatch.windows, pattern: Pattern::apart(1), bound };
+        self.step(kernel, dispatch.dtype, job, tables, Some(slots), [1, 1])
     }
 
     pub(super) fn step(
@@ -145,16 +161,17 @@ impl<'a> Make<'a> {
             slots: slots.as_ref().map_or(0, |s| self.clipper.slots(s.windows.len(), &s.pattern)),
             pattern: slots.as_ref().map_or(Pattern::default(), |s| s.pattern),
             workgroup_size: limits.workgroup_size,
-            adapt: if matches!(kernel, Kernel::Threshold | Kernel::Finish) { self.adapt } else { ADAPT_NONE },
+            adapt: if kernel == Kernel::Threshold || kernel.finishes() { self.adapt } else { ADAPT_NONE },
             scaled: kernel.reduces() && self.scaled,
             form: kernel.form(self.kind, self.form),
-            advances: kernel == Kernel::Finish && self.advances,
+            advances: kernel.finishes() && self.advances,
         })?;
         self.wanted.push(pipeline.clone());
         let job = self.table("gradclip job", &[job], job, Usage::UNIFORM | Usage::COPY_DST)?;
         let bound: Vec<_> = [&job].iter().chain(tables).map(|b| b.as_entire_binding()).collect();
-        let slots =
-            slots.zip(pipeline.slots.as_ref()).map(|(slots, layout)| self.bound(kernel, layout, &slots));
+        let slots = slots.zip(pipeline.slots.as_ref()).map(|(slots, layout)| {
+            slots.bound.cloned().unwrap_or_else(|| self.bound(kernel, layout, &slots))
+        });
         let tables = bind_group(device, kernel, &pipeline.tables, bound);
         if kernel.leaves_out() {
             self.jobs.push(job);

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::clip::Clip;
 use crate::error::{ClipError, PrepareError, ReadBackError};
 use crate::grad::Grad;
-use crate::layout::Outcome;
+use crate::layout::{Job, Outcome};
 use crate::plan::Plan;
 use crate::segments::{TensorInfo, check_in_place};
 
 use super::clipper::Clipper;
-use super::decision::Decision;
+use super::decision::{Decision, NormHalf};
 use super::make::Step;
 use super::readback::{ReadBack, Ring};
 use super::workspace::{Memory, Records, Workspace, measures};
@@ -102,8 +102,8 @@ impl Pass {
 
     /// As [`Pass::record_norm`], into a compute pass of the caller's.
     pub fn dispatch_norm(&self, pass: &mut wgpu::ComputePass<'_>) {
-        run(&self.workspace.reduce, pass);
-        run(&self.workspace.sums, pass);
+        run(&self.workspace.norm.reduce, pass);
+        run(&self.workspace.norm.sums, pass);
     }
 
     /// As [`Pass::record_apply`], into a compute pass of the caller's.
@@ -115,8 +115,6 @@ impl Pass {
     /// Everything up to the outcomes, and what follows them by a decision of this pass or one like it.
     pub(super) fn dispatch_joined(&self, decision: &Decision, pass: &mut wgpu::ComputePass<'_>) {
         self.decides.store(true, Ordering::Relaxed);
-        run(&self.workspace.reduce, pass);
-        run(&self.workspace.before, pass);
         run(&decision.joined, pass);
     }
 
@@ -156,9 +154,13 @@ impl Pass {
         self.ring.read_back(encoder, [outcomes, tensor_sums, &memory.tally])
     }
 
-    /// Dispatches of [`Pass::dispatch_joined`].
-    pub(super) fn joined_count(&self, decision: &Decision) -> usize {
-        self.workspace.reduce.len() + self.workspace.before.len() + decision.joined.len()
+    pub(super) fn norm(&self) -> &NormHalf {
+        &self.workspace.norm
+    }
+
+    /// What jobs begin as of dispatches that are recorded with those of a pass nothing was set for yet.
+    pub(super) fn job(&self) -> Job {
+        self.workspace.job
     }
 
     pub(super) fn records(&self) -> &Records {
@@ -226,7 +228,7 @@ impl Pass {
     /// | what is clipped | one workgroup finishes | a dispatch a stage |
     /// |---|---|---|
     /// | global | 3 (2 + 2) | 5 (3 + 2) |
-    /// | one tensor of one chunk | 3 (2 + 2) | 4 (2 + 2) |
+    /// | one tensor of one chunk | 2 (2 + 2) | 4 (2 + 2) |
     /// | groups | 3 (2 + 2) | 5 (3 + 3) |
     /// | tensor | 3 (2 + 2) | 4 (2 + 3) |
     /// | units | 3 (2 + 2) | 4 (2 + 3) |
@@ -251,12 +253,12 @@ impl Pass {
     /// | rows, more than 256 | 4 (2 + 3) | 4 (2 + 3) |
     /// | rows, more than 4,096 | 5 (3 + 3) | 5 (3 + 3) |
     pub fn dispatch_count(&self) -> usize {
-        self.joined_count(self.decision()) + self.writes().len()
+        self.decision().joined.len() + self.writes().len()
     }
 
     /// Numbers of dispatches that [`Pass::record_norm`] and [`Pass::record_apply`] record as things are set.
     pub fn half_dispatch_counts(&self) -> [usize; 2] {
-        let Workspace { reduce, sums, .. } = &self.workspace;
+        let NormHalf { reduce, sums, .. } = &self.workspace.norm;
         [reduce.len() + sums.len(), self.decision().apart.len() + self.writes().len()]
     }
 

@@ -206,7 +206,7 @@ impl Stepper {
         moments: Arc<Vec<Vec<Moment>>>,
     ) -> Result<Stepper, PrepareError> {
         let mut make = Make::new(clipper, buffers, pass.clip());
-        make.advances = true;
+        (make.job, make.advances) = (pass.job(), true);
         let filler = JointTensor { kept: 1, outer: 1, low: 1, high: 1, ..bytemuck::Zeroable::zeroed() };
         let rows: JointRow = bytemuck::Zeroable::zeroed();
         let rows = make.table("gradclip joint chunks", &joint.rows, rows, Usage::STORAGE)?;
@@ -214,7 +214,8 @@ impl Stepper {
         let rates = make.table("gradclip rates", &joint.tensors, filler, usage)?;
         let hyper = make.hyper(LossScale::add_to(pass.clip().loss_scale, optimizer.record()))?;
         let records = pass.records();
-        let decision = make.decision(pass.plan(), pass.clip(), records, Some(&hyper), false)?;
+        let decision =
+            make.decision(pass.plan(), pass.clip(), records, pass.norm(), (Some(&hyper), false))?;
         let kernel = match (&optimizer, optimizer.moments()) {
             (Optimizer::Adam(_), _) => Kernel::UpdateAdam,
             (Optimizer::Sgd(_), 0) => Kernel::UpdateSgd,
@@ -262,7 +263,7 @@ impl Stepper {
 
     /// Number of dispatches that one [`Stepper::record_step`] records.
     pub fn dispatch_count(&self) -> usize {
-        self.pass.joined_count(&self.decision) + self.update.len()
+        self.decision.joined.len() + self.update.len()
     }
 
     /// The clip by itself, for its read-backs, thresholds and buffers. Recording it measures and decides,

@@ -58,7 +58,11 @@ impl Kernel {
             | Kernel::UpdateMomentum
             | Kernel::UpdateAdam
             | Kernel::Accumulate => true,
-            Kernel::Threshold | Kernel::Coefficient | Kernel::Finish | Kernel::Advance => false,
+            Kernel::Threshold
+            | Kernel::Coefficient
+            | Kernel::Finish
+            | Kernel::ReduceFinish
+            | Kernel::Advance => false,
         }
     }
 }

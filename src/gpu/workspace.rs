@@ -15,7 +15,7 @@ use crate::layout::{
 use crate::plan::{Dispatch, Plan};
 
 use super::clipper::Clipper;
-use super::decision::Decision;
+use super::decision::{Decision, NormHalf};
 use super::make::{Make, Step, job};
 use super::pass::Purpose;
 
@@ -48,18 +48,15 @@ pub(crate) struct Records {
 /// Everything that a pass owns on the device.
 #[derive(Debug)]
 pub(crate) struct Workspace {
-    /// Chunks.
-    pub(crate) reduce: Vec<Step>,
-    /// Tensors and segments, where the norm half is recorded by itself.
-    pub(crate) sums: Vec<Step>,
-    /// Where both halves are recorded in one, what of that is not left to the decision.
-    pub(crate) before: Vec<Step>,
+    pub(crate) norm: NormHalf,
     pub(crate) decision: Decision,
     /// That of a pass that was prepared only to measure, for as long as it does.
     pub(crate) measuring: Option<Decision>,
     /// Gradients, in place.
     pub(crate) apply: Vec<Step>,
     pub(crate) records: Records,
+    /// What every job began as.
+    pub(crate) job: Job,
     /// Jobs of the kernels that leave out inactive segments.
     pub(crate) jobs: Vec<wgpu::Buffer>,
 }
@@ -82,16 +79,16 @@ impl Workspace {
         let rows = make.table("gradclip chunks", &plan.rows, ChunkRow::zeroed(), Usage::STORAGE)?;
         let records = make.records(plan, clip, settings, memory)?;
         let reduce = make.reduce(plan, &rows, &records)?;
-        let before = make.sums(plan, &records, plan.begins_in_sums(clip))?;
-        let sums = make.norm_half(plan, clip, &records, &before)?;
+        let norm = make.norm_half(plan, clip, &records, reduce)?;
         let hyper = clip.loss_scale.map(|_| &records.hyper);
-        let decision = make.decision(plan, clip, &records, hyper, false)?;
+        let decision = make.decision(plan, clip, &records, &norm, (hyper, false))?;
         let measures = purpose == Purpose::InPlace && measures(clip, settings);
-        let measuring = measures.then(|| make.decision(plan, clip, &records, None, true)).transpose()?;
+        let measuring =
+            measures.then(|| make.decision(plan, clip, &records, &norm, (None, true))).transpose()?;
         let apply = if purpose == Purpose::InPlace { make.apply(plan, &rows, &records)? } else { Vec::new() };
         make.compile()?;
         let jobs = make.jobs;
-        Ok(Workspace { reduce, sums, before, decision, measuring, apply, records, jobs })
+        Ok(Workspace { norm, decision, measuring, apply, records, job, jobs })
     }
 }
 

@@ -1,14 +1,15 @@
 //! The kernel that does what several others do, of small sets: put together from their parts.
 
-use super::{Binding, Variant};
+use super::{Binding, Kernel, Variant};
 use crate::clip::Kind;
 use crate::layout::{ADAPT_MEAN, ADAPT_NONE, ADAPT_PERCENTILE, ADAPT_ZSCORE};
 
 /// Its bindings of group 0: states and norms last, where thresholds adapt.
 pub(super) fn bindings(variant: &Variant) -> Vec<Binding> {
     use Binding::{Read, ReadWrite, Uniform};
+    let partials = if variant.kernel == Kernel::ReduceFinish { ReadWrite } else { Read };
     let mut all =
-        vec![Uniform, Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, Read, ReadWrite, ReadWrite];
+        vec![Uniform, Uniform, Uniform, Read, partials, ReadWrite, ReadWrite, Read, ReadWrite, ReadWrite];
     all.push(if variant.advances { ReadWrite } else { Uniform });
     if variant.adapt != ADAPT_NONE {
         all.extend([ReadWrite, ReadWrite]);
@@ -37,5 +38,9 @@ pub(super) fn parts(variant: &Variant) -> Vec<&'static str> {
         true => wgsl!["shared/advances", "shared/finish_advances"],
         false => wgsl!["shared/finish_stays"],
     };
-    [numbers, combining, deciding, float, adapting, advancing, wgsl!["finish"]].concat()
+    let only: &[&str] = match variant.kernel {
+        Kernel::ReduceFinish => &[],
+        _ => wgsl!["shared/finish_partials"],
+    };
+    [numbers, combining, deciding, float, adapting, advancing, only, wgsl!["finish"]].concat()
 }

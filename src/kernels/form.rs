@@ -56,7 +56,7 @@ impl Kernel {
                 Form { loads: Loads::Words, ..Form::default() }
             }
             (Kernel::ReduceUnits, Kind::P(_)) => Form::default(),
-            (Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits, _) if wanted.loads != Loads::Few => {
+            (reduces, _) if reduces.reduces() && wanted.loads != Loads::Few => {
                 Form { loads: Loads::Words, ..Form::default() }
             }
             (Kernel::Apply, _) => Form { loads: wanted.loads, ..Form::default() },
@@ -71,7 +71,8 @@ impl Kernel {
     pub(crate) fn has_quads(self, kind: Kind, form: Form) -> bool {
         let by_quads = matches!(
             (self, kind),
-            (Kernel::ReduceShort | Kernel::ReduceUnits, _) | (Kernel::Reduce, Kind::P(_))
+            (Kernel::ReduceShort | Kernel::ReduceUnits, _)
+                | (Kernel::Reduce | Kernel::ReduceFinish, Kind::P(_))
         );
         by_quads && form.loads != Loads::Few
     }

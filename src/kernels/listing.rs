@@ -11,7 +11,7 @@ use super::{Binding, FORMS, Form, Kernel, Loads, Variant};
 /// Buffers that a dispatch binds at most besides its tables.
 const MOST_BINDINGS: u32 = 30;
 
-const KERNELS: [Kernel; 16] = [
+const KERNELS: [Kernel; 17] = [
     Kernel::Reduce,
     Kernel::ReduceShort,
     Kernel::ReduceUnits,
@@ -20,6 +20,7 @@ const KERNELS: [Kernel; 16] = [
     Kernel::Threshold,
     Kernel::Coefficient,
     Kernel::Finish,
+    Kernel::ReduceFinish,
     Kernel::Apply,
     Kernel::ApplyUnits,
     Kernel::Seams,
@@ -129,6 +130,8 @@ fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
         if (kernel, dtype) == (Kernel::Seams, DType::F32) {
             continue; // words are never shared
         }
+        // Its one dispatch binds one window; kernels with slots to spare are for others.
+        let slots = if kernel == Kernel::ReduceFinish { &slots[..1] } else { slots };
         for (i, &wanted) in slots.iter().enumerate() {
             let patterns = match roles(kernel) {
                 1 => vec![Pattern::apart(1)],
@@ -144,8 +147,12 @@ fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
                     .filter(|&form| kernel.form(variant.kind, form) == form && is_apart(&variant));
                 for form in std::iter::once(variant.form).chain(forms) {
                     all.push(Variant { form, ..variant });
+                    let advances = kernel == Kernel::ReduceFinish;
                     if kernel.reduces() && i == 0 {
-                        all.push(Variant { form, scaled: true, ..variant });
+                        all.push(Variant { form, scaled: true, advances, ..variant });
+                    }
+                    if advances {
+                        all.push(Variant { form, advances, ..variant });
                     }
                 }
             }
@@ -215,7 +222,7 @@ fn norm(kind: Kind) -> String {
 
 fn apart(variant: &Variant) -> String {
     let mut words = Vec::new();
-    if matches!(variant.kernel, Kernel::Threshold | Kernel::Finish) {
+    if variant.kernel == Kernel::Threshold || variant.kernel.finishes() {
         words.push(format!("adapt {}", variant.adapt));
     }
     match variant.form.loads {

@@ -5,8 +5,7 @@ use crate::grad::DType;
 
 use super::{Binding, Kernel, Loads, Variant, finish};
 
-const REDUCE: &[&str] =
-    wgsl!["shared/wide", "shared/element", "shared/real", "shared/unscale", "shared/largest"];
+const REDUCE: &[&str] = wgsl!["shared/wide", "shared/element", "shared/real", "shared/unscale"];
 const APPLY: &[&str] = wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply"];
 const DECIDE: &[&str] =
     wgsl!["shared/wide", "shared/element", "shared/real", "shared/decide", "shared/unscale", "shared/step"];
@@ -34,6 +33,11 @@ impl Variant {
             Kernel::Partials | Kernel::Sums => parts.extend(self.combining()),
             Kernel::Threshold | Kernel::Coefficient | Kernel::Advance => parts.extend(self.deciding()),
             Kernel::Finish => parts.extend(finish::parts(self)),
+            Kernel::ReduceFinish => {
+                parts.extend(finish::parts(self));
+                parts.extend(self.sums_of_chunks());
+                parts.extend_from_slice(wgsl!["shared/reduce_row", "reduce_finish"]);
+            }
             Kernel::Apply | Kernel::ApplyUnits | Kernel::Seams => {
                 parts.extend_from_slice(APPLY);
                 parts.extend(self.applying());
@@ -48,15 +52,18 @@ impl Variant {
 
     fn reducing(&self) -> Vec<&'static str> {
         let any_p = matches!(self.kind, Kind::P(_));
-        let mut parts = Vec::new();
-        if self.kernel.has_quads(self.kind, self.form) {
-            parts.extend(quads(self.dtype));
-        }
+        let quads = if self.kernel.has_quads(self.kind, self.form) { quads(self.dtype) } else { Vec::new() };
         let own: &[&str] = match (self.kernel, self.form.loads) {
-            (Kernel::ReduceShort, Loads::Few) => {
-                wgsl!["shared/chunk", "shared/seen", "shared/teams", "shared/short_each", "reduce_short"]
-            }
+            (Kernel::ReduceShort, Loads::Few) => wgsl![
+                "shared/reduce_tables",
+                "shared/chunk",
+                "shared/seen",
+                "shared/teams",
+                "shared/short_each",
+                "reduce_short"
+            ],
             (Kernel::ReduceShort, _) => wgsl![
+                "shared/reduce_tables",
                 "shared/chunk",
                 "shared/quads_of_chunk",
                 "shared/teams",
@@ -72,38 +79,44 @@ impl Variant {
             (Kernel::ReduceUnits, _) => {
                 wgsl!["shared/column", "shared/teams", "shared/units_by_teams", "reduce_units"]
             }
-            (_, Loads::Few) if any_p => wgsl![
-                "shared/chunk",
-                "shared/power",
-                "shared/lanes",
-                "shared/power_each",
-                "reduce_power",
-                "shared/reduce_entry"
-            ],
-            _ if any_p => wgsl![
-                "shared/chunk",
-                "shared/quads_of_chunk",
-                "shared/power",
-                "shared/lanes",
-                "shared/power_quads",
-                "reduce_power",
-                "shared/reduce_entry"
-            ],
-            (_, Loads::Few) => {
-                wgsl!["shared/chunk", "shared/chunk_sum", "shared/column", "reduce", "shared/reduce_entry"]
+            _ => return self.reducing_chunks(),
+        };
+        [wgsl!["shared/largest"], &quads[..], own].concat()
+    }
+
+    /// A workgroup a chunk.
+    fn reducing_chunks(&self) -> Vec<&'static str> {
+        let power: &[&str] = match self.kind {
+            Kind::P(_) => wgsl!["shared/power", "shared/lanes"],
+            _ => &[],
+        };
+        let entry: &[&str] = match self.form.stays {
+            true => wgsl!["shared/reduce_tables", "reduce_staying"],
+            false => wgsl!["shared/reduce_tables", "shared/reduce_row", "shared/reduce_entry"],
+        };
+        [power, &self.sums_of_chunks(), entry].concat()
+    }
+
+    /// How a workgroup adds up a chunk, and where the kernel does not say otherwise, what it does with it.
+    fn sums_of_chunks(&self) -> Vec<&'static str> {
+        let any_p = matches!(self.kind, Kind::P(_));
+        let own: Vec<&str> = match self.form.loads {
+            Loads::Few if any_p => wgsl!["shared/chunk", "shared/power_each", "reduce_power"].to_vec(),
+            _ if any_p => {
+                let own =
+                    wgsl!["shared/chunk", "shared/quads_of_chunk", "shared/power_quads", "reduce_power"];
+                [&quads(self.dtype)[..], own].concat()
             }
-            (_, loads) => {
-                parts.extend(blocks(self.dtype, loads));
-                match self.form.stays {
-                    true => wgsl!["shared/chunk_sum", "shared/blocks", "reduce_staying"],
-                    false => {
-                        wgsl!["shared/chunk_sum", "shared/blocks", "reduce_blocks", "shared/reduce_entry"]
-                    }
-                }
+            Loads::Few => wgsl!["shared/chunk", "shared/chunk_sum", "shared/column", "reduce"].to_vec(),
+            loads => {
+                let own: &[&str] = match self.form.stays {
+                    true => wgsl!["shared/chunk_sum", "shared/blocks"],
+                    false => wgsl!["shared/chunk_sum", "shared/blocks", "reduce_blocks"],
+                };
+                [&blocks(self.dtype, loads)[..], own].concat()
             }
         };
-        parts.extend_from_slice(own);
-        parts
+        [wgsl!["shared/largest"], &own[..]].concat()
     }
 
     fn combining(&self) -> Vec<&'static str> {

@@ -5,8 +5,9 @@
 
 use bytemuck::Zeroable;
 
+use super::pack::Packed;
 use super::sums;
-use super::{Combine, NONE, Placed, PlanLimits, Run, SegmentRow};
+use super::{ChunkRow, Combine, NONE, Placed, PlanLimits, Run, SegmentRow};
 use crate::clip::{Adapt, Clip};
 use crate::layout::{STAGE_ADVANCE, STAGE_DECIDE, STAGE_SEGMENTS, STAGE_TENSORS};
 use crate::segments::Segments;
@@ -47,6 +48,8 @@ pub struct Finish {
     pub members: u32,
     /// Segments that are decided.
     pub decided: u32,
+    /// Whether it also reduces the set's only chunk, whose [`ChunkRow`] ends the table in the form of a run.
+    pub reduces: bool,
 }
 
 impl Finish {
@@ -56,6 +59,7 @@ impl Finish {
         clip: &Clip,
         (of_tensors, whole): (&[Run], bool),
         segments: &Combine,
+        packed: &Packed,
         limits: &PlanLimits,
     ) -> Option<Finish> {
         let windows = clip.adapt.map_or(0, Adapt::window);
@@ -88,6 +92,9 @@ impl Finish {
         let serial = alone(&mut runs, limits.workgroup_size);
         let segment_serial = alone(&mut sums, limits.workgroup_size);
         let decided: Vec<Run> = sums::decided(parts, 1).iter().map(as_run).collect();
+        let binds_slot = limits.storage > storage && limits.buffers > storage + UNIFORM;
+        let reduces = of_partials && binds_slot && clip.adapt.is_none();
+        let only = only_chunk(packed).filter(|_| reduces).map(chunk_as_run);
         let stage = |does: bool, stage: u32| if does { stage } else { 0 };
         Some(Finish {
             stages: stage(of_partials, STAGE_TENSORS)
@@ -100,7 +107,8 @@ impl Finish {
             segment_serial,
             members: members.len() as u32,
             decided: decided.len() as u32,
-            table: [runs, sums, members, decided].concat(),
+            reduces: only.is_some(),
+            table: [runs, sums, members, decided, only.into_iter().collect()].concat(),
         })
     }
 
@@ -122,6 +130,20 @@ fn as_run(row: &SegmentRow) -> Run {
         segment: NONE,
         ..Run::zeroed()
     }
+}
+
+/// The row of a set that has one chunk, reduced by itself.
+fn only_chunk(packed: &Packed) -> Option<&ChunkRow> {
+    let mut dispatches = packed.both.iter().chain(&packed.measured);
+    match (dispatches.next(), dispatches.next(), &packed.rows[..]) {
+        (Some(only), None, [row]) if only.windows.len() == 1 && packed.units.is_empty() => Some(row),
+        _ => None,
+    }
+}
+
+fn chunk_as_run(row: &ChunkRow) -> Run {
+    let ChunkRow { start, slot_len, partial, segment } = *row;
+    Run { first: start, count: slot_len, target: partial, segment, ..Run::zeroed() }
 }
 
 /// Sorts runs, those first that one invocation each adds up, and says how many these are: as many as make the
