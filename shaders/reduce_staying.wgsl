@@ -1,5 +1,5 @@
-// chunks -> their partials: a workgroup goes on with the next chunk, whose loads are on their way while the sums of this one
-// are gathered.
+// chunks -> their partials: a workgroup goes on with the next turn or chunk, whose loads are on their way while the sums of
+// this one are gathered.
 
 @compute @workgroup_size(WORKGROUP)
 fn reduce(
@@ -12,32 +12,45 @@ fn reduce(
         return;
     }
     var row = rows[job.first_row + index];
+    var turn = 0u;
     var block = fetch(row, first_column(lane, 0u));
+    var sums = LaneSums(vec4(0u), vec4(0u), vec4(0u));
+    if lane == 0u {
+        reset_chunk();
+    }
+    workgroupBarrier();
     loop {
-        if lane == 0u {
-            reset_chunk();
-        }
-        workgroupBarrier();
-
         let own = row;
         most = most_of(own.segment);
-        var sums = LaneSums(vec4(0u), vec4(0u), vec4(0u));
         if own.segment < job.until {
-            sums = sums_of_chunk(block, own, lane);
+            sums = with_turn(sums, turn, sums_of_block(block, last_of(own)));
         }
-        index += groups.x * groups.y;
+        turn++;
+        let ends = TURNS == 1u || turn == TURNS || first_column(0u, turn) > last_of(own);
+        if ends {
+            turn = 0u;
+            index += groups.x * groups.y;
+        }
         let goes_on = index < job.rows;
         if goes_on {
             row = rows[job.first_row + index];
-            block = fetch(row, first_column(lane, 0u));
+            block = fetch(row, first_column(lane, turn));
         }
-        gather(sums);
-        if lane == 0u {
-            partials[own.partial] = partial_of_chunk();
+        if ends {
+            put_chunk(own, sums, lane);
+            sums = LaneSums(vec4(0u), vec4(0u), vec4(0u));
         }
         if !goes_on {
             break;
         }
-        workgroupBarrier();
     }
+}
+
+fn put_chunk(row: ChunkRow, sums: LaneSums, lane: u32) {
+    gather(sums);
+    if lane == 0u {
+        partials[row.partial] = partial_of_chunk();
+        reset_chunk();
+    }
+    workgroupBarrier();
 }

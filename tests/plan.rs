@@ -121,8 +121,8 @@ fn check_finish(plan: &Plan) {
     let (sums, rest) = rest.split_at(counts[1]);
     let (decided, only) = rest[counts[2]..].split_at(counts[3]);
     for run in only {
-        let [row] = plan.rows[..] else { panic!("{} chunks", plan.rows.len()) };
-        let ChunkRow { start, slot_len, partial, segment } = row;
+        assert_eq!(plan.rows.len(), 1);
+        let ChunkRow { start, slot_len, partial, segment } = plan.rows[0];
         assert_eq!([run.first, run.count, run.target, run.segment], [start, slot_len, partial, segment]);
         let dispatches: Vec<_> = plan.dispatches.iter().chain(&plan.measured).collect();
         assert_eq!((plan.partials, dispatches.len(), dispatches[0].windows.len()), (1, 1, 1));

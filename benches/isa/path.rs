@@ -5,7 +5,8 @@
 //! most bytes win, then most of the instructions that the kernel is for, then fewest instructions, so that no rare case (non-finite elements, other outcomes) is entered. Branches on the same comparison of registers that
 //! were not written since go the same way, and where no lane takes one side of a branch some take the other. Before
 //! and after the hot part the cheapest way is taken; loops there that touch no slot take as many turns as the hot one.
-//! So the counts are those of a wave none of whose elements is special.
+//! A loop that only fetches, with one around it that does more, is taken for one turn of that. So the counts are those of a
+//! wave none of whose elements is special.
 
 use crate::graph::{Graph, Loop, Score, Through};
 use crate::listing::{Does, blocks};
@@ -82,6 +83,20 @@ pub(crate) fn counts(listing: &str, work: Work<'_>) -> Option<Counts> {
             }
         }
     }
+    let bytes = hot.1.bytes;
+    let in_loop = hot.0.is_some();
+    let (mut most, all) = (0, |at: usize| graph.score(at));
+    for l in busy.iter().filter(|_| in_loop) {
+        // Of those that fetch as much as the hot one.
+        let score = graph.round(l, &outside(Some(l.head))).map(|way| total(&way, &outside(Some(l.head))));
+        let Some(score) = score.filter(|own| own.bytes == bytes) else { continue };
+        if let Some((around, way)) = works_around(&graph, &busy, l, score.vector)
+            && total(&way, &all).vector > most
+        {
+            most = total(&way, &all).vector;
+            hot = (Some(around), total(&way, &all), way);
+        }
+    }
     let (hot_loop, score, way) = hot;
     if score.bytes == 0 {
         return None;
@@ -100,6 +115,21 @@ pub(crate) fn counts(listing: &str, work: Work<'_>) -> Option<Counts> {
         flight: flight(&graph, &way, hot_loop.is_some(), work.one_counter),
         way,
     })
+}
+
+/// The smallest loop around one that only fetches: itself it does more.
+fn works_around<'a>(
+    graph: &Graph,
+    busy: &[&'a Loop],
+    within: &Loop,
+    vector: u32,
+) -> Option<(&'a Loop, Vec<usize>)> {
+    let own = |at: usize| if within.blocks.contains(&at) { 0 } else { graph.score(at).vector };
+    let around =
+        busy.iter().copied().filter(|l| l.head != within.head && l.blocks.contains(&within.head));
+    let l = around.min_by_key(|l| l.blocks.len())?;
+    let way = graph.round(l, &|at| graph.score(at))?;
+    (way.iter().map(|&at| own(at)).sum::<u32>() > vector).then_some((l, way))
 }
 
 /// Over accesses to slots.

@@ -18,9 +18,11 @@ fn place_of(element: u32) -> u32 {
 
 const STEP: u32 = COLUMNS / 2u;
 
-// Whether Rows lie in two words each.
-fn is_astride(start: u32) -> bool {
-    return (start & 1u) == 1u;
+// In how many places Rows lie, at most and from an element on.
+const MOST_PLACES: u32 = 2u;
+
+fn places_of_row(start: u32) -> u32 {
+    return 1u + (start & 1u);
 }
 
 fn joined(row: Row, next: Row) -> Row {

@@ -16,9 +16,11 @@ fn place_of(element: u32) -> u32 {
 
 const STEP: u32 = COLUMNS / 4u;
 
-// Whether Rows lie in two words each.
-fn is_astride(start: u32) -> bool {
-    return false;
+// In how many places Rows lie, at most and from an element on.
+const MOST_PLACES: u32 = 1u;
+
+fn places_of_row(start: u32) -> u32 {
+    return 1u;
 }
 
 fn joined(row: Row, next: Row) -> Row {

@@ -79,12 +79,27 @@ fn load(slot: u32, p: Places, last: u32) -> Block {
 fn fetch(row: ChunkRow, column: u32) -> Block {
     let last = last_of(row);
     let slot = row.slot_len >> LEN_BITS;
-    var b = load(slot, places_of(row.start, column, last), last);
-    if is_astride(row.start) {
-        let next = load(slot, places_of(row.start, column + 1u, last), last);
-        //@each row
-        b.rROW = joined(b.rROW, next.rROW);
-        //@end row
+    var b: Block;
+    if MOST_PLACES > 1u {
+        // Loads are most of the code where slots are many, so they are written once.
+        let places = places_of_row(row.start);
+        var k = 0u;
+        loop {
+            let next = load(slot, places_of(row.start, column + k, last), last);
+            if k == 0u {
+                b = next;
+            } else {
+                //@each row
+                b.rROW = joined(b.rROW, next.rROW);
+                //@end row
+            }
+            k++;
+            if k == places {
+                break;
+            }
+        }
+    } else {
+        b = load(slot, places_of(row.start, column, last), last);
     }
     if last != CHUNK - 1u {
         //@each row
@@ -234,16 +249,4 @@ fn gather(sums: LaneSums) {
     total = add64(total, shr64(U64(sums.lo.w, sums.hi.w), down.w));
     add_to_chunk(total);
     workgroupBarrier();
-}
-
-fn sums_of_chunk(block: Block, row: ChunkRow, lane: u32) -> LaneSums {
-    let last = last_of(row);
-    var sums = with_turn(LaneSums(vec4(0u), vec4(0u), vec4(0u)), 0u, sums_of_block(block, last));
-    // Compilers do not see that such a loop has no turn.
-    if TURNS > 1u {
-        for (var turn = 1u; turn < TURNS && first_column(0u, turn) <= last; turn++) {
-            sums = with_turn(sums, turn, sums_of_block(fetch(row, first_column(lane, turn)), last));
-        }
-    }
-    return sums;
 }

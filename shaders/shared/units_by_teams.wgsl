@@ -1,5 +1,6 @@
-// TEAM invocations add up the chunk of a unit where the row has few enough, else one. An invocation takes every TEAM-th column of the chunk, with sixteen elements in flight. Neighbouring
-// invocations read what lies side by side: elements of one unit, or the same element of neighbouring units.
+// TEAM invocations add up the chunk of a unit where the row has few enough, else one. An invocation takes every TEAM-th column of
+// the chunk, with sixteen elements in flight. Neighbouring invocations read what lies side by side: elements of one unit, or the
+// same element of neighbouring units.
 
 // A team may be a single invocation.
 const TEAMS: u32 = WORKGROUP;
@@ -46,17 +47,24 @@ fn quads_of(row: UnitRow, origin: u32, i: Quads, few: bool) -> Quads {
     return before(row.len, magnitudes_at(row.slot, e, few), i);
 }
 
-// Whatever columns they belong to.
-fn next_quads(row: UnitRow, p: Place, first: u32) -> Quads {
-    return quads_of(row, p.origin, spread(p.member + first, p.team, 4u * p.team), row.len - first <= 4u * p.team);
+// How an invocation goes through its elements: sixteen a turn, from `first` on those of four `step` apart, the fours `apart` from
+// each other. Columns that it has whole lie COLUMNS apart.
+struct Sweep {
+    end: u32,
+    advance: u32,
+    step: u32,
+    apart: u32,
 }
 
-fn seen_in(row: UnitRow, p: Place, most: u32) -> Seen {
-    var seen = Seen(0u, 0u, 0u);
-    for (var first = 0u; first < p.len; first += 16u * p.team) {
-        seen = with_seen(seen, next_quads(row, p, first), most);
+fn sweep_of(row: UnitRow, p: Place) -> Sweep {
+    if row.len <= COLUMNS {
+        return Sweep(p.len, 16u * p.team, p.team, 4u * p.team);
     }
-    return seen;
+    let columns = select(0u, COLUMNS, p.len != 0u);
+    if row.len <= 4u * COLUMNS {
+        return Sweep(columns, 4u * p.team, COLUMNS, p.team);
+    }
+    return Sweep(columns, p.team, COLUMNS, 4u * COLUMNS);
 }
 
 // |element| in units of the column's exponent, with `guard` bits below the mantissa, truncated.
@@ -91,45 +99,46 @@ fn with_column(total: U64, m: Quads, chunk_exponent: u32) -> U64 {
     return add64(total, shr64(column_total(s), ALIGN * (chunk_exponent - exponent)));
 }
 
-fn sum_in(row: UnitRow, p: Place, exponent: u32, most: u32) -> U64 {
-    var total = U64(0u, 0u);
+fn with_turn(total: U64, row: UnitRow, m: Quads, exponent: u32) -> U64 {
     if row.len <= COLUMNS {
-        for (var first = 0u; first < p.len; first += 16u * p.team) {
-            total = with_singles(total, finite_in(next_quads(row, p, first), most), exponent);
-        }
-        return total;
+        return with_singles(total, m, exponent);
     }
-    let columns = select(0u, COLUMNS, p.len != 0u);
-    if row.len <= 4u * COLUMNS {
-        for (var column = p.member; column < columns; column += 4u * p.team) {
-            let m = finite_in(quads_of(row, p.origin, spread(column, COLUMNS, p.team), false), most);
-            total = with_short_column(with_short_column(total, m.a, exponent), m.b, exponent);
-            total = with_short_column(with_short_column(total, m.c, exponent), m.d, exponent);
-        }
-        return total;
+    if row.len > 4u * COLUMNS {
+        return with_column(total, m, exponent);
     }
-    for (var column = p.member; column < columns; column += p.team) {
-        let m = quads_of(row, p.origin, spread(column, COLUMNS, 4u * COLUMNS), false);
-        total = with_column(total, finite_in(m, most), exponent);
-    }
-    return total;
+    let two = with_short_column(with_short_column(total, m.a, exponent), m.b, exponent);
+    return with_short_column(with_short_column(two, m.c, exponent), m.d, exponent);
 }
 
+// Twice through the elements, once for the largest, once for the sum: in one loop, since loads are most of the code where slots
+// are many. Invocations without a unit, and those of units left out, go through every barrier with no elements.
 fn add_units(row: UnitRow, lane: u32) {
     reset_team(lane);
     workgroupBarrier();
 
-    // Invocations without a unit, and those of units left out, go through every barrier with no elements.
     let p = place_of(row, lane);
     let most = most_of(row.segment);
-    let seen = seen_in(row, p, most);
-    add_seen(p.unit, seen);
-    workgroupBarrier();
-
-    let exponent = exponent_of_team(p.unit);
-    if NORM != NORM_INF {
-        add_to_team(p.unit, sum_in(row, p, exponent, most));
+    let sweep = sweep_of(row, p);
+    var seen = Seen(0u, 0u, 0u);
+    var total = U64(0u, 0u);
+    var exponent = 0u;
+    for (var visit = 0u; visit < select(2u, 1u, NORM == NORM_INF); visit++) {
+        for (var turn = 0u; turn < sweep.end; turn += sweep.advance) {
+            let few = row.len <= COLUMNS && row.len - turn <= 4u * p.team;
+            let m = quads_of(row, p.origin, spread(p.member + turn, sweep.step, sweep.apart), few);
+            if NORM == NORM_INF || visit == 0u {
+                seen = with_seen(seen, m, most);
+            } else {
+                total = with_turn(total, row, finite_in(m, most), exponent);
+            }
+        }
+        if NORM == NORM_INF || visit == 0u {
+            add_seen(p.unit, seen);
+        } else {
+            add_to_team(p.unit, total);
+        }
         workgroupBarrier();
+        exponent = exponent_of_team(p.unit);
     }
 
     if p.member == 0u && p.unit < row.units {
