@@ -95,18 +95,20 @@ pub(crate) fn all(shaders: &[Shader], options: &Options) -> Result<Vec<Row>, Str
     let compiler = Compiler::open()?;
     let next = AtomicUsize::new(0);
     let rows = Mutex::new(BTreeMap::new());
+    let work = || {
+        while let Some((i, shader)) = shaders.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
+            let row = row(&compiler, shader, options);
+            rows.lock().unwrap_or_else(PoisonError::into_inner).insert(i, row);
+        }
+    };
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while let Some((i, shader)) =
-                    shaders.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed))
-                {
-                    let row = row(&compiler, shader, options);
-                    rows.lock().unwrap_or_else(PoisonError::into_inner).insert(i, row);
-                }
-            });
+            // Ways through a listing are searched block by block, a call each.
+            let thread = std::thread::Builder::new().stack_size(1 << 28);
+            thread.spawn_scoped(scope, work).map_err(|error| error.to_string())?;
         }
-    });
+        Ok::<(), String>(())
+    })?;
     Ok(rows.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect())
 }
 

@@ -125,8 +125,7 @@ fn works_around<'a>(
     vector: u32,
 ) -> Option<(&'a Loop, Vec<usize>)> {
     let own = |at: usize| if within.blocks.contains(&at) { 0 } else { graph.score(at).vector };
-    let around =
-        busy.iter().copied().filter(|l| l.head != within.head && l.blocks.contains(&within.head));
+    let around = busy.iter().copied().filter(|l| l.head != within.head && l.blocks.contains(&within.head));
     let l = around.min_by_key(|l| l.blocks.len())?;
     let way = graph.round(l, &|at| graph.score(at))?;
     (way.iter().map(|&at| own(at)).sum::<u32>() > vector).then_some((l, way))
