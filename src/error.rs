@@ -104,6 +104,14 @@ pub enum ClipError {
         /// What the state is for.
         given: String,
     },
+    /// There are more or fewer tensors than were prepared.
+    #[error("tensors: required {required}, as prepared, given {given}")]
+    Count {
+        /// Tensors prepared.
+        required: usize,
+        /// Tensors given.
+        given: usize,
+    },
     /// The number of thresholds is not the number of limits.
     #[error("thresholds: required one for each of the {required} limits, given {given}")]
     Thresholds {

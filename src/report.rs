@@ -124,7 +124,7 @@ impl Report {
         self.tensors.iter().find(|t| t.non_finite > 0).map(|t| &*t.name)
     }
 
-    fn single(&self) -> Option<&SegmentReport> {
+    pub(crate) fn single(&self) -> Option<&SegmentReport> {
         let mut limited = self.segments.iter().filter(|s| !s.excluded);
         limited.next().filter(|_| limited.next().is_none())
     }
@@ -217,7 +217,7 @@ pub(crate) fn report(
     })
 }
 
-fn segment(outcome: &Outcome) -> SegmentReport {
+pub(crate) fn segment(outcome: &Outcome) -> SegmentReport {
     let finite = f64::from(outcome.norm_mantissa) * 2f64.powi(outcome.norm_exponent);
     // An infinite norm with a mantissa is finite, but above f32::MAX.
     let non_finite = outcome.norm.is_nan() || (outcome.norm.is_infinite() && outcome.norm_mantissa == 0);

@@ -122,6 +122,11 @@ impl Segments {
         self.decided() + if self.parameters { self.count } else { 0 }
     }
 
+    /// Sums of tensors and of their parameters.
+    pub(crate) fn sums(&self) -> usize {
+        self.owners.len() * if self.parameters { 2 } else { 1 }
+    }
+
     /// Whether tensors are cut into units.
     pub(crate) fn cut(&self) -> bool {
         self.owners.iter().any(|o| matches!(o, Owner::Units { .. }))

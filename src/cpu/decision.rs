@@ -3,13 +3,11 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use crate::clip::{Clip, Kind, NormType};
 use crate::error::ClipError;
 use crate::grad::{DType, Group};
 use crate::history::History;
-use crate::layout::{CHUNK, KEEP, Outcome, Sum};
+use crate::layout::{CHUNK, Outcome, Sum};
 use crate::real::F32_MIN_EXPONENT;
 use crate::report::Report;
 use crate::segments::{Owner, Segments, TensorInfo};
@@ -19,7 +17,7 @@ use super::combine;
 use super::grads::{Block, Slice, SliceMut, Values};
 use super::reduce::Scratch;
 use super::stages::SEQUENTIAL;
-use super::{Set, decided, double};
+use super::{Set, decided, double, stages, threads};
 
 /// One named gradient in host memory that is only read.
 #[derive(Clone, Debug)]
@@ -106,11 +104,12 @@ enum Outcomes {
 pub fn decide(grads: &[GradRef<'_>], clip: &Clip, history: &mut History) -> Result<Decision, ClipError> {
     let infos: Vec<TensorInfo> = grads.iter().map(GradRef::info).collect();
     let given: Vec<Option<Values<'_>>> = grads.iter().map(|g| g.parameter).collect();
-    let Set { infos, parts, parameters, double } = Set::new(infos, &given, clip)?;
+    let (Set { infos, parts, double }, parameters) = Set::new(infos, &given, clip)?;
     history.fit(clip, parts.limits.len())?;
     let values: Vec<Values<'_>> = grads.iter().map(|g| g.values).collect();
     let (outcomes, report) = if double {
-        let (decided, report) = double::decide(&values, &parameters, &infos, &parts, clip, history);
+        let (decided, report) =
+            double::decide(&values, &parameters, &infos, &parts, (clip, &parts.thresholds(clip)), history);
         (Outcomes::Double(decided), report)
     } else {
         let trace = decided(&values, &parameters, &infos, &parts, clip, history);
@@ -130,7 +129,7 @@ impl Decision {
     pub fn changes(&self, tensor: usize) -> bool {
         let Some(&owner) = self.parts.owners.get(tensor) else { return false };
         match &self.outcomes {
-            Outcomes::Single(all) => outcomes_of(all, owner).iter().any(|o| o.action != KEEP),
+            Outcomes::Single(all) => stages::changes(owner, all),
             Outcomes::Double(decided) => decided.changes(owner),
         }
     }
@@ -141,7 +140,7 @@ impl Decision {
         let (Some(&owner), true) = (self.parts.owners.get(tensor), self.changes(tensor)) else { return };
         let block = elements.into().block;
         match &self.outcomes {
-            Outcomes::Single(all) => apply(outcomes_of(all, owner), owner, first, block),
+            Outcomes::Single(all) => apply(stages::outcomes_of(owner, all), owner, first, block),
             Outcomes::Double(decided) => decided.apply(vec![(owner, self.infos[tensor].dtype, first, block)]),
         }
     }
@@ -152,26 +151,21 @@ impl Decision {
     }
 }
 
-/// The outcomes of a tensor's segments.
-fn outcomes_of(all: &[Outcome], owner: Owner) -> &[Outcome] {
-    let first = owner.first() as usize;
-    let units = if let Owner::Units { view, .. } = owner { view.units as usize } else { 1 };
-    &all[first..first + units]
-}
-
 fn apply(own: &[Outcome], owner: Owner, first: u64, block: Block<'_>) {
     let mut pieces = Vec::new();
     block.each(CHUNK as usize, |piece| pieces.push(piece));
-    let change = |(i, piece): (usize, Block<'_>)| match owner {
-        Owner::One(_) => piece.apply(&own[0]),
-        Owner::Units { view, .. } => {
-            piece.apply_units(first + i as u64 * u64::from(CHUNK), &view, own);
+    let change = |from: usize, pieces: &mut [Block<'_>]| {
+        for (i, piece) in (from as u64..).zip(pieces) {
+            match owner {
+                Owner::One(_) => piece.apply(&own[0]),
+                Owner::Units { view, .. } => piece.apply_units(first + i * u64::from(CHUNK), &view, own),
+            }
         }
     };
     if pieces.len() as u64 * u64::from(CHUNK) > SEQUENTIAL {
-        pieces.into_par_iter().enumerate().for_each(change);
+        threads::each(&mut pieces, 1, &change);
     } else {
-        pieces.into_iter().enumerate().for_each(change);
+        change(0, &mut pieces);
     }
 }
 
@@ -203,7 +197,7 @@ impl Norm {
     /// last bits.
     pub fn new(norm: NormType) -> Norm {
         let kind = Kind::from(norm);
-        Norm { norm, sums: Sums::Single(kind, nothing(kind)) }
+        Norm { norm, sums: Sums::Single(kind, combine::nothing()) }
     }
 
     /// As [`Norm::new`], for pieces of which any is of `f64`: all are added as `f64`, to a norm within
@@ -218,7 +212,7 @@ impl Norm {
         let values = piece.into().data;
         match &mut self.sums {
             Sums::Single(kind, sum) if values.dtype() == DType::F64 => {
-                let mut running = match *sum == nothing(*kind) {
+                let mut running = match *sum == combine::nothing() {
                     true => double::Running::new(self.norm.into()),
                     false => double::Running::after(sum, *kind),
                 };
@@ -243,20 +237,16 @@ impl Norm {
     }
 }
 
-fn nothing(kind: Kind) -> Sum {
-    combine::combine(std::iter::empty(), kind)
-}
-
 fn sum_with(before: Sum, values: Values<'_>, kind: Kind) -> Sum {
     let chunks = values.len().div_ceil(CHUNK as usize);
     let next = Values::F32(&[]);
-    let partials: Vec<Sum> = (0..chunks)
-        .into_par_iter()
-        .with_min_len(4)
-        .map_init(Scratch::new, |scratch, i| {
-            let partial = values.chunk(i as u64 * u64::from(CHUNK)).reduce(next, kind, scratch);
-            combine::item(&partial, 0, kind)
-        })
-        .collect();
-    combine::combine(partials.into_iter().chain([before]), kind)
+    let mut sums = vec![before; chunks + 1];
+    threads::each(&mut sums[1..], 4, &|first, own| {
+        let scratch = &mut Scratch::new();
+        for (i, to) in (first as u64..).zip(own) {
+            let partial = values.chunk(i * u64::from(CHUNK)).reduce(next, kind, scratch);
+            *to = combine::item(&partial, 0, kind);
+        }
+    });
+    combine::combine(sums.into_iter(), kind)
 }

@@ -231,7 +231,7 @@ impl<'a> GradMut<'a> {
             Data::Slice(block) => Elements::Borrowed(with_elements!(block, e => whole(e))),
             Data::View(view) => {
                 let copy = view.iter().copied().collect();
-                Elements::Copied { copy, changed: false, view }
+                Elements::Copied { copy, view }
             }
         };
         Contiguous { elements }
@@ -310,17 +310,14 @@ pub(crate) struct Contiguous<'s, 'a> {
 
 enum Elements<'s, 'a> {
     Borrowed(Block<'s>),
-    Copied { copy: Vec<f32>, changed: bool, view: &'s mut ArrayViewMutD<'a, f32> },
+    Copied { copy: Vec<f32>, view: &'s mut ArrayViewMutD<'a, f32> },
 }
 
 impl Contiguous<'_, '_> {
     /// All elements.
     pub(crate) fn values(&self) -> Values<'_> {
         match &self.elements {
-            Elements::Borrowed(Block::F32(e)) => Values::F32(e),
-            Elements::Borrowed(Block::F16(e)) => Values::F16(e),
-            Elements::Borrowed(Block::Bf16(e)) => Values::Bf16(e),
-            Elements::Borrowed(Block::F64(e)) => Values::F64(e),
+            Elements::Borrowed(block) => block.values(),
             Elements::Copied { copy, .. } => Values::F32(copy),
         }
     }
@@ -332,28 +329,28 @@ impl Contiguous<'_, '_> {
             Elements::Borrowed(block) => {
                 with_elements!(block, e => bytemuck::cast_slice_mut::<_, u8>(e).copy_from_slice(bytes));
             }
-            Elements::Copied { copy, changed, .. } => {
+            Elements::Copied { copy, .. } => {
                 bytemuck::cast_slice_mut::<_, u8>(copy).copy_from_slice(bytes);
-                *changed = true;
             }
         }
     }
 
-    /// Hands out the elements in blocks of `len`, to be changed.
-    pub(crate) fn each_block<'b>(&'b mut self, len: usize, mut take: impl FnMut(Block<'b>)) {
+    /// Its elements, to be changed.
+    pub(crate) fn block(&mut self) -> Block<'_> {
         match &mut self.elements {
-            Elements::Borrowed(block) => with_elements!(block, e => whole(e)).each(len, take),
-            Elements::Copied { copy, changed, .. } => {
-                *changed = true;
-                copy.chunks_mut(len).for_each(|own| take(Block::F32(own)));
-            }
+            Elements::Borrowed(block) => block.again(),
+            Elements::Copied { copy, .. } => Block::F32(copy),
         }
     }
 
-    /// Puts copied elements back where they came from, if they were changed.
+    /// Puts copied elements back where they came from, those that were changed.
     pub(crate) fn write_back(self) {
-        if let Elements::Copied { copy, changed: true, view } = self.elements {
-            view.iter_mut().zip(copy).for_each(|(to, from)| *to = from);
+        if let Elements::Copied { copy, view } = self.elements {
+            for (to, from) in view.iter_mut().zip(copy) {
+                if to.to_bits() != from.to_bits() {
+                    *to = from;
+                }
+            }
         }
     }
 }
@@ -366,6 +363,24 @@ impl<'a> Block<'a> {
 }
 
 impl Block<'_> {
+    /// The same elements, for a while.
+    pub(crate) fn again(&mut self) -> Block<'_> {
+        with_elements!(Block, self, e => whole(e))
+    }
+
+    pub(crate) fn values(&self) -> Values<'_> {
+        match self {
+            Block::F32(e) => Values::F32(e),
+            Block::F16(e) => Values::F16(e),
+            Block::Bf16(e) => Values::Bf16(e),
+            Block::F64(e) => Values::F64(e),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        with_elements!(Block, self, e => e.len())
+    }
+
     pub(crate) fn dtype(&self) -> DType {
         match self {
             Block::F32(_) => DType::F32,
@@ -375,13 +390,13 @@ impl Block<'_> {
         }
     }
 
-    pub(crate) fn apply(self, outcome: &Outcome) {
+    pub(crate) fn apply(&mut self, outcome: &Outcome) {
         with_elements!(Block, self, e => apply::apply(e, outcome), e => double::apply_single(e, outcome));
     }
 
     /// As [`Block::apply`], with the outcome of each element's unit; the first of them is element
     /// `first` of its tensor.
-    pub(crate) fn apply_units(self, first: u64, view: &UnitView, outcomes: &[Outcome]) {
+    pub(crate) fn apply_units(&mut self, first: u64, view: &UnitView, outcomes: &[Outcome]) {
         with_elements!(
             Block,
             self,

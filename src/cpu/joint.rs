@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use crate::error::ClipError;
 use crate::grad::{DType, Group};
 use crate::layout::{CHUNK, Outcome};
 use crate::segments::{Owner, Segments, TensorInfo, UnitView};
 
 use super::grads::{Slice, Values};
-use super::stages;
 use super::update::Rates;
+use super::{stages, threads};
 
 /// A gradient, and the parameter or accumulator that it goes into.
 #[derive(Debug)]
@@ -69,6 +67,7 @@ pub(super) enum Action {
 }
 
 /// Neighbouring elements of a parameter and its moments, or of an accumulator.
+#[derive(Default)]
 pub(super) struct Target<'a> {
     pub(super) parameter: &'a mut [f32],
     /// None, one or two of the parameter's length.
@@ -95,11 +94,8 @@ pub(super) fn run<'t, 'a: 't>(
     let mut work = Vec::new();
     for ((joined, moments, action), &owner) in tensors.zip(&parts.owners) {
         elements += joined.target.len() as u64;
-        let first = owner.first() as usize;
-        let (own, view) = match owner {
-            Owner::One(_) => (&outcomes[first..=first], None),
-            Owner::Units { view, .. } => (&outcomes[first..first + view.units as usize], Some(view)),
-        };
+        let own = stages::outcomes_of(owner, outcomes);
+        let view = if let Owner::Units { view, .. } = owner { Some(view) } else { None };
         let len = CHUNK as usize;
         let mut moments = moments.iter_mut().map(|m| m.chunks_mut(len));
         let (mut m, mut v) = (moments.next(), moments.next());
@@ -115,19 +111,20 @@ pub(super) fn run<'t, 'a: 't>(
     }
     if elements > stages::SEQUENTIAL {
         let at_once = stages::at_once(work.len(), elements);
-        work.into_par_iter().with_min_len(at_once).for_each(Work::run);
+        threads::each(&mut work, at_once, &|_, own| own.iter_mut().for_each(Work::run));
     } else {
-        work.into_iter().for_each(Work::run);
+        work.iter_mut().for_each(Work::run);
     }
 }
 
 impl Work<'_> {
-    fn run(self) {
+    /// Once: nothing is left of its target.
+    fn run(&mut self) {
         let Work { gradient, target, action, outcomes, units } = self;
-        let Some((first, view)) = units else {
-            return gradient.act(&outcomes[0], &action, target);
+        let Target { mut parameter, moments: [mut m, mut v] } = std::mem::take(target);
+        let Some((first, view)) = *units else {
+            return gradient.act(&outcomes[0], action, Target { parameter, moments: [m, v] });
         };
-        let Target { mut parameter, moments: [mut m, mut v] } = target;
         // The longest run whose elements surely belong to the same unit.
         let run = view.kept.low.stride.max(1);
         let mut done = 0;
@@ -139,7 +136,7 @@ impl Work<'_> {
                 parameter: split(&mut parameter, len),
                 moments: [split(&mut m, len), split(&mut v, len)],
             };
-            gradient.range(done, len).act(outcome, &action, target);
+            gradient.range(done, len).act(outcome, action, target);
             done += len;
         }
     }

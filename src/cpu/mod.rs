@@ -26,28 +26,34 @@ mod joint;
 mod lanes;
 mod partials;
 mod power;
+mod prepared;
 #[cfg(test)]
 mod random;
 mod reduce;
 mod stages;
 mod step;
+mod threads;
 mod threshold;
 mod units;
 mod update;
+mod workspace;
 
 use bytemuck::Zeroable;
 
-use crate::clip::{Clip, Kind, LossScale};
+use crate::clip::{Clip, LossScale};
 use crate::error::ClipError;
 use crate::history::History;
 use crate::layout::{Hyper, Outcome, Partial, Sum, Tally};
 use crate::report::{self, Report};
 use crate::segments::{Segments, TensorInfo, check_in_place};
 
+use workspace::Workspace;
+
 pub use accumulate::{SumMut, accumulate, accumulate_clipped};
 pub use decision::{Decision, GradRef, Norm, decide};
-pub(crate) use grads::{Contiguous, Values};
+pub(crate) use grads::{Block, Contiguous, Values};
 pub use grads::{GradMut, Slice, SliceMut};
+pub use prepared::{Prepared, prepare};
 pub use step::{Moments, StepMut, step};
 
 /// Clips gradients in place and reports. Runs on rayon's current thread pool; small sets run on
@@ -74,40 +80,48 @@ fn remembers_nothing(clip: &Clip) -> Result<(), ClipError> {
 }
 
 /// As [`clip()`], for step after step: `history` counts them, and keeps what adaptive thresholds
-/// remember. It begins as [`History::default`].
+/// remember. It begins as [`History::default`]. Tensors that come again are cheaper with [`prepare()`].
 ///
 /// # Errors
 ///
 /// As [`clip()`], and [`ClipError::State`] for the history of another clip.
 pub fn clip_with(grads: &mut [GradMut<'_>], clip: &Clip, history: &mut History) -> Result<Report, ClipError> {
-    let set = Set::of(grads, clip)?;
+    let (set, parameters) = Set::of(grads, clip)?;
+    history.fit(clip, set.parts.limits.len())?;
     if set.double {
-        clip_in_double(grads, set, clip, history)
+        let mut tensors: Vec<_> = grads.iter_mut().map(GradMut::contiguous).collect();
+        let mut blocks: Vec<Block<'_>> = tensors.iter_mut().map(Contiguous::block).collect();
+        let thresholds = set.parts.thresholds(clip);
+        let report = clip_in_double(&mut blocks, &parameters, &set, (clip, &thresholds), history);
+        tensors.into_iter().for_each(Contiguous::write_back);
+        Ok(report)
     } else {
-        Ok(clip_set(grads, set, clip, history)?.report)
+        Ok(clip_set(grads, &set, &parameters, clip, history).report)
     }
 }
 
-/// Gradients that a clip fits.
-struct Set<'a> {
+/// Tensors that a clip fits.
+#[derive(Debug)]
+struct Set {
     infos: Vec<TensorInfo>,
     parts: Segments,
-    parameters: Vec<Values<'a>>,
     /// Whether all of it is measured as `f64`.
     double: bool,
 }
 
-impl<'a> Set<'a> {
-    fn of(grads: &[GradMut<'a>], clip: &Clip) -> Result<Set<'a>, ClipError> {
-        Set::new(
-            grads.iter().map(GradMut::info).collect(),
-            &grads.iter().map(GradMut::values).collect::<Vec<_>>(),
-            clip,
-        )
+impl Set {
+    /// With the parameters that the clip needs.
+    fn of<'a>(grads: &[GradMut<'a>], clip: &Clip) -> Result<(Set, Vec<Values<'a>>), ClipError> {
+        let given: Vec<_> = grads.iter().map(GradMut::values).collect();
+        Set::new(grads.iter().map(GradMut::info).collect(), &given, clip)
     }
 
     /// Checks everything that can be wrong but the history.
-    fn new(infos: Vec<TensorInfo>, given: &[Option<Values<'a>>], clip: &Clip) -> Result<Set<'a>, ClipError> {
+    fn new<'a>(
+        infos: Vec<TensorInfo>,
+        given: &[Option<Values<'a>>],
+        clip: &Clip,
+    ) -> Result<(Set, Vec<Values<'a>>), ClipError> {
         let parts = Segments::new(&infos, clip)?;
         let parameters = parameters(given, &infos, &parts)?;
         check_in_place(&infos, clip)?;
@@ -115,31 +129,25 @@ impl<'a> Set<'a> {
         if double {
             double::check(clip)?;
         }
-        Ok(Set { infos, parts, parameters, double })
+        Ok((Set { infos, parts, double }, parameters))
     }
 }
 
 fn clip_in_double(
-    grads: &mut [GradMut<'_>],
-    set: Set<'_>,
-    clip: &Clip,
+    blocks: &mut [Block<'_>],
+    parameters: &[Values<'_>],
+    set: &Set,
+    (clip, thresholds): (&Clip, &[f64]),
     history: &mut History,
-) -> Result<Report, ClipError> {
-    let Set { infos, parts, parameters, .. } = set;
-    history.fit(clip, parts.limits.len())?;
-    let mut tensors: Vec<_> = grads.iter_mut().map(GradMut::contiguous).collect();
-    let values: Vec<Values<'_>> = tensors.iter().map(Contiguous::values).collect();
-    let (decided, report) = double::decide(&values, &parameters, &infos, &parts, clip, history);
+) -> Report {
+    let Set { infos, parts, .. } = set;
+    let values: Vec<Values<'_>> = blocks.iter().map(Block::values).collect();
+    let (decided, report) = double::decide(&values, parameters, infos, parts, (clip, thresholds), history);
     drop(values);
-    let mut pieces = Vec::new();
-    for ((tensor, &owner), info) in tensors.iter_mut().zip(&parts.owners).zip(&infos) {
-        if decided.changes(owner) {
-            tensor.each_block(usize::MAX, |whole| pieces.push((owner, info.dtype, 0, whole)));
-        }
-    }
-    decided.apply(pieces);
-    tensors.into_iter().for_each(Contiguous::write_back);
-    Ok(report)
+    let all = blocks.iter_mut().map(Block::again).zip(&parts.owners).zip(infos);
+    let changed = all.filter(|((_, owner), _)| decided.changes(**owner));
+    decided.apply(changed.map(|((block, &owner), info)| (owner, info.dtype, 0, block)).collect());
+    report
 }
 
 /// What every stage left behind: the records that a prepared pass leaves in its buffers, equal to
@@ -182,32 +190,33 @@ pub fn clip_traced_with(
     clip: &Clip,
     history: &mut History,
 ) -> Result<Trace, ClipError> {
-    let set = Set::of(grads, clip)?;
+    let (set, parameters) = Set::of(grads, clip)?;
     if set.double {
         return Err(ClipError::Combination {
             what: "a trace of a set with f64",
             required: "gradients of f32, f16 or bf16; for others `cpu::clip_with` reports",
         });
     }
-    clip_set(grads, set, clip, history)
+    history.fit(clip, set.parts.limits.len())?;
+    Ok(clip_set(grads, &set, &parameters, clip, history))
 }
 
 fn clip_set(
     grads: &mut [GradMut<'_>],
-    set: Set<'_>,
+    set: &Set,
+    parameters: &[Values<'_>],
     clip: &Clip,
     history: &mut History,
-) -> Result<Trace, ClipError> {
-    let Set { infos, parts, parameters, .. } = set;
-    history.fit(clip, parts.limits.len())?;
+) -> Trace {
+    let Set { infos, parts, .. } = set;
     let mut tensors: Vec<_> = grads.iter_mut().map(GradMut::contiguous).collect();
     let values: Vec<Values<'_>> = tensors.iter().map(Contiguous::values).collect();
-    let trace = decided(&values, &parameters, &infos, &parts, clip, history);
+    let trace = decided(&values, parameters, infos, parts, clip, history);
     drop(values);
     advance_without_step(clip, history);
-    stages::apply(&mut tensors, &parts, &trace.outcomes);
+    stages::apply(tensors.iter_mut().map(Contiguous::block), parts, &trace.outcomes, &mut Vec::new());
     tensors.into_iter().for_each(Contiguous::write_back);
-    Ok(trace)
+    trace
 }
 
 /// The next loss scale, where no optimiser's step is counted.
@@ -225,19 +234,11 @@ fn decided(
     clip: &Clip,
     history: &mut History,
 ) -> Trace {
-    let kind = Kind::from(clip.norm);
-    // As the device has it: the product of two f32, which an infinity would make of every element.
-    let unscale = (clip.unscale as f32 * history.progress.unscale).min(f32::MAX);
-    let sources = stages::sources(tensors, parameters, infos, parts, unscale);
-    let partials = partials::partials(&sources, kind);
-    let tensor_sums = stages::tensor_sums(&sources, &partials, parts, kind);
-    let segment_sums = stages::segment_sums(&sources, &partials, &tensor_sums, parts, kind);
-    let settings = parts.settings(&Clip { unscale: unscale.into(), ..*clip }, &parts.thresholds(clip));
-    stages::thresholds(history, parts, &settings, &segment_sums, kind);
-    let outcomes = stages::outcomes(history, parts, &settings, &segment_sums, kind);
-    // Of units and rows only the whole set is reported.
-    let reported = if parts.cut() { &outcomes[parts.count as usize..] } else { &outcomes[..] };
-    let report = report::report(clip, infos, parts, &tensor_sums, reported, &history.tally);
+    let mut workspace = Workspace::new(infos, parts);
+    workspace.decide(tensors, parameters, parts, (clip, &parts.thresholds(clip)), history);
+    let reported = workspace.reported(parts);
+    let report = report::report(clip, infos, parts, &workspace.tensor_sums, reported, &history.tally);
+    let Workspace { partials, tensor_sums, segment_sums, outcomes, .. } = workspace;
     Trace { partials, tensor_sums, segment_sums, outcomes, tally: history.tally, report }
 }
 

@@ -1,8 +1,9 @@
 //! The stages in their order, over all tensors.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use rayon::prelude::*;
+use bytemuck::Zeroable;
 
 use crate::clip::Kind;
 use crate::history::History;
@@ -16,7 +17,7 @@ use super::coefficient::{decide, limit_by_total, unscaled_norm};
 use super::combine;
 use super::grads::Block;
 use super::threshold::{Step, Whole};
-use super::{Contiguous, Values};
+use super::{Values, threads};
 use crate::real::largest_unscaled;
 
 /// Sets below this many elements are not worth waking other threads for.
@@ -31,89 +32,113 @@ pub(super) fn at_once(items: usize, elements: u64) -> usize {
 }
 
 /// A tensor or its parameters, with its segments and its partials.
-pub(super) struct Source<'a> {
-    pub(super) values: Values<'a>,
+#[derive(Debug)]
+pub(super) struct Source {
     pub(super) owner: Owner,
     /// Its number among tensors and their parameters.
-    number: usize,
-    partials: Range<usize>,
-    /// The largest magnitude that counts as finite, as `f32` bits.
-    pub(super) largest: u32,
+    pub(super) number: usize,
+    pub(super) elements: u64,
+    pub(super) partials: Range<usize>,
 }
 
-/// All tensors, then all parameters, in the order of their partials. Tensors are unscaled, parameters not.
-pub(super) fn sources<'a>(
-    tensors: &[Values<'a>],
-    parameters: &[Values<'a>],
-    infos: &[TensorInfo],
-    parts: &Segments,
-    unscale: f32,
-) -> Vec<Source<'a>> {
-    let [of_tensors, of_parameters] = [unscale, 1.0].map(largest_unscaled);
+/// The elements of all tensors, and of all parameters where they are measured.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    tensors: &'a [Values<'a>],
+    parameters: &'a [Values<'a>],
+    /// The largest magnitudes of either that count as finite, as `f32` bits.
+    largest: [u32; 2],
+}
+
+impl<'a> Given<'a> {
+    /// Tensors are unscaled, parameters not.
+    pub(super) fn new(tensors: &'a [Values<'a>], parameters: &'a [Values<'a>], unscale: f32) -> Given<'a> {
+        Given { tensors, parameters, largest: [unscale, 1.0].map(largest_unscaled) }
+    }
+
+    pub(super) fn values(&self, number: usize) -> Values<'a> {
+        match number.checked_sub(self.tensors.len()) {
+            None => self.tensors[number],
+            Some(i) => self.parameters[i],
+        }
+    }
+
+    pub(super) fn largest(&self, number: usize) -> u32 {
+        self.largest[usize::from(number >= self.tensors.len())]
+    }
+}
+
+/// All tensors, then all parameters, in the order of their partials. Parameters of excluded tensors are not read.
+pub(super) fn sources(infos: &[TensorInfo], parts: &Segments) -> Vec<Source> {
+    let count = infos.len() * if parts.parameters { 2 } else { 1 };
     let mut first = 0;
-    order_of_partials(infos, tensors.len() + parameters.len())
+    order_of_partials(infos, count)
         .into_iter()
         .map(|number| {
-            let (values, owner, largest) = match number.checked_sub(tensors.len()) {
-                None => (tensors[number], parts.owners[number], of_tensors),
-                Some(i) => (parameters[i], parts.owners[i].shifted(parts.decided()), of_parameters),
+            let (owner, elements) = match number.checked_sub(infos.len()) {
+                None => (parts.owners[number], infos[number].elements),
+                Some(i) if infos[i].excluded() => (parts.owners[i].shifted(parts.decided()), 0),
+                Some(i) => (parts.owners[i].shifted(parts.decided()), infos[i].elements),
             };
-            let partials = first..first + chunks(values.len() as u64, owner) as usize;
+            let partials = first..first + chunks(elements, owner) as usize;
             first = partials.end;
-            Source { values, owner, number, partials, largest }
+            Source { owner, number, elements, partials }
         })
         .collect()
 }
 
-pub(super) fn elements(sources: &[Source<'_>]) -> u64 {
-    sources.iter().map(|s| s.values.len() as u64).sum()
+pub(super) fn elements(sources: &[Source]) -> u64 {
+    sources.iter().map(|s| s.elements).sum()
 }
 
-/// One record a tensor, in the order of sums.
+/// One record a tensor, in the order of sums. `own` are the partials of each number, `blocks` room for sums between.
 pub(super) fn tensor_sums(
-    sources: &[Source<'_>],
+    own: &[Range<usize>],
     partials: &[Partial],
     parts: &Segments,
     kind: Kind,
-) -> Vec<Sum> {
-    let mut own: Vec<&[Partial]> = vec![&[]; sources.len()];
-    sources.iter().for_each(|s| own[s.number] = &partials[s.partials.clone()]);
+    blocks: &mut Vec<Sum>,
+    sums: &mut Vec<Sum>,
+) {
     let (tensors, cut) = (parts.owners.len() as u32, parts.cut());
-    let of = |source: u32| {
-        let own = own[source as usize];
-        let tensor = source % tensors.max(1);
-        let items =
-            |own: &'_ [Partial]| -> Vec<Sum> { own.iter().map(|p| combine::item(p, tensor, kind)).collect() };
-        if cut {
-            let blocks: Vec<Sum> = own
-                .par_chunks(BLOCK as usize)
-                .map(|block| combine::combine(items(block).into_iter(), kind))
-                .collect();
-            return combine::combine(blocks.into_iter(), kind);
+    let of = |number: u32| {
+        let own = &partials[own[number as usize].clone()];
+        let tensor = number % tensors.max(1);
+        let sum =
+            |own: &[Partial]| combine::combine(own.iter().map(|p| combine::item(p, tensor, kind)), kind);
+        if !cut || own.len() <= BLOCK as usize {
+            return sum(own);
         }
-        combine::combine(own.iter().map(|p| combine::item(p, tensor, kind)), kind)
+        blocks.clear();
+        blocks.resize(own.len().div_ceil(BLOCK as usize), combine::nothing());
+        threads::each(blocks, 1, &|first, to| {
+            let of_blocks = own.chunks(BLOCK as usize).skip(first);
+            to.iter_mut().zip(of_blocks).for_each(|(to, block)| *to = sum(block));
+        });
+        combine::combine(blocks.iter().copied(), kind)
     };
     let parameters = parts.order.iter().map(|tensor| tensor + tensors).filter(|_| parts.parameters);
-    parts.order.iter().copied().chain(parameters).map(of).collect()
+    sums.clear();
+    sums.extend(parts.order.iter().copied().chain(parameters).map(of));
 }
 
 /// One record a segment, the whole set's, and those of parameters.
 pub(super) fn segment_sums(
-    sources: &[Source<'_>],
+    sources: &[Source],
     partials: &[Partial],
     tensor_sums: &[Sum],
     parts: &Segments,
     kind: Kind,
-) -> Vec<Sum> {
-    let nothing = combine::combine(std::iter::empty(), kind);
-    let mut sums = vec![nothing; parts.summed() as usize];
-    unit_sums(sources, partials, parts, kind, &mut sums);
-    whole_sums(tensor_sums, parts, kind, &mut sums);
+    sums: &mut Vec<Sum>,
+) {
+    sums.clear();
+    sums.resize(parts.summed() as usize, combine::nothing());
+    unit_sums(sources, partials, parts, kind, sums);
+    whole_sums(tensor_sums, parts, kind, sums);
     if parts.total {
         let limited = tensor_sums[..parts.limited as usize].iter().copied();
         sums[parts.count as usize] = combine::combine(limited, kind);
     }
-    sums
 }
 
 /// Sums of segments that hold tensors whole, and of their parameters.
@@ -139,7 +164,7 @@ fn whole_sums(tensor_sums: &[Sum], parts: &Segments, kind: Kind, sums: &mut [Sum
 }
 
 /// Sums of units, each over the chunks of all tensors that share its segment.
-fn unit_sums(sources: &[Source<'_>], partials: &[Partial], parts: &Segments, kind: Kind, sums: &mut [Sum]) {
+fn unit_sums(sources: &[Source], partials: &[Partial], parts: &Segments, kind: Kind, sums: &mut [Sum]) {
     let tensors = parts.owners.len();
     let mut at = 0;
     while at < sources.len() {
@@ -147,19 +172,20 @@ fn unit_sums(sources: &[Source<'_>], partials: &[Partial], parts: &Segments, kin
             at += 1;
             continue;
         };
-        let shares = |s: &&Source<'_>| matches!(s.owner, Owner::Units { first: f, view: v } if (f, v.units) == (first, view.units));
+        let shares = |s: &&Source| matches!(s.owner, Owner::Units { first: f, view: v } if (f, v.units) == (first, view.units));
         let group = if view.units == 0 { 1 } else { sources[at..].iter().take_while(shares).count() };
         let (own, units) = (&sources[at..at + group], view.units as usize);
-        sums[first as usize..first as usize + units].par_iter_mut().enumerate().with_min_len(1024).for_each(
-            |(unit, sum)| {
-                let items = own.iter().flat_map(|s| {
-                    let tensor = (s.number % tensors) as u32;
-                    let chunks = partials[s.partials.clone()].iter().skip(unit).step_by(units);
-                    chunks.map(move |p| combine::item(p, tensor, kind))
-                });
-                *sum = combine::combine(items, kind);
-            },
-        );
+        let sum_of = |unit: usize| {
+            let items = own.iter().flat_map(|s| {
+                let tensor = (s.number % tensors) as u32;
+                let chunks = partials[s.partials.clone()].iter().skip(unit).step_by(units);
+                chunks.map(move |p| combine::item(p, tensor, kind))
+            });
+            combine::combine(items, kind)
+        };
+        threads::each(&mut sums[first as usize..first as usize + units], 1024, &|first, to| {
+            (first..).zip(to).for_each(|(unit, to)| *to = sum_of(unit));
+        });
         at += group;
     }
 }
@@ -208,9 +234,11 @@ pub(super) fn outcomes(
     settings: &[Setting],
     sums: &[Sum],
     kind: Kind,
-) -> Vec<Outcome> {
+    outcomes: &mut Vec<Outcome>,
+) {
     let whole = whole_of(parts, settings, sums, kind);
-    let mut outcomes = Vec::with_capacity(parts.decided() as usize);
+    outcomes.clear();
+    outcomes.resize(parts.count as usize, Outcome::zeroed());
     for (limit, own) in parts.limits.iter().enumerate() {
         let mut setting = settings[limit];
         let state = history.states.get_mut(limit);
@@ -218,41 +246,39 @@ pub(super) fn outcomes(
             (setting.threshold, setting.lift) = (state.threshold, 0);
             setting.total &= 1 - state.alone;
         }
-        // The outcome, and whether the segment's own norm was over its threshold.
+        // How many segments' own norms were over their threshold.
+        let over = AtomicU32::new(0);
         let decided = |segment: u32| {
             let sum = &sums[segment as usize];
             let parameters = if parts.parameters { &sums[(segment + parts.decided()) as usize] } else { sum };
             let mut out = decide(sum, &setting, parameters, kind);
-            let over = sum.non_finite == 0 && out.flags & CLIPPED != 0;
+            if sum.non_finite == 0 && out.flags & CLIPPED != 0 {
+                over.fetch_add(1, Ordering::Relaxed);
+            }
             if let (Some(whole), 1) = (&whole, setting.total) {
                 limit_by_total(&mut out, whole, &settings[settings.len() - 1]);
             }
-            (out, over)
+            out
         };
-        let (mut counted, mut over) = (0, 0);
-        let mut take = |segment: u32, (out, own_over): (Outcome, bool)| {
-            counted += u32::from(sums[segment as usize].non_finite == 0);
-            over += u32::from(own_over);
-            count(&mut history.tally, &out);
-            outcomes.push(out);
+        let segments = own.first as usize..(own.first + own.segments) as usize;
+        let decide_all = |first: usize, to: &mut [Outcome]| {
+            (own.first + first as u32..).zip(to).for_each(|(segment, to)| *to = decided(segment));
         };
-        let segments = own.first..own.first + own.segments;
         if own.segments > MANY {
-            let all: Vec<_> =
-                segments.clone().into_par_iter().with_min_len(MANY as usize / 4).map(decided).collect();
-            segments.zip(all).for_each(|(segment, own)| take(segment, own));
+            threads::each(&mut outcomes[segments.clone()], MANY as usize / 4, &decide_all);
         } else {
-            segments.for_each(|segment| take(segment, decided(segment)));
+            decide_all(0, &mut outcomes[segments.clone()]);
         }
+        outcomes[segments.clone()].iter().for_each(|out| count(&mut history.tally, out));
         if let Some(state) = state {
-            (state.counted, state.over) = (counted, over);
+            let counted = sums[segments].iter().filter(|sum| sum.non_finite == 0).count() as u32;
+            (state.counted, state.over) = (counted, over.into_inner());
         }
     }
     let Tally { clipped, skipped, .. } = history.tally;
     history.tally.clipped_steps += u32::from(clipped > 0);
     history.tally.skipped_steps += u32::from(skipped > 0);
     outcomes.extend(whole);
-    outcomes
 }
 
 fn count(tally: &mut Tally, out: &Outcome) {
@@ -263,26 +289,50 @@ fn count(tally: &mut Tally, out: &Outcome) {
 }
 
 /// What is written to, and how.
-enum Change<'a> {
+#[derive(Debug)]
+pub(super) enum Change<'a> {
     Whole(Block<'a>, &'a Outcome),
     Units(Block<'a>, u64, UnitView, &'a [Outcome]),
 }
 
-/// The gradients, where an outcome changes them.
-pub(super) fn apply(tensors: &mut [Contiguous<'_, '_>], parts: &Segments, outcomes: &[Outcome]) {
-    let elements: u64 = tensors.iter().map(|t| t.values().len() as u64).sum();
-    let mut work: Vec<Change<'_>> = Vec::new();
-    for (tensor, &owner) in tensors.iter_mut().zip(&parts.owners) {
-        let first = owner.first() as usize;
-        let own = match owner {
-            Owner::One(_) => &outcomes[first..=first],
-            Owner::Units { view, .. } => &outcomes[first..first + view.units as usize],
-        };
-        if own.iter().all(|o| o.action == KEEP) {
+impl Change<'_> {
+    fn make(&mut self) {
+        match self {
+            Change::Whole(block, outcome) => block.apply(outcome),
+            Change::Units(block, first, view, outcomes) => block.apply_units(*first, view, outcomes),
+        }
+    }
+}
+
+/// Whether an outcome changes anything of a tensor.
+pub(super) fn changes(owner: Owner, outcomes: &[Outcome]) -> bool {
+    outcomes_of(owner, outcomes).iter().any(|o| o.action != KEEP)
+}
+
+/// The outcomes of a tensor's segments.
+pub(super) fn outcomes_of(owner: Owner, outcomes: &[Outcome]) -> &[Outcome] {
+    let first = owner.first() as usize;
+    match owner {
+        Owner::One(_) => &outcomes[first..=first],
+        Owner::Units { view, .. } => &outcomes[first..first + view.units as usize],
+    }
+}
+
+/// The gradients, where an outcome changes them. `work` is room for what has to be done.
+pub(super) fn apply<'a>(
+    blocks: impl Iterator<Item = Block<'a>>,
+    parts: &Segments,
+    outcomes: &'a [Outcome],
+    work: &mut Vec<Change<'a>>,
+) {
+    let mut elements = 0;
+    for (block, &owner) in blocks.zip(&parts.owners) {
+        if !changes(owner, outcomes) {
             continue;
         }
-        let mut at = 0;
-        tensor.each_block(CHUNK as usize, |block| {
+        elements += block.len() as u64;
+        let (own, mut at) = (outcomes_of(owner, outcomes), 0);
+        block.each(CHUNK as usize, |block| {
             work.push(match owner {
                 Owner::One(_) => Change::Whole(block, &own[0]),
                 Owner::Units { view, .. } => Change::Units(block, at, view, own),
@@ -290,14 +340,11 @@ pub(super) fn apply(tensors: &mut [Contiguous<'_, '_>], parts: &Segments, outcom
             at += u64::from(CHUNK);
         });
     }
-    let change = |change: Change<'_>| match change {
-        Change::Whole(block, outcome) => block.apply(outcome),
-        Change::Units(block, first, view, outcomes) => block.apply_units(first, &view, outcomes),
-    };
     if elements > SEQUENTIAL {
         let at_once = at_once(work.len(), elements);
-        work.into_par_iter().with_min_len(at_once).for_each(change);
+        threads::each(work, at_once, &|_, own| own.iter_mut().for_each(Change::make));
     } else {
-        work.into_iter().for_each(change);
+        work.iter_mut().for_each(Change::make);
     }
+    work.clear();
 }

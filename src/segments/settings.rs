@@ -10,27 +10,29 @@ use crate::layout::{
 impl Segments {
     /// The settings of all limits, that of the whole set last.
     pub(crate) fn settings(&self, clip: &Clip, thresholds: &[f64]) -> Vec<Setting> {
-        let mut settings: Vec<Setting> = self
-            .limits
-            .iter()
-            .zip(thresholds)
-            .map(|(limit, &threshold)| match limit.excluded {
-                // Measured and unscaled, whatever the rule.
-                true => Setting {
-                    policy: POLICY_SKIP,
-                    rule: RULE_FREE,
-                    total: 0,
-                    below: 0,
-                    ..setting(clip, f64::INFINITY, limit.elements)
-                },
-                false => setting(clip, threshold, limit.elements),
-            })
-            .collect();
+        let mut settings = Vec::new();
+        self.settings_into(clip, thresholds, &mut settings);
+        settings
+    }
+
+    /// The same, in the place of what was there.
+    pub(crate) fn settings_into(&self, clip: &Clip, thresholds: &[f64], settings: &mut Vec<Setting>) {
+        settings.clear();
+        settings.extend(self.limits.iter().zip(thresholds).map(|(limit, &threshold)| match limit.excluded {
+            // Measured and unscaled, whatever the rule.
+            true => Setting {
+                policy: POLICY_SKIP,
+                rule: RULE_FREE,
+                total: 0,
+                below: 0,
+                ..setting(clip, f64::INFINITY, limit.elements)
+            },
+            false => setting(clip, threshold, limit.elements),
+        }));
         if self.total {
             let plain = Clip { rule: Rule::Norm, adapt: None, ..*clip };
             settings.push(Setting { total: 0, ..setting(&plain, clip.total.unwrap_or(f64::INFINITY), 1) });
         }
-        settings
     }
 }
 

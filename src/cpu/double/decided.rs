@@ -1,7 +1,5 @@
 //! The outcomes of all segments, and what they do to tensors.
 
-use rayon::prelude::*;
-
 use crate::clip::Clip;
 use crate::grad::DType;
 use crate::layout::Tally;
@@ -9,6 +7,7 @@ use crate::segments::{Owner, Segments};
 
 use super::super::grads::{Block, with_elements};
 use super::super::stages::{SEQUENTIAL, at_once};
+use super::super::threads;
 use super::apply;
 use super::decide::{self, Change, Outcome};
 use super::measure::Measured;
@@ -31,7 +30,12 @@ pub(crate) struct Decided {
 
 impl Decided {
     /// What a clip makes of what was measured.
-    pub(super) fn new(measured: &Measured, parts: &Segments, clip: &Clip, rules: Rules) -> Decided {
+    pub(super) fn new(
+        measured: &Measured,
+        parts: &Segments,
+        (clip, thresholds): (&Clip, &[f64]),
+        rules: Rules,
+    ) -> Decided {
         let total = Setting::of_total(parts, clip).map(|setting| {
             let mut sum = Sum::nothing(measured.norm);
             for limit in parts.limits.iter().filter(|l| !l.excluded) {
@@ -41,7 +45,7 @@ impl Decided {
             decide::decide(&sum, &setting, &sum, &rules)
         });
         let mut outcomes = Vec::with_capacity(parts.count as usize);
-        for (limit, threshold) in parts.limits.iter().zip(parts.thresholds(clip)) {
+        for (limit, &threshold) in parts.limits.iter().zip(thresholds) {
             let setting = Setting::of(limit, threshold, clip);
             let one = |segment: usize| {
                 let sum = &measured.segments[segment];
@@ -54,7 +58,8 @@ impl Decided {
             };
             let own = limit.first as usize..(limit.first + limit.segments) as usize;
             if own.len() > MANY {
-                outcomes.par_extend(own.into_par_iter().with_min_len(MANY / 4).map(one));
+                let first = own.start;
+                outcomes.extend(threads::map(one(first), own.len(), MANY / 4, |i| one(first + i)));
             } else {
                 outcomes.extend(own.map(one));
             }
@@ -107,16 +112,19 @@ impl Decided {
                 (first, elements) = (first + len, elements + len);
             });
         }
-        let change = |(owner, dtype, first, piece)| self.apply_one(owner, dtype, first, piece);
+        let change = |_: usize, own: &mut [(Owner, DType, u64, Block<'_>)]| {
+            own.iter_mut()
+                .for_each(|(owner, dtype, first, piece)| self.apply_one(*owner, *dtype, *first, piece));
+        };
         if elements > SEQUENTIAL {
             let at_once = at_once(work.len(), elements);
-            work.into_par_iter().with_min_len(at_once).for_each(change);
+            threads::each(&mut work, at_once, &change);
         } else {
-            work.into_iter().for_each(change);
+            change(0, &mut work);
         }
     }
 
-    fn apply_one(&self, owner: Owner, dtype: DType, first: u64, piece: Block<'_>) {
+    fn apply_one(&self, owner: Owner, dtype: DType, first: u64, piece: &mut Block<'_>) {
         let (own, rules, most) = (self.own(owner), &self.rules, self.rules.most.of(dtype));
         with_elements!(piece, e => match owner {
             Owner::One(_) => apply::apply(e, &own[0], most, rules),

@@ -1,11 +1,10 @@
 //! tensors -> sums of tensors and segments.
 
-use rayon::prelude::*;
-
 use crate::segments::{Owner, Segments, UnitView};
 
 use super::super::grads::{Values, with_elements};
 use super::super::stages::{SEQUENTIAL, at_once};
+use super::super::threads;
 use super::block::{self, BLOCK};
 use super::element::Wide;
 use super::norm::Norm;
@@ -77,7 +76,7 @@ impl Measured {
         let norm = self.norm;
         if elements > SEQUENTIAL {
             let least = at_once(work.len(), elements);
-            let sums: Vec<Vec<Sum>> = work.par_iter().with_min_len(least).map(|w| w.sums(norm)).collect();
+            let sums = threads::map(Vec::new(), work.len(), least, |i| work[i].sums(norm));
             work.iter().zip(&sums).for_each(|(w, sums)| self.take(w, sums, parts));
         } else {
             work.iter().for_each(|w| self.take(w, &w.sums(norm), parts));
@@ -200,15 +199,11 @@ impl Work<'_> {
 /// The sum of a piece of a tensor.
 pub(super) fn sum_of(values: Values<'_>, norm: Norm) -> Sum {
     let len = values.len();
-    let sums: Vec<Sum> = (0..len.div_ceil(PIECE))
-        .into_par_iter()
-        .with_min_len(4)
-        .map(|i| {
-            let own = values.range(i * PIECE, (len - i * PIECE).min(PIECE));
-            let mut magnitudes = [0; BLOCK];
-            with_elements!(Values, own, e => block::sum(e, Most::FINITE, norm, 0, &mut magnitudes))
-        })
-        .collect();
+    let sums = threads::map(Sum::nothing(norm), len.div_ceil(PIECE), 4, |i| {
+        let own = values.range(i * PIECE, (len - i * PIECE).min(PIECE));
+        let mut magnitudes = [0; BLOCK];
+        with_elements!(Values, own, e => block::sum(e, Most::FINITE, norm, 0, &mut magnitudes))
+    });
     let mut sum = Sum::nothing(norm);
     sums.iter().for_each(|own| sum.merge(own, norm));
     sum

@@ -109,13 +109,13 @@ pub(super) fn decide(
     parameters: &[Values<'_>],
     infos: &[TensorInfo],
     parts: &Segments,
-    clip: &Clip,
+    (clip, thresholds): (&Clip, &[f64]),
     history: &mut History,
 ) -> (Decided, Report) {
     let rules = Rules::new(clip);
     let mut measured = Measured::new(parts, &rules);
     measured.add(tensors, parameters, parts, &rules);
-    let decided = Decided::new(&measured, parts, clip, rules);
+    let decided = Decided::new(&measured, parts, (clip, thresholds), rules);
     decided.count(&mut history.tally);
     let report = report::report(clip, infos, parts, &measured, &decided, &history.tally);
     (decided, report)

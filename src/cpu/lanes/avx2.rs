@@ -236,6 +236,8 @@ fn add_shifted([even, odd]: [__m256i; 2], left: u32, by: __m256i, total: [__m256
 #[inline(always)]
 fn add_product(a: __m256i, b: __m256i, by: __m256i, [even, odd]: [__m256i; 2]) -> [__m256i; 2] {
     unsafe {
+        // No product has 63 bits; compilers test for shifts by 64 and more that they cannot exclude.
+        let by = _mm256_min_epu32(by, _mm256_set1_epi32(63));
         let low = _mm256_and_si256(by, _mm256_set1_epi64x(0xffff_ffff));
         let first = _mm256_srlv_epi64(_mm256_mul_epu32(a, b), low);
         let (a, b, by) =

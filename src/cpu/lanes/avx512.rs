@@ -150,6 +150,8 @@ impl Lanes for Avx512 {
     fn add_product_to(self, factor: Self, by: Self, [even, odd]: [__m512i; 2]) -> [__m512i; 2] {
         unsafe {
             let high = |a: Self| _mm512_srli_epi64::<32>(a.0);
+            // No product has 63 bits; compilers test for shifts by 64 and more that they cannot exclude.
+            let by = Avx512(_mm512_min_epu32(by.0, _mm512_set1_epi32(63)));
             let low = _mm512_and_si512(by.0, _mm512_set1_epi64(0xffff_ffff));
             let first = _mm512_srlv_epi64(_mm512_mul_epu32(self.0, factor.0), low);
             let second = _mm512_srlv_epi64(_mm512_mul_epu32(high(self), high(factor)), high(by));

@@ -1,0 +1,264 @@
+//! A clip prepared for tensors that come again: what depends on their form alone is done once.
+
+use crate::clip::Clip;
+use crate::error::ClipError;
+use crate::grad::DType;
+use crate::history::History;
+use crate::report::{self, Report, SegmentReport};
+use crate::segments::{TensorInfo, check_in_place};
+
+use super::grads::{Block, GradMut, Slice, SliceMut, Values};
+use super::stages::Change;
+use super::workspace::Workspace;
+use super::{Set, advance_without_step, clip_in_double, stages};
+
+/// A clip for tensors of one form, prepared by [`prepare`]: the CPU path's [`Pass`](crate::Pass).
+///
+/// Names, shapes and groups are checked once, and a step allocates nothing where all gradients are of `f32`, `f16` or `bf16`
+/// (but for what rayon may for its own queue). It has its own [`History`], so that thresholds may adapt.
+#[derive(Debug)]
+pub struct Prepared {
+    clip: Clip,
+    thresholds: Vec<f64>,
+    set: Set,
+    workspace: Workspace,
+    history: History,
+    /// Of a set that is measured as `f64`, whose records are others.
+    report: Option<Report>,
+    room: Room,
+}
+
+/// Vectors without elements, kept for what they hold on to.
+#[derive(Debug, Default)]
+struct Room {
+    blocks: Vec<Block<'static>>,
+    values: Vec<Values<'static>>,
+    parameters: Vec<Values<'static>>,
+    work: Vec<Change<'static>>,
+}
+
+/// Prepares `clip` for tensors like these, whose elements are not read: names, lengths, types, shapes, groups, and whether
+/// there are parameters.
+///
+/// ```
+/// use gradclip::{Clip, cpu::{self, GradMut}};
+///
+/// let (mut w, mut b) = (vec![0.0f32; 4], vec![0.0f32; 2]);
+/// let like = [GradMut::new("w", &mut w), GradMut::new("b", &mut b)];
+/// let mut prepared = cpu::prepare(&like, &Clip::global_norm(4.0))?;
+/// for _ in 0..3 {
+///     // Where the backward pass would be:
+///     w.copy_from_slice(&[-2.0, 0.0, 0.0, 4.0]);
+///     b.copy_from_slice(&[1.0, -2.0]);
+///     prepared.clip([&mut w[..], &mut b])?;
+///     assert_eq!((w[3], b[1]), (3.2, -1.6));
+/// }
+/// assert_eq!(prepared.norm(), Some(5.0));
+/// assert_eq!(prepared.report().map(|report| report.step), Some(3));
+/// # Ok::<(), gradclip::ClipError>(())
+/// ```
+///
+/// # Errors
+///
+/// A [`Clip`] that does not validate, or tensors without what it needs.
+pub fn prepare(grads: &[GradMut<'_>], clip: &Clip) -> Result<Prepared, ClipError> {
+    let (set, _) = Set::of(grads, clip)?;
+    let mut history = History::default();
+    history.fit(clip, set.parts.limits.len())?;
+    Ok(Prepared {
+        clip: *clip,
+        thresholds: set.parts.thresholds(clip),
+        workspace: Workspace::new(&set.infos, &set.parts),
+        set,
+        history,
+        report: None,
+        room: Room::default(),
+    })
+}
+
+impl Prepared {
+    /// Clips gradients in place, those of each tensor in one slice, in the order prepared: the same bits as
+    /// [`clip_with`](super::clip_with()). Runs on rayon's current thread pool; small sets run on the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// [`ClipError::Tensor`] for a tensor of another length or type than was prepared, and where there are more or fewer;
+    /// [`ClipError::Combination`] for [`Rule::Agc`](crate::Rule::Agc), which needs
+    /// [`Prepared::clip_with_parameters`]. Gradients are then untouched.
+    pub fn clip<'a, T>(&mut self, grads: impl IntoIterator<Item = T>) -> Result<(), ClipError>
+    where
+        T: Into<SliceMut<'a>>,
+    {
+        if self.set.parts.parameters {
+            return Err(ClipError::Combination {
+                what: "adaptive gradient clipping",
+                required: "parameters beside the gradients: `Prepared::clip_with_parameters`",
+            });
+        }
+        let mut blocks = recycled(std::mem::take(&mut self.room.blocks));
+        blocks.extend(grads.into_iter().map(|g| g.into().block));
+        let result = self.clip_blocks(&mut blocks, &[]);
+        self.room.blocks = recycled(blocks);
+        result
+    }
+
+    /// As [`Prepared::clip`], with the parameter of each gradient: a slice of as many elements.
+    ///
+    /// # Errors
+    ///
+    /// As [`Prepared::clip`], also for parameters.
+    pub fn clip_with_parameters<'a, T, P>(
+        &mut self,
+        grads: impl IntoIterator<Item = (T, P)>,
+    ) -> Result<(), ClipError>
+    where
+        T: Into<SliceMut<'a>>,
+        P: Into<Slice<'a>>,
+    {
+        let mut blocks = recycled(std::mem::take(&mut self.room.blocks));
+        let mut parameters = recycled(std::mem::take(&mut self.room.parameters));
+        for (i, (grad, parameter)) in grads.into_iter().enumerate() {
+            blocks.push(grad.into().block);
+            // Those of excluded tensors are not read.
+            let excluded = self.set.infos.get(i).is_some_and(TensorInfo::excluded);
+            parameters.push(if excluded { Values::F32(&[]) } else { parameter.into().data });
+        }
+        let result = self.clip_blocks(&mut blocks, &parameters);
+        (self.room.blocks, self.room.parameters) = (recycled(blocks), recycled(parameters));
+        result
+    }
+
+    fn clip_blocks(&mut self, blocks: &mut [Block<'_>], parameters: &[Values<'_>]) -> Result<(), ClipError> {
+        self.check(blocks, parameters)?;
+        let Prepared { clip, thresholds, set, workspace, history, room, .. } = self;
+        if set.double {
+            self.report = Some(clip_in_double(blocks, parameters, set, (clip, thresholds), history));
+            return Ok(());
+        }
+        let parameters = if set.parts.parameters { parameters } else { &[] };
+        let mut values = recycled(std::mem::take(&mut room.values));
+        values.extend(blocks.iter().map(Block::values));
+        workspace.decide(&values, parameters, &set.parts, (clip, thresholds), history);
+        room.values = recycled(values);
+        advance_without_step(clip, history);
+        let mut work = recycled(std::mem::take(&mut room.work));
+        stages::apply(blocks.iter_mut().map(Block::again), &set.parts, &workspace.outcomes, &mut work);
+        room.work = recycled(work);
+        Ok(())
+    }
+
+    /// That all is as it was prepared.
+    fn check(&self, blocks: &[Block<'_>], parameters: &[Values<'_>]) -> Result<(), ClipError> {
+        let infos = &self.set.infos;
+        if blocks.len() != infos.len() {
+            let (required, given) = (infos.len(), blocks.len());
+            return Err(ClipError::Count { required, given });
+        }
+        let tensor =
+            |i: usize, what: &str, len: u64, dtype: Option<DType>, given: String| ClipError::Tensor {
+                tensor: infos[i].name.to_string(),
+                required: match dtype {
+                    Some(dtype) => format!("{what} of {len} elements of {dtype}, as prepared"),
+                    None => format!("{what} of {len} elements"),
+                },
+                given,
+            };
+        for (i, (block, info)) in blocks.iter().zip(infos).enumerate() {
+            if block.len() as u64 != info.elements || block.dtype() != info.dtype {
+                let given = format!("{} of {}", block.len(), block.dtype());
+                return Err(tensor(i, "a gradient", info.elements, Some(info.dtype), given));
+            }
+        }
+        for (i, (parameter, info)) in parameters.iter().zip(infos).enumerate() {
+            if parameter.len() as u64 != info.elements && !info.excluded() {
+                return Err(tensor(i, "a parameter", info.elements, None, parameter.len().to_string()));
+            }
+            if (parameter.dtype() == DType::F64) && !self.set.double {
+                let given = DType::F64.to_string();
+                return Err(tensor(i, "a parameter of f32, f16 or bf16", info.elements, None, given));
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the threshold of every limit from the next step on. Groups lose their own; excluded ones stay excluded. Where
+    /// thresholds adapt, it is what holds until there is a history.
+    ///
+    /// # Errors
+    ///
+    /// [`ClipError::Threshold`] for one that is negative or NaN; nothing changes then.
+    pub fn set_threshold(&mut self, threshold: impl Into<f64>) -> Result<(), ClipError> {
+        let clip = Clip { threshold: threshold.into(), ..self.clip };
+        clip.validate()?;
+        self.thresholds.fill(clip.threshold);
+        Ok(())
+    }
+
+    /// Changes the factor that gradients are multiplied by first, from the next step on.
+    ///
+    /// # Errors
+    ///
+    /// [`ClipError::Unscale`] for one that is not positive and finite, [`ClipError::LossyUnscale`] where
+    /// `f16` gradients would lose small ones; nothing changes then.
+    pub fn set_unscale(&mut self, unscale: f32) -> Result<(), ClipError> {
+        let clip = self.clip.unscale(unscale);
+        clip.validate()?;
+        check_in_place(&self.set.infos, &clip)?;
+        self.clip = clip;
+        Ok(())
+    }
+
+    /// What thresholds and the loss scale remember.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Goes on from another history, of a step that was saved say.
+    ///
+    /// # Errors
+    ///
+    /// [`ClipError::State`] for the history of another clip; nothing changes then.
+    pub fn restore_history(&mut self, mut history: History) -> Result<(), ClipError> {
+        history.fit(&self.clip, self.set.parts.limits.len())?;
+        self.history = history;
+        Ok(())
+    }
+
+    /// The norm of the last step's gradients before they were clipped, excluded groups left out, where it is one segment; none
+    /// before the first step. [`Report::norm`] without the rest of a report.
+    pub fn norm(&self) -> Option<f64> {
+        self.whole().map(|segment| segment.norm)
+    }
+
+    /// The coefficient of the last step, as [`Prepared::norm`].
+    pub fn coefficient(&self) -> Option<f64> {
+        self.whole().map(|segment| segment.coefficient)
+    }
+
+    fn whole(&self) -> Option<SegmentReport> {
+        let Prepared { set: Set { parts, .. }, workspace, report, .. } = self;
+        if let Some(report) = report {
+            return report.single().cloned();
+        }
+        let mut limited = parts.limits.iter().filter(|l| !l.excluded);
+        let limit = limited.next().filter(|l| limited.next().is_none() && l.segments == 1)?;
+        workspace.reported(parts).get(limit.first as usize).map(report::segment)
+    }
+
+    /// What the last step measured and did; none before the first. This allocates.
+    pub fn report(&self) -> Option<Report> {
+        let Prepared { clip, set: Set { infos, parts, double }, workspace, history, report, .. } = self;
+        if *double || workspace.tensor_sums.len() != parts.sums() {
+            return report.clone();
+        }
+        let outcomes = workspace.reported(parts);
+        Some(report::report(clip, infos, parts, &workspace.tensor_sums, outcomes, &history.tally))
+    }
+}
+
+/// An empty vector of other elements in the same place: what one step leaves, the next one fills.
+fn recycled<T, U>(mut vector: Vec<T>) -> Vec<U> {
+    vector.clear();
+    // The standard library collects in place where elements have the same size.
+    vector.into_iter().filter_map(|_| None).collect()
+}

@@ -1,0 +1,76 @@
+//! What lies between gradients and outcomes, kept from step to step: sets of one form allocate it once.
+
+use std::ops::Range;
+
+use bytemuck::Zeroable;
+
+use crate::clip::{Clip, Kind};
+use crate::history::History;
+use crate::layout::{Outcome, Partial, Setting, Sum};
+use crate::segments::{Segments, TensorInfo};
+
+use super::Values;
+use super::partials::Reduction;
+use super::stages::{self, Given, Source};
+
+/// The records of every stage, and how the work is cut.
+#[derive(Debug)]
+pub(super) struct Workspace {
+    sources: Vec<Source>,
+    /// The partials of each tensor, then of each parameter.
+    own: Vec<Range<usize>>,
+    reduction: Reduction,
+    pub(super) partials: Vec<Partial>,
+    blocks: Vec<Sum>,
+    pub(super) tensor_sums: Vec<Sum>,
+    pub(super) segment_sums: Vec<Sum>,
+    settings: Vec<Setting>,
+    pub(super) outcomes: Vec<Outcome>,
+}
+
+impl Workspace {
+    pub(super) fn new(infos: &[TensorInfo], parts: &Segments) -> Workspace {
+        let sources = stages::sources(infos, parts);
+        let mut own = vec![0..0; sources.len()];
+        sources.iter().for_each(|s| own[s.number] = s.partials.clone());
+        let reduction = Reduction::new(&sources);
+        Workspace {
+            partials: vec![Partial::zeroed(); reduction.count],
+            sources,
+            own,
+            reduction,
+            blocks: Vec::new(),
+            tensor_sums: Vec::new(),
+            segment_sums: Vec::new(),
+            settings: Vec::new(),
+            outcomes: Vec::new(),
+        }
+    }
+
+    /// Norms, thresholds and coefficients: everything before something uses them. `thresholds` are one a limit.
+    pub(super) fn decide(
+        &mut self,
+        tensors: &[Values<'_>],
+        parameters: &[Values<'_>],
+        parts: &Segments,
+        (clip, thresholds): (&Clip, &[f64]),
+        history: &mut History,
+    ) {
+        let Workspace { sources, own, reduction, partials, blocks, tensor_sums, .. } = self;
+        let kind = Kind::from(clip.norm);
+        // As the device has it: the product of two f32, which an infinity would make of every element.
+        let unscale = (clip.unscale as f32 * history.progress.unscale).min(f32::MAX);
+        reduction.run(&Given::new(tensors, parameters, unscale), kind, partials);
+        stages::tensor_sums(own, partials, parts, kind, blocks, tensor_sums);
+        stages::segment_sums(sources, partials, tensor_sums, parts, kind, &mut self.segment_sums);
+        let clip = Clip { unscale: unscale.into(), ..*clip };
+        parts.settings_into(&clip, thresholds, &mut self.settings);
+        stages::thresholds(history, parts, &self.settings, &self.segment_sums, kind);
+        stages::outcomes(history, parts, &self.settings, &self.segment_sums, kind, &mut self.outcomes);
+    }
+
+    /// Those of which a report tells: of units and rows only the whole set.
+    pub(super) fn reported(&self, parts: &Segments) -> &[Outcome] {
+        if parts.cut() { &self.outcomes[parts.count as usize..] } else { &self.outcomes }
+    }
+}

@@ -1,0 +1,245 @@
+//! A prepared clip on the CPU: the same bits as one that is not, step after step, without allocating.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "common/plain.rs"]
+mod plain;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use common::{Kind, data};
+use gradclip::cpu::{self, GradMut, Prepared};
+use gradclip::{Adapt, Clip, ClipError, Group, History, LossScale, NonFinite, Rule, Units};
+use half::{bf16, f16};
+
+/// Counts what this thread allocates.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: as the system's, which does the work.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations(run: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.get();
+    run();
+    ALLOCATIONS.get() - before
+}
+
+fn uniform(len: usize, seed: u64) -> Vec<f32> {
+    data(Kind::Uniform(2.0), len, seed)
+}
+
+/// Every rule, scope and norm of `f32` gradients: as `clip_with`, for three steps of other elements.
+#[test]
+fn the_same_bits_as_unprepared() {
+    for how in plain::clips() {
+        let set = plain::random_set(7, &how);
+        let parameters: Vec<Vec<f32>> =
+            set.iter().map(|t| t.parameter.iter().map(|&x| x as f32).collect()).collect();
+        let (mut history, mut prepared) = (History::default(), None::<Prepared>);
+        for step in 0..3u64 {
+            let elements = |i: usize| uniform(set[i].values.len(), 31 * step + i as u64);
+            let mut expected: Vec<Vec<f32>> = (0..set.len()).map(elements).collect();
+            let mut given = expected.clone();
+            let all = expected.iter_mut().zip(&set).zip(&parameters).enumerate();
+            let mut grads: Vec<GradMut<'_>> = all
+                .map(|(i, ((values, tensor), parameter))| {
+                    let grad = GradMut::new(format!("t{i}"), values).shape(&tensor.shape);
+                    let grad = grad.parameter(&parameter[..]);
+                    if let Some(group) = tensor.group() { grad.group(&group) } else { grad }
+                })
+                .collect();
+            let prepared = prepared.get_or_insert_with(|| cpu::prepare(&grads, &how).unwrap());
+            let report = cpu::clip_with(&mut grads, &how, &mut history).unwrap();
+            let slices = given.iter_mut().map(|v| &mut v[..]);
+            match how.rule {
+                Rule::Agc { .. } => {
+                    prepared.clip_with_parameters(slices.zip(parameters.iter().map(|p| &p[..]))).unwrap();
+                }
+                _ => prepared.clip(slices).unwrap(),
+            }
+            assert_eq!(common::bits(&given), common::bits(&expected), "{how:?}, step {step}");
+            assert_eq!(prepared.report().as_ref(), Some(&report), "{how:?}, step {step}");
+            assert_eq!(prepared.norm(), report.norm(), "{how:?}");
+            assert_eq!(prepared.coefficient(), report.coefficient(), "{how:?}");
+            assert_eq!(*prepared.history(), history, "{how:?}");
+        }
+    }
+}
+
+/// Large tensors beside small ones, so that threads share them, with thresholds and loss scales that remember.
+#[test]
+fn many_steps_that_remember() {
+    let lens = [300_000, 7, 20_000, 1];
+    let clips = [
+        Clip::global_norm(1.0).adapt(Adapt::Mean { factor: 0.9, window: 2 }),
+        Clip::per_tensor_norm(1.0).adapt(Adapt::Average { factor: 0.9, decay: 0.5 }),
+        Clip::global_norm(1.0).loss_scale(LossScale::default().interval(2)),
+        Clip::per_unit_norm(1.0, Units::OutputFirst).on_non_finite(NonFinite::Sanitize),
+    ];
+    for clip in clips {
+        let (mut history, mut prepared) = (History::default(), None::<Prepared>);
+        for step in 0..4u64 {
+            let mut expected: Vec<Vec<f32>> =
+                lens.iter().map(|&n| data(Kind::Uniform(2.0 + step as f32), n, step)).collect();
+            if step == 2 {
+                expected[0][250_000] = f32::NAN;
+            }
+            let mut given = expected.clone();
+            let mut grads: Vec<GradMut<'_>> = expected
+                .iter_mut()
+                .map(|v| {
+                    let len = v.len() as u64;
+                    GradMut::new("t", v).shape(&[len.div_ceil(100), len.min(100)])
+                })
+                .collect();
+            let prepared = prepared.get_or_insert_with(|| cpu::prepare(&grads, &clip).unwrap());
+            let report = cpu::clip_with(&mut grads, &clip, &mut history).unwrap();
+            prepared.clip(given.iter_mut().map(|v| &mut v[..])).unwrap();
+            assert_eq!(common::bits(&given), common::bits(&expected), "{clip:?}, step {step}");
+            assert_eq!(format!("{:?}", prepared.report().unwrap()), format!("{report:?}"), "{clip:?}");
+            assert_eq!(*prepared.history(), history, "{clip:?}");
+        }
+        // What was saved goes on elsewhere.
+        let mut other = prepared.unwrap();
+        let saved = History::from_bytes(&other.history().to_bytes()).unwrap();
+        other.restore_history(saved.clone()).unwrap();
+        assert_eq!(*other.history(), saved);
+    }
+}
+
+#[test]
+fn thresholds_that_are_set() {
+    let (mut a, mut b) = ([3.0f32, 0.0], [0.0f32, 4.0]);
+    let like = [GradMut::new("a", &mut a), GradMut::new("b", &mut b)];
+    let mut prepared = cpu::prepare(&like, &Clip::global_norm(10.0)).unwrap();
+    assert_eq!((prepared.norm(), prepared.report()), (None, None));
+    prepared.clip([&mut a[..], &mut b]).unwrap();
+    assert_eq!((prepared.norm(), prepared.coefficient(), a[0]), (Some(5.0), Some(1.0), 3.0));
+    prepared.set_threshold(2.5).unwrap();
+    prepared.clip([&mut a[..], &mut b]).unwrap();
+    assert_eq!((prepared.coefficient(), a[0], b[1]), (Some(0.5), 1.5, 2.0));
+    prepared.set_unscale(2.0).unwrap();
+    prepared.clip([&mut a[..], &mut b]).unwrap();
+    assert_eq!((prepared.norm(), a[0], b[1]), (Some(5.0), 1.5, 2.0));
+    assert!(matches!(prepared.set_threshold(-1.0), Err(ClipError::Threshold { .. })));
+    assert!(matches!(prepared.set_unscale(f32::NAN), Err(ClipError::Unscale { .. })));
+    prepared.clip([&mut a[..], &mut b]).unwrap();
+    assert_eq!(prepared.norm(), Some(5.0));
+}
+
+/// Whatever does not fit is told, and nothing is written.
+#[test]
+fn what_was_not_prepared_is_refused() {
+    let (mut a, mut b) = ([3.0f32, 0.0], [f16::from_f32(4.0)]);
+    let like = [GradMut::new("a", &mut a), GradMut::f16("b", &mut b)];
+    let mut prepared = cpu::prepare(&like, &Clip::global_norm(1.0)).unwrap();
+    let given = |prepared: &mut Prepared, grads: Vec<cpu::SliceMut<'_>>| prepared.clip(grads).unwrap_err();
+    let mut short = [3.0f32];
+    let error = given(&mut prepared, vec![short[..].as_mut().into(), b[..].as_mut().into()]);
+    assert_eq!(
+        error.to_string(),
+        "tensor `a`: required a gradient of 2 elements of f32, as prepared, given 1 of f32"
+    );
+    let mut other = [bf16::from_f32(4.0)];
+    let error = given(&mut prepared, vec![a[..].as_mut().into(), other[..].as_mut().into()]);
+    assert!(error.to_string().contains("tensor `b`") && error.to_string().ends_with("given 1 of bf16"));
+    let error = given(&mut prepared, vec![a[..].as_mut().into()]);
+    assert_eq!(error, ClipError::Count { required: 2, given: 1 });
+    assert_eq!((a, b[0].to_f32(), prepared.history().steps()), ([3.0, 0.0], 4.0, 0));
+    let state = History::default();
+    assert!(prepared.restore_history(state).is_ok());
+
+    let mut p = [1.0f32, 1.0];
+    let like = [GradMut::new("a", &mut a).parameter(&p[..]).shape(&[2, 1])];
+    let mut agc = cpu::prepare(&like, &Clip::agc(0.1, Units::OutputFirst)).unwrap();
+    assert!(matches!(agc.clip([&mut a[..]]), Err(ClipError::Combination { .. })));
+    assert!(agc.clip_with_parameters([(&mut a[..], &p[..1])]).unwrap_err().to_string().contains("parameter"));
+    p[0] = 2.0;
+    agc.clip_with_parameters([(&mut a[..], &p[..])]).unwrap();
+    assert!(agc.report().is_some());
+}
+
+/// Also of `f64`, which has records of its own.
+#[test]
+fn doubles() {
+    let mut zeros = [0.0; 2];
+    let like = [GradMut::f64("w", &mut zeros)];
+    let mut prepared = cpu::prepare(&like, &Clip::global_norm(1.0)).unwrap();
+    for step in 1..3 {
+        let (mut w, mut expected) = ([3.0, 4.0], [3.0, 4.0]);
+        let report = cpu::clip(&mut [GradMut::f64("w", &mut expected)], &Clip::global_norm(1.0)).unwrap();
+        prepared.clip([&mut w[..]]).unwrap();
+        assert_eq!((w, prepared.norm()), (expected, report.norm()));
+        assert_eq!(prepared.report().unwrap().step, step);
+    }
+}
+
+/// After the first step nothing is allocated by the thread that calls, but what rayon's queue takes for work of other threads:
+/// a block every few dozen jobs.
+#[test]
+fn nothing_is_allocated_a_step() {
+    let groups = [Group::new("a", 0.5), Group::excluded("b")];
+    let clips = [
+        Clip::global_norm(1.0),
+        Clip::per_tensor_norm(0.1).adapt(Adapt::Average { factor: 0.9, decay: 0.5 }),
+        Clip::per_group_norm(0.1).total(0.3).loss_scale(LossScale::default()),
+        Clip::per_unit_norm(0.1, Units::OutputFirst),
+        Clip::per_row_norm(0.1),
+        Clip::value(0.01),
+    ];
+    for (lens, most) in [(vec![1000; 40], 0), (vec![100_000; 12], 8)] {
+        let mut tensors: Vec<Vec<f32>> = lens.iter().map(|&n| uniform(n, n as u64)).collect();
+        for clip in clips {
+            let like: Vec<GradMut<'_>> = tensors
+                .iter_mut()
+                .enumerate()
+                .map(|(i, v)| {
+                    let rows = v.len() as u64 / 50;
+                    let grad = GradMut::new(format!("t{i}"), v).shape(&[rows, 50]);
+                    match clip.scope {
+                        gradclip::Scope::Group => grad.group(&groups[i % 2]),
+                        _ => grad,
+                    }
+                })
+                .collect();
+            let mut prepared = cpu::prepare(&like, &clip).unwrap();
+            drop(like);
+            let mut step = || prepared.clip(tensors.iter_mut().map(|v| &mut v[..])).unwrap();
+            step();
+            step();
+            let made = allocations(|| (0..20).for_each(|_| step()));
+            assert!(made <= most, "{made} allocations in 20 steps of {} tensors, {clip:?}", lens.len());
+        }
+    }
+}
+
+/// Only gradients are unscaled: a parameter that twice its size would overflow stays finite.
+#[test]
+fn parameters_are_not_unscaled() {
+    let (mut g, p) = ([1.0f32], [3e38f32]);
+    let clip = Clip::agc(0.1, Units::OutputFirst).unscale(2.0);
+    let like = [GradMut::new("g", &mut g).parameter(&p[..]).shape(&[1])];
+    let mut prepared = cpu::prepare(&like, &clip).unwrap();
+    prepared.clip_with_parameters([(&mut g[..], &p[..])]).unwrap();
+    assert_eq!((prepared.report().unwrap().non_finite(), g), (0, [2.0]));
+}
