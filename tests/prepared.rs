@@ -11,7 +11,7 @@ use std::cell::Cell;
 
 use common::{Kind, data};
 use gradclip::cpu::{self, GradMut, Prepared};
-use gradclip::{Adapt, Clip, ClipError, Group, History, LossScale, NonFinite, Rule, Units};
+use gradclip::{Adapt, Clip, ClipError, Group, History, LossScale, NonFinite, NormType, Rule, Units};
 use half::{bf16, f16};
 
 /// Counts what this thread allocates.
@@ -242,4 +242,34 @@ fn parameters_are_not_unscaled() {
     let mut prepared = cpu::prepare(&like, &clip).unwrap();
     prepared.clip_with_parameters([(&mut g[..], &p[..])]).unwrap();
     assert_eq!((prepared.report().unwrap().non_finite(), g), (0, [2.0]));
+}
+
+/// How many threads there are changes no bit of any record, whatever is cut among them.
+#[test]
+fn threads_change_nothing() {
+    let lens = [600_000, 3, 40_000, 40_000, 16_385];
+    let tensors: Vec<Vec<f32>> = lens.iter().map(|&n| data(Kind::Alternating, n, n as u64)).collect();
+    let clips = [
+        Clip::global_norm(1.0),
+        Clip::per_tensor_norm(1.0).norm_type(NormType::One).total(1.0),
+        Clip::per_unit_norm(1.0, Units::OutputFirst),
+        Clip::per_unit_norm(1.0, Units::OutputLast).norm_type(NormType::P(2.5)),
+    ];
+    for clip in clips {
+        let traced = |threads: usize| {
+            let mut own = tensors.clone();
+            let columns = |n: usize| if n % 5 == 0 { 5 } else { 1 };
+            let shape = |v: &[f32]| [v.len() as u64 / columns(v.len()), columns(v.len())];
+            let mut grads: Vec<GradMut<'_>> =
+                own.iter_mut().map(|v| (shape(v), v)).map(|(s, v)| GradMut::new("t", v).shape(&s)).collect();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let trace = pool.install(|| cpu::clip_traced(&mut grads, &clip)).unwrap();
+            (format!("{trace:?}"), common::bits(&own))
+        };
+        let alone = traced(1);
+        for threads in 2..=4 {
+            let shared = traced(threads);
+            assert!(shared == alone, "{threads} threads, {clip:?}");
+        }
+    }
 }

@@ -21,6 +21,8 @@ pub(crate) const LANES: usize = 16;
 pub(crate) trait Lanes: Copy {
     /// As many `u64`, one a lane.
     type Wide: Copy;
+    /// Whether the processor multiplies and adds `f64` in one instruction.
+    const FUSES: bool;
     fn load(values: &[u32; LANES]) -> Self;
     fn store(self, to: &mut [u32; LANES]);
     /// The `f32` equal to each `bf16`.
@@ -98,7 +100,7 @@ pub(crate) fn by_lanes<W: ByLanes>(work: W) -> W::Output {
             // SAFETY: the features that the function is compiled for were just detected.
             return unsafe { avx512::run(work) };
         }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+        if avx2::is_detected() {
             // SAFETY: as above.
             return unsafe { avx2::run(work) };
         }
@@ -128,6 +130,7 @@ impl Portable {
 #[cfg(any(test, not(target_arch = "aarch64")))]
 impl Lanes for Portable {
     type Wide = [u64; LANES];
+    const FUSES: bool = false;
 
     #[inline(always)]
     fn load(values: &[u32; LANES]) -> Self {

@@ -1,13 +1,20 @@
-//! How threads share work: those of rayon's current pool, by halves, so that each goes through neighbours.
+//! How threads share work: those of rayon's current pool, by halves, so that each goes through neighbours. Without the feature
+//! `rayon` the calling thread does everything.
 
 /// Threads that work is shared by.
 pub(super) fn count() -> usize {
-    rayon::current_num_threads()
+    #[cfg(feature = "rayon")]
+    return rayon::current_num_threads();
+    #[cfg(not(feature = "rayon"))]
+    1
 }
 
-/// Both, side by side.
+/// Both, side by side where there are threads.
 pub(super) fn join(a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
+    #[cfg(feature = "rayon")]
     rayon::join(a, b);
+    #[cfg(not(feature = "rayon"))]
+    (a(), b());
 }
 
 /// Every item, by threads that take at least `at_once` neighbours each, unless there are fewer. `run` is given neighbours and
@@ -20,10 +27,10 @@ pub(super) fn each<T: Send>(items: &mut [T], at_once: usize, run: &(impl Fn(usiz
 }
 
 fn halves<T: Send>(first: usize, items: &mut [T], at_once: usize, run: &(impl Fn(usize, &mut [T]) + Sync)) {
-    if items.len() / 2 < at_once {
+    let middle = items.len() / 2;
+    if middle < at_once {
         return run(first, items);
     }
-    let middle = items.len() / 2;
     let (before, after) = items.split_at_mut(middle);
     join(|| halves(first, before, at_once, run), || halves(first + middle, after, at_once, run));
 }

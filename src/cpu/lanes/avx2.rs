@@ -8,8 +8,13 @@ use std::arch::x86_64::*;
 
 use super::{ByLanes, LANES, Lanes};
 
+/// Whether the processor has what [`run`] is compiled for.
+pub(crate) fn is_detected() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") && is_x86_feature_detected!("fma")
+}
+
 /// Runs work in these registers.
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,f16c,fma")]
 pub(crate) fn run<W: ByLanes>(work: W) -> W::Output {
     work.run::<Avx2>()
 }
@@ -34,6 +39,7 @@ impl Avx2 {
 impl Lanes for Avx2 {
     /// Lanes 0, 2, 4, … and 1, 3, 5, … of each half.
     type Wide = [[__m256i; 2]; 2];
+    const FUSES: bool = true;
 
     #[inline(always)]
     fn prefetch<T>(soon: &T) {

@@ -21,6 +21,7 @@ pub(crate) struct Avx512(__m512i);
 impl Lanes for Avx512 {
     /// Lanes 0, 2, 4, …, and lanes 1, 3, 5, ….
     type Wide = [__m512i; 2];
+    const FUSES: bool = true;
 
     #[inline(always)]
     fn prefetch<T>(soon: &T) {

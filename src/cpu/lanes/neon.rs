@@ -43,6 +43,7 @@ fn add_each(sums: Sums, f: impl Fn(usize, [uint64x2_t; 2]) -> [uint64x2_t; 2]) -
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Lanes for Neon {
     type Wide = Sums;
+    const FUSES: bool = true;
 
     #[inline(always)]
     fn load(values: &[u32; LANES]) -> Self {

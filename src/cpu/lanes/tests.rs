@@ -96,7 +96,7 @@ fn neon() {
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn avx2() {
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+    if avx2::is_detected() {
         equal_those_of_any_processor::<avx2::Avx2>();
     }
 }
