@@ -12,6 +12,16 @@ pub(crate) struct Real {
     sticky: bool,
 }
 
+/// The root of a number from 2^62 on, rounded down: that of an `f64` is off by less than one.
+fn root_of(value: u64) -> u64 {
+    let near = ((value as f64).sqrt() as i64 as u64).min(u32::MAX.into());
+    if near * near > value {
+        return near - 1;
+    }
+    // (near + 1)^2 - near^2 = 2 near + 1
+    if value - near * near > 2 * near { near + 1 } else { near }
+}
+
 /// `mantissa * 2^exponent`, at most 24 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rounded {
@@ -55,12 +65,20 @@ impl Real {
         if value == 0 {
             return Real::ZERO;
         }
-        // 63 or 64 bits, by an even shift, so that the root has 32.
-        let drop = (128 - value.leading_zeros() as i32 - 63) & !1;
-        let scaled = if drop > 0 { value >> drop } else { value << -drop };
-        let lost = drop > 0 && scaled << drop != value;
-        let operand = scaled as u64;
-        let root = operand.isqrt();
+        // 63 or 64 bits, by an even shift, so that the root has 32. Shifts of 128 bits take several instructions.
+        let (high, low) = ((value >> 64) as u64, value as u64);
+        let (operand, drop, lost) = match high {
+            0 => {
+                let up = low.leading_zeros() & !1;
+                (low << up, -(up as i32), false)
+            }
+            _ => {
+                let drop = (65 - high.leading_zeros()) & !1;
+                let kept = (high << (64 - drop)) | (low >> drop);
+                (kept, drop as i32, kept << drop != low)
+            }
+        };
+        let root = root_of(operand);
         Real {
             mantissa: root as u32,
             exponent: (exponent + drop) / 2,
@@ -73,7 +91,14 @@ impl Real {
         let sticky = self.sticky || other.sticky;
         match product {
             0 => Real::ZERO,
-            _ => Real::new(u128::from(product), self.exponent + other.exponent, sticky),
+            _ => {
+                // Mantissas have their top bits set, so that the product has 63 or 64.
+                let drop = 32 - product.leading_zeros();
+                let mantissa = (product >> drop) as u32;
+                let lost = u64::from(mantissa) << drop != product;
+                let exponent = self.exponent + other.exponent + drop as i32;
+                Real { mantissa, exponent, sticky: sticky || lost }
+            }
         }
     }
 
@@ -217,6 +242,7 @@ impl Rounded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::words;
 
     /// Hardware rounds products once, so it knows which are finite.
     #[test]
@@ -259,5 +285,53 @@ mod tests {
 
     fn r_fits(r: Rounded) -> bool {
         r.mantissa > 0 && r.mantissa < 1 << 24
+    }
+
+    /// Roots and products are those of integers of 128 bits.
+    #[test]
+    fn roots_and_products_are_exact() {
+        let mut word = words(9);
+        let mut wide = || u128::from(word()) << 64 | u128::from(word()) << 32 | u128::from(word());
+        for step in 0..200_000u32 {
+            let value = match step {
+                0..96 => 1 << step,
+                96..192 => (1 << (step - 95)) - 1,
+                _ => wide() >> (step % 96),
+            };
+            // Squares and what lies beside them.
+            let root = (value >> 40).isqrt();
+            for value in [value, root * root, root * root + 1, (root * root).saturating_sub(1)] {
+                check_root(value);
+            }
+            let (a, b) = (wide() as u32 | 1 << 31, wide() as u32 | 1 << 31);
+            let [x, y] = [a, b].map(|mantissa| Real { mantissa, exponent: -7, sticky: false });
+            assert_eq!(x.multiply(y), Real::new(u128::from(a) * u128::from(b), -14, false));
+        }
+        assert_eq!(
+            [u64::MAX, 1 << 62, (1 << 62) - 1 + (1 << 62)].map(root_of),
+            [u32::MAX.into(), 1 << 31, 3_037_000_499]
+        );
+    }
+
+    fn check_root(value: u128) {
+        let real = Real::square_root(value, 0);
+        if value == 0 {
+            return assert_eq!(real, Real::ZERO);
+        }
+        // The operand has 63 or 64 bits by an even power of two; the root is rounded down, and sticky if not exact.
+        assert!(real.mantissa >> 31 == 1);
+        let root = u128::from(real.mantissa);
+        let power = 2 * real.exponent;
+        match power {
+            0.. => {
+                assert!(root * root << power <= value && value < (root + 1) * (root + 1) << power);
+                assert_eq!(real.sticky, root * root << power != value, "{value}");
+            }
+            _ => {
+                let value = value << -power;
+                assert!(root * root <= value && value < (root + 1) * (root + 1));
+                assert_eq!(real.sticky, root * root != value);
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::layout::{
     Setting, Sum, TOWARD_ZERO,
 };
 
-use super::power;
+use super::{combine, power};
 use crate::real::{F32_MIN_EXPONENT, NO_MIN_EXPONENT, Real, Rounded};
 
 /// The norm that a sum stands for, before any rounding but the root's.
@@ -77,39 +77,104 @@ fn quotient(norm: Rounded, limit: Rounded, setting: &Setting) -> Real {
     limit.quotient(if agc { larger(divisor, exactly(AGC_LEAST_NORM)) } else { divisor })
 }
 
+/// What decides about segments with one setting; what they have in common is computed once.
+pub(crate) struct Decider<'a> {
+    setting: &'a Setting,
+    kind: Kind,
+    /// The limit, where it does not follow from parameters.
+    limit: Option<Limit>,
+    /// The factor of what is not over it.
+    kept: Factor,
+}
+
+#[derive(Clone, Copy)]
+struct Limit {
+    exact: Rounded,
+    threshold: f32,
+}
+
+#[derive(Clone, Copy)]
+struct Factor {
+    coefficient: f32,
+    scale: f32,
+    rescale: f32,
+}
+
 /// Decides what happens to a segment.
 pub(crate) fn decide(sum: &Sum, setting: &Setting, parameters: &Sum, kind: Kind) -> Outcome {
-    let norm = unscaled_norm(sum, kind, setting.unscale);
-    let unlimited = setting.threshold == f32::INFINITY;
-    let (limit, exact) = if unlimited {
-        (Real::ZERO, Real::ZERO.round(NO_MIN_EXPONENT))
-    } else {
+    Decider::new(setting, kind).decide(sum, parameters)
+}
+
+impl<'a> Decider<'a> {
+    pub(crate) fn new(setting: &'a Setting, kind: Kind) -> Decider<'a> {
+        let limit = (setting.rule != RULE_AGC).then(|| Limit::new(setting, &combine::nothing(), kind));
+        Decider { setting, kind, limit, kept: Factor::new(Real::ONE, setting) }
+    }
+
+    /// `parameters` is the sum of the parameters where the rule compares with it.
+    pub(crate) fn decide(&self, sum: &Sum, parameters: &Sum) -> Outcome {
+        let Decider { setting, kind, .. } = *self;
+        let norm = unscaled_norm(sum, kind, setting.unscale);
+        let unlimited = setting.threshold == f32::INFINITY;
+        let Limit { exact, threshold } = self.limit.unwrap_or_else(|| Limit::new(setting, parameters, kind));
+        let compared = if setting.below == 1 { norm_above(sum, kind, setting.unscale) } else { norm };
+        let over = !unlimited && compared.exceeds(exact);
+        let scales = over && setting.rule != RULE_SIGN && setting.rule != RULE_VALUE;
+        let normalises = setting.rule == RULE_NORMALIZE && norm.mantissa != 0;
+        let factor = match scales || normalises {
+            true => Factor::new(quotient(compared, exact, setting), setting),
+            false => self.kept,
+        };
+        let Factor { coefficient, scale, rescale } = factor;
+        let keeps = scale == 1.0 && rescale == 1.0;
+        let multiply = MULTIPLY | if setting.below == 1 { TOWARD_ZERO } else { 0 };
+        let out = Outcome {
+            norm: norm.to_f32(),
+            norm_mantissa: norm.mantissa,
+            norm_exponent: norm.exponent,
+            threshold,
+            coefficient,
+            scale,
+            rescale,
+            action: if keeps { KEEP } else { multiply },
+            flags: if over { CLIPPED } else { 0 },
+            non_finite: sum.non_finite,
+            first_non_finite: sum.first,
+            unscale: setting.unscale,
+        };
+        with_rule(out, sum, setting, parameters, (over, keeps))
+    }
+}
+
+impl Limit {
+    fn new(setting: &Setting, parameters: &Sum, kind: Kind) -> Limit {
+        if setting.threshold == f32::INFINITY {
+            return Limit { exact: Real::ZERO.round(NO_MIN_EXPONENT), threshold: f32::INFINITY };
+        }
         let limit = limit_of(setting, parameters, kind);
-        (limit, rounded(limit, NO_MIN_EXPONENT, setting))
-    };
-    let compared = if setting.below == 1 { norm_above(sum, kind, setting.unscale) } else { norm };
-    let over = !unlimited && compared.exceeds(exact);
-    let scales = over && setting.rule != RULE_SIGN && setting.rule != RULE_VALUE;
-    let normalises = setting.rule == RULE_NORMALIZE && norm.mantissa != 0;
-    let coefficient = if scales || normalises { quotient(compared, exact, setting) } else { Real::ONE };
-    let factor = coefficient.multiply(Real::from_f32(setting.unscale));
-    let (scale, rescale) = split(rounded(factor, NO_MIN_EXPONENT, setting));
-    let keeps = scale == 1.0 && rescale == 1.0;
-    let multiply = MULTIPLY | if setting.below == 1 { TOWARD_ZERO } else { 0 };
-    let mut out = Outcome {
-        norm: norm.to_f32(),
-        norm_mantissa: norm.mantissa,
-        norm_exponent: norm.exponent,
-        threshold: if unlimited { f32::INFINITY } else { rounded(limit, F32_MIN_EXPONENT, setting).to_f32() },
-        coefficient: rounded(coefficient, F32_MIN_EXPONENT, setting).to_f32(),
-        scale,
-        rescale,
-        action: if keeps { KEEP } else { multiply },
-        flags: if over { CLIPPED } else { 0 },
-        non_finite: sum.non_finite,
-        first_non_finite: sum.first,
-        unscale: setting.unscale,
-    };
+        Limit {
+            exact: rounded(limit, NO_MIN_EXPONENT, setting),
+            threshold: rounded(limit, F32_MIN_EXPONENT, setting).to_f32(),
+        }
+    }
+}
+
+impl Factor {
+    fn new(coefficient: Real, setting: &Setting) -> Factor {
+        let factor = coefficient.multiply(Real::from_f32(setting.unscale));
+        let (scale, rescale) = split(rounded(factor, NO_MIN_EXPONENT, setting));
+        Factor { coefficient: rounded(coefficient, F32_MIN_EXPONENT, setting).to_f32(), scale, rescale }
+    }
+}
+
+/// What rules other than that of norms make of it, and what is not finite.
+fn with_rule(
+    mut out: Outcome,
+    sum: &Sum,
+    setting: &Setting,
+    parameters: &Sum,
+    (over, keeps): (bool, bool),
+) -> Outcome {
     match setting.rule {
         RULE_SIGN if over => set_elementwise(&mut out, SIGN),
         // What unscaling rounds to 16 bits might exceed the limit, too.

@@ -62,6 +62,8 @@ pub use decision::{Decision, GradRef, Norm, decide};
 pub(crate) use grads::{Block, Contiguous, Values};
 pub use grads::{GradMut, Slice, SliceMut};
 pub use prepared::{Prepared, prepare};
+#[cfg(test)]
+pub(crate) use random::words;
 pub use step::{Moments, StepMut, step};
 
 /// Clips gradients in place and reports. Runs on rayon's current thread pool; small sets run on
@@ -222,8 +224,10 @@ fn clip_set(
     let trace = decided(&values, parameters, infos, parts, clip, history);
     drop(values);
     advance_without_step(clip, history);
-    stages::apply(tensors.iter_mut().map(Contiguous::block), parts, &trace.outcomes, &mut Vec::new());
-    tensors.into_iter().for_each(Contiguous::write_back);
+    if history.tally.changed > 0 {
+        stages::apply(tensors.iter_mut().map(Contiguous::block), parts, &trace.outcomes, &mut Vec::new());
+        tensors.into_iter().for_each(Contiguous::write_back);
+    }
     trace
 }
 

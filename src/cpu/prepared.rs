@@ -141,6 +141,9 @@ impl Prepared {
         workspace.decide(&values, parameters, &set.parts, (clip, thresholds), history);
         room.values = recycled(values);
         advance_without_step(clip, history);
+        if history.tally.changed == 0 {
+            return Ok(());
+        }
         let mut work = recycled(std::mem::take(&mut room.work));
         stages::apply(blocks.iter_mut().map(Block::again), &set.parts, &workspace.outcomes, &mut work);
         room.work = recycled(work);

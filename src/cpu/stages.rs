@@ -13,7 +13,7 @@ use crate::layout::{
 use crate::plan::{BLOCK, chunks, order_of_partials};
 use crate::segments::{Owner, Segments, TensorInfo, UnitView};
 
-use super::coefficient::{decide, limit_by_total, unscaled_norm};
+use super::coefficient::{Decider, decide, limit_by_total, unscaled_norm};
 use super::combine;
 use super::grads::Block;
 use super::threshold::{Step, Whole};
@@ -131,7 +131,7 @@ pub(super) fn segment_sums(
     kind: Kind,
     sums: &mut Vec<Sum>,
 ) {
-    sums.clear();
+    // What no tensor belongs to stays the sum of nothing; everything else is written.
     sums.resize(parts.summed() as usize, combine::nothing());
     unit_sums(sources, partials, parts, kind, sums);
     whole_sums(tensor_sums, parts, kind, sums);
@@ -176,6 +176,11 @@ fn unit_sums(sources: &[Source], partials: &[Partial], parts: &Segments, kind: K
         let group = if view.units == 0 { 1 } else { sources[at..].iter().take_while(shares).count() };
         let (own, units) = (&sources[at..at + group], view.units as usize);
         let sum_of = |unit: usize| {
+            // One chunk each of one tensor, as most are.
+            if let ([s], true) = (own, own[0].partials.len() == units) {
+                let tensor = (s.number % tensors) as u32;
+                return combine::item(&partials[s.partials.start + unit], tensor, kind);
+            }
             let items = own.iter().flat_map(|s| {
                 let tensor = (s.number % tensors) as u32;
                 let chunks = partials[s.partials.clone()].iter().skip(unit).step_by(units);
@@ -237,7 +242,8 @@ pub(super) fn outcomes(
     outcomes: &mut Vec<Outcome>,
 ) {
     let whole = whole_of(parts, settings, sums, kind);
-    outcomes.clear();
+    // Each is written, so that nothing has to be cleared.
+    outcomes.truncate(parts.count as usize);
     outcomes.resize(parts.count as usize, Outcome::zeroed());
     for (limit, own) in parts.limits.iter().enumerate() {
         let mut setting = settings[limit];
@@ -246,12 +252,13 @@ pub(super) fn outcomes(
             (setting.threshold, setting.lift) = (state.threshold, 0);
             setting.total &= 1 - state.alone;
         }
+        let decider = Decider::new(&setting, kind);
         // How many segments' own norms were over their threshold.
         let over = AtomicU32::new(0);
         let decided = |segment: u32| {
             let sum = &sums[segment as usize];
             let parameters = if parts.parameters { &sums[(segment + parts.decided()) as usize] } else { sum };
-            let mut out = decide(sum, &setting, parameters, kind);
+            let mut out = decider.decide(sum, parameters);
             if sum.non_finite == 0 && out.flags & CLIPPED != 0 {
                 over.fetch_add(1, Ordering::Relaxed);
             }
@@ -261,15 +268,28 @@ pub(super) fn outcomes(
             out
         };
         let segments = own.first as usize..(own.first + own.segments) as usize;
+        let counts = [const { AtomicU32::new(0) }; 4];
         let decide_all = |first: usize, to: &mut [Outcome]| {
-            (own.first + first as u32..).zip(to).for_each(|(segment, to)| *to = decided(segment));
+            let mut own_counts = [0; 4];
+            for (segment, to) in (own.first + first as u32..).zip(to) {
+                *to = decided(segment);
+                own_counts
+                    .iter_mut()
+                    .zip(counted(to))
+                    .for_each(|(count, counts)| *count += u32::from(counts));
+            }
+            counts.iter().zip(own_counts).for_each(|(all, own)| {
+                all.fetch_add(own, Ordering::Relaxed);
+            });
         };
         if own.segments > MANY {
             threads::each(&mut outcomes[segments.clone()], MANY as usize / 4, &decide_all);
         } else {
             decide_all(0, &mut outcomes[segments.clone()]);
         }
-        outcomes[segments.clone()].iter().for_each(|out| count(&mut history.tally, out));
+        let tally = &mut history.tally;
+        let totals = [&mut tally.clipped, &mut tally.skipped, &mut tally.changed, &mut tally.non_finite];
+        totals.into_iter().zip(counts).for_each(|(total, own)| *total += own.into_inner());
         if let Some(state) = state {
             let counted = sums[segments].iter().filter(|sum| sum.non_finite == 0).count() as u32;
             (state.counted, state.over) = (counted, over.into_inner());
@@ -281,11 +301,10 @@ pub(super) fn outcomes(
     outcomes.extend(whole);
 }
 
-fn count(tally: &mut Tally, out: &Outcome) {
-    tally.clipped += u32::from(out.flags & CLIPPED != 0);
-    tally.skipped += u32::from(out.flags & SKIPPED != 0);
-    tally.changed += u32::from(out.action != KEEP);
-    tally.non_finite += u32::from(out.flags & NON_FINITE != 0);
+/// Whether a segment counts as clipped, skipped, changed, and as one with what is not finite.
+fn counted(out: &Outcome) -> [bool; 4] {
+    let has = |flag: u32| out.flags & flag != 0;
+    [has(CLIPPED), has(SKIPPED), out.action != KEEP, has(NON_FINITE)]
 }
 
 /// What is written to, and how.

@@ -1,6 +1,7 @@
 //! chunk of a unit -> partial: the twin of `shaders/reduce_units.wgsl`.
 
 mod scattered;
+mod short;
 
 use crate::clip::Kind;
 use crate::layout::{CHUNK, COLUMNS, Partial};
@@ -30,6 +31,10 @@ pub(crate) fn reduce<T: Element>(
     let len = (view.len - from).min(u64::from(CHUNK));
     let power = matches!(kind, Kind::P(_));
     if view.contiguous() {
+        let (first, partials) = match len <= SHORT && !power {
+            true => short::transposed(elements, view, len as usize, first, kind, scratch.largest, partials),
+            false => (first, partials),
+        };
         for (unit, to) in (first..end).zip(partials) {
             let at = (view.kept.at(unit) + from) as usize;
             let own = &elements[at..at + len as usize];
