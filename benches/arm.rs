@@ -18,6 +18,8 @@ mod cpu;
 mod gpu;
 #[path = "common/opened.rs"]
 mod opened;
+#[path = "arm/prepared.rs"]
+mod prepared;
 #[path = "arm/values.rs"]
 mod values;
 
@@ -135,7 +137,7 @@ fn main() {
             }
         }
     } else {
-        Box::new(cpu::Cpu::default())
+        Box::new(cpu::Cpu::new(given("--prepared"), given("--adamw")))
     };
     serve(arm).unwrap();
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Times gradient clipping side by side: arms take turns in one run, and what counts are ratios.
 
-    compare.py peers                        this crate's CPU path, PyTorch and Optax
+    compare.py peers                        this crate's CPU path, prepared and not, PyTorch and Optax
+    compare.py steps                        clip and AdamW: this crate's in one call, PyTorch's foreach and fused
     compare.py commits OLD [NEW ...]        commits of this crate; `.` is the working tree
     compare.py gpu                          this crate on an adapter, PyTorch on CUDA where there is one
 
@@ -25,7 +26,7 @@ from timing.report import Comparison, Notes, Where
 from timing.sides import Refused, Side
 
 PEERS = pathlib.Path(__file__).resolve().parent / "peers"
-SETS = "25M,gpt2,1000x1000,tiny-1000,single-1000"
+SETS = "25M,gpt2,1000x1000,tiny-1000,single-1000,single-100M"
 # A commit is slower where it took this much longer and three quarters of the rounds agree.
 SLOWER = 1.03
 
@@ -40,8 +41,8 @@ def end_soon(*_: Any) -> None:
     raise Ended
 
 
-def ours(label: str, program: pathlib.Path, threads: int, gpu: bool) -> Side:
-    command = [str(program.resolve()), "--serve"] + (["--gpu"] if gpu else [])
+def ours(label: str, program: pathlib.Path, threads: int, *arguments: str) -> Side:
+    command = [str(program.resolve()), "--serve", *arguments]
     return Side(label, command, {"RAYON_NUM_THREADS": str(threads)})
 
 
@@ -59,7 +60,7 @@ def started(sides: list[Side]) -> list[Side]:
     return sides
 
 
-def compared(sides: list[Side], given: argparse.Namespace, base: str, faster: bool) -> list[Comparison]:
+def compared(sides: list[Side], given: argparse.Namespace, base: str, faster: bool, steps: bool = False) -> list[Comparison]:
     """Set by set, each recorded at once, so that an end before the last one loses nothing. Whoever ends the program
     still gets the table of what there is."""
     pace, end, comparisons = rounds.Pace(given.rounds, given.turn, given.pause), given.began + given.seconds, []
@@ -71,7 +72,7 @@ def compared(sides: list[Side], given: argparse.Namespace, base: str, faster: bo
             continue
         try:
             fair = dataclasses.replace(pace, end=time.monotonic() + left / (len(names) - i))
-            comparison = Comparison(rounds.measure(sides, name, fair), base, faster)
+            comparison = Comparison(rounds.measure(sides, name, fair), base, faster, steps)
         except Refused as refusal:
             rounds.say(f"{name}: left out: {refusal}")
             continue
@@ -103,10 +104,22 @@ def tell(sides: list[Side], comparisons: list[Comparison], ratio: str, note: Not
 def peers(given: argparse.Namespace) -> int:
     program = given.arm or build.arm_here()
     python = build.python(given.venv)
-    sides = [ours("gradclip", program, given.threads, False)]
+    sides = [ours("gradclip", program, given.threads), ours("prepared", program, given.threads, "--prepared")]
     sides += [peer(name, python, given.threads) for name in given.peers.split(",")]
     started(sides)
     comparisons = compared(sides, given, "gradclip", False)
+    tell(sides, comparisons, "× gradclip")
+    return 0
+
+
+def steps(given: argparse.Namespace) -> int:
+    program = given.arm or build.arm_here()
+    python = build.python(given.venv)
+    sides = [
+        ours("gradclip", program, given.threads, "--adamw"),
+        peer("torch", python, given.threads, "--arms", "adamw-foreach,adamw-fused"),
+    ]
+    comparisons = compared(started(sides), given, "gradclip", False, steps=True)
     tell(sides, comparisons, "× gradclip")
     return 0
 
@@ -116,7 +129,8 @@ def commits(given: argparse.Namespace) -> int:
     built = [build.arm_of(revision) for revision in revisions]
     # The same commit twice shows what differences mean nothing.
     labels = [name if name not in [n for n, _ in built[:i]] else f"{name} again" for i, (name, _) in enumerate(built)]
-    sides = [ours(label, program, given.threads, given.gpu) for label, (_, program) in zip(labels, built)]
+    arm = ["--gpu"] if given.gpu else []
+    sides = [ours(label, program, given.threads, *arm) for label, (_, program) in zip(labels, built)]
     comparisons = compared(started(sides), given, labels[0], True)
     slower = slower_than(comparisons)
     note = {where: f"{times:.2f}x the time" for where, times in slower.items()}
@@ -140,7 +154,7 @@ def slower_than(comparisons: list[Comparison]) -> dict[Where, float]:
 def gpu(given: argparse.Namespace) -> int:
     program = given.arm or build.arm_here()
     signal.signal(signal.SIGTERM, end_soon)
-    sides = started([ours("gradclip", program, given.threads, True)])
+    sides = started([ours("gradclip", program, given.threads, "--gpu")])
     try:
         torch = peer("torch", given.python, given.threads, "--device", "cuda", "--arms", given.torch_arms)
         sides += started([torch])
@@ -175,6 +189,10 @@ def arguments() -> argparse.Namespace:
     one.add_argument("--venv", help="a virtual environment with the peers in it; else target/peers is made")
     one.add_argument("--peers", default="torch,optax")
     one.set_defaults(run=peers)
+
+    four = kinds.add_parser("steps", parents=[common, prebuilt])
+    four.add_argument("--venv", help="as for peers")
+    four.set_defaults(run=steps)
 
     two = kinds.add_parser("commits", parents=[common])
     two.add_argument("old")

@@ -3,11 +3,12 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use gradclip::Clip;
-use gradclip::cpu::{self, GradMut};
+use gradclip::cpu::{self, GradMut, Moments, StepMut};
+use gradclip::{Adam, Clip, History};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
+use crate::prepared::Prepared;
 use crate::values::{BLOCK, fill, sum_of_squares};
 use crate::{Arm, Result, check, judged, threshold};
 
@@ -21,9 +22,43 @@ pub(crate) struct Cpu {
     pristine: Vec<Vec<f32>>,
     reference: f64,
     large: Vec<f32>,
+    /// Whether clips are prepared, and those that are, kept and clipped.
+    prepares: bool,
+    prepared: [Option<Prepared>; 2],
+    /// Whether a step of AdamW follows in the same call, and what it moves.
+    steps: bool,
+    stepped: Stepped,
 }
 
+/// Parameters, which begin as ones, with what their optimiser remembers.
+#[derive(Default)]
+struct Stepped {
+    parameters: Vec<Vec<f32>>,
+    moments: Moments,
+    history: History,
+}
+
+/// Of AdamW, as benches/peers/torch_clip.py has it.
+const RATE: f64 = 1e-3;
+const DECAY: f64 = 0.01;
+
 impl Cpu {
+    pub(crate) fn new(prepares: bool, steps: bool) -> Cpu {
+        Cpu { prepares, steps, ..Cpu::default() }
+    }
+
+    /// Seconds of clip and step in one, and the norm that was reported. Gradients are only read.
+    fn step(&mut self, clip: &Clip) -> Result<(f64, f64)> {
+        let Stepped { parameters, moments, history } = &mut self.stepped;
+        let pairs = self.tensors.iter().zip(parameters);
+        let mut steps: Vec<_> = pairs.map(|(g, p)| StepMut::new("g", g.as_slice(), p)).collect();
+        let adam = Adam::decoupled(RATE).weight_decay(DECAY).into();
+        let start = Instant::now();
+        let report = cpu::step(&mut steps, clip, &adam, history, moments);
+        let seconds = start.elapsed().as_secs_f64();
+        Ok((seconds, report.map_err(|e| e.to_string())?.norm().ok_or("no norm")?))
+    }
+
     fn restore(&mut self) {
         for (to, from) in self.tensors.iter_mut().zip(&self.pristine) {
             if to.len() <= BLOCK {
@@ -39,6 +74,18 @@ impl Cpu {
     fn clip(&mut self, clipped: bool) -> Result<(f64, f64)> {
         self.restore();
         let clip = Clip::global_norm(threshold(self.reference, clipped));
+        if self.steps {
+            return self.step(&clip);
+        }
+        if self.prepares {
+            let prepared = match &mut self.prepared[usize::from(clipped)] {
+                Some(prepared) => prepared,
+                empty => empty.insert(Prepared::new(&mut self.tensors, &clip)?),
+            };
+            let start = Instant::now();
+            let norm = prepared.clip(&mut self.tensors);
+            return Ok((start.elapsed().as_secs_f64(), norm?));
+        }
         let mut grads: Vec<_> =
             self.tensors.iter_mut().map(|t| GradMut::new("g", t.as_mut_slice())).collect();
         let start = Instant::now();
@@ -49,10 +96,25 @@ impl Cpu {
     }
 
     fn check(&self, clipped: bool) -> Result<()> {
+        if self.steps {
+            return self.check_step();
+        }
         let mut first = 0;
         for tensor in &self.tensors {
             check(first, &tensor[..tensor.len().min(16)], clipped, false)?;
             first += tensor.len() as u64;
+        }
+        Ok(())
+    }
+    /// A first step moves by the rate against the gradient, whatever its size.
+    fn check_step(&self) -> Result<()> {
+        for (tensor, parameter) in self.tensors.iter().zip(&self.stepped.parameters) {
+            for (g, p) in tensor.iter().zip(parameter).take(16).filter(|(g, _)| g.abs() > 1e-2) {
+                let want = 1.0 - RATE * DECAY - RATE * f64::from(g.signum());
+                if (f64::from(*p) - want).abs() > 1e-6 {
+                    return Err(format!("a parameter is {p} after a step, not {want}"));
+                }
+            }
         }
         Ok(())
     }
@@ -76,11 +138,16 @@ impl Arm for Cpu {
             self.pristine.push(tensor.clone());
             self.tensors.push(tensor);
         }
+        if self.steps {
+            self.stepped.parameters = sizes.iter().map(|&size| vec![1.0; size]).collect();
+        }
         self.reference = self.pristine.iter().map(|t| sum_of_squares(t)).sum::<f64>().sqrt();
         let (_, norm) = self.clip(false)?;
         self.check(false)?;
         self.clip(true)?;
-        self.check(true)?;
+        if !self.steps {
+            self.check(true)?;
+        }
         judged(sizes.len(), first, norm, self.reference)
     }
 
@@ -109,6 +176,8 @@ impl Arm for Cpu {
     fn unload(&mut self) {
         self.tensors.clear();
         self.pristine.clear();
+        self.prepared = [None, None];
+        self.stepped = Stepped::default();
     }
 }
 

@@ -3,7 +3,8 @@
     torch_clip.py [--device cuda] [--sets gpt2,tiny-1000]   a table of its own arms, side by side
     torch_clip.py --serve                                   an arm of benches/compare.py
 
-On the CPU as it is called by everybody; on CUDA with foreach, without, and under a CUDA graph."""
+On the CPU as it is called by everybody; on CUDA with foreach, without, and under a CUDA graph; the arms adamw-foreach and
+adamw-fused with a step of AdamW after it."""
 
 from __future__ import annotations
 
@@ -21,6 +22,8 @@ import arm
 import shapes
 import torch
 
+# Of AdamW, as benches/arm/cpu.rs has it.
+RATE, DECAY = 1e-3, 0.01
 EPS = 1e-6  # clip_grad_norm_ adds it to the norm
 
 
@@ -29,7 +32,8 @@ class Torch:
         torch.set_num_threads(threads)
         self.threads, self.device = threads, torch.device(device)
         self.cuda = self.device.type == "cuda"
-        self.arms = (arms or ["foreach", "single", "graph"]) if self.cuda else ["torch"]
+        self.arms = (arms or ["foreach", "single", "graph"]) if self.cuda else (arms or ["torch"])
+        self.steps = any(name.startswith("adamw") for name in self.arms)
         self.unload()
 
     def hello(self) -> dict[str, Any]:
@@ -54,15 +58,18 @@ class Torch:
             self.pristine[index][at : at + len(block)].copy_(torch.from_numpy(block))
 
         self.reference = arm.tensors(sizes, take, self.threads, dtype)
-        # Parameters hold gradients and nothing else: an expanded zero takes no memory.
-        zero = torch.zeros((), device=self.device, dtype=own)
-        self.parameters = [zero.expand(size).detach().requires_grad_() for size in sizes]
+        # Parameters that no step moves hold gradients and nothing else: an expanded one takes no memory.
+        one = torch.ones((), device=self.device, dtype=own)
+        expanded = [one.expand(size) for size in sizes]
+        self.parameters = [(e.clone() if self.steps else e.detach()).requires_grad_() for e in expanded]
         for parameter, pristine in zip(self.parameters, self.pristine):
             parameter.grad = pristine.clone()
         arms = {name: self.checked(name, sizes) for name in self.arms}
         return {"tensors": len(sizes), "elements": sum(sizes), "reference": self.reference, "arms": arms}
 
     def checked(self, name: str, sizes: list[int]) -> dict[str, float]:
+        if name.startswith("adamw"):
+            return self.checked_step(name)
         norms = []
         for regime in ("clipped", "kept"):
             clip = self.clip(name, regime)
@@ -75,6 +82,19 @@ class Torch:
                 first += size
         return arm.judged(norms[0], self.reference)
 
+    def checked_step(self, name: str) -> dict[str, float]:
+        """A first step moves by the rate against the gradient, whatever its size."""
+        for parameter in self.parameters:
+            parameter.detach().fill_(1)
+        self.restore()
+        norm = float(self.clip(name, "kept")())
+        for parameter, gradient in zip(self.parameters, self.pristine):
+            want = 1 - RATE * DECAY - RATE * gradient[:16].sign()
+            close = torch.isclose(parameter.detach()[:16], want, rtol=0, atol=1e-6) | (gradient[:16].abs() < 1e-2)
+            if not bool(close.all()):
+                raise ValueError(f"{name}: parameters are {parameter[:16]}, not {want}")
+        return arm.judged(norm, self.reference)
+
     def restore(self) -> None:
         torch._foreach_copy_([parameter.grad for parameter in self.parameters], self.pristine)
         self.wait()
@@ -86,6 +106,8 @@ class Torch:
     def clip(self, name: str, regime: str) -> Callable[[], torch.Tensor]:
         """Returns what clips once and gives the norm."""
         threshold = arm.threshold(self.reference, regime)
+        if name.startswith("adamw"):
+            return self.step(name, threshold)
         foreach = {"torch": None, "foreach": True, "single": False, "graph": True}[name]
 
         def clip() -> torch.Tensor:
@@ -107,6 +129,20 @@ class Torch:
             return norm
 
         return replay
+
+    def step(self, name: str, threshold: float) -> Callable[[], torch.Tensor]:
+        """Returns what clips and steps once."""
+        if name not in self.optimizers:
+            way = {"foreach": name == "adamw-foreach", "fused": name == "adamw-fused"}
+            self.optimizers[name] = torch.optim.AdamW(self.parameters, lr=RATE, weight_decay=DECAY, **way)
+        optimizer = self.optimizers[name]
+
+        def clip_and_step() -> torch.Tensor:
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, threshold)
+            optimizer.step()
+            return norm
+
+        return clip_and_step
 
     def time(self, name: str, regime: str, repetitions: int) -> dict[str, Any]:
         clip = self.clip(name, regime)
@@ -154,6 +190,7 @@ class Torch:
         self.pristine: list[torch.Tensor] = []
         self.parameters: list[torch.Tensor] = []
         self.graphs: dict[str, Any] = {}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.reference = 0.0
         if self.cuda:
             torch.cuda.empty_cache()
@@ -187,12 +224,12 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help="take commands on standard input")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--arms", default="foreach,single,graph", help="on CUDA")
+    parser.add_argument("--arms", help="on CUDA foreach,single,graph; on the CPU torch; adamw-foreach,adamw-fused")
     parser.add_argument("--sets", default="gpt2,tiny-1000,1000x1000")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repetitions", type=int, default=5)
     given = parser.parse_args()
-    side = Torch(given.device, given.threads, given.arms.split(","))
+    side = Torch(given.device, given.threads, given.arms.split(",") if given.arms else None)
     if given.serve:
         arm.serve(side)
     else:

@@ -17,6 +17,20 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 # What an older commit gets, so that every commit is asked the same questions.
 ARM = [ROOT / "benches/arm.rs", ROOT / "benches/arm", ROOT / "benches/common/opened.rs"]
+# In place of benches/arm/prepared.rs where the crate prepares no clips of the CPU path.
+UNPREPARED = """
+pub(crate) struct Prepared;
+
+impl Prepared {
+    pub(crate) fn new(_: &mut [Vec<f32>], _: &gradclip::Clip) -> crate::Result<Prepared> {
+        Err("this commit prepares nothing".into())
+    }
+
+    pub(crate) fn clip(&mut self, _: &mut [Vec<f32>]) -> crate::Result<f64> {
+        Err("this commit prepares nothing".into())
+    }
+}
+"""
 ENTRY = '\n[[bench]]\nname = "arm"\nharness = false\n'
 
 
@@ -77,6 +91,8 @@ def in_worktree(sha: str, short: str) -> pathlib.Path:
         try:
             shutil.copy2(ARM[0], tree / "benches/arm.rs")
             shutil.copytree(ARM[1], tree / "benches/arm", dirs_exist_ok=True)
+            if not (tree / "src/cpu/prepared.rs").exists():
+                (tree / "benches/arm/prepared.rs").write_text(UNPREPARED)
             (tree / "benches/common").mkdir(exist_ok=True)
             shutil.copy2(ARM[2], tree / "benches/common/opened.rs")
             manifest = tree / "Cargo.toml"

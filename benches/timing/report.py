@@ -60,6 +60,8 @@ class Comparison:
     base: str
     # Whether a ratio says how much faster than the base a series is, rather than how much slower.
     faster: bool
+    # Whether a step of AdamW is part of it.
+    steps: bool = False
 
     def ratio(self, series: Series, quantity: str) -> Spread | None:
         """Round by round, so that what slows the machine for a while slows both."""
@@ -70,11 +72,12 @@ class Comparison:
         return Spread.of([base / own if self.faster else own / base for own, base in pairs])
 
     def floor(self, regime: str) -> float | None:
-        """Seconds that moving the bytes takes: once to read, and twice more to scale in place."""
+        """Seconds that moving the bytes takes: once to read, and twice more to scale in place; or with a step, gradient,
+        parameter and two moments read and the latter three written."""
         read, multiply = self.result.rate("read"), self.result.rate("multiply")
         if read is None or multiply is None or self.cached():
             return None
-        scale = 2 / multiply if regime == "clipped" else 0.0
+        scale = 7 / multiply if self.steps else 2 / multiply if regime == "clipped" else 0.0
         return self.result.each * self.result.elements * (1 / read + scale) / 1e9
 
     def cached(self) -> bool:
