@@ -122,6 +122,14 @@ impl Segments {
         self.decided() + if self.parameters { self.count } else { 0 }
     }
 
+    /// The segments of a tensor, or of a parameter, which follow them.
+    pub(crate) fn owner_of(&self, number: usize) -> Owner {
+        match number.checked_sub(self.owners.len()) {
+            None => self.owners[number],
+            Some(i) => self.owners[i].shifted(self.decided()),
+        }
+    }
+
     /// Sums of tensors and of their parameters.
     pub(crate) fn sums(&self) -> usize {
         self.owners.len() * if self.parameters { 2 } else { 1 }

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use gradclip::session::{adapter_name, adapters, is_software};
+use gradclip::session::{adapter_name, adapters};
 use gradclip::{Clipper, wgpu};
 
 /// The first error nobody else caught.
@@ -31,8 +31,9 @@ pub fn opened() -> Result<Opened, String> {
     let opened = pollster::block_on(adapter.request_device(&descriptor));
     let (device, queue) = opened.map_err(|e| e.to_string())?;
     let info = adapter.get_info();
+    let software = info.device_type == wgpu::DeviceType::Cpu;
     let driver = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
-    Ok(Opened { name: name(&adapter), driver, software: is_software(&info), device, queue })
+    Ok(Opened { name: name(&adapter), driver, software, device, queue })
 }
 
 impl Opened {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::clip::Kind;
 use crate::layout::{CHUNK, Partial};
-use crate::segments::{Owner, UnitView};
+use crate::segments::{Owner, Segments};
 
 use super::Values;
 use super::lanes::LANES;
@@ -24,51 +24,52 @@ fn portion(elements: u64) -> u64 {
 /// Consecutive partials of one tensor.
 #[derive(Debug)]
 struct Work {
-    /// Number of the tensor.
-    number: usize,
+    source: u32,
+    partials: u32,
+    /// The first chunk, or that of each unit.
     chunk: u64,
-    what: Runs,
-    partials: usize,
+    /// The first unit, where the source is cut into units.
+    unit: u64,
     elements: u64,
 }
 
-#[derive(Debug)]
-enum Runs {
-    /// So many chunks from the first on.
-    Chunks,
-    /// A range of units, of which that one chunk is meant.
-    Units(UnitView, (u64, u64)),
+/// What work is done on.
+#[derive(Clone, Copy)]
+struct On<'a> {
+    sources: &'a [Source],
+    parts: &'a Segments,
+    given: Given<'a>,
+    kind: Kind,
 }
 
 impl Work {
     /// `next` is what will be read after it.
-    fn run(
-        &self,
-        given: &Given<'_>,
-        next: Values<'_>,
-        kind: Kind,
-        scratch: &mut Scratch,
-        to: &mut [Partial],
-    ) {
-        let values = given.values(self.number);
-        scratch.largest = given.largest(self.number);
-        match &self.what {
-            Runs::Chunks => {
+    fn run(&self, on: On<'_>, next: Values<'_>, scratch: &mut Scratch, to: &mut [Partial]) {
+        let On { sources, parts, given, kind } = on;
+        let number = sources[self.source as usize].number;
+        let values = given.values(number);
+        scratch.largest = given.largest(number);
+        match parts.owner_of(number) {
+            Owner::One(_) => {
                 let count = to.len() as u64;
                 for (i, to) in (0..).zip(to) {
                     let at = |i: u64| values.chunk((self.chunk + i) * u64::from(CHUNK));
                     *to = at(i).reduce(if i + 1 < count { at(i + 1) } else { next }, kind, scratch);
                 }
             }
-            Runs::Units(view, range) => values.reduce_units(view, self.chunk, *range, kind, scratch, to),
+            Owner::Units { view, .. } => {
+                let range = (self.unit, self.unit + u64::from(self.partials));
+                values.reduce_units(&view, self.chunk, range, kind, scratch, to);
+            }
         }
     }
 
     /// The first chunk that it reads, where it reads chunks.
-    fn first<'a>(&self, given: &Given<'a>) -> Values<'a> {
-        match self.what {
-            Runs::Chunks => given.values(self.number).chunk(self.chunk * u64::from(CHUNK)),
-            Runs::Units(..) => Values::F32(&[]),
+    fn first<'a>(&self, on: On<'a>) -> Values<'a> {
+        let number = on.sources[self.source as usize].number;
+        match on.parts.owner_of(number) {
+            Owner::One(_) => on.given.values(number).chunk(self.chunk * u64::from(CHUNK)),
+            Owner::Units { .. } => Values::F32(&[]),
         }
     }
 }
@@ -92,56 +93,61 @@ pub(super) struct Reduction {
 }
 
 impl Reduction {
-    pub(super) fn new(sources: &[Source]) -> Reduction {
+    pub(super) fn new(sources: &[Source], parts: &Segments) -> Reduction {
         let elements = elements(sources);
         let portion = portion(elements);
-        let work = work_of(sources, portion);
+        let work = work_of(sources, parts, portion);
         let portions = if elements > SEQUENTIAL { portions(&work, portion) } else { Vec::new() };
-        Reduction { count: work.iter().map(|w| w.partials).sum(), work, portions }
+        Reduction { count: work.iter().map(|w| w.partials as usize).sum(), work, portions }
     }
 
     /// One record a chunk.
-    pub(super) fn run(&self, given: &Given<'_>, kind: Kind, to: &mut [Partial]) {
+    pub(super) fn run(
+        &self,
+        sources: &[Source],
+        parts: &Segments,
+        given: Given<'_>,
+        kind: Kind,
+        to: &mut [Partial],
+    ) {
+        let on = On { sources, parts, given, kind };
         match &self.portions[..] {
-            [] => self.run_work(0..self.work.len(), given, kind, to),
-            portions => self.run_portions(portions, given, kind, to),
+            [] => self.run_work(0..self.work.len(), on, to),
+            portions => self.run_portions(portions, on, to),
         }
     }
 
-    fn run_portions(&self, portions: &[Portion], given: &Given<'_>, kind: Kind, to: &mut [Partial]) {
+    fn run_portions(&self, portions: &[Portion], on: On<'_>, to: &mut [Partial]) {
         if let [portion] = portions {
-            return self.run_work(portion.work.clone(), given, kind, to);
+            return self.run_work(portion.work.clone(), on, to);
         }
         let (before, after) = portions.split_at(portions.len() / 2);
         let partials = after.first().map_or(0, |p| p.partials.start) - before[0].partials.start;
         let (to_before, to_after) = to.split_at_mut(partials);
-        threads::join(
-            || self.run_portions(before, given, kind, to_before),
-            || self.run_portions(after, given, kind, to_after),
-        );
+        threads::join(|| self.run_portions(before, on, to_before), || self.run_portions(after, on, to_after));
     }
 
     /// What comes after it is fetched early: most likely the same thread is next there.
-    fn run_work(&self, range: Range<usize>, given: &Given<'_>, kind: Kind, mut to: &mut [Partial]) {
+    fn run_work(&self, range: Range<usize>, on: On<'_>, mut to: &mut [Partial]) {
         let scratch = &mut Scratch::new();
         for (i, w) in range.clone().zip(&self.work[range]) {
-            let (own, rest) = to.split_at_mut(w.partials);
-            let next = self.work.get(i + 1).map_or(Values::F32(&[]), |next| next.first(given));
-            w.run(given, next, kind, scratch, own);
+            let (own, rest) = to.split_at_mut(w.partials as usize);
+            let next = self.work.get(i + 1).map_or(Values::F32(&[]), |next| next.first(on));
+            w.run(on, next, scratch, own);
             to = rest;
         }
     }
 }
 
 /// In pieces of at most `portion` elements.
-fn work_of(sources: &[Source], portion: u64) -> Vec<Work> {
+fn work_of(sources: &[Source], parts: &Segments, portion: u64) -> Vec<Work> {
     let mut work = Vec::with_capacity(sources.len());
-    for &Source { number, owner, elements: len, .. } in sources {
-        match owner {
+    for (source, &Source { number, elements: len, .. }) in (0..).zip(sources) {
+        match parts.owner_of(number) {
             Owner::One(_) => work.extend((0..len).step_by(portion as usize).map(|first| {
                 let elements = portion.min(len - first);
-                let partials = elements.div_ceil(u64::from(CHUNK)) as usize;
-                Work { number, chunk: first / u64::from(CHUNK), what: Runs::Chunks, partials, elements }
+                let partials = elements.div_ceil(u64::from(CHUNK)) as u32;
+                Work { source, partials, chunk: first / u64::from(CHUNK), unit: 0, elements }
             })),
             Owner::Units { view, .. } => {
                 let len = view.len.clamp(1, u64::from(CHUNK));
@@ -151,8 +157,7 @@ fn work_of(sources: &[Source], portion: u64) -> Vec<Work> {
                 for chunk in 0..view.chunks() {
                     work.extend((0..view.units).step_by(at_once as usize).map(|first| {
                         let units = at_once.min(view.units - first);
-                        let what = Runs::Units(view, (first, first + units));
-                        Work { number, chunk, what, partials: units as usize, elements: units * len }
+                        Work { source, partials: units as u32, chunk, unit: first, elements: units * len }
                     }));
                 }
             }
@@ -168,7 +173,7 @@ fn portions(work: &[Work], portion: u64) -> Vec<Portion> {
         let (begin, mut elements, mut partials) = (at, 0, 0);
         while at < work.len() && elements < portion {
             elements += work[at].elements;
-            partials += work[at].partials;
+            partials += work[at].partials as usize;
             at += 1;
         }
         portions.push(Portion { work: begin..at, partials: first..first + partials });

@@ -31,10 +31,9 @@ pub(super) fn at_once(items: usize, elements: u64) -> usize {
     (items as u64 * u64::from(CHUNK) / elements.max(1)).max(1) as usize
 }
 
-/// A tensor or its parameters, with its segments and its partials.
+/// A tensor or its parameters, with its partials.
 #[derive(Debug)]
 pub(super) struct Source {
-    pub(super) owner: Owner,
     /// Its number among tensors and their parameters.
     pub(super) number: usize,
     pub(super) elements: u64,
@@ -75,14 +74,13 @@ pub(super) fn sources(infos: &[TensorInfo], parts: &Segments) -> Vec<Source> {
     order_of_partials(infos, count)
         .into_iter()
         .map(|number| {
-            let (owner, elements) = match number.checked_sub(infos.len()) {
-                None => (parts.owners[number], infos[number].elements),
-                Some(i) if infos[i].excluded() => (parts.owners[i].shifted(parts.decided()), 0),
-                Some(i) => (parts.owners[i].shifted(parts.decided()), infos[i].elements),
+            let elements = match number.checked_sub(infos.len()) {
+                Some(i) if infos[i].excluded() => 0,
+                _ => infos[number % infos.len()].elements,
             };
-            let partials = first..first + chunks(elements, owner) as usize;
+            let partials = first..first + chunks(elements, parts.owner_of(number)) as usize;
             first = partials.end;
-            Source { owner, number, elements, partials }
+            Source { number, elements, partials }
         })
         .collect()
 }
@@ -168,11 +166,11 @@ fn unit_sums(sources: &[Source], partials: &[Partial], parts: &Segments, kind: K
     let tensors = parts.owners.len();
     let mut at = 0;
     while at < sources.len() {
-        let Owner::Units { first, view } = sources[at].owner else {
+        let Owner::Units { first, view } = parts.owner_of(sources[at].number) else {
             at += 1;
             continue;
         };
-        let shares = |s: &&Source| matches!(s.owner, Owner::Units { first: f, view: v } if (f, v.units) == (first, view.units));
+        let shares = |s: &&Source| matches!(parts.owner_of(s.number), Owner::Units { first: f, view: v } if (f, v.units) == (first, view.units));
         let group = if view.units == 0 { 1 } else { sources[at..].iter().take_while(shares).count() };
         let (own, units) = (&sources[at..at + group], view.units as usize);
         let sum_of = |unit: usize| {

@@ -33,7 +33,7 @@ impl Workspace {
         let sources = stages::sources(infos, parts);
         let mut own = vec![0..0; sources.len()];
         sources.iter().for_each(|s| own[s.number] = s.partials.clone());
-        let reduction = Reduction::new(&sources);
+        let reduction = Reduction::new(&sources, parts);
         Workspace {
             partials: vec![Partial::zeroed(); reduction.count],
             sources,
@@ -60,7 +60,7 @@ impl Workspace {
         let kind = Kind::from(clip.norm);
         // As the device has it: the product of two f32, which an infinity would make of every element.
         let unscale = (clip.unscale as f32 * history.progress.unscale).min(f32::MAX);
-        reduction.run(&Given::new(tensors, parameters, unscale), kind, partials);
+        reduction.run(sources, parts, Given::new(tensors, parameters, unscale), kind, partials);
         stages::tensor_sums(own, partials, parts, kind, blocks, tensor_sums);
         stages::segment_sums(sources, partials, tensor_sums, parts, kind, &mut self.segment_sums);
         let clip = Clip { unscale: unscale.into(), ..*clip };
