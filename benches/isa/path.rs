@@ -89,7 +89,7 @@ pub(crate) fn counts(listing: &str, work: Work<'_>) -> Option<Counts> {
     for l in busy.iter().filter(|_| in_loop) {
         // Of those that fetch as much as the hot one.
         let score = graph.round(l, &outside(Some(l.head))).map(|way| total(&way, &outside(Some(l.head))));
-        let Some(score) = score.filter(|own| own.bytes == bytes) else { continue };
+        let Some(score) = score.filter(|own| own.bytes == bytes && own.does == 0) else { continue };
         if let Some((around, way)) = works_around(&graph, &busy, l, score.vector)
             && total(&way, &all).vector > most
         {
