@@ -6,6 +6,8 @@
 
 use std::process::ExitCode;
 
+#[path = "isa/dominators.rs"]
+mod dominators;
 #[path = "isa/families.rs"]
 mod families;
 #[path = "isa/figures.rs"]

@@ -324,8 +324,8 @@ mod tests {
         let power = 2 * real.exponent;
         match power {
             0.. => {
-                assert!(root * root << power <= value && value < (root + 1) * (root + 1) << power);
-                assert_eq!(real.sticky, root * root << power != value, "{value}");
+                assert!((root * root) << power <= value && value < ((root + 1) * (root + 1)) << power);
+                assert_eq!(real.sticky, (root * root) << power != value, "{value}");
             }
             _ => {
                 let value = value << -power;

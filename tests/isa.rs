@@ -1,6 +1,8 @@
 //! What `benches/isa.rs` reads from listings of machine code, on small ones whose counts can be seen by eye.
 #![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
+#[path = "../benches/isa/dominators.rs"]
+mod dominators;
 #[path = "../benches/isa/graph.rs"]
 mod graph;
 #[path = "../benches/isa/listing.rs"]
@@ -54,6 +56,24 @@ fn what_a_kernel_is_for_is_on_the_way() {
     assert_eq!(counts.vector, 8.0 / 8.0);
     // Once before the loop, eight turns of eight elements, and after it the cheaper way.
     assert_eq!(counts.whole, Some((1.0 + 8.0 * 8.0 + 1.0) / 64.0));
+}
+
+/// A loop that only fetches is a turn of the one around it, where that does what the kernel is for.
+#[test]
+fn a_loop_that_only_fetches_belongs_to_the_one_around_it() {
+    let nested = "BB0:\n s_load_dwordx4 s[4:7], s[0:1], null\n s_load_dwordx4 s[8:11], s[2:3], null\n buffer_load_dword v1, v0, s[4:7], 0 offen\n s_mov_b32 s12, 0\n\
+                  BB1:\n s_mov_b32 s13, 0\n\
+                  BB2:\n buffer_load_dwordx4 v[4:7], v0, s[8:11], 0 offen\n v_add_nc_u32_e32 v0, 4, v0\n \
+                  s_add_i32 s13, s13, 1\n s_cmp_lt_u32 s13, s14\n s_cbranch_scc1 BB2\n\
+                  BB3:\n v_mul_f32_e32 v4, v4, v4\n v_add_f32_e32 v5, v4, v5\n v_add_f32_e32 v6, v5, v6\n \
+                  s_add_i32 s12, s12, 1\n s_cmp_lt_u32 s12, s15\n s_cbranch_scc1 BB1\n\
+                  BB4:\n s_endpgm\n";
+    let counts = counted(nested, work(&["v_mul_f32"]));
+    assert_eq!((counts.elements, counts.vector), (4.0, 4.0 / 4.0));
+    assert_eq!(counts.whole, Some(1.0));
+    // Where the loop within does it, the one around is not counted.
+    let within = nested.replace("v_add_nc_u32_e32 v0, 4, v0", "v_mul_f32_e32 v0, v0, v0");
+    assert_eq!(counted(&within, work(&["v_mul_f32"])).vector, 1.0 / 4.0);
 }
 
 #[test]

@@ -258,7 +258,7 @@ fn threads_change_nothing() {
     for clip in clips {
         let traced = |threads: usize| {
             let mut own = tensors.clone();
-            let columns = |n: usize| if n % 5 == 0 { 5 } else { 1 };
+            let columns = |n: usize| if n.is_multiple_of(5) { 5 } else { 1 };
             let shape = |v: &[f32]| [v.len() as u64 / columns(v.len()), columns(v.len())];
             let mut grads: Vec<GradMut<'_>> =
                 own.iter_mut().map(|v| (shape(v), v)).map(|(s, v)| GradMut::new("t", v).shape(&s)).collect();

@@ -10,6 +10,7 @@ use crate::grad::{DType, Group};
 use crate::layout::{CHUNK, Outcome, Partial};
 use crate::segments::{TensorInfo, UnitView};
 
+use super::contiguous::{Contiguous, Elements};
 use super::joint::{Action, Target};
 use super::reduce::{self, Scratch};
 use super::{apply, double, units, update};
@@ -234,7 +235,7 @@ impl<'a> GradMut<'a> {
                 Elements::Copied { copy, view }
             }
         };
-        Contiguous { elements }
+        Contiguous::new(elements)
     }
 }
 
@@ -300,58 +301,6 @@ impl<'a> Values<'a> {
             e => units::reduce(e, view, chunk, range, kind, scratch, partials),
             _e => not_here()
         );
-    }
-}
-
-/// A tensor whose elements lie in one piece.
-pub(crate) struct Contiguous<'s, 'a> {
-    elements: Elements<'s, 'a>,
-}
-
-enum Elements<'s, 'a> {
-    Borrowed(Block<'s>),
-    Copied { copy: Vec<f32>, view: &'s mut ArrayViewMutD<'a, f32> },
-}
-
-impl Contiguous<'_, '_> {
-    /// All elements.
-    pub(crate) fn values(&self) -> Values<'_> {
-        match &self.elements {
-            Elements::Borrowed(block) => block.values(),
-            Elements::Copied { copy, .. } => Values::F32(copy),
-        }
-    }
-
-    /// Overwrites all elements with bytes of the same number.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub(crate) fn set_bytes(&mut self, bytes: &[u8]) {
-        match &mut self.elements {
-            Elements::Borrowed(block) => {
-                with_elements!(block, e => bytemuck::cast_slice_mut::<_, u8>(e).copy_from_slice(bytes));
-            }
-            Elements::Copied { copy, .. } => {
-                bytemuck::cast_slice_mut::<_, u8>(copy).copy_from_slice(bytes);
-            }
-        }
-    }
-
-    /// Its elements, to be changed.
-    pub(crate) fn block(&mut self) -> Block<'_> {
-        match &mut self.elements {
-            Elements::Borrowed(block) => block.again(),
-            Elements::Copied { copy, .. } => Block::F32(copy),
-        }
-    }
-
-    /// Puts copied elements back where they came from, those that were changed.
-    pub(crate) fn write_back(self) {
-        if let Elements::Copied { copy, view } = self.elements {
-            for (to, from) in view.iter_mut().zip(copy) {
-                if to.to_bits() != from.to_bits() {
-                    *to = from;
-                }
-            }
-        }
     }
 }
 

@@ -26,6 +26,7 @@ mod advance;
 mod apply;
 pub(crate) mod coefficient;
 mod combine;
+mod contiguous;
 mod decision;
 mod double;
 mod element;
@@ -58,8 +59,9 @@ use crate::segments::{Segments, TensorInfo, check_in_place};
 use workspace::Workspace;
 
 pub use accumulate::{SumMut, accumulate, accumulate_clipped};
+pub(crate) use contiguous::Contiguous;
 pub use decision::{Decision, GradRef, Norm, decide};
-pub(crate) use grads::{Block, Contiguous, Values};
+pub(crate) use grads::{Block, Values};
 pub use grads::{GradMut, Slice, SliceMut};
 pub use prepared::{Prepared, prepare};
 #[cfg(test)]
