@@ -223,7 +223,8 @@ impl Pass {
     /// For gradients of one type in one arena that one kernel reduces and one writes, it is as follows; in brackets
     /// the numbers of [`Pass::half_dispatch_counts`]. The second column holds on hardware, for up to 4,096
     /// chunks and 256 segments unless a row says otherwise; the third on software adapters, on devices with less than ten storage buffers a stage
-    /// where thresholds adapt, and for [`ClipperOptions::finish`](crate::ClipperOptions::finish)`(false)`.
+    /// where thresholds adapt, and for [`ClipperOptions::finish`](crate::ClipperOptions::finish)`(false)`. One chunk takes three
+    /// where a device has less than nine.
     ///
     /// | what is clipped | one workgroup finishes | a dispatch a stage |
     /// |---|---|---|
