@@ -2,7 +2,9 @@
 
 use ndarray::ArrayViewMutD;
 
-use super::grads::{Block, Values, with_elements};
+#[cfg(not(target_arch = "wasm32"))]
+use super::grads::with_elements;
+use super::grads::{Block, Values};
 
 /// A tensor whose elements lie in one piece.
 pub(crate) struct Contiguous<'s, 'a> {

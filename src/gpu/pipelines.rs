@@ -1,10 +1,13 @@
 //! Compiled kernels, each made the first time that a prepared pass needs it.
 
 use std::collections::{HashMap, HashSet};
+#[cfg(not(target_arch = "wasm32"))]
 use std::num::NonZero;
+#[cfg(not(target_arch = "wasm32"))]
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+#[cfg(not(target_arch = "wasm32"))]
 use std::thread;
 
 use crate::error::PrepareError;
@@ -81,10 +84,20 @@ impl Pipelines {
             }
             Ok(())
         };
+        self.by_threads(missing.len(), work)
+    }
+
+    /// The same work by as many as may compile at once.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn by_threads(
+        &self,
+        most: usize,
+        work: impl Fn() -> Result<(), PrepareError> + Copy + Send + Sync,
+    ) -> Result<(), PrepareError> {
         // Not a pool that others use too: a thread that waits there may take up their work, whose errors would be
         // taken for ours.
         thread::scope(|scope| {
-            let helpers: Vec<_> = (1..self.threads().min(missing.len()))
+            let helpers: Vec<_> = (1..self.threads().min(most))
                 // Where there is no thread to be had, fewer do it all.
                 .filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok())
                 .collect();
@@ -95,11 +108,16 @@ impl Pipelines {
         })
     }
 
-    /// How many may compile at once. There are no threads in browsers, and wgpu gives up where one waits a second for
-    /// the context of GL.
+    /// There are no threads in browsers.
+    #[cfg(target_arch = "wasm32")]
+    fn by_threads(&self, _: usize, work: impl Fn() -> Result<(), PrepareError>) -> Result<(), PrepareError> {
+        work()
+    }
+
+    /// wgpu gives up where a thread waits a second for the context of GL.
+    #[cfg(not(target_arch = "wasm32"))]
     fn threads(&self) -> usize {
-        let gl = self.made_on.device.adapter_info().backend == wgpu::Backend::Gl;
-        if cfg!(target_arch = "wasm32") || gl {
+        if self.made_on.device.adapter_info().backend == wgpu::Backend::Gl {
             return 1;
         }
         thread::available_parallelism().map_or(1, NonZero::get)
