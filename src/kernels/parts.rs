@@ -36,7 +36,7 @@ impl Variant {
             Kernel::ReduceFinish => {
                 parts.extend(finish::parts(self));
                 parts.extend(self.sums_of_chunks());
-                parts.extend_from_slice(wgsl!["shared/reduce_row", "reduce_finish"]);
+                parts.extend_from_slice(wgsl!["reduce_finish"]);
             }
             Kernel::Apply | Kernel::ApplyUnits | Kernel::Seams => {
                 parts.extend_from_slice(APPLY);
@@ -92,7 +92,7 @@ impl Variant {
         };
         let entry: &[&str] = match self.form.stays {
             true => wgsl!["shared/reduce_tables", "reduce_staying"],
-            false => wgsl!["shared/reduce_tables", "shared/reduce_row", "shared/reduce_entry"],
+            false => wgsl!["shared/reduce_tables", "shared/reduce_entry"],
         };
         [power, &self.sums_of_chunks(), entry].concat()
     }
