@@ -137,7 +137,8 @@ fn main() {
             }
         }
     } else {
-        Box::new(cpu::Cpu::new(given("--prepared"), given("--adamw")))
+        let way = if given("--prepared") { cpu::Way::Prepared } else { cpu::Way::Clip };
+        Box::new(cpu::Cpu::new(if given("--adamw") { cpu::Way::Step } else { way }))
     };
     serve(arm).unwrap();
 }

@@ -22,12 +22,19 @@ pub(crate) struct Cpu {
     pristine: Vec<Vec<f32>>,
     reference: f64,
     large: Vec<f32>,
-    /// Whether clips are prepared, and those that are, kept and clipped.
-    prepares: bool,
+    way: Way,
+    /// Kept and clipped.
     prepared: [Option<Prepared>; 2],
-    /// Whether a step of AdamW follows in the same call, and what it moves.
-    steps: bool,
     stepped: Stepped,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+pub(crate) enum Way {
+    #[default]
+    Clip,
+    Prepared,
+    /// A step of AdamW follows in the same call.
+    Step,
 }
 
 /// Parameters, which begin as ones, with what their optimiser remembers.
@@ -43,8 +50,8 @@ const RATE: f64 = 1e-3;
 const DECAY: f64 = 0.01;
 
 impl Cpu {
-    pub(crate) fn new(prepares: bool, steps: bool) -> Cpu {
-        Cpu { prepares, steps, ..Cpu::default() }
+    pub(crate) fn new(way: Way) -> Cpu {
+        Cpu { way, ..Cpu::default() }
     }
 
     /// Seconds of clip and step in one, and the norm that was reported. Gradients are only read.
@@ -74,10 +81,10 @@ impl Cpu {
     fn clip(&mut self, clipped: bool) -> Result<(f64, f64)> {
         self.restore();
         let clip = Clip::global_norm(threshold(self.reference, clipped));
-        if self.steps {
+        if self.way == Way::Step {
             return self.step(&clip);
         }
-        if self.prepares {
+        if self.way == Way::Prepared {
             let prepared = match &mut self.prepared[usize::from(clipped)] {
                 Some(prepared) => prepared,
                 empty => empty.insert(Prepared::new(&mut self.tensors, &clip)?),
@@ -96,7 +103,7 @@ impl Cpu {
     }
 
     fn check(&self, clipped: bool) -> Result<()> {
-        if self.steps {
+        if self.way == Way::Step {
             return self.check_step();
         }
         let mut first = 0;
@@ -138,14 +145,14 @@ impl Arm for Cpu {
             self.pristine.push(tensor.clone());
             self.tensors.push(tensor);
         }
-        if self.steps {
+        if self.way == Way::Step {
             self.stepped.parameters = sizes.iter().map(|&size| vec![1.0; size]).collect();
         }
         self.reference = self.pristine.iter().map(|t| sum_of_squares(t)).sum::<f64>().sqrt();
         let (_, norm) = self.clip(false)?;
         self.check(false)?;
         self.clip(true)?;
-        if !self.steps {
+        if self.way != Way::Step {
             self.check(true)?;
         }
         judged(sizes.len(), first, norm, self.reference)

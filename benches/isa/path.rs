@@ -24,6 +24,9 @@ pub(crate) struct Work<'a> {
     pub(crate) through: Through<'a>,
 }
 
+/// A loop, if it is one, with what a turn of it scores and goes through.
+type Way<'a> = (Option<&'a Loop>, Score, Vec<usize>);
+
 /// Loads on their way at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Flight {
@@ -73,31 +76,20 @@ pub(crate) fn counts(listing: &str, work: Work<'_>) -> Option<Counts> {
         way.iter().fold(Score::default(), |sum, &at| sum.then(score(at), work.through.most))
     };
     let straight = graph.best(0, &|_| true, &ends, &outside(None)).unwrap_or_default();
-    let mut hot = (None, total(&straight, &outside(None)), straight);
-    for l in &busy {
+    let turns = busy.iter().filter_map(|&l| {
         let own = outside(Some(l.head));
-        if let Some(way) = graph.round(l, &own) {
-            let score = total(&way, &own);
-            if score.beats(hot.1) {
-                hot = (Some(*l), score, way);
-            }
-        }
-    }
-    let bytes = hot.1.bytes;
-    let in_loop = hot.0.is_some();
-    let (mut most, all) = (0, |at: usize| graph.score(at));
-    for l in busy.iter().filter(|_| in_loop) {
-        // Of those that fetch as much as the hot one.
-        let score = graph.round(l, &outside(Some(l.head))).map(|way| total(&way, &outside(Some(l.head))));
-        let Some(score) = score.filter(|own| own.bytes == bytes && own.does == 0) else { continue };
-        if let Some((around, way)) = works_around(&graph, &busy, l, score.vector)
-            && total(&way, &all).vector > most
-        {
-            most = total(&way, &all).vector;
-            hot = (Some(around), total(&way, &all), way);
-        }
-    }
-    let (hot_loop, score, way) = hot;
+        let way = graph.round(l, &own)?;
+        Some((Some(l), total(&way, &own), way))
+    });
+    let mut ways = vec![(None, total(&straight, &outside(None)), straight)];
+    ways.extend(turns);
+    // Those that only fetch, and fetch as much as the best, give way to what is around them.
+    let most = ways.iter().map(|way| way.1.bytes).max().unwrap_or_default();
+    let fetching = ways.iter().filter(|way| way.1.bytes == most && way.1.does == 0);
+    let working = fetching.filter_map(|(l, score, _)| works_around(&graph, &busy, (*l)?, score.vector));
+    let working = working.map(|(l, way)| (Some(l), total(&way, &|at| graph.score(at)), way));
+    let hot = working.max_by_key(|way| way.1.vector).or_else(|| ways.into_iter().reduce(better));
+    let (hot_loop, score, way) = hot?;
     if score.bytes == 0 {
         return None;
     }
@@ -115,6 +107,10 @@ pub(crate) fn counts(listing: &str, work: Work<'_>) -> Option<Counts> {
         flight: flight(&graph, &way, hot_loop.is_some(), work.one_counter),
         way,
     })
+}
+
+fn better<'a>(a: Way<'a>, b: Way<'a>) -> Way<'a> {
+    if b.1.beats(a.1) { b } else { a }
 }
 
 /// The smallest loop around one that only fetches: itself it does more.

@@ -72,8 +72,7 @@ impl<E: Bits> ByLanes for Product<'_, E> {
         if rest.is_empty() {
             return;
         }
-        let mut line = [E::zeroed(); LANES];
-        line[..rest.len()].copy_from_slice(rest);
+        let mut line = E::padded(rest);
         E::store(E::load::<L>(&line).times(factor), &mut line);
         rest.copy_from_slice(&line[..rest.len()]);
     }

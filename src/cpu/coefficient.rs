@@ -107,7 +107,7 @@ pub(crate) fn decide(sum: &Sum, setting: &Setting, parameters: &Sum, kind: Kind)
 
 impl<'a> Decider<'a> {
     pub(crate) fn new(setting: &'a Setting, kind: Kind) -> Decider<'a> {
-        let limit = (setting.rule != RULE_AGC).then(|| Limit::new(setting, &combine::nothing(), kind));
+        let limit = (setting.rule != RULE_AGC).then(|| Limit::new(setting, &combine::NOTHING, kind));
         Decider { setting, kind, limit, kept: Factor::new(Real::ONE, setting) }
     }
 

@@ -6,11 +6,8 @@ use crate::layout::{GUARD, NONE, Partial, Sum};
 use super::power;
 
 /// The sum of no items.
-pub(crate) const fn nothing() -> Sum {
-    NOTHING
-}
-
-const NOTHING: Sum = Sum { mantissa: [0; 3], exponent: 0, non_finite: 0, nan: 0, first: NONE, pad: 0 };
+pub(crate) const NOTHING: Sum =
+    Sum { mantissa: [0; 3], exponent: 0, non_finite: 0, nan: 0, first: NONE, pad: 0 };
 
 /// A chunk's partial as the sum of one item of tensor `tensor`.
 pub(crate) fn item(partial: &Partial, tensor: u32, kind: Kind) -> Sum {

@@ -10,13 +10,12 @@ use crate::history::History;
 use crate::layout::{CHUNK, Outcome, Sum};
 use crate::real::F32_MIN_EXPONENT;
 use crate::report::Report;
-use crate::segments::{Owner, Segments, TensorInfo};
+use crate::segments::{Segments, TensorInfo};
 
 use super::coefficient::norm_of;
 use super::combine;
-use super::grads::{Block, Slice, SliceMut, Values};
+use super::grads::{Slice, SliceMut, Values};
 use super::reduce::Scratch;
-use super::stages::SEQUENTIAL;
 use super::{Set, decided, double, stages, threads};
 
 /// One named gradient in host memory that is only read.
@@ -140,7 +139,7 @@ impl Decision {
         let (Some(&owner), true) = (self.parts.owners.get(tensor), self.changes(tensor)) else { return };
         let block = elements.into().block;
         match &self.outcomes {
-            Outcomes::Single(all) => apply(stages::outcomes_of(owner, all), owner, first, block),
+            Outcomes::Single(all) => stages::apply([(block, owner, first)], all, &mut Vec::new()),
             Outcomes::Double(decided) => decided.apply(vec![(owner, self.infos[tensor].dtype, first, block)]),
         }
     }
@@ -148,24 +147,6 @@ impl Decision {
     /// The element type of a tensor.
     pub fn dtype(&self, tensor: usize) -> Option<DType> {
         self.infos.get(tensor).map(|info| info.dtype)
-    }
-}
-
-fn apply(own: &[Outcome], owner: Owner, first: u64, block: Block<'_>) {
-    let mut pieces = Vec::new();
-    block.each(CHUNK as usize, |piece| pieces.push(piece));
-    let change = |from: usize, pieces: &mut [Block<'_>]| {
-        for (i, piece) in (from as u64..).zip(pieces) {
-            match owner {
-                Owner::One(_) => piece.apply(&own[0]),
-                Owner::Units { view, .. } => piece.apply_units(first + i * u64::from(CHUNK), &view, own),
-            }
-        }
-    };
-    if pieces.len() as u64 * u64::from(CHUNK) > SEQUENTIAL {
-        threads::each(&mut pieces, 1, &change);
-    } else {
-        change(0, &mut pieces);
     }
 }
 
@@ -197,7 +178,7 @@ impl Norm {
     /// last bits.
     pub fn new(norm: NormType) -> Norm {
         let kind = Kind::from(norm);
-        Norm { norm, sums: Sums::Single(kind, combine::nothing()) }
+        Norm { norm, sums: Sums::Single(kind, combine::NOTHING) }
     }
 
     /// As [`Norm::new`], for pieces of which any is of `f64`: all are added as `f64`, to a norm within
@@ -212,7 +193,7 @@ impl Norm {
         let values = piece.into().data;
         match &mut self.sums {
             Sums::Single(kind, sum) if values.dtype() == DType::F64 => {
-                let mut running = match *sum == combine::nothing() {
+                let mut running = match *sum == combine::NOTHING {
                     true => double::Running::new(self.norm.into()),
                     false => double::Running::after(sum, *kind),
                 };

@@ -109,12 +109,7 @@ pub(super) fn run<'t, 'a: 't>(
             work.push(Work { gradient, target, action, outcomes: own, units });
         }
     }
-    if elements > stages::SEQUENTIAL {
-        let at_once = stages::at_once(work.len(), elements);
-        threads::each(&mut work, at_once, &|_, own| own.iter_mut().for_each(Work::run));
-    } else {
-        work.iter_mut().for_each(Work::run);
-    }
+    threads::share(&mut work, elements, &|_, own| own.iter_mut().for_each(Work::run));
 }
 
 impl Work<'_> {

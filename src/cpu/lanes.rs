@@ -12,7 +12,7 @@ mod tests;
 
 use half::{bf16, f16};
 
-pub(crate) use bits::{Bf16Bits, Bits, F16Bits};
+pub(crate) use bits::{Bf16Bits, Bits, F16Bits, INFINITY_BITS};
 
 /// Number of lanes.
 pub(crate) const LANES: usize = 16;

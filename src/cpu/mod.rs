@@ -39,6 +39,7 @@ mod prepared;
 #[cfg(test)]
 mod random;
 mod reduce;
+mod room;
 mod stages;
 mod step;
 mod threads;
@@ -53,9 +54,10 @@ use crate::clip::{Clip, LossScale};
 use crate::error::ClipError;
 use crate::history::History;
 use crate::layout::{Hyper, Outcome, Partial, Sum, Tally};
-use crate::report::{self, Report};
+use crate::report::Report;
 use crate::segments::{Segments, TensorInfo, check_in_place};
 
+use room::{Room, recycled};
 use workspace::Workspace;
 
 pub use accumulate::{SumMut, accumulate, accumulate_clipped};
@@ -100,16 +102,20 @@ fn remembers_nothing(clip: &Clip) -> Result<(), ClipError> {
 pub fn clip_with(grads: &mut [GradMut<'_>], clip: &Clip, history: &mut History) -> Result<Report, ClipError> {
     let (set, parameters) = Set::of(grads, clip)?;
     history.fit(clip, set.parts.limits.len())?;
-    if set.double {
-        let mut tensors: Vec<_> = grads.iter_mut().map(GradMut::contiguous).collect();
-        let mut blocks: Vec<Block<'_>> = tensors.iter_mut().map(Contiguous::block).collect();
-        let thresholds = set.parts.thresholds(clip);
-        let report = clip_in_double(&mut blocks, &parameters, &set, (clip, &thresholds), history);
-        tensors.into_iter().for_each(Contiguous::write_back);
-        Ok(report)
-    } else {
-        Ok(clip_set(grads, &set, &parameters, clip, history).report)
+    if !set.double {
+        return Ok(clip_set(grads, &set, &parameters, clip, history).report);
     }
+    let thresholds = set.parts.thresholds(clip);
+    Ok(in_one_piece(grads, |blocks| clip_in_double(blocks, &parameters, &set, (clip, &thresholds), history)))
+}
+
+/// Runs with the elements of each gradient in one piece, and puts back what lies otherwise.
+fn in_one_piece<R>(grads: &mut [GradMut<'_>], run: impl FnOnce(&mut [Block<'_>]) -> R) -> R {
+    let mut tensors: Vec<_> = grads.iter_mut().map(GradMut::contiguous).collect();
+    let mut blocks: Vec<Block<'_>> = tensors.iter_mut().map(Contiguous::block).collect();
+    let result = run(&mut blocks);
+    tensors.into_iter().for_each(Contiguous::write_back);
+    result
 }
 
 /// Tensors that a clip fits.
@@ -143,6 +149,30 @@ impl Set {
         }
         Ok((Set { infos, parts, double }, parameters))
     }
+}
+
+/// Clips gradients of which none is measured as `f64`. The records stay in `workspace`.
+fn clip_in_single(
+    blocks: &mut [Block<'_>],
+    parameters: &[Values<'_>],
+    set: &Set,
+    (clip, thresholds): (&Clip, &[f64]),
+    workspace: &mut Workspace,
+    history: &mut History,
+    room: &mut Room,
+) {
+    let mut values = recycled(std::mem::take(&mut room.values));
+    values.extend(blocks.iter().map(Block::values));
+    workspace.decide(&values, parameters, &set.parts, (clip, thresholds), history);
+    room.values = recycled(values);
+    advance_without_step(clip, history);
+    if history.tally.changed == 0 {
+        return;
+    }
+    let mut work = recycled(std::mem::take(&mut room.work));
+    let pieces = blocks.iter_mut().zip(&set.parts.owners).map(|(block, &owner)| (block.again(), owner, 0));
+    stages::apply(pieces, &workspace.outcomes, &mut work);
+    room.work = recycled(work);
 }
 
 fn clip_in_double(
@@ -220,17 +250,12 @@ fn clip_set(
     clip: &Clip,
     history: &mut History,
 ) -> Trace {
-    let Set { infos, parts, .. } = set;
-    let mut tensors: Vec<_> = grads.iter_mut().map(GradMut::contiguous).collect();
-    let values: Vec<Values<'_>> = tensors.iter().map(Contiguous::values).collect();
-    let trace = decided(&values, parameters, infos, parts, clip, history);
-    drop(values);
-    advance_without_step(clip, history);
-    if history.tally.changed > 0 {
-        stages::apply(tensors.iter_mut().map(Contiguous::block), parts, &trace.outcomes, &mut Vec::new());
-        tensors.into_iter().for_each(Contiguous::write_back);
-    }
-    trace
+    let mut workspace = Workspace::new(&set.infos, &set.parts);
+    let asked = (clip, &set.parts.thresholds(clip)[..]);
+    in_one_piece(grads, |blocks| {
+        clip_in_single(blocks, parameters, set, asked, &mut workspace, history, &mut Room::default());
+    });
+    trace(workspace, &set.infos, &set.parts, clip, history)
 }
 
 /// The next loss scale, where no optimiser's step is counted.
@@ -250,8 +275,18 @@ fn decided(
 ) -> Trace {
     let mut workspace = Workspace::new(infos, parts);
     workspace.decide(tensors, parameters, parts, (clip, &parts.thresholds(clip)), history);
-    let reported = workspace.reported(parts);
-    let report = report::report(clip, infos, parts, &workspace.tensor_sums, reported, &history.tally);
+    trace(workspace, infos, parts, clip, history)
+}
+
+/// What a step left in its records.
+fn trace(
+    workspace: Workspace,
+    infos: &[TensorInfo],
+    parts: &Segments,
+    clip: &Clip,
+    history: &History,
+) -> Trace {
+    let report = workspace.report(infos, parts, clip, history);
     let Workspace { partials, tensor_sums, segment_sums, outcomes, .. } = workspace;
     Trace { partials, tensor_sums, segment_sums, outcomes, tally: history.tally, report }
 }

@@ -9,8 +9,8 @@ use crate::segments::{Owner, Segments};
 use super::Values;
 use super::lanes::LANES;
 use super::reduce::Scratch;
-use super::stages::{Given, SEQUENTIAL, Source, elements};
-use super::threads;
+use super::stages::{Given, Source, elements};
+use super::threads::{self, SEQUENTIAL};
 use super::units::groups_at_once;
 
 /// Elements of a portion of work: several for every thread, and so many that what is fetched beyond a
@@ -24,7 +24,8 @@ fn portion(elements: u64) -> u64 {
 /// Consecutive partials of one tensor.
 #[derive(Debug)]
 struct Work {
-    source: u32,
+    /// Number of its tensor, or of the parameter.
+    number: u32,
     partials: u32,
     /// The first chunk, or that of each unit.
     chunk: u64,
@@ -35,18 +36,16 @@ struct Work {
 
 /// What work is done on.
 #[derive(Clone, Copy)]
-struct On<'a> {
-    sources: &'a [Source],
-    parts: &'a Segments,
-    given: Given<'a>,
-    kind: Kind,
+pub(super) struct On<'a> {
+    pub(super) parts: &'a Segments,
+    pub(super) given: Given<'a>,
+    pub(super) kind: Kind,
 }
 
 impl Work {
     /// `next` is what will be read after it.
     fn run(&self, on: On<'_>, next: Values<'_>, scratch: &mut Scratch, to: &mut [Partial]) {
-        let On { sources, parts, given, kind } = on;
-        let number = sources[self.source as usize].number;
+        let (On { parts, given, kind }, number) = (on, self.number as usize);
         let values = given.values(number);
         scratch.largest = given.largest(number);
         match parts.owner_of(number) {
@@ -66,7 +65,7 @@ impl Work {
 
     /// The first chunk that it reads, where it reads chunks.
     fn first<'a>(&self, on: On<'a>) -> Values<'a> {
-        let number = on.sources[self.source as usize].number;
+        let number = self.number as usize;
         match on.parts.owner_of(number) {
             Owner::One(_) => on.given.values(number).chunk(self.chunk * u64::from(CHUNK)),
             Owner::Units { .. } => Values::F32(&[]),
@@ -102,15 +101,7 @@ impl Reduction {
     }
 
     /// One record a chunk.
-    pub(super) fn run(
-        &self,
-        sources: &[Source],
-        parts: &Segments,
-        given: Given<'_>,
-        kind: Kind,
-        to: &mut [Partial],
-    ) {
-        let on = On { sources, parts, given, kind };
+    pub(super) fn run(&self, on: On<'_>, to: &mut [Partial]) {
         match &self.portions[..] {
             [] => self.run_work(0..self.work.len(), on, to),
             portions => self.run_portions(portions, on, to),
@@ -142,12 +133,13 @@ impl Reduction {
 /// In pieces of at most `portion` elements.
 fn work_of(sources: &[Source], parts: &Segments, portion: u64) -> Vec<Work> {
     let mut work = Vec::with_capacity(sources.len());
-    for (source, &Source { number, elements: len, .. }) in (0..).zip(sources) {
-        match parts.owner_of(number) {
+    for &Source { number, elements: len, .. } in sources {
+        let (owner, number) = (parts.owner_of(number), number as u32);
+        match owner {
             Owner::One(_) => work.extend((0..len).step_by(portion as usize).map(|first| {
                 let elements = portion.min(len - first);
                 let partials = elements.div_ceil(u64::from(CHUNK)) as u32;
-                Work { source, partials, chunk: first / u64::from(CHUNK), unit: 0, elements }
+                Work { number, partials, chunk: first / u64::from(CHUNK), unit: 0, elements }
             })),
             Owner::Units { view, .. } => {
                 let len = view.len.clamp(1, u64::from(CHUNK));
@@ -157,7 +149,7 @@ fn work_of(sources: &[Source], parts: &Segments, portion: u64) -> Vec<Work> {
                 for chunk in 0..view.chunks() {
                     work.extend((0..view.units).step_by(at_once as usize).map(|first| {
                         let units = at_once.min(view.units - first);
-                        Work { source, partials: units as u32, chunk, unit: first, elements: units * len }
+                        Work { number, partials: units as u32, chunk, unit: first, elements: units * len }
                     }));
                 }
             }

@@ -9,11 +9,9 @@ mod fast;
 use crate::layout::{Partial, Sum};
 
 use super::element::Element;
-use super::lanes::by_lanes;
+use super::lanes::{Bits, INFINITY_BITS, by_lanes};
 use crate::real::Real;
 use fast::{Look, Powers, Seen, bound};
-
-const INFINITY_BITS: u32 = 0x7f80_0000;
 
 /// Elements above `most`, bits of a magnitude, are not finite.
 pub(crate) fn reduce<T: Element>(chunk: &[T], p: f32, most: u32) -> Partial {
@@ -26,7 +24,7 @@ pub(crate) fn reduce<T: Element>(chunk: &[T], p: f32, most: u32) -> Partial {
 
 /// The sum of the powers of ratios to the largest, in `f64` one after the other, rounded to `f32`.
 fn sum_of_powers<T: Element>(chunk: &[T], p: f32, most: u32, largest: u32) -> f32 {
-    let finite = chunk.iter().map(|e| e.f32_bits() & 0x7fff_ffff).filter(|&m| m <= most);
+    let finite = T::bits(chunk).iter().map(|e| e.magnitude()).filter(|&m| m <= most);
     finite.map(|m| power_of_ratio(m, largest, p)).sum::<f64>() as f32
 }
 
@@ -96,7 +94,7 @@ mod tests {
 
     /// Whether the sum is not clear.
     fn check<T: Element>(chunk: &[T], p: f32) -> bool {
-        let largest = chunk.iter().map(|e| e.f32_bits() & 0x7fff_ffff).max().unwrap_or(0);
+        let largest = T::bits(chunk).iter().map(|e| e.magnitude()).max().unwrap_or(0);
         let right = sum_of_powers(chunk, p, INFINITY_BITS - 1, largest);
         let near = near_sum(chunk, p, largest);
         assert!(near.is_none_or(|near| near.to_bits() == right.to_bits()), "p {p}: {near:?} {right}");

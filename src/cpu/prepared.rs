@@ -8,9 +8,9 @@ use crate::report::{self, Report, SegmentReport};
 use crate::segments::{TensorInfo, check_in_place};
 
 use super::grads::{Block, GradMut, Slice, SliceMut, Values};
-use super::stages::Change;
+use super::room::{Room, recycled};
 use super::workspace::Workspace;
-use super::{Set, advance_without_step, clip_in_double, stages};
+use super::{Set, clip_in_double, clip_in_single};
 
 /// A clip for tensors of one form, prepared by [`prepare`]: the CPU path's [`Pass`](crate::Pass).
 ///
@@ -26,15 +26,6 @@ pub struct Prepared {
     /// Of a set that is measured as `f64`, whose records are others.
     report: Option<Report>,
     room: Room,
-}
-
-/// Vectors without elements, kept for what they hold on to.
-#[derive(Debug, Default)]
-struct Room {
-    blocks: Vec<Block<'static>>,
-    values: Vec<Values<'static>>,
-    parameters: Vec<Values<'static>>,
-    work: Vec<Change<'static>>,
 }
 
 /// Prepares `clip` for tensors like these, whose elements are not read: names, lengths, types, shapes, groups, and whether
@@ -135,18 +126,7 @@ impl Prepared {
             self.report = Some(clip_in_double(blocks, parameters, set, (clip, thresholds), history));
             return Ok(());
         }
-        let parameters = if set.parts.parameters { parameters } else { &[] };
-        let mut values = recycled(std::mem::take(&mut room.values));
-        values.extend(blocks.iter().map(Block::values));
-        workspace.decide(&values, parameters, &set.parts, (clip, thresholds), history);
-        room.values = recycled(values);
-        advance_without_step(clip, history);
-        if history.tally.changed == 0 {
-            return Ok(());
-        }
-        let mut work = recycled(std::mem::take(&mut room.work));
-        stages::apply(blocks.iter_mut().map(Block::again), &set.parts, &workspace.outcomes, &mut work);
-        room.work = recycled(work);
+        clip_in_single(blocks, parameters, set, (clip, thresholds), workspace, history, room);
         Ok(())
     }
 
@@ -157,28 +137,26 @@ impl Prepared {
             let (required, given) = (infos.len(), blocks.len());
             return Err(ClipError::Count { required, given });
         }
-        let tensor =
-            |i: usize, what: &str, len: u64, dtype: Option<DType>, given: String| ClipError::Tensor {
-                tensor: infos[i].name.to_string(),
-                required: match dtype {
-                    Some(dtype) => format!("{what} of {len} elements of {dtype}, as prepared"),
-                    None => format!("{what} of {len} elements"),
-                },
-                given,
-            };
+        let wrong = |i: usize, required: String, given: String| ClipError::Tensor {
+            tensor: infos[i].name.to_string(),
+            required,
+            given,
+        };
         for (i, (block, info)) in blocks.iter().zip(infos).enumerate() {
             if block.len() as u64 != info.elements || block.dtype() != info.dtype {
-                let given = format!("{} of {}", block.len(), block.dtype());
-                return Err(tensor(i, "a gradient", info.elements, Some(info.dtype), given));
+                let required =
+                    format!("a gradient of {} elements of {}, as prepared", info.elements, info.dtype);
+                return Err(wrong(i, required, format!("{} of {}", block.len(), block.dtype())));
             }
         }
         for (i, (parameter, info)) in parameters.iter().zip(infos).enumerate() {
-            if parameter.len() as u64 != info.elements && !info.excluded() {
-                return Err(tensor(i, "a parameter", info.elements, None, parameter.len().to_string()));
+            let len = if info.excluded() { 0 } else { info.elements };
+            if parameter.len() as u64 != len {
+                return Err(wrong(i, format!("a parameter of {len} elements"), parameter.len().to_string()));
             }
-            if (parameter.dtype() == DType::F64) && !self.set.double {
-                let given = DType::F64.to_string();
-                return Err(tensor(i, "a parameter of f32, f16 or bf16", info.elements, None, given));
+            if parameter.dtype() == DType::F64 && !self.set.double {
+                let required = "a parameter of f32, f16 or bf16, as prepared".to_owned();
+                return Err(wrong(i, required, DType::F64.to_string()));
             }
         }
         Ok(())
@@ -254,14 +232,6 @@ impl Prepared {
         if *double || workspace.tensor_sums.len() != parts.sums() {
             return report.clone();
         }
-        let outcomes = workspace.reported(parts);
-        Some(report::report(clip, infos, parts, &workspace.tensor_sums, outcomes, &history.tally))
+        Some(workspace.report(infos, parts, clip, history))
     }
-}
-
-/// An empty vector of other elements in the same place: what one step leaves, the next one fills.
-fn recycled<T, U>(mut vector: Vec<T>) -> Vec<U> {
-    vector.clear();
-    // The standard library collects in place where elements have the same size.
-    vector.into_iter().filter_map(|_| None).collect()
 }

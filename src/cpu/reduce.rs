@@ -9,7 +9,7 @@ use crate::clip::Kind;
 use crate::layout::{CHUNK, COLUMNS, Partial, ROWS};
 
 use super::element::Element;
-use super::lanes::{Bits, ByLanes, LANES, Lanes, Line, by_lanes};
+use super::lanes::{Bits, ByLanes, INFINITY_BITS, LANES, Lanes, Line, by_lanes};
 use super::power;
 
 use rule::{Inf, One, Rule, Two};
@@ -19,8 +19,6 @@ const COLUMNS_: usize = COLUMNS as usize;
 const ROWS_: usize = ROWS as usize;
 /// Neighbouring columns that lanes hold.
 const GROUPS: usize = COLUMNS_ / LANES;
-const INFINITY_BITS: u32 = 0x7f80_0000;
-const MAGNITUDE: u32 = 0x7fff_ffff;
 const NAN_FLAG: u32 = 1 << 31;
 /// From exponent 28 on 2^(154 - exponent) is a normal `f32`, and subnormal elements have a `q` of 0, also
 /// on a thread that flushes them.
@@ -95,11 +93,6 @@ fn aligned<L: Lanes, R: Rule>(bits: L, exponent: L) -> L {
 }
 
 #[inline(always)]
-fn magnitude<L: Lanes, E: Bits>(elements: &[E; LANES]) -> L {
-    E::load::<L>(elements).and(L::splat(MAGNITUDE))
-}
-
-#[inline(always)]
 fn reduce_by<L: Lanes, R: Rule, E: Bits>(chunk: &[E], next: &[Line], scratch: &mut Scratch) -> Partial {
     let Scratch { largest, finite, last, .. } = scratch;
     if let Some(partial) = reduce_finite::<L, R, E>(chunk, next, *largest, last) {
@@ -131,7 +124,7 @@ fn reduce_finite<L: Lanes, R: Rule, E: Bits>(
 #[cold]
 #[inline(never)]
 fn replace_non_finite<E: Bits>(chunk: &[E], largest: u32, finite: &mut Vec<u32>) -> u32 {
-    let magnitudes = || chunk.iter().map(|element| element.f32_bits() & MAGNITUDE);
+    let magnitudes = || chunk.iter().map(|element| element.magnitude());
     finite.clear();
     finite.extend(magnitudes().map(|bits| if bits <= largest { bits } else { 0 }));
     let count = magnitudes().filter(|&bits| bits > largest).count() as u32;
@@ -143,14 +136,12 @@ fn replace_non_finite<E: Bits>(chunk: &[E], largest: u32, finite: &mut Vec<u32>)
 #[inline(always)]
 fn reduce_single<L: Lanes, R: Rule, E: Bits>(chunk: &[E], next: &[Line], largest: u32) -> Option<Partial> {
     let (whole, rest) = chunk.as_chunks::<LANES>();
-    let mut padded = [E::zeroed(); LANES];
-    padded[..rest.len()].copy_from_slice(rest);
-    let last = magnitude::<L, E>(&padded);
+    let last = E::magnitudes::<L>(&E::padded(rest));
     let mut tops = last;
     let mut next = Next(next);
     for bits in whole {
         next.prefetch::<L, E>();
-        tops = tops.max(magnitude(bits));
+        tops = tops.max(E::magnitudes(bits));
     }
     let top = tops.largest();
     if top > largest {
@@ -162,7 +153,7 @@ fn reduce_single<L: Lanes, R: Rule, E: Bits>(chunk: &[E], next: &[Line], largest
     let exponent = (top >> 23).max(1);
     let mut sum = add_single::<L, R>(last, exponent, L::zeros());
     for bits in whole {
-        sum = add_single::<L, R>(magnitude(bits), exponent, sum);
+        sum = add_single::<L, R>(E::magnitudes(bits), exponent, sum);
     }
     let sum = L::sum(sum);
     Some(Partial { lo: sum as u32, hi: (sum >> 32) as u32, exponent, non_finite: 0 })
@@ -261,8 +252,8 @@ fn largest_of_columns<L: Lanes, E: Bits>(rows: &Rows<'_, E>, next: &mut Next<'_>
     for [a, b, c, d] in rows.bands() {
         for (g, top) in tops.iter_mut().enumerate() {
             next.prefetch::<L, E>();
-            let first = magnitude::<L, E>(&a[g]).max(magnitude(&b[g]));
-            let second = magnitude::<L, E>(&c[g]).max(magnitude(&d[g]));
+            let first = E::magnitudes::<L>(&a[g]).max(E::magnitudes(&b[g]));
+            let second = E::magnitudes::<L>(&c[g]).max(E::magnitudes(&d[g]));
             *top = top.max(first.max(second));
         }
     }
@@ -288,7 +279,7 @@ fn sum_of_columns<L: Lanes, R: Rule, E: Bits, const CONVERT: bool>(
                     if CONVERT {
                         E::load::<L>(row).product(factor)
                     } else {
-                        aligned::<L, R>(magnitude(row), exponents)
+                        aligned::<L, R>(E::magnitudes(row), exponents)
                     },
                     *sum,
                 );

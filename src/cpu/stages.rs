@@ -20,16 +20,8 @@ use super::threshold::{Step, Whole};
 use super::{Values, threads};
 use crate::real::largest_unscaled;
 
-/// Sets below this many elements are not worth waking other threads for.
-pub(super) const SEQUENTIAL: u64 = 1 << 17;
 /// Segments above this many are decided by all threads.
 const MANY: u32 = 4096;
-
-/// Items of work that together have about as many elements as a chunk: fewer are not worth a thread's
-/// attention.
-pub(super) fn at_once(items: usize, elements: u64) -> usize {
-    (items as u64 * u64::from(CHUNK) / elements.max(1)).max(1) as usize
-}
 
 /// A tensor or its parameters, with its partials.
 #[derive(Debug)]
@@ -108,7 +100,7 @@ pub(super) fn tensor_sums(
             return sum(own);
         }
         blocks.clear();
-        blocks.resize(own.len().div_ceil(BLOCK as usize), combine::nothing());
+        blocks.resize(own.len().div_ceil(BLOCK as usize), combine::NOTHING);
         threads::each(blocks, 1, &|first, to| {
             let of_blocks = own.chunks(BLOCK as usize).skip(first);
             to.iter_mut().zip(of_blocks).for_each(|(to, block)| *to = sum(block));
@@ -130,7 +122,7 @@ pub(super) fn segment_sums(
     sums: &mut Vec<Sum>,
 ) {
     // What no tensor belongs to stays the sum of nothing; everything else is written.
-    sums.resize(parts.summed() as usize, combine::nothing());
+    sums.resize(parts.summed() as usize, combine::NOTHING);
     unit_sums(sources, partials, parts, kind, sums);
     whole_sums(tensor_sums, parts, kind, sums);
     if parts.total {
@@ -335,20 +327,20 @@ pub(super) fn outcomes_of(owner: Owner, outcomes: &[Outcome]) -> &[Outcome] {
     }
 }
 
-/// The gradients, where an outcome changes them. `work` is room for what has to be done.
+/// Elements with the segments that they belong to, and the place of the first of them in its tensor: these are changed where an
+/// outcome says so. `work` is room for what has to be done.
 pub(super) fn apply<'a>(
-    blocks: impl Iterator<Item = Block<'a>>,
-    parts: &Segments,
+    pieces: impl IntoIterator<Item = (Block<'a>, Owner, u64)>,
     outcomes: &'a [Outcome],
     work: &mut Vec<Change<'a>>,
 ) {
     let mut elements = 0;
-    for (block, &owner) in blocks.zip(&parts.owners) {
+    for (block, owner, mut at) in pieces {
         if !changes(owner, outcomes) {
             continue;
         }
         elements += block.len() as u64;
-        let (own, mut at) = (outcomes_of(owner, outcomes), 0);
+        let own = outcomes_of(owner, outcomes);
         block.each(CHUNK as usize, |block| {
             work.push(match owner {
                 Owner::One(_) => Change::Whole(block, &own[0]),
@@ -357,11 +349,6 @@ pub(super) fn apply<'a>(
             at += u64::from(CHUNK);
         });
     }
-    if elements > SEQUENTIAL {
-        let at_once = at_once(work.len(), elements);
-        threads::each(work, at_once, &|_, own| own.iter_mut().for_each(Change::make));
-    } else {
-        work.iter_mut().for_each(Change::make);
-    }
+    threads::share(work, elements, &|_, own| own.iter_mut().for_each(Change::make));
     work.clear();
 }

@@ -1,6 +1,11 @@
 //! How threads share work: those of rayon's current pool, by halves, so that each goes through neighbours. Without the feature
 //! `rayon` the calling thread does everything.
 
+use crate::layout::CHUNK;
+
+/// Sets of at most so many elements are not worth waking other threads for.
+pub(super) const SEQUENTIAL: u64 = 1 << 17;
+
 /// Threads that work is shared by.
 pub(super) fn count() -> usize {
     #[cfg(feature = "rayon")]
@@ -33,6 +38,15 @@ fn halves<T: Send>(first: usize, items: &mut [T], at_once: usize, run: &(impl Fn
     }
     let (before, after) = items.split_at_mut(middle);
     join(|| halves(first, before, at_once, run), || halves(first + middle, after, at_once, run));
+}
+
+/// As [`each`], over items that are of so many elements together: by the calling thread where these are few, else by threads that
+/// take about as many as a chunk has.
+pub(super) fn share<T: Send>(items: &mut [T], elements: u64, run: &(impl Fn(usize, &mut [T]) + Sync)) {
+    if elements <= SEQUENTIAL {
+        return run(0, items);
+    }
+    each(items, (items.len() as u64 * u64::from(CHUNK) / elements).max(1) as usize, run);
 }
 
 /// What `of` makes of each index.

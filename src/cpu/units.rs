@@ -8,12 +8,12 @@ use crate::layout::{CHUNK, COLUMNS, Partial};
 use crate::segments::UnitView;
 
 use super::element::Element;
+use super::lanes::{Bits, INFINITY_BITS};
 use super::reduce::{self, Scratch};
 
 pub(super) use scattered::groups_at_once;
 use scattered::scattered;
 
-const INFINITY_BITS: u32 = 0x7f80_0000;
 /// Units up to this long are added up where they are, longer ones by vectors.
 const SHORT: u64 = 32;
 
@@ -53,7 +53,7 @@ pub(crate) fn reduce<T: Element>(
 /// At most [`COLUMNS`] elements: each is a column of its own, so nothing is aligned within one.
 fn singles<T: Element>(elements: &[T], kind: Kind, largest: u32) -> Partial {
     debug_assert!(elements.len() <= COLUMNS as usize);
-    let magnitudes = || elements.iter().map(|e| e.f32_bits() & 0x7fff_ffff);
+    let magnitudes = || T::bits(elements).iter().map(|e| e.magnitude());
     let finite = || magnitudes().map(|m| if m <= largest { m } else { 0 });
     let (mut non_finite, mut nan, mut top) = (0, 0, 0);
     for m in magnitudes() {

@@ -7,10 +7,11 @@ use bytemuck::Zeroable;
 use crate::clip::{Clip, Kind};
 use crate::history::History;
 use crate::layout::{Outcome, Partial, Setting, Sum};
+use crate::report::{self, Report};
 use crate::segments::{Segments, TensorInfo};
 
 use super::Values;
-use super::partials::Reduction;
+use super::partials::{On, Reduction};
 use super::stages::{self, Given, Source};
 
 /// The records of every stage, and how the work is cut.
@@ -60,13 +61,25 @@ impl Workspace {
         let kind = Kind::from(clip.norm);
         // As the device has it: the product of two f32, which an infinity would make of every element.
         let unscale = (clip.unscale as f32 * history.progress.unscale).min(f32::MAX);
-        reduction.run(sources, parts, Given::new(tensors, parameters, unscale), kind, partials);
+        let given = Given::new(tensors, parameters, unscale);
+        reduction.run(On { parts, given, kind }, partials);
         stages::tensor_sums(own, partials, parts, kind, blocks, tensor_sums);
         stages::segment_sums(sources, partials, tensor_sums, parts, kind, &mut self.segment_sums);
         let clip = Clip { unscale: unscale.into(), ..*clip };
         parts.settings_into(&clip, thresholds, &mut self.settings);
         stages::thresholds(history, parts, &self.settings, &self.segment_sums, kind);
         stages::outcomes(history, parts, &self.settings, &self.segment_sums, kind, &mut self.outcomes);
+    }
+
+    /// What the last step measured and did.
+    pub(super) fn report(
+        &self,
+        infos: &[TensorInfo],
+        parts: &Segments,
+        clip: &Clip,
+        history: &History,
+    ) -> Report {
+        report::report(clip, infos, parts, &self.tensor_sums, self.reported(parts), &history.tally)
     }
 
     /// Those of which a report tells: of units and rows only the whole set.

@@ -89,7 +89,7 @@ impl Make<'_> {
             None if plan.begins_in_sums(clip) => sums = self.sums(plan, records, false)?,
             Some(finish) if finish.does(STAGE_TENSORS) || finish.segment_runs > 0 => {
                 let stages = finish.stages & (STAGE_TENSORS | STAGE_SEGMENTS);
-                sums.push(self.finish(finish, plan, clip, records, (stages, None))?);
+                sums.push(self.finish(finish, plan, clip, records, (stages, None), None)?);
             }
             _ => {}
         }
@@ -110,17 +110,13 @@ impl Make<'_> {
             Some(finish) => {
                 let ends = STAGE_DECIDE | if hyper.is_some() { STAGE_ADVANCE } else { 0 };
                 let stages = ends | finish.stages & (STAGE_TENSORS | STAGE_SEGMENTS);
-                let begin = norm.reduce.iter().chain(&norm.before);
-                let joined = match (finish.reduces, &norm.reduce[..]) {
-                    (true, [only]) => {
-                        vec![self.finish_after(Some(only), finish, plan, clip, records, (stages, hyper))?]
-                    }
-                    _ => {
-                        let last = self.finish(finish, plan, clip, records, (stages, hyper))?;
-                        begin.cloned().chain([last]).collect()
-                    }
-                };
-                Decision { apart: vec![self.finish(finish, plan, clip, records, (ends, hyper))?], joined }
+                let only = norm.reduce.first().filter(|_| finish.reduces);
+                let begin = norm.reduce.iter().chain(&norm.before).filter(|_| only.is_none());
+                let last = self.finish(finish, plan, clip, records, (stages, hyper), only)?;
+                Decision {
+                    apart: vec![self.finish(finish, plan, clip, records, (ends, hyper), None)?],
+                    joined: begin.cloned().chain([last]).collect(),
+                }
             }
             None => self.decision_apart(plan, clip, records, norm, hyper)?,
         };
@@ -153,26 +149,15 @@ impl Make<'_> {
         Ok(Decision { apart, joined })
     }
 
+    /// `reduce` is the dispatch that this one stands for, too, where a set has one chunk.
     fn finish(
         &mut self,
         finish: &Finish,
         plan: &Plan,
         clip: &Clip,
         records: &Records,
-        ends: (u32, Option<&wgpu::Buffer>),
-    ) -> Result<Step, PrepareError> {
-        self.finish_after(None, finish, plan, clip, records, ends)
-    }
-
-    /// `only` is the dispatch that this one stands for, too.
-    fn finish_after(
-        &mut self,
-        only: Option<&Step>,
-        finish: &Finish,
-        plan: &Plan,
-        clip: &Clip,
-        records: &Records,
         (stages, hyper): (u32, Option<&wgpu::Buffer>),
+        reduce: Option<&Step>,
     ) -> Result<Step, PrepareError> {
         let Finish { runs, serial, segment_runs, segment_serial, members, decided, .. } = *finish;
         let job = Job {
@@ -203,7 +188,7 @@ impl Make<'_> {
         if clip.adapt.is_some() {
             tables.extend([states, norms]);
         }
-        match only.zip(plan.dispatches.iter().chain(&plan.measured).next()) {
+        match reduce.zip(plan.dispatches.iter().chain(&plan.measured).next()) {
             Some((step, dispatch)) => self.step_over(Kernel::ReduceFinish, (dispatch, step), job, &tables),
             None => self.step(Kernel::Finish, DType::F32, job, &tables, None, [1, 1]),
         }

@@ -147,12 +147,12 @@ fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
                     .filter(|&form| kernel.form(variant.kind, form) == form && is_apart(&variant));
                 for form in std::iter::once(variant.form).chain(forms) {
                     all.push(Variant { form, ..variant });
-                    let advances = kernel == Kernel::ReduceFinish;
                     if kernel.reduces() && i == 0 {
-                        all.push(Variant { form, scaled: true, advances, ..variant });
+                        // A loss scale follows from the step, where that is finished.
+                        all.push(Variant { form, scaled: true, advances: kernel.finishes(), ..variant });
                     }
-                    if advances {
-                        all.push(Variant { form, advances, ..variant });
+                    if kernel.finishes() {
+                        all.push(Variant { form, advances: true, ..variant });
                     }
                 }
             }

@@ -6,7 +6,6 @@ use crate::layout::Tally;
 use crate::segments::{Owner, Segments};
 
 use super::super::grads::{Block, with_elements};
-use super::super::stages::{SEQUENTIAL, at_once};
 use super::super::threads;
 use super::apply;
 use super::decide::{self, Change, Outcome};
@@ -116,12 +115,7 @@ impl Decided {
             own.iter_mut()
                 .for_each(|(owner, dtype, first, piece)| self.apply_one(*owner, *dtype, *first, piece));
         };
-        if elements > SEQUENTIAL {
-            let at_once = at_once(work.len(), elements);
-            threads::each(&mut work, at_once, &change);
-        } else {
-            change(0, &mut work);
-        }
+        threads::share(&mut work, elements, &change);
     }
 
     fn apply_one(&self, owner: Owner, dtype: DType, first: u64, piece: &mut Block<'_>) {

@@ -3,7 +3,6 @@
 use crate::segments::{Owner, Segments, UnitView};
 
 use super::super::grads::{Values, with_elements};
-use super::super::stages::{SEQUENTIAL, at_once};
 use super::super::threads;
 use super::block::{self, BLOCK};
 use super::element::Wide;
@@ -74,13 +73,11 @@ impl Measured {
         }
         let elements: u64 = work.iter().map(Work::elements).sum();
         let norm = self.norm;
-        if elements > SEQUENTIAL {
-            let least = at_once(work.len(), elements);
-            let sums = threads::map(Vec::new(), work.len(), least, |i| work[i].sums(norm));
-            work.iter().zip(&sums).for_each(|(w, sums)| self.take(w, sums, parts));
-        } else {
-            work.iter().for_each(|w| self.take(w, &w.sums(norm), parts));
-        }
+        let mut sums = vec![Vec::new(); work.len()];
+        threads::share(&mut sums, elements, &|first, to| {
+            to.iter_mut().zip(&work[first..]).for_each(|(to, w)| *to = w.sums(norm));
+        });
+        work.iter().zip(&sums).for_each(|(w, sums)| self.take(w, sums, parts));
         self.close(parts);
     }
 

@@ -6,6 +6,10 @@ use crate::layout::COLUMNS;
 
 use super::{LANES, Lanes};
 
+/// Of `f32`.
+pub(crate) const INFINITY_BITS: u32 = 0x7f80_0000;
+const MAGNITUDE: u32 = 0x7fff_ffff;
+
 /// Elements as they lie in memory.
 pub(crate) trait Bits: Pod {
     /// As many as a row of a chunk has.
@@ -16,6 +20,22 @@ pub(crate) trait Bits: Pod {
     fn load<L: Lanes>(values: &[Self; LANES]) -> L;
     /// The nearest elements to lanes that are `f32`, ties to even.
     fn store<L: Lanes>(lanes: L, to: &mut [Self; LANES]);
+    /// The bits without the sign.
+    #[inline(always)]
+    fn magnitude(self) -> u32 {
+        self.f32_bits() & MAGNITUDE
+    }
+    #[inline(always)]
+    fn magnitudes<L: Lanes>(values: &[Self; LANES]) -> L {
+        Self::load::<L>(values).and(L::splat(MAGNITUDE))
+    }
+    /// Fewer elements than there are lanes, and zeros.
+    #[inline(always)]
+    fn padded(rest: &[Self]) -> [Self; LANES] {
+        let mut line = [Self::zeroed(); LANES];
+        line[..rest.len()].copy_from_slice(rest);
+        line
+    }
 }
 
 impl Bits for u32 {

@@ -2,8 +2,6 @@
 
 use crate::cpu::lanes::{Bits, ByLanes, LANES, Lanes};
 
-const MAGNITUDE: u32 = 0x7fff_ffff;
-
 /// The elements of a chunk, all finite.
 pub(super) struct Powers<'a, E> {
     pub(super) chunk: &'a [E],
@@ -33,29 +31,22 @@ impl<E: Bits> ByLanes for Look<'_, E> {
     #[inline(always)]
     fn run<L: Lanes>(self) -> Seen {
         let (lines, rest) = self.chunk.as_chunks::<LANES>();
-        let mut padded = [E::zeroed(); LANES];
-        padded[..rest.len()].copy_from_slice(rest);
-        let mut top = magnitudes::<L, E>(&padded);
+        let mut top = E::magnitudes::<L>(&E::padded(rest));
         for line in lines {
-            top = top.max(magnitudes(line));
+            top = top.max(E::magnitudes(line));
         }
         let top = top.largest();
         if top <= self.most {
             return Seen { largest: top, top, beyond: 0 };
         }
         let mut seen = Seen { top, ..Seen::default() };
-        for bits in self.chunk.iter().map(|element| element.f32_bits() & MAGNITUDE) {
+        for bits in self.chunk.iter().map(|element| element.magnitude()) {
             let beyond = bits > self.most;
             seen.beyond += u32::from(beyond);
             seen.largest = seen.largest.max(if beyond { 0 } else { bits });
         }
         seen
     }
-}
-
-#[inline(always)]
-fn magnitudes<L: Lanes, E: Bits>(line: &[E; LANES]) -> L {
-    E::load::<L>(line).and(L::splat(MAGNITUDE))
 }
 
 /// How far a sum of `n` powers may be from that of the definition, which adds them one after the other, as a share of itself.
@@ -99,9 +90,7 @@ impl<E: Bits> Powers<'_, E> {
             add::<L, E>(line, inverse, &mut sums, power);
         }
         if !rest.is_empty() {
-            let mut line = [E::zeroed(); LANES];
-            line[..rest.len()].copy_from_slice(rest);
-            add::<L, E>(&line, inverse, &mut sums, power);
+            add::<L, E>(&E::padded(rest), inverse, &mut sums, power);
         }
         sums.iter().sum()
     }
@@ -115,7 +104,7 @@ fn add<L: Lanes, E: Bits>(
     power: impl Fn(f64) -> f64,
 ) {
     let mut bits = [0; LANES];
-    magnitudes::<L, E>(line).store(&mut bits);
+    E::magnitudes::<L>(line).store(&mut bits);
     for (sum, bits) in sums.iter_mut().zip(bits) {
         // Zero has no logarithm, and what comes of it is thrown away.
         let power = power(f64::from(f32::from_bits(bits)) * inverse);

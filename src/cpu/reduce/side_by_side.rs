@@ -5,7 +5,7 @@ use crate::cpu::lanes::{Bits, ByLanes, LANES, Lanes, by_lanes};
 use crate::layout::Partial;
 
 use super::rule::{Inf, One, Rule, Two};
-use super::{COLUMNS_, aligned, exponents_of, magnitude, parts};
+use super::{COLUMNS_, aligned, exponents_of, parts};
 
 /// The partials of one chunk of each unit, of whose elements each line holds one a unit; none if one is above
 /// `largest` or any p is asked for.
@@ -33,7 +33,7 @@ impl<E: Bits> ByLanes for Chunks<'_, E> {
     fn run<L: Lanes>(self) -> Option<[Partial; LANES]> {
         let mut top = L::splat(0);
         for line in self.lines {
-            top = top.max(magnitude(line));
+            top = top.max(E::magnitudes(line));
         }
         if top.largest() > self.largest {
             return None;
@@ -71,7 +71,7 @@ fn partials<L: Lanes, R: Rule, E: Bits>(lines: &[[E; LANES]], top: L) -> [Partia
 fn sum_of_singles<L: Lanes, R: Rule, E: Bits>(lines: &[[E; LANES]], exponents: L) -> L::Wide {
     let mut sum = L::zeros();
     for line in lines {
-        let (own, mantissa) = parts(magnitude::<L, E>(line));
+        let (own, mantissa) = parts(E::magnitudes::<L>(line));
         sum = R::add_single(mantissa, exponents.sub(own), sum);
     }
     sum
@@ -85,12 +85,12 @@ fn sum_of_columns<L: Lanes, R: Rule, E: Bits>(lines: &[[E; LANES]], exponents: L
     for c in 0..COLUMNS_ {
         let mut top = L::splat(0);
         for r in (c..lines.len()).step_by(COLUMNS_) {
-            top = top.max(magnitude(&lines[r]));
+            top = top.max(E::magnitudes(&lines[r]));
         }
         let own = exponents_of(top);
         let mut sum = L::zeros();
         for r in (c..lines.len()).step_by(COLUMNS_) {
-            sum = R::add(aligned::<L, R>(magnitude(&lines[r]), own), sum);
+            sum = R::add(aligned::<L, R>(E::magnitudes(&lines[r]), own), sum);
         }
         // What the exponents of chunk and column differ by, and what the rule divides by besides.
         let by = exponents.sub(power(own).sub(L::splat(R::RIGHT)));

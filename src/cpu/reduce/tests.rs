@@ -4,6 +4,8 @@ use crate::cpu::lanes::avx2;
 use crate::cpu::lanes::{Bf16Bits, F16Bits, Portable};
 use crate::cpu::random::words;
 
+const MAGNITUDE: u32 = 0x7fff_ffff;
+
 /// The L2 sum of a chunk, word by word from its definition in [`crate::numbers`].
 fn by_definition(chunk: &[u32]) -> Partial {
     let parts = |&bits: &u32| {
