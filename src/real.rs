@@ -12,14 +12,11 @@ pub(crate) struct Real {
     sticky: bool,
 }
 
-/// The root of a number from 2^62 on, rounded down: that of an `f64` is off by less than one.
+/// The root of a number from 2^62 on, rounded down. That of its `f64` is never below: the `f64` of a square is off by 2^-53 of it,
+/// its root by half as much, which rounds to the root of the square.
 fn root_of(value: u64) -> u64 {
     let near = ((value as f64).sqrt() as i64 as u64).min(u32::MAX.into());
-    if near * near > value {
-        return near - 1;
-    }
-    // (near + 1)^2 - near^2 = 2 near + 1
-    if value - near * near > 2 * near { near + 1 } else { near }
+    if near * near > value { near - 1 } else { near }
 }
 
 /// `mantissa * 2^exponent`, at most 24 bits.
@@ -301,6 +298,13 @@ mod tests {
             // Squares and what lies beside them.
             let root = (value >> 40).isqrt();
             for value in [value, root * root, root * root + 1, (root * root).saturating_sub(1)] {
+                check_root(value);
+            }
+            // Squares of 64 bits, exact but for what lies below them.
+            let square = u128::from(wide() as u32 | 1 << 31).pow(2);
+            for value in
+                [square, square - 1, square << 8, (square << 8) + 1, (square << 30) - 1, (square << 30) + 1]
+            {
                 check_root(value);
             }
             let (a, b) = (wide() as u32 | 1 << 31, wide() as u32 | 1 << 31);

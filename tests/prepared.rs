@@ -119,11 +119,23 @@ fn many_steps_that_remember() {
             assert_eq!(format!("{:?}", prepared.report().unwrap()), format!("{report:?}"), "{clip:?}");
             assert_eq!(*prepared.history(), history, "{clip:?}");
         }
-        // What was saved goes on elsewhere.
-        let mut other = prepared.unwrap();
-        let saved = History::from_bytes(&other.history().to_bytes()).unwrap();
-        other.restore_history(saved.clone()).unwrap();
-        assert_eq!(*other.history(), saved);
+        // What was saved goes on elsewhere as it would have here.
+        let mut here = prepared.unwrap();
+        let mut tensors: [Vec<Vec<f32>>; 2] = [0, 0].map(|_| lens.iter().map(|&n| uniform(n, 9)).collect());
+        let mut there = {
+            let like = tensors[0].iter_mut().map(|v| {
+                let len = v.len() as u64;
+                GradMut::new("t", v).shape(&[len.div_ceil(100), len.min(100)])
+            });
+            cpu::prepare(&like.collect::<Vec<_>>(), &clip).unwrap()
+        };
+        there.restore_history(History::from_bytes(&here.history().to_bytes()).unwrap()).unwrap();
+        for (prepared, own) in [&mut here, &mut there].into_iter().zip(&mut tensors) {
+            prepared.clip(own.iter_mut().map(|v| &mut v[..])).unwrap();
+        }
+        assert_eq!(common::bits(&tensors[0]), common::bits(&tensors[1]), "{clip:?}");
+        assert_eq!(here.history(), there.history());
+        assert_eq!(here.history().steps(), 5);
     }
 }
 

@@ -81,6 +81,36 @@ mod tests {
     use super::*;
     use crate::cpu::random::words;
 
+    /// Units that are turned round have the sums of those that are not, whatever is left over and wherever one is not finite.
+    #[test]
+    fn transposed_units_are_singles() {
+        let mut word = words(8);
+        let mut scratch = Scratch::new();
+        for len in [1, 2, 25, 31, SHORT] {
+            for units in [1, 15, 16, 40] {
+                let view = UnitView::of(&[units, len], crate::clip::Units::OutputFirst).expect("a view");
+                let mut all: Vec<f32> =
+                    (0..units * len).map(|_| f32::from_bits(word() & 0xbfff_ffff)).collect();
+                if units == 40 {
+                    all[(17 * len) as usize] = f32::NAN;
+                }
+                let mut halves: Vec<half::f16> = all.iter().map(|&x| half::f16::from_f32(x)).collect();
+                halves.iter_mut().for_each(|x| *x = if x.is_infinite() { half::f16::ONE } else { *x });
+                for kind in [Kind::One, Kind::Two, Kind::Inf] {
+                    check(&all, &view, kind, &mut scratch);
+                    check(&halves, &view, kind, &mut scratch);
+                }
+            }
+        }
+    }
+
+    fn check<T: Element>(elements: &[T], view: &UnitView, kind: Kind, scratch: &mut Scratch) {
+        let mut partials = vec![bytemuck::Zeroable::zeroed(); view.units as usize];
+        reduce(elements, view, 0, (0, view.units), kind, scratch, &mut partials);
+        let right = elements.chunks(view.len as usize).map(|unit| singles(unit, kind, scratch.largest));
+        assert_eq!(partials, right.collect::<Vec<_>>(), "{view:?} {kind:?}");
+    }
+
     /// A short unit's sum is that of the columns, at any length and for any bits.
     #[test]
     fn singles_are_columns_of_one() {

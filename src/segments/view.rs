@@ -83,7 +83,7 @@ impl UnitView {
     }
 
     /// The units that `units` says, of a tensor of this shape.
-    pub(super) fn of(shape: &[u64], units: Units) -> Result<UnitView, String> {
+    pub(crate) fn of(shape: &[u64], units: Units) -> Result<UnitView, String> {
         let rank = shape.len();
         let view = match units {
             Units::OutputFirst if rank <= 1 => UnitView::new(shape, |_| true),
