@@ -122,13 +122,7 @@ fn clamped(value: f32, most: f32) -> f32 {
 
 /// Applies to each element, the first of them element `first` of its tensor, the outcome of its unit.
 pub(crate) fn apply_units<T: Element>(elements: &mut [T], first: u64, view: &UnitView, outcomes: &[Outcome]) {
-    // The longest run whose elements surely belong to the same unit.
-    let run = view.kept.low.stride.max(1);
-    let mut done = 0;
-    while done < elements.len() {
-        let e = first + done as u64;
-        let until = ((e / run + 1) * run - e).min((elements.len() - done) as u64) as usize;
-        apply(&mut elements[done..done + until], &outcomes[view.unit_of(e) as usize]);
-        done += until;
+    for (run, unit) in view.runs(first, elements.len()) {
+        apply(&mut elements[run], &outcomes[unit]);
     }
 }

@@ -2,9 +2,9 @@
 
 use ndarray::ArrayViewMutD;
 
+use super::grads::Block;
 #[cfg(not(target_arch = "wasm32"))]
-use super::grads::with_elements;
-use super::grads::{Block, Values};
+use super::grads::{Values, with_elements};
 
 /// A tensor whose elements lie in one piece.
 pub(crate) struct Contiguous<'s, 'a> {
@@ -23,6 +23,7 @@ impl<'s, 'a> Contiguous<'s, 'a> {
     }
 
     /// All elements.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn values(&self) -> Values<'_> {
         match &self.elements {
             Elements::Borrowed(block) => block.values(),

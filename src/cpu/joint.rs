@@ -120,19 +120,13 @@ impl Work<'_> {
         let Some((first, view)) = *units else {
             return gradient.act(&outcomes[0], action, Target { parameter, moments: [m, v] });
         };
-        // The longest run whose elements surely belong to the same unit.
-        let run = view.kept.low.stride.max(1);
-        let mut done = 0;
-        while !parameter.is_empty() {
-            let e = first + done as u64;
-            let len = ((e / run + 1) * run - e).min(parameter.len() as u64) as usize;
-            let outcome = &outcomes[view.unit_of(e) as usize];
+        for (run, unit) in view.runs(first, parameter.len()) {
+            let len = run.len();
             let target = Target {
                 parameter: split(&mut parameter, len),
                 moments: [split(&mut m, len), split(&mut v, len)],
             };
-            gradient.range(done, len).act(outcome, action, target);
-            done += len;
+            gradient.range(run.start, len).act(&outcomes[unit], action, target);
         }
     }
 }

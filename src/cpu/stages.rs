@@ -165,16 +165,17 @@ fn unit_sums(sources: &[Source], partials: &[Partial], parts: &Segments, kind: K
         let shares = |s: &&Source| matches!(parts.owner_of(s.number), Owner::Units { first: f, view: v } if (f, v.units) == (first, view.units));
         let group = if view.units == 0 { 1 } else { sources[at..].iter().take_while(shares).count() };
         let (own, units) = (&sources[at..at + group], view.units as usize);
+        let item = |s: &Source, p: &Partial| combine::item(p, (s.number % tensors) as u32, kind);
+        let whole = own.iter().all(|s| s.partials.len() == units);
         let sum_of = |unit: usize| {
-            // One chunk each of one tensor, as most are.
-            if let ([s], true) = (own, own[0].partials.len() == units) {
-                let tensor = (s.number % tensors) as u32;
-                return combine::item(&partials[s.partials.start + unit], tensor, kind);
+            // A chunk each of every tensor, as most are, or several.
+            if whole {
+                let items = own.iter().map(|s| item(s, &partials[s.partials.start + unit]));
+                return combine::combine(items, kind);
             }
             let items = own.iter().flat_map(|s| {
-                let tensor = (s.number % tensors) as u32;
                 let chunks = partials[s.partials.clone()].iter().skip(unit).step_by(units);
-                chunks.map(move |p| combine::item(p, tensor, kind))
+                chunks.map(move |p| item(s, p))
             });
             combine::combine(items, kind)
         };

@@ -1,5 +1,7 @@
 //! A tensor as units: which axes are kept, and which are summed over.
 
+use std::ops::Range;
+
 use crate::clip::Units;
 
 /// One dimension of a tensor: neighbouring axes that are all kept, or all summed over.
@@ -40,6 +42,10 @@ impl Pair {
     }
 
     pub(crate) fn at(&self, i: u64) -> u64 {
+        // Where items lie on one axis nothing has to be divided.
+        if i < self.low.size {
+            return i * self.low.stride;
+        }
         (i / self.low.size) * self.high.stride + (i % self.low.size) * self.low.stride
     }
 
@@ -107,6 +113,27 @@ impl UnitView {
         self.reduced.high.size == 1 && (self.reduced.low.stride == 1 || self.len <= 1)
     }
 
+    /// Cuts `len` elements of the tensor, from its element `first` on, into runs that belong to one unit each: their places from
+    /// `first` on, and the unit.
+    pub(crate) fn runs(&self, first: u64, len: usize) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let Pair { high, low } = self.kept;
+        // The longest run whose elements surely belong to the same unit.
+        let run = if self.units == 1 { (first + len as u64).max(1) } else { low.stride.max(1) };
+        let (mut at, mut next, mut unit) = (0, run - first % run, self.unit_of(first));
+        std::iter::from_fn(move || {
+            let places = at as usize..(next as usize).min(len);
+            let own = (places.start < len).then_some((places, unit as usize))?;
+            (at, next) = (next, next + run);
+            unit = match high.size {
+                // Units of one axis follow each other: nothing has to be divided.
+                1 if unit + 1 < low.size => unit + 1,
+                1 => 0,
+                _ => self.unit_of(first + at),
+            };
+            Some(own)
+        })
+    }
+
     /// The unit that element `e` of the tensor belongs to.
     pub(crate) fn unit_of(&self, e: u64) -> u64 {
         let Pair { high, low } = self.kept;
@@ -154,6 +181,26 @@ mod tests {
                         let (low, high) = view.reduced.span(i / 2, i + 1);
                         assert!((low..=high).contains(&view.reduced.at(i)));
                     }
+                }
+            }
+        }
+    }
+
+    /// Runs from any element on say of each element the unit that it belongs to, and a unit alone is one run.
+    #[test]
+    fn runs_name_the_unit_of_every_element() {
+        let shapes: [&[u64]; 6] = [&[], &[7], &[1, 19], &[3, 1, 4], &[3, 3, 2, 5], &[2, 1, 3, 2, 5]];
+        for shape in shapes {
+            let elements: u64 = shape.iter().product();
+            for mask in 0u32..1 << shape.len() {
+                let Some(view) = UnitView::new(shape, |axis| mask >> axis & 1 == 1) else { continue };
+                for (first, end) in (0..elements).flat_map(|f| (f..=elements).map(move |e| (f, e))) {
+                    let runs: Vec<_> = view.runs(first, (end - first) as usize).collect();
+                    let units =
+                        runs.iter().flat_map(|(run, unit)| run.clone().map(move |at| (at, *unit as u64)));
+                    let expected = (first..end).enumerate().map(|(at, e)| (at, view.unit_of(e)));
+                    assert!(units.eq(expected), "{shape:?} {mask:b} {first}..{end}: {runs:?}");
+                    assert!(view.units > 1 || runs.len() <= 1, "{shape:?} {mask:b} {first}..{end}: {runs:?}");
                 }
             }
         }

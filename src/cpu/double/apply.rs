@@ -1,7 +1,5 @@
 //! outcome -> gradients, in place.
 
-use std::ops::Range;
-
 use crate::segments::UnitView;
 
 use super::decide::{Change, Outcome};
@@ -161,21 +159,8 @@ pub(super) fn apply_units<T: Wide>(
     most: u64,
     rules: &Rules,
 ) {
-    each_run(elements.len(), first, view, |run, unit| {
+    for (run, unit) in view.runs(first, elements.len()) {
         apply(&mut elements[run], &outcomes[unit], most, rules);
-    });
-}
-
-/// Cuts `len` elements of a tensor, from its element `first` on, into runs of one unit each.
-pub(super) fn each_run(len: usize, first: u64, view: &UnitView, mut take: impl FnMut(Range<usize>, usize)) {
-    // The longest run whose elements surely belong to the same unit.
-    let run = view.kept.low.stride.max(1);
-    let mut done = 0;
-    while done < len {
-        let e = first + done as u64;
-        let until = ((e / run + 1) * run - e).min((len - done) as u64) as usize;
-        take(done..done + until, view.unit_of(e) as usize);
-        done += until;
     }
 }
 

@@ -24,9 +24,9 @@ pub(in super::super) fn apply_single_units(
     view: &UnitView,
     outcomes: &[layout::Outcome],
 ) {
-    apply::each_run(elements.len(), first, view, |run, unit| {
+    for (run, unit) in view.runs(first, elements.len()) {
         apply_single(&mut elements[run], &outcomes[unit]);
-    });
+    }
 }
 
 /// What of a clip the outcome still has.
