@@ -54,7 +54,16 @@ impl Real {
     pub(crate) fn from_f32(value: f32) -> Real {
         let bits = value.to_bits();
         let field = (bits >> 23).max(1);
-        Real::new(u128::from(bits - ((field - 1) << 23)), field as i32 - 150, false)
+        Real::exact(bits - ((field - 1) << 23), field as i32 - 150)
+    }
+
+    /// `value * 2^exponent`.
+    fn exact(value: u32, exponent: i32) -> Real {
+        let up = value.leading_zeros();
+        match value {
+            0 => Real::ZERO,
+            _ => Real { mantissa: value << up, exponent: exponent - up as i32, sticky: false },
+        }
     }
 
     /// The root of `value * 2^exponent`, exponent even, value below `2^96`.
@@ -182,7 +191,7 @@ pub(crate) fn largest_unscaled(unscale: f32) -> u32 {
 
 impl Rounded {
     fn widen(self) -> Real {
-        Real::new(u128::from(self.mantissa), self.exponent, false)
+        Real::exact(self.mantissa, self.exponent)
     }
 
     /// `self / divisor`, divisor not zero.

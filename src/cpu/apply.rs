@@ -1,10 +1,12 @@
 //! outcome -> gradients, in place: the twin of `shaders/apply.wgsl` and `shaders/apply_units.wgsl`.
 
-use crate::layout::{CLAMP, FILL, KEEP, Outcome, SANITIZE, SIGN, TOWARD_ZERO};
+mod product;
+
+use crate::layout::{CLAMP, FILL, KEEP, MULTIPLY, Outcome, SANITIZE, SIGN, TOWARD_ZERO};
 use crate::segments::UnitView;
 
 use super::element::Element;
-use super::lanes::{Bits, ByLanes, LANES, Lanes, by_lanes};
+use super::lanes::{LANES, toward_zero};
 
 /// Elements that are converted at once, at most and at least.
 const BLOCK: usize = 128;
@@ -21,6 +23,9 @@ pub(crate) fn apply<T: Element>(elements: &mut [T], outcome: &Outcome) {
     // What is not finite, or not when it is unscaled, becomes 0 where that is asked for.
     let finite = |value: f32, then: f32| if (value * unscale).is_finite() { then } else { 0.0 };
     let sanitize = action & SANITIZE != 0;
+    if action == MULTIPLY | TOWARD_ZERO && rescale == 1.0 && elements.len() >= LANES {
+        return product::multiply(elements, scale, true);
+    }
     if action & TOWARD_ZERO != 0 {
         let keep = |value: f32| !sanitize || (value * unscale).is_finite();
         return elements.iter_mut().for_each(|e| {
@@ -48,33 +53,8 @@ pub(crate) fn apply<T: Element>(elements: &mut [T], outcome: &Outcome) {
         _ if sanitize => each(elements, |v| finite(v, saturated(v, rescaled(v)))),
         // No product of such a factor is larger than its element.
         _ if rescale == 1.0 && scale <= 1.0 && elements.len() < LANES => each(elements, |v| v * scale),
-        _ if rescale == 1.0 && scale <= 1.0 => by_lanes(Product { elements: T::bits_mut(elements), scale }),
+        _ if rescale == 1.0 && scale <= 1.0 => product::multiply(elements, scale, false),
         _ => each(elements, |v| saturated(v, rescaled(v))),
-    }
-}
-
-/// Elements times a factor of at most 1.
-struct Product<'a, E> {
-    elements: &'a mut [E],
-    scale: f32,
-}
-
-impl<E: Bits> ByLanes for Product<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let factor = L::splat(self.scale.to_bits());
-        let (lines, rest) = self.elements.as_chunks_mut::<LANES>();
-        for line in lines {
-            E::store(E::load::<L>(line).times(factor), line);
-        }
-        if rest.is_empty() {
-            return;
-        }
-        let mut line = E::padded(rest);
-        E::store(E::load::<L>(&line).times(factor), &mut line);
-        rest.copy_from_slice(&line[..rest.len()]);
     }
 }
 
@@ -102,13 +82,6 @@ pub(super) fn saturated(value: f32, result: f32) -> f32 {
     if result.is_infinite() && value.is_finite() { f32::MAX.copysign(result) } else { result }
 }
 
-/// The `f32` nearest to zero of the two beside an exact product.
-fn toward_zero(exact: f64) -> f32 {
-    let near = exact as f32;
-    // Conversion rounds to nearest, infinity included; one step back is enough.
-    if f64::from(near.abs()) > exact.abs() { f32::from_bits(near.to_bits() - 1) } else { near }
-}
-
 #[inline(always)]
 fn signed(value: f32, magnitude: f32) -> f32 {
     if value == 0.0 { value } else { magnitude.copysign(value) }
@@ -122,6 +95,9 @@ fn clamped(value: f32, most: f32) -> f32 {
 
 /// Applies to each element, the first of them element `first` of its tensor, the outcome of its unit.
 pub(crate) fn apply_units<T: Element>(elements: &mut [T], first: u64, view: &UnitView, outcomes: &[Outcome]) {
+    if view.kept.low.stride < product::LONG {
+        return product::apply_short(elements, first, view, outcomes);
+    }
     for (run, unit) in view.runs(first, elements.len()) {
         apply(&mut elements[run], &outcomes[unit]);
     }

@@ -27,13 +27,16 @@ pub(crate) fn norm_of(sum: &Sum, kind: Kind) -> Real {
 /// The norm of the unscaled gradients as it is reported and compared: an `f32` whose exponent has
 /// no upper end.
 pub(crate) fn unscaled_norm(sum: &Sum, kind: Kind, unscale: f32) -> Rounded {
-    norm_of(sum, kind).multiply(Real::from_f32(unscale)).round(F32_MIN_EXPONENT)
+    unscaled(norm_of(sum, kind), unscale)
 }
 
-/// The same norm, never below that of the unscaled gradients: sums and roots drop bits downwards, less than
+fn unscaled(norm: Real, unscale: f32) -> Rounded {
+    norm.multiply(Real::from_f32(unscale)).round(F32_MIN_EXPONENT)
+}
+
+/// A norm as it is compared, never below that of the unscaled gradients: sums and roots drop bits downwards, less than
 /// a share of 2^-26 of them (see [`crate::numbers`]).
-fn norm_above(sum: &Sum, kind: Kind, unscale: f32) -> Rounded {
-    let norm = norm_of(sum, kind);
+fn unscaled_above(norm: Real, kind: Kind, unscale: f32) -> Rounded {
     let above = match kind {
         Kind::Inf => norm,
         _ => norm.enlarged(norm.share(26) + 2),
@@ -114,10 +117,14 @@ impl<'a> Decider<'a> {
     /// `parameters` is the sum of the parameters where the rule compares with it.
     pub(crate) fn decide(&self, sum: &Sum, parameters: &Sum) -> Outcome {
         let Decider { setting, kind, .. } = *self;
-        let norm = unscaled_norm(sum, kind, setting.unscale);
+        let exact_norm = norm_of(sum, kind);
+        let norm = unscaled(exact_norm, setting.unscale);
         let unlimited = setting.threshold == f32::INFINITY;
         let Limit { exact, threshold } = self.limit.unwrap_or_else(|| Limit::new(setting, parameters, kind));
-        let compared = if setting.below == 1 { norm_above(sum, kind, setting.unscale) } else { norm };
+        let compared = match setting.below {
+            1 => unscaled_above(exact_norm, kind, setting.unscale),
+            _ => norm,
+        };
         let over = !unlimited && compared.exceeds(exact);
         let scales = over && setting.rule != RULE_SIGN && setting.rule != RULE_VALUE;
         let normalises = setting.rule == RULE_NORMALIZE && norm.mantissa != 0;

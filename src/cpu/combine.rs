@@ -10,6 +10,7 @@ pub(crate) const NOTHING: Sum =
     Sum { mantissa: [0; 3], exponent: 0, non_finite: 0, nan: 0, first: NONE, pad: 0 };
 
 /// A chunk's partial as the sum of one item of tensor `tensor`.
+#[inline]
 pub(crate) fn item(partial: &Partial, tensor: u32, kind: Kind) -> Sum {
     let guard = if let Kind::P(_) = kind { 0 } else { GUARD };
     let mantissa = (u128::from(partial.lo) | (u128::from(partial.hi) << 32)) << guard;
@@ -27,17 +28,18 @@ pub(crate) fn item(partial: &Partial, tensor: u32, kind: Kind) -> Sum {
 /// Adds up items: aligns every mantissa to the largest exponent by dropping low bits, and adds.
 /// The order of the items changes no bit. Groups of them added up before may, unless each is aligned to the largest
 /// exponent of all, as blocks of a tensor are on a GPU.
+#[inline]
 pub(crate) fn combine(items: impl Iterator<Item = Sum> + Clone, kind: Kind) -> Sum {
-    let exponent = items.clone().map(|s| s.exponent).max().unwrap_or(0);
-    let mut total = Sum { exponent, ..NOTHING };
+    let mut total = NOTHING;
     for sum in items.clone() {
+        total.exponent = total.exponent.max(sum.exponent);
         total.non_finite = total.non_finite.saturating_add(sum.non_finite);
         total.nan |= sum.nan;
         total.first = total.first.min(sum.first);
     }
     total.mantissa = match kind {
-        Kind::P(p) => power::add(items, exponent, f32::from_bits(p)),
-        _ => add(items, exponent, kind.align()),
+        Kind::P(p) => power::add(items, total.exponent, f32::from_bits(p)),
+        _ => add(items, total.exponent, kind.align()),
     };
     total
 }

@@ -53,6 +53,15 @@ pub(crate) trait Lanes: Copy {
     }
     /// The lanes are `f32`: their products, rounded once.
     fn times(self, factor: Self) -> Self;
+    /// The same, rounded towards zero.
+    #[inline(always)]
+    fn times_toward_zero(self, factor: Self) -> Self {
+        let [mut a, mut b] = [[0; LANES]; 2];
+        self.store(&mut a);
+        factor.store(&mut b);
+        let exact = |i: usize| f64::from(f32::from_bits(a[i])) * f64::from(f32::from_bits(b[i]));
+        Self::load(&std::array::from_fn(|i| toward_zero(exact(i)).to_bits()))
+    }
     fn splat(value: u32) -> Self;
     fn and(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
@@ -83,6 +92,14 @@ pub(crate) trait Lanes: Copy {
     /// Asks for the line of memory that begins there, which will be read soon.
     #[inline(always)]
     fn prefetch<T>(_: &T) {}
+}
+
+/// The `f32` nearest to zero of the two beside an exact product.
+#[inline(always)]
+pub(crate) fn toward_zero(exact: f64) -> f32 {
+    let near = exact as f32;
+    // Conversion rounds to nearest, infinity included; one step back is enough.
+    f32::from_bits(near.to_bits() - u32::from(f64::from(near.abs()) > exact.abs()))
 }
 
 /// What is done lane by lane.

@@ -169,6 +169,9 @@ fn unit_sums(sources: &[Source], partials: &[Partial], parts: &Segments, kind: K
         let whole = own.iter().all(|s| s.partials.len() == units);
         let sum_of = |unit: usize| {
             // A chunk each of every tensor, as most are, or several.
+            if let ([s], true) = (own, whole) {
+                return item(s, &partials[s.partials.start + unit]);
+            }
             if whole {
                 let items = own.iter().map(|s| item(s, &partials[s.partials.start + unit]));
                 return combine::combine(items, kind);
@@ -244,30 +247,26 @@ pub(super) fn outcomes(
             setting.total &= 1 - state.alone;
         }
         let decider = Decider::new(&setting, kind);
-        // How many segments' own norms were over their threshold.
-        let over = AtomicU32::new(0);
         let decided = |segment: u32| {
             let sum = &sums[segment as usize];
             let parameters = if parts.parameters { &sums[(segment + parts.decided()) as usize] } else { sum };
             let mut out = decider.decide(sum, parameters);
-            if sum.non_finite == 0 && out.flags & CLIPPED != 0 {
-                over.fetch_add(1, Ordering::Relaxed);
-            }
+            // Whether its own norm was over its threshold.
+            let over = sum.non_finite == 0 && out.flags & CLIPPED != 0;
             if let (Some(whole), 1) = (&whole, setting.total) {
                 limit_by_total(&mut out, whole, &settings[settings.len() - 1]);
             }
-            out
+            (out, over)
         };
         let segments = own.first as usize..(own.first + own.segments) as usize;
-        let counts = [const { AtomicU32::new(0) }; 4];
+        let counts = [const { AtomicU32::new(0) }; 5];
         let decide_all = |first: usize, to: &mut [Outcome]| {
-            let mut own_counts = [0; 4];
+            let mut own_counts = [0; 5];
             for (segment, to) in (own.first + first as u32..).zip(to) {
-                *to = decided(segment);
-                own_counts
-                    .iter_mut()
-                    .zip(counted(to))
-                    .for_each(|(count, counts)| *count += u32::from(counts));
+                let over;
+                (*to, over) = decided(segment);
+                let counted = counted(to, over);
+                own_counts.iter_mut().zip(counted).for_each(|(count, counts)| *count += u32::from(counts));
             }
             counts.iter().zip(own_counts).for_each(|(all, own)| {
                 all.fetch_add(own, Ordering::Relaxed);
@@ -279,11 +278,13 @@ pub(super) fn outcomes(
             decide_all(0, &mut outcomes[segments.clone()]);
         }
         let tally = &mut history.tally;
-        let totals = [&mut tally.clipped, &mut tally.skipped, &mut tally.changed, &mut tally.non_finite];
+        let mut over = 0;
+        let totals =
+            [&mut tally.clipped, &mut tally.skipped, &mut tally.changed, &mut tally.non_finite, &mut over];
         totals.into_iter().zip(counts).for_each(|(total, own)| *total += own.into_inner());
         if let Some(state) = state {
             let counted = sums[segments].iter().filter(|sum| sum.non_finite == 0).count() as u32;
-            (state.counted, state.over) = (counted, over.into_inner());
+            (state.counted, state.over) = (counted, over);
         }
     }
     let Tally { clipped, skipped, .. } = history.tally;
@@ -292,10 +293,10 @@ pub(super) fn outcomes(
     outcomes.extend(whole);
 }
 
-/// Whether a segment counts as clipped, skipped, changed, and as one with what is not finite.
-fn counted(out: &Outcome) -> [bool; 4] {
+/// Whether a segment counts as clipped, skipped, changed, as one with what is not finite, and as over its threshold.
+fn counted(out: &Outcome, over: bool) -> [bool; 5] {
     let has = |flag: u32| out.flags & flag != 0;
-    [has(CLIPPED), has(SKIPPED), out.action != KEEP, has(NON_FINITE)]
+    [has(CLIPPED), has(SKIPPED), out.action != KEEP, has(NON_FINITE), over]
 }
 
 /// What is written to, and how.

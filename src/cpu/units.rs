@@ -15,7 +15,7 @@ pub(super) use scattered::groups_at_once;
 use scattered::scattered;
 
 /// Units up to this long are added up where they are, longer ones by vectors.
-const SHORT: u64 = 32;
+const SHORT: u64 = 64;
 
 /// Chunk `chunk` of the units from `first` to before `end`, each into one partial.
 pub(crate) fn reduce<T: Element>(

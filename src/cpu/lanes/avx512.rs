@@ -79,6 +79,14 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn times_toward_zero(self, factor: Self) -> Self {
+        let float = |a: Self| unsafe { _mm512_castsi512_ps(a.0) };
+        const WAY: i32 = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
+        let product = unsafe { _mm512_mul_round_ps::<WAY>(float(self), float(factor)) };
+        Avx512(unsafe { _mm512_castps_si512(product) })
+    }
+
+    #[inline(always)]
     fn splat(value: u32) -> Self {
         Avx512(unsafe { _mm512_set1_epi32(value as i32) })
     }

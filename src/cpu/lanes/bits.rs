@@ -1,9 +1,11 @@
 //! Elements as they lie in memory, and as lanes.
 
 use bytemuck::{Pod, Zeroable};
+use half::{bf16, f16};
 
 use crate::layout::COLUMNS;
 
+use super::super::element::Element;
 use super::{LANES, Lanes};
 
 /// Of `f32`.
@@ -20,6 +22,8 @@ pub(crate) trait Bits: Pod {
     fn load<L: Lanes>(values: &[Self; LANES]) -> L;
     /// The nearest elements to lanes that are `f32`, ties to even.
     fn store<L: Lanes>(lanes: L, to: &mut [Self; LANES]);
+    /// The largest elements not above the magnitudes of lanes that are `f32`.
+    fn store_toward_zero<L: Lanes>(lanes: L, to: &mut [Self; LANES]);
     /// The bits without the sign.
     #[inline(always)]
     fn magnitude(self) -> u32 {
@@ -53,6 +57,11 @@ impl Bits for u32 {
 
     #[inline(always)]
     fn store<L: Lanes>(lanes: L, to: &mut [u32; LANES]) {
+        lanes.store(to);
+    }
+
+    #[inline(always)]
+    fn store_toward_zero<L: Lanes>(lanes: L, to: &mut [u32; LANES]) {
         lanes.store(to);
     }
 }
@@ -93,6 +102,11 @@ impl Bits for F16Bits {
     fn store<L: Lanes>(lanes: L, to: &mut [F16Bits; LANES]) {
         lanes.store_f16(bytemuck::cast_mut(to));
     }
+
+    #[inline(always)]
+    fn store_toward_zero<L: Lanes>(lanes: L, to: &mut [F16Bits; LANES]) {
+        lanes.store_each(bytemuck::cast_mut(to), |value| f16::toward_zero(value).to_bits());
+    }
 }
 
 impl Bits for Bf16Bits {
@@ -111,5 +125,10 @@ impl Bits for Bf16Bits {
     #[inline(always)]
     fn store<L: Lanes>(lanes: L, to: &mut [Bf16Bits; LANES]) {
         lanes.store_bf16(bytemuck::cast_mut(to));
+    }
+
+    #[inline(always)]
+    fn store_toward_zero<L: Lanes>(lanes: L, to: &mut [Bf16Bits; LANES]) {
+        lanes.store_each(bytemuck::cast_mut(to), |value| bf16::toward_zero(value).to_bits());
     }
 }

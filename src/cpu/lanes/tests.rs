@@ -21,6 +21,12 @@ fn stored<L: Lanes>(lanes: L) -> [u32; LANES] {
     to
 }
 
+/// `f32` that are no NaN, and whose products are none: which one a NaN becomes is left open.
+fn not_nan<L: Lanes>(lanes: L) -> L {
+    let finite = |bits: u32| if bits >> 23 & 0xff == 0xff { bits ^ 1 << 23 } else { bits };
+    L::load(&stored(lanes).map(finite))
+}
+
 /// All results of the operations on lanes of these words.
 fn results<L: Lanes>([a, b, c, d]: [&[u32; LANES]; 4]) -> (Vec<[u32; LANES]>, Vec<u64>) {
     let [x, y] = [a, b].map(L::load);
@@ -40,6 +46,7 @@ fn results<L: Lanes>([a, b, c, d]: [&[u32; LANES]; 4]) -> (Vec<[u32; LANES]>, Ve
         x.shr_by(amounts),
         product,
         L::splat(a[0]),
+        not_nan(x).times_toward_zero(not_nan(y)),
     ];
     let squares = small.add_square_to(product.add_square_to(L::zeros()));
     let sums = [
