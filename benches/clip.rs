@@ -14,14 +14,11 @@ use criterion::{
 };
 use gradclip::cpu::{self, GradMut};
 use gradclip::{Clip, Grad, wgpu};
+use gradclip_verify::sets;
 
 mod common;
 
 use common::{Gpu, cut, open, random};
-
-#[allow(dead_code, unused_imports, unreachable_pub)]
-#[path = "../src/bin/gradclip/shapes.rs"]
-mod shapes;
 
 /// One gradient set and its norm.
 struct Set {
@@ -138,7 +135,7 @@ fn benches(criterion: &mut Criterion) {
     let wanted = std::env::var("GRADCLIP_BENCH").unwrap_or_else(|_| "resnet50,gpt2,lstm,tiny,single".into());
     let gpu = open();
     for name in wanted.split(',') {
-        let shapes = shapes::shapes(name).unwrap_or_else(|| panic!("no gradient set `{name}`"));
+        let shapes = sets::shapes(name).unwrap_or_else(|| panic!("no gradient set `{name}`"));
         let sizes: Vec<u64> = shapes.iter().map(|shape| shape.iter().product()).collect();
         let set = set(&sizes);
         let mut group = criterion.benchmark_group(name);

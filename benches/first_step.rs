@@ -10,12 +10,9 @@ use std::time::Instant;
 
 use gradclip::plan::Placement;
 use gradclip::{Clip, Clipper, ClipperOptions, DType, Grad, wgpu};
+use gradclip_verify::sets;
 
 mod common;
-
-#[allow(dead_code, unused_imports, unreachable_pub)]
-#[path = "../src/bin/gradclip/shapes.rs"]
-mod shapes;
 
 const ROUNDS: usize = 3;
 const SETS: [&str; 2] = ["small", "gpt2"];
@@ -73,7 +70,7 @@ fn child(set: &str, form: &str, state: &str, file: &str) -> Option<(String, Vec<
 fn sizes(set: &str) -> Vec<u64> {
     match set {
         "small" => vec![768, 768 * 768, 768, 3072 * 768],
-        _ => shapes::shapes(set).unwrap().into_iter().map(|shape| shape.iter().product()).collect(),
+        _ => sets::shapes(set).unwrap().into_iter().map(|shape| shape.iter().product()).collect(),
     }
 }
 

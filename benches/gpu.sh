@@ -71,7 +71,7 @@ carry() {
 
 pack() {
     local into=$1 root name found programs
-    local features=(--features cli,serde) all_tests=("${equality_tests[@]}" "${other_tests[@]}")
+    local features=(--workspace --features serde) all_tests=("${equality_tests[@]}" "${other_tests[@]}")
     root=$(cd "$here/.." && pwd)
     mkdir -p "$into"
     into=$(cd "$into" && pwd)
@@ -79,7 +79,7 @@ pack() {
     trap 'rm -rf "$work"' EXIT
     cd "$root"
     GRADCLIP_COMMIT=$(git rev-parse --short HEAD)
-    git diff --quiet HEAD -- src shaders Cargo.toml Cargo.lock || GRADCLIP_COMMIT+=+
+    git diff --quiet HEAD -- src shaders gradclip-cli gradclip-verify Cargo.toml Cargo.lock || GRADCLIP_COMMIT+=+
     export GRADCLIP_COMMIT
     # With the tests' features and the benches, so that all of it shares one build of what it depends on.
     mapfile -t programs < <(executables build --release "${features[@]}" --bin gradclip "${benches[@]/#/--bench=}")

@@ -11,27 +11,17 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gradclip::cpu::{self, GradMut};
 use gradclip::layout::Outcome;
 use gradclip::{Clip, Grad, Scope};
+use gradclip_verify::sets;
+use gradclip_verify::sets::scope::{self, Cut};
 
 mod common;
 
 use common::{Gpu, cut, open, random};
 
-#[allow(dead_code, unused_imports, unreachable_pub)]
-#[path = "../src/bin/gradclip/shapes.rs"]
-mod shapes;
-
-#[allow(dead_code, unused_imports, unreachable_pub)]
-#[path = "../src/bin/gradclip/bench_scope.rs"]
-mod bench_scope;
-
-use bench_scope::Cut;
-
 /// The scopes that suit a set.
 fn scopes(name: &str) -> impl Iterator<Item = &'static str> {
     let splats = name == "splats";
-    bench_scope::NAMES
-        .into_iter()
-        .filter(move |scope| !scope.starts_with(if splats { "unit" } else { "row" }))
+    scope::NAMES.into_iter().filter(move |scope| !scope.starts_with(if splats { "unit" } else { "row" }))
 }
 
 struct Set {
@@ -104,14 +94,14 @@ fn benches(criterion: &mut Criterion) {
     let wanted = std::env::var("GRADCLIP_BENCH").unwrap_or_else(|_| "resnet50,gpt2,splats".into());
     let gpu = open();
     for name in wanted.split(',') {
-        let set = set(shapes::shapes(name).unwrap_or_else(|| panic!("no gradient set `{name}`")));
+        let set = set(sets::shapes(name).unwrap_or_else(|| panic!("no gradient set `{name}`")));
         let mut group = criterion.benchmark_group(format!("scopes {name}"));
         group
             .sample_size(10)
             .warm_up_time(Duration::from_millis(100))
             .measurement_time(Duration::from_secs(1));
         for scope_name in scopes(name) {
-            let scope = bench_scope::scope(scope_name).unwrap();
+            let scope = scope::scope(scope_name).unwrap();
             for (regime, threshold, bytes) in [("clipped", 1e-4, 12), ("not clipped", f32::INFINITY, 4)] {
                 let clip = Clip::global_norm(threshold).scope(scope);
                 group.throughput(Throughput::Bytes(set.values.len() as u64 * bytes));

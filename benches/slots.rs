@@ -10,14 +10,11 @@
 use std::time::Instant;
 
 use gradclip::{Clip, Clipper, ClipperOptions, Grad, Pass, wgpu};
+use gradclip_verify::sets;
 
 mod common;
 
 use common::{Gpu, open, random};
-
-#[allow(dead_code, unused_imports, unreachable_pub)]
-#[path = "../src/bin/gradclip/shapes.rs"]
-mod shapes;
 
 const ROUNDS: usize = 7;
 const BYTES: u64 = 4;
@@ -158,7 +155,7 @@ fn main() {
     let slots: Vec<Option<u32>> =
         given("GRADCLIP_BENCH_SLOTS", "default,1,2,4,8,30").split(',').map(|n| n.parse().ok()).collect();
     for name in given("GRADCLIP_BENCH", "gpt2,tiny").split(',') {
-        let shapes = shapes::shapes(name).unwrap_or_else(|| panic!("no gradient set `{name}`"));
+        let shapes = sets::shapes(name).unwrap_or_else(|| panic!("no gradient set `{name}`"));
         let sizes: Vec<u64> = shapes.iter().map(|shape| shape.iter().product()).collect();
         let pristine = gpu.buffer(&random(sizes.iter().sum::<u64>() as usize, 42, 1e-3));
         let [together, apart] = [false, true].map(|apart| Placed::new(&gpu, &pristine, &sizes, apart));

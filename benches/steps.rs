@@ -12,15 +12,12 @@ use std::time::{Duration, Instant};
 
 use gradclip::cpu::{self, GradMut, Moments, StepMut};
 use gradclip::{Adam, Clip, DType, Grad, History, Optimizer, Sgd, wgpu};
+use gradclip_verify::sets;
 use rayon::prelude::*;
 
 mod common;
 
 use common::{Gpu, cut, open, random};
-
-#[allow(dead_code, unused_imports, unreachable_pub)]
-#[path = "../src/bin/gradclip/shapes.rs"]
-mod shapes;
 
 const RATE: f64 = 0.01;
 
@@ -41,7 +38,7 @@ struct Set {
 }
 
 fn set(name: &str) -> Set {
-    let shapes = shapes::shapes(name).unwrap_or_else(|| panic!("no gradient set `{name}`"));
+    let shapes = sets::shapes(name).unwrap_or_else(|| panic!("no gradient set `{name}`"));
     let sizes: Vec<usize> = shapes.iter().map(|s| s.iter().product::<u64>() as usize).collect();
     let n = sizes.iter().sum();
     let gradients = random(n, 42, 1e-3);

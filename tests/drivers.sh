@@ -13,8 +13,8 @@
 # All paths below are absolute, so that tests may change the current directory.
 drivers_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# The features the tests are built with; one list, so that nothing is built twice.
-test_features=(--features cli,serde)
+# What the tests are built with; one list, so that nothing is built twice.
+test_features=(--workspace --features serde)
 
 drivers_say() { printf '%s\n' "drivers: $*" >&2; }
 
@@ -96,7 +96,7 @@ command_line() {
         "$program" "$@" </dev/null
     else
         # Cargo's settings may put it elsewhere; cargo knows where.
-        (cd "$drivers_root" && cargo run --quiet "${test_features[@]}" -- "$@" </dev/null)
+        (cd "$drivers_root" && cargo run --quiet -p gradclip-cli -- "$@" </dev/null)
     fi
 }
 

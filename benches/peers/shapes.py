@@ -1,4 +1,4 @@
-"""The gradient sets by name: elements of each tensor, in order. src/bin/gradclip/shapes.rs has the same."""
+"""The gradient sets by name: elements of each tensor, in order. gradclip-verify/src/sets has the same."""
 
 from __future__ import annotations
 

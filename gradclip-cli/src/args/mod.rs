@@ -1,0 +1,7 @@
+//! Options that commands share, and their words.
+
+pub(crate) mod device;
+pub(crate) mod groups;
+pub(crate) mod options;
+pub(crate) mod precision;
+pub(crate) mod rule;

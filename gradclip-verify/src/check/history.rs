@@ -1,0 +1,156 @@
+//! Thresholds that follow earlier norms: a history on the CPU and the same one on a device, step by step.
+
+use std::fmt;
+
+use gradclip::cpu;
+use gradclip::{Adapt, Clip, History, NonFinite, NormType, Reaction, Rule, Scope, Units};
+
+use crate::check::gpu::{outcome_error, records};
+use crate::check::placed::Placed;
+use crate::failure::Failure;
+use crate::gpu::Gpu;
+use crate::inputs::values::{Values, spoil};
+use crate::inputs::{Case, Random};
+use crate::tally::Findings;
+use crate::tensor::{Element, Tensor};
+
+/// Steps that are compared.
+const STEPS: usize = 12;
+/// All have as many rows.
+const SHAPES: [&[u64]; 3] = [&[300, 3], &[300], &[300, 2]];
+/// Bytes of a saved history before the words that a device keeps: format, rule, number of states.
+const HEAD: usize = 8 + 24 + 4;
+
+/// A clip from step to step.
+#[derive(Clone, Debug)]
+pub(crate) struct Course {
+    clip: Clip,
+    /// Steps on the CPU before those compared.
+    before: usize,
+    seed: u64,
+}
+
+/// Every rule, at the beginning of its history and past the end of its window.
+pub(crate) fn courses() -> Vec<Course> {
+    let score = |warm_up, reaction| Adapt::ZScore { decay: 0.9, z: 1.5, warm_up, reaction };
+    let adagc = |warm_up| Adapt::AdaGc { factor: 1.05, decay: 0.98, warm_up };
+    let quantile = |quantile, rate| Adapt::Quantile { quantile, rate };
+    let everywhere = [
+        (Adapt::Mean { factor: 1.5, window: 1 }, 0),
+        (Adapt::Mean { factor: 1.2, window: 5 }, 3),
+        (Adapt::Mean { factor: 1.0, window: 700 }, 694),
+        (Adapt::Average { factor: 1.5, decay: 0.9 }, 0),
+        (Adapt::Average { factor: 0.0, decay: 0.0 }, 0),
+        (Adapt::Percentile { percentile: 10.0, window: 7 }, 0),
+        (Adapt::Percentile { percentile: 33.0, window: 1 }, 0),
+        (Adapt::Percentile { percentile: 0.0, window: 300 }, 294),
+        (Adapt::Percentile { percentile: 100.0, window: 300 }, 600),
+        (Adapt::Percentile { percentile: 99.9, window: 2000 }, 1500),
+        (score(1, Reaction::Mean), 0),
+        (score(5, Reaction::Max), 0),
+        (score(25, Reaction::Reciprocal), 20),
+        (score(400, Reaction::Reciprocal), 396),
+        (quantile(0.5, 0.2), 0),
+        (quantile(0.9, 16.0), 5),
+    ];
+    let mut courses = Vec::new();
+    for (adapt, before) in everywhere {
+        for scope in [Scope::Global, Scope::Group, Scope::Tensor] {
+            courses.push(course(courses.len(), adapt, before, scope));
+        }
+    }
+    for adapt in [quantile(0.5, 0.2), quantile(0.0, 1.0), quantile(1.0, 0.3)] {
+        for scope in [Scope::Row, Scope::Unit(Units::OutputFirst), Scope::Unit(Units::OutputLast)] {
+            courses.push(course(courses.len(), adapt, 0, scope));
+        }
+    }
+    for (warm_up, before) in [(0, 0), (5, 0), (5, 0), (100, 95)] {
+        courses.push(course(courses.len(), adagc(warm_up), before, Scope::Tensor));
+    }
+    courses
+}
+
+/// Norms, rules, policies and the limit on the whole set take turns.
+fn course(turn: usize, adapt: Adapt, before: usize, scope: Scope) -> Course {
+    let rule = [Rule::Norm, Rule::Norm, Rule::Sign, Rule::Norm, Rule::Normalize][turn % 5];
+    let rule = if matches!(adapt, Adapt::AdaGc { .. }) { Rule::Norm } else { rule };
+    let policies = [NonFinite::Skip, NonFinite::Sanitize, NonFinite::Zero, NonFinite::Nan];
+    let clip = Clip::global_norm(2.0)
+        .scope(scope)
+        .rule(rule)
+        .norm_type([NormType::Two, NormType::One, NormType::Two, NormType::Inf][turn % 4])
+        .on_non_finite(policies[turn / 3 % 4])
+        .unscale([1.0, 1.0, 0.3][turn / 2 % 3])
+        .adapt(adapt);
+    let limited = rule == Rule::Norm && scope != Scope::Global && turn.is_multiple_of(2);
+    Course { clip: if limited { clip.total(30.0) } else { clip }, before, seed: 20_000 + turn as u64 }
+}
+
+impl Course {
+    /// Both are given the right sums, so that thresholds are judged by themselves.
+    pub(crate) fn check(&self, gpu: &Gpu) -> Result<Findings, Failure> {
+        let mut random = Random(self.seed);
+        let mut history = History::default();
+        for _ in 0..self.before {
+            cpu::clip_with(&mut self.case(&mut random).grads(), &self.clip, &mut history)?;
+        }
+        let placed = Placed::upload(gpu, &self.case(&mut random));
+        let pass = gpu.clipper.prepare(&placed.grads, &self.clip)?;
+        pass.restore_history(&gpu.queue, &history)?;
+        let mut findings = Findings::default();
+        for _ in 0..STEPS {
+            let mut case = self.case(&mut random);
+            let expected = cpu::clip_traced_with(&mut case.grads(), &self.clip, &mut history)?;
+            let sums = bytemuck::cast_slice(&expected.segment_sums);
+            gpu.queue.write_buffer(pass.segment_sums(), 0, sums);
+            let mut encoder = gpu.encoder();
+            pass.record_apply(&mut encoder);
+            let saved = pass.save_history(&mut encoder)?;
+            let outcomes = gpu.stage(&mut encoder, [pass.outcomes()]);
+            gpu.queue.submit([encoder.finish()]);
+            let outcomes = gpu.read(&outcomes)?;
+            findings.join(records(&outcomes[0], &expected.outcomes, outcome_error, |_| true));
+            let saved = saved.wait(&gpu.device)?;
+            findings.join(words(&saved.to_bytes()[HEAD..], &history.to_bytes()[HEAD..]));
+        }
+        Ok(findings)
+    }
+
+    /// Gradients of one step: mostly alike, with spikes and nothings among them.
+    fn case(&self, random: &mut Random) -> Case {
+        let scale = match random.below(16) {
+            0 => 1e3,
+            1 => 0.0,
+            2 => 1e30,
+            3 => 1e-40,
+            // The norm exceeds the largest f32.
+            4 => 3e38,
+            _ => 1.0 + random.spread() * 0.9,
+        };
+        let named = |(i, shape): (usize, &&[u64])| {
+            let elements = shape.iter().product::<u64>() as usize;
+            Tensor { name: format!("t{i}"), data: Values::Spread(scale).data(random, Element::F32, elements) }
+        };
+        let mut tensors: Vec<Tensor> = SHAPES.iter().enumerate().map(named).collect();
+        if random.below(6) == 0 {
+            let tensor = random.below(SHAPES.len());
+            spoil(&mut tensors[tensor].data, [f32::NAN, f32::INFINITY][random.below(2)]);
+        }
+        Case::plain(tensors, &SHAPES, self.clip)
+    }
+}
+
+/// Words that must be equal. As floats they are so many steps apart.
+fn words(got: &[u8], expected: &[u8]) -> Findings {
+    let words = |bytes: &[u8]| -> Vec<u32> { bytemuck::pod_collect_to_vec(bytes) };
+    let steps = |a: &u32, b: &u32| f64::from(a.abs_diff(*b));
+    records(got, &words(expected), steps, |_| true)
+}
+
+impl fmt::Display for Course {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Clip { adapt, rule, scope, norm, total, non_finite, unscale, .. } = self.clip;
+        write!(f, "{adapt:?} after {} steps, {rule:?}, {scope:?}, {norm:?}, ", self.before)?;
+        write!(f, "total {total:?}, unscale {unscale}, {non_finite:?}")
+    }
+}

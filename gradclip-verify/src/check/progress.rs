@@ -1,0 +1,218 @@
+//! Loss scale, counts and corrections from step to step, on a device and on the CPU path.
+
+use std::fmt;
+
+use gradclip::cpu::{self, GradMut, Moments, StepMut};
+use gradclip::layout::Progress;
+use gradclip::wgpu::{self, BufferUsages as Usage};
+use gradclip::{Adam, Clip, DType, Grad, History, LossScale, NonFinite, Optimizer, Pass, Sgd, Stepper};
+
+use crate::check::training::{history, progress};
+use crate::failure::Failure;
+use crate::gpu::{Gpu, Staged};
+use crate::inputs::Random;
+use crate::tally::{Findings, Wrong};
+
+/// Steps that are compared.
+const STEPS: usize = 14;
+const LEN: usize = 3;
+/// Gradients of two tensors: finite, or one of them not.
+const BATCHES: [[[f32; LEN]; 2]; 3] = [
+    [[1.0, 2.0, -3.0], [0.5, 0.25, 4.0]],
+    [[1.0, f32::INFINITY, -3.0], [0.5, 0.25, 4.0]],
+    [[1.0, 2.0, -3.0], [0.5, 0.25, f32::NAN]],
+];
+const BATCH: u64 = size_of::<[[f32; LEN]; 2]>() as u64;
+/// The words of [`Progress`]; of which those with a point are numbers, the others counts.
+const WORDS: [(&str, bool); 8] = [
+    ("loss scale", true),
+    ("1 / loss scale", true),
+    ("number of finite steps", false),
+    ("number of updates", false),
+    ("flag that parameters move", false),
+    ("share of the gradient", true),
+    ("correction of the first moment", true),
+    ("correction of the second moment", true),
+];
+
+/// Compares every word of a device's progress.
+pub(crate) fn compare(step: usize, got: &[u8], expected: &Progress) -> Findings {
+    let expected: [u32; WORDS.len()] = bytemuck::cast(*expected);
+    let got: Vec<u32> = bytemuck::pod_collect_to_vec(&got[..size_of_val(&expected)]);
+    let mut findings = Findings::default();
+    for ((&got, expected), (what, number)) in got.iter().zip(expected).zip(WORDS) {
+        let off = f64::from(got.abs_diff(expected));
+        let value = |word: u32| if number { f32::from_bits(word).into() } else { f64::from(word) };
+        let wrong = Wrong { step, what, at: None, got: value(got), expected: value(expected) };
+        findings.named(off, 0.0, wrong);
+    }
+    findings
+}
+
+/// What advances, and from where.
+#[derive(Clone, Debug)]
+pub(crate) struct Advance {
+    optimizer: Option<Optimizer>,
+    clip: Clip,
+    /// Steps before those compared.
+    updates: u32,
+    seed: u64,
+}
+
+/// Optimisers, loss scales, policies and numbers of steps take turns, in lists whose lengths share no
+/// factor but for optimisers and policies.
+pub(crate) fn advances() -> Vec<Advance> {
+    let adam = |first, second| Some(Optimizer::from(Adam::new(0.01).betas(first, second)));
+    let optimizers = [
+        None,
+        adam(0.9, 0.999),
+        Some(Sgd::new(0.1).into()),
+        adam(0.0, 0.0),
+        Some(Sgd::new(0.1).momentum(0.9).dampening(0.3).into()),
+        adam(0.8, 0.95),
+        adam(0.87, 0.999_999),
+        adam(0.9999, 0.5),
+    ];
+    let scale = |initial, growth, backoff, interval| {
+        Some(LossScale::default().initial(initial).growth(growth).backoff(backoff).interval(interval))
+    };
+    let most = 2f32.powi(126);
+    let scales = [
+        scale(65_536.0, 2.0, 0.5, 1),
+        scale(1000.0, 3.0, 0.3, 2),
+        None,
+        scale(most, 2.0, 0.7, 1),
+        scale(1.0, 1.7, 0.01, 3),
+        scale(1.0 / most, 1.1, 0.5, 4),
+        scale(1e30, 1e10, 1.0, 2),
+        scale(3.0, 1.0, 0.9, 5),
+        scale(1e-30, 2.0, 1e-10, 7),
+    ];
+    let policies = [NonFinite::Skip, NonFinite::Zero, NonFinite::Skip, NonFinite::Sanitize];
+    let updates = [0, 0, 1, 998, 65_530, 12_345_678, u32::MAX - STEPS as u32];
+    let advance = |turn: usize| {
+        let clip = if turn.is_multiple_of(2) { Clip::global_norm(1.0) } else { Clip::per_tensor_norm(1.0) };
+        let clip = clip.on_non_finite(policies[turn / 8 % 4]);
+        let clip = scales[turn % 9].map_or(clip, |scale| clip.loss_scale(scale));
+        Advance { optimizer: optimizers[turn % 8], clip, updates: updates[turn % 7], seed: turn as u64 }
+    };
+    (0..72).map(advance).collect()
+}
+
+impl Advance {
+    pub(crate) fn check(&self, gpu: &Gpu) -> Result<Findings, Failure> {
+        let mut random = Random(40_000 + self.seed);
+        let batches: Vec<usize> = (0..STEPS).map(|_| [0, 1, 0, 2, 0, 0][random.below(6)]).collect();
+        let mut here = history(&self.clip, self.updates)?;
+        let staged = self.there(gpu, &here, &batches)?;
+        let mut moments = Moments::default();
+        let mut findings = Findings::default();
+        for (step, (staged, &batch)) in staged.iter().zip(&batches).enumerate() {
+            self.here(BATCHES[batch], &mut here, &mut moments)?;
+            findings.join(compare(step, &gpu.read(staged)?[0], &progress(&here)));
+        }
+        Ok(findings)
+    }
+
+    /// A step on the CPU path.
+    fn here(
+        &self,
+        mut gradients: [[f32; LEN]; 2],
+        history: &mut History,
+        moments: &mut Moments,
+    ) -> Result<(), Failure> {
+        let Some(optimizer) = &self.optimizer else {
+            let mut grads: Vec<GradMut<'_>> = gradients.iter_mut().map(|g| GradMut::new("t", g)).collect();
+            cpu::clip_with(&mut grads, &self.clip, history)?;
+            return Ok(());
+        };
+        // Where parameters are does not matter here.
+        let mut parameters = [[1.0f32; LEN]; 2];
+        let steps = gradients.iter().zip(&mut parameters).map(|(g, p)| StepMut::new("t", &g[..], p));
+        cpu::step(&mut steps.collect::<Vec<_>>(), &self.clip, optimizer, history, moments)?;
+        Ok(())
+    }
+
+    /// All steps on a device, in one submit, with the progress after each.
+    fn there(&self, gpu: &Gpu, begin: &History, batches: &[usize]) -> Result<Vec<Staged>, Failure> {
+        let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
+        let [source, gradients, parameters] =
+            [BATCH * BATCHES.len() as u64, BATCH, BATCH].map(|size| gpu.buffer(size, usage));
+        gpu.queue.write_buffer(&source, 0, bytemuck::cast_slice(&BATCHES));
+        let grad = |t: u64| {
+            let offset = t * BATCH / 2;
+            let grad = Grad::range(format!("t{t}"), &gradients, offset, LEN as u64);
+            grad.parameter(&parameters, offset, DType::F32)
+        };
+        let prepared = Prepared::new(gpu, &[grad(0), grad(1)], self)?;
+        prepared.pass().restore_history(&gpu.queue, begin)?;
+        let mut encoder = gpu.encoder();
+        let mut staged = Vec::new();
+        for &batch in batches {
+            encoder.copy_buffer_to_buffer(&source, batch as u64 * BATCH, &gradients, 0, BATCH);
+            prepared.record(&mut encoder);
+            staged.push(gpu.stage(&mut encoder, [prepared.pass().progress()]));
+        }
+        gpu.queue.submit([encoder.finish()]);
+        Ok(staged)
+    }
+}
+
+/// What records a step: with or without an optimiser.
+enum Prepared {
+    Clip(Box<Pass>),
+    Step(Box<Stepper>),
+}
+
+impl Prepared {
+    fn new(gpu: &Gpu, grads: &[Grad], advance: &Advance) -> Result<Prepared, Failure> {
+        Ok(match advance.optimizer {
+            None => Prepared::Clip(gpu.clipper.prepare(grads, &advance.clip)?.into()),
+            Some(optimizer) => {
+                Prepared::Step(gpu.clipper.prepare_step(grads, &advance.clip, optimizer)?.into())
+            }
+        })
+    }
+
+    fn pass(&self) -> &Pass {
+        match self {
+            Prepared::Clip(pass) => pass,
+            Prepared::Step(stepper) => stepper.pass(),
+        }
+    }
+
+    fn record(&self, encoder: &mut wgpu::CommandEncoder) {
+        match self {
+            Prepared::Clip(pass) => pass.record(encoder),
+            Prepared::Step(stepper) => stepper.record_step(encoder),
+        }
+    }
+}
+
+impl fmt::Display for Advance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Advance { optimizer, clip, updates, .. } = self;
+        write!(f, "{optimizer:?} after {updates} updates, {:?}, ", clip.loss_scale)?;
+        write!(f, "{:?}, {:?}", clip.scope, clip.non_finite)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rotation must not leave out what the lists promise.
+    #[test]
+    fn every_scale_meets_every_policy_and_optimizer() {
+        let advances = advances();
+        let count = |test: &dyn Fn(&Advance) -> bool| advances.iter().filter(|a| test(a)).count();
+        let scales: Vec<_> = advances[..9].iter().map(|a| a.clip.loss_scale).collect();
+        for scale in scales {
+            assert_eq!(count(&|a| a.clip.loss_scale == scale), 8);
+            for policy in [NonFinite::Skip, NonFinite::Zero, NonFinite::Sanitize] {
+                assert!(count(&|a| a.clip.loss_scale == scale && a.clip.non_finite == policy) > 0);
+            }
+        }
+        assert!(advances.iter().all(|a| a.clip.validate().is_ok()));
+    }
+}

@@ -1,0 +1,226 @@
+//! Optimiser steps on a device and on the CPU path, and these beside plain f64 programs.
+
+use gradclip::cpu::{self, Trace};
+use gradclip::{Clip, DType, Stepper};
+
+use crate::check::placed::{Beside, Placed};
+use crate::check::progress;
+use crate::check::training::{STEPS, State, Training, progress};
+use crate::failure::Failure;
+use crate::gpu::Gpu;
+use crate::inputs::Case;
+use crate::oracle::decision::{Changes, Expected};
+use crate::oracle::in_f64::Exact;
+use crate::oracle::optimizer::{HALF_ULP, Machine, Near, Step};
+use crate::tally::{Findings, Wrong};
+use crate::tensor::{Data, Tensor};
+
+/// A training on a device.
+struct There<'a> {
+    gpu: &'a Gpu,
+    placed: Placed,
+    /// Parameters, then moments.
+    roles: Vec<Beside>,
+    stepper: Stepper,
+}
+
+impl<'a> There<'a> {
+    fn new(gpu: &'a Gpu, training: &Training, state: &State) -> Result<There<'a>, Failure> {
+        let mut case = training.batch(0, state);
+        case.parameters.clear();
+        let placed = Placed::upload(gpu, &case);
+        let upload = |role| Beside::upload(gpu, &state.tensors(role), training.arena);
+        let roles: Vec<Beside> = (0..training.roles().len()).map(upload).collect();
+        let grads = placed.grads.iter().enumerate().map(|(t, grad)| {
+            let (lr_scale, decay) = training.own(t);
+            let grad = grad.clone().parameter(&roles[0].buffer, roles[0].offsets[t], DType::F32);
+            let grad = grad.lr_scale(lr_scale);
+            let grad = if let Some(decay) = decay { grad.weight_decay(decay) } else { grad };
+            roles[1..].iter().fold(grad, |grad, role| grad.moment(&role.buffer, role.offsets[t]))
+        });
+        let grads: Vec<_> = grads.collect();
+        let stepper = gpu.clipper.prepare_step(&grads, &training.clip, training.optimizer)?;
+        stepper.pass().restore_history(&gpu.queue, &state.history)?;
+        Ok(There { gpu, placed, roles, stepper })
+    }
+
+    /// Makes a step. Gives the progress, what each role holds, and the gradients.
+    fn step(&mut self, case: &Case) -> Result<Vec<Vec<u8>>, Failure> {
+        let There { gpu, placed, roles, stepper } = self;
+        placed.put(gpu, &case.tensors);
+        let mut encoder = gpu.encoder();
+        stepper.record_step(&mut encoder);
+        let beside = std::iter::once(stepper.pass().progress()).chain(roles.iter().map(|r| &r.buffer));
+        let staged = gpu.stage(&mut encoder, beside.chain(&placed.buffers));
+        gpu.queue.submit([encoder.finish()]);
+        gpu.read(&staged)
+    }
+
+    /// The tensors of each role in what was read back. None where something changed between them.
+    fn tensors(&self, case: &Case, got: &[Vec<u8>]) -> Option<Vec<Vec<Vec<f32>>>> {
+        let lengths = || case.tensors.iter().map(|t| t.data.len());
+        self.roles.iter().zip(got).map(|(role, bytes)| role.tensors(bytes, lengths())).collect()
+    }
+}
+
+/// Steps of a device beside those of the CPU path, which goes on from what the device has: so each step
+/// is judged by itself. Gives the findings of the update and of the progress.
+pub(crate) fn on_gpu(gpu: &Gpu, training: &Training) -> Result<[Findings; 2], Failure> {
+    let mut state = training.begin()?;
+    let mut there = There::new(gpu, training, &state)?;
+    let (mut update, mut advance) = (Findings::default(), Findings::default());
+    for step in 0..STEPS {
+        let case = training.batch(step, &state);
+        let got = there.step(&case)?;
+        let before = state.clone();
+        state.step(training, &case)?;
+        let now = progress(&state.history);
+        advance.join(progress::compare(step, &got[0], &now));
+        if advance.wrong > 0 {
+            break; // No update is right then.
+        }
+        let Some(tensors) = there.tensors(&case, &got[1..]) else {
+            update.named(f64::INFINITY, 0.0, touched(step, "bits beside the tensors changed"));
+            break;
+        };
+        if !there.placed.untouched(&got[1 + there.roles.len()..]) {
+            update.named(f64::INFINITY, 0.0, touched(step, "bits of gradients changed"));
+        }
+        let pair = Pair { training, before: &before, after: &state, clipped: clipped(&case, &before)?, step };
+        // Moments first: what is wrong with them shows in the parameter too.
+        tensors.iter().enumerate().rev().for_each(|(role, got)| pair.compare(role, got, &mut update));
+        tensors.into_iter().enumerate().for_each(|(role, got)| state.take(role, got));
+    }
+    Ok([update, advance])
+}
+
+/// What must not change did, once.
+pub(crate) fn touched(step: usize, what: &'static str) -> Wrong {
+    Wrong { step, what, at: None, got: 1.0, expected: 0.0 }
+}
+
+/// The clipped gradients, not rounded to 16 bits.
+fn clipped(case: &Case, state: &State) -> Result<Vec<Vec<f32>>, Failure> {
+    let wide = |t: &Tensor| {
+        let elements = (0..t.data.len()).map(|i| t.data.value(i) as f32).collect();
+        Tensor { name: t.name.clone(), data: Data::F32(elements) }
+    };
+    let mut case = Case { tensors: case.tensors.iter().map(wide).collect(), ..case.clone() };
+    let clip = case.clip;
+    cpu::clip_with(&mut case.grads(), &clip, &mut state.history.clone())?;
+    let elements = |t: Tensor| match t.data {
+        Data::F32(elements) => elements,
+        _ => Vec::new(),
+    };
+    Ok(case.tensors.into_iter().map(elements).collect())
+}
+
+/// A step of the CPU path that a device should have made too.
+struct Pair<'a> {
+    training: &'a Training,
+    before: &'a State,
+    after: &'a State,
+    clipped: Vec<Vec<f32>>,
+    step: usize,
+}
+
+impl Pair<'_> {
+    fn compare(&self, role: usize, got: &[Vec<f32>], findings: &mut Findings) {
+        let Pair { training, before, after, step, .. } = *self;
+        let t = after.history.updates() as u32;
+        let moves = after.history.updates() > before.history.updates();
+        for (tensor, (got, expected)) in got.iter().zip(after.tensors(role)).enumerate() {
+            let machines = [Machine::TWIN, Machine::ADAPTER, Machine::FLUSHING];
+            let steps = machines.map(|machine| training.exact(machine, t, tensor));
+            for (i, (&got, &expected)) in got.iter().zip(expected).enumerate() {
+                if got.to_bits() == expected.to_bits() || (got.is_nan() && expected.is_nan()) {
+                    findings.value(0.0, 0.0);
+                    continue;
+                }
+                let (got, expected) = (f64::from(got), f64::from(expected));
+                let what = training.roles()[role];
+                let wrong = Wrong { step, what, at: Some((tensor, i)), got, expected };
+                let gradient = Near::exactly(self.clipped[tensor][i].into());
+                // An adapter may fuse the product that it is with what comes next.
+                let fused = Near::within(gradient.value, gradient.value.abs() * HALF_ULP);
+                let from = before.element(tensor, i);
+                let near = [(0, gradient), (1, fused), (2, fused)].map(|(k, g)| steps[k].of(g, from)[role]);
+                let [twin, adapter, flushing] = near.map(|n| n.error / near[0].unit());
+                let off = (got - expected).abs() / near[0].unit();
+                let (most, flushed) = (twin + adapter, twin + flushing);
+                match moves {
+                    false => findings.named(f64::INFINITY, 0.0, wrong),
+                    true if off > most && off <= flushed => findings.flushed(),
+                    true => findings.named(off, most, wrong),
+                }
+            }
+        }
+    }
+}
+
+impl Training {
+    /// The step of a tensor in f64.
+    fn exact(&self, machine: Machine, t: u32, tensor: usize) -> Step {
+        let (lr_scale, decay) = self.own(tensor);
+        Step::new(machine, self.optimizer, t, lr_scale, decay.unwrap_or(self.optimizer.weight_decay()))
+    }
+}
+
+/// Steps of the CPU path beside f64, each from what the CPU path has.
+pub(crate) fn on_cpu(training: &Training) -> Result<Findings, Failure> {
+    let mut state = training.begin()?;
+    let mut findings = Findings::default();
+    for step in 0..STEPS {
+        let case = training.batch(step, &state);
+        let before = state.clone();
+        state.step(training, &case)?;
+        let (case, trace) = unscaled(&case, &before)?;
+        let exact = Exact::of(&case);
+        let changes = Changes::new(&case, &exact, &trace);
+        let t = before.history.updates() + u64::from(!changes.skip());
+        let wrong = |what, at, got, expected| Wrong { step, what, at, got, expected };
+        let counted = state.history.updates();
+        let off = counted.abs_diff(t) as f64;
+        findings.named(off, 0.0, wrong("number of updates", None, counted as f64, t as f64));
+        for (tensor, elements) in case.tensors.iter().enumerate() {
+            let exact = training.exact(Machine::CPU, t as u32, tensor);
+            for i in 0..elements.data.len() {
+                let from = before.element(tensor, i);
+                let near = match changes.skip() {
+                    true => from.map(Near::exactly),
+                    false => exact.of(gradient(&changes, &case, tensor, i), from),
+                };
+                let after = state.element(tensor, i);
+                for (role, what) in training.roles().iter().enumerate() {
+                    let (near, got) = (near[role], after[role]);
+                    let wrong = wrong(what, Some((tensor, i)), got, near.value);
+                    findings.named(near.off(got), near.most(), wrong);
+                }
+            }
+        }
+    }
+    Ok(findings)
+}
+
+/// The case as a clip without loss scaling sees it, and what the CPU path decides.
+pub(crate) fn unscaled(case: &Case, state: &State) -> Result<(Case, Trace), Failure> {
+    let mut clip: Clip = case.clip;
+    clip.unscale *= f64::from(progress(&state.history).unscale);
+    clip.loss_scale = None;
+    let case = Case { clip, ..case.clone() };
+    let trace = cpu::clip_traced(&mut case.clone().grads(), &clip)?;
+    Ok((case, trace))
+}
+
+/// A clipped gradient that is not rounded to 16 bits.
+pub(crate) fn gradient(changes: &Changes<'_>, case: &Case, tensor: usize, i: usize) -> Near {
+    match changes.element(tensor, i) {
+        Expected::Kept => Near::exactly(case.tensors[tensor].data.value(i)),
+        Expected::Skipped => Near::exactly(0.0),
+        // No product makes anything of 0.
+        Expected::Value(value, most) if value != 0.0 && most > 0.0 => {
+            Near::within(value, most * Near::exactly(value).unit())
+        }
+        Expected::Value(value, _) => Near::exactly(value),
+    }
+}

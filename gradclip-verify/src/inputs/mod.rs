@@ -1,0 +1,246 @@
+//! A gradient set of `verify` and what to do with it: recipe, numbers, threshold.
+
+mod random;
+pub(crate) mod recipes;
+pub(crate) mod scopes;
+pub(crate) mod values;
+
+use std::fmt;
+
+use gradclip::cpu::{self, GradMut};
+use gradclip::{Clip, ClipError, Group, NonFinite, NormType, Rule, Scope};
+
+pub use random::Random;
+
+use crate::inputs::recipes::EDGES;
+use crate::inputs::values::{Values, spoil};
+use crate::tensor::{Data, Element, Tensor};
+
+/// Tensors of a set of many small ones: more than any adapter binds at once.
+const MANY: usize = 70;
+
+/// A case before its numbers are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Recipe {
+    pub(crate) sizes: Sizes,
+    pub(crate) elements: Elements,
+    pub(crate) values: Values,
+    /// All tensors in one buffer, without a gap, or each in a buffer of its own.
+    pub(crate) arena: bool,
+    pub(crate) threshold: Threshold,
+    /// Its limit on the whole set, if any, is a share of that norm.
+    pub(crate) clip: Clip,
+    pub(crate) seed: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sizes {
+    One(usize),
+    Edges,
+    Many,
+    Chunks,
+    /// More chunks than a workgroup has invocations.
+    Long,
+    /// Tensors of these shapes.
+    Shapes(&'static [&'static [u64]]),
+    /// This many rows of 3, 45, 1 and 2 × 2 elements.
+    Rows(u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Elements {
+    All(Element),
+    Mixed,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Threshold {
+    /// A share of what the rule compares with it, in the middle one of the segments.
+    Share(f32),
+    /// This.
+    Fixed(f32),
+}
+
+/// A group of tensors, left out where it has no threshold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Named {
+    pub(crate) name: &'static str,
+    pub(crate) threshold: Option<f32>,
+}
+
+impl Named {
+    pub(crate) fn group(self) -> Group {
+        match self.threshold {
+            Some(threshold) => Group::new(self.name, threshold),
+            None => Group::excluded(self.name),
+        }
+    }
+}
+
+/// A gradient set and what to do with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    pub(crate) tensors: Vec<Tensor>,
+    /// One a tensor.
+    pub(crate) shapes: Vec<Vec<u64>>,
+    /// One a tensor, where they are in groups.
+    pub(crate) groups: Vec<Option<Named>>,
+    /// One a tensor, for adaptive gradient clipping.
+    pub(crate) parameters: Vec<Data>,
+    pub(crate) arena: bool,
+    pub(crate) clip: Clip,
+}
+
+impl Sizes {
+    fn shapes(self) -> Vec<Vec<u64>> {
+        let flat = |sizes: &[usize]| sizes.iter().map(|&n| vec![n as u64]).collect();
+        match self {
+            Sizes::One(size) => flat(&[size]),
+            Sizes::Edges => flat(&EDGES),
+            Sizes::Many => (0..MANY as u64).map(|i| vec![i * 7 % 10]).collect(),
+            Sizes::Chunks => flat(&[5 * 16_384 + 7, 1, 130_000, 16_384 * 2]),
+            Sizes::Long => flat(&[257 * 16_384 + 5]),
+            Sizes::Shapes(shapes) => shapes.iter().map(|shape| shape.to_vec()).collect(),
+            Sizes::Rows(n) => vec![vec![n, 3], vec![n, 45], vec![n], vec![n, 2, 2]],
+        }
+    }
+}
+
+impl Case {
+    /// Whether norms of results must not exceed their limits by any rounding: rows, unless asked.
+    pub(crate) fn below(&self) -> bool {
+        let exact = !matches!(self.clip.norm, NormType::P(_));
+        let scales = !matches!(self.clip.rule, Rule::Value | Rule::Sign);
+        scales && self.clip.never_above.unwrap_or(self.clip.scope == Scope::Row && exact)
+    }
+}
+
+impl Recipe {
+    /// Makes the numbers, and measures them where the threshold is a share of the norm.
+    pub(crate) fn cook(&self) -> Case {
+        let mut random = Random(self.seed);
+        let shapes = self.sizes.shapes();
+        let mut data = |values: Values, shift: usize| -> Vec<Data> {
+            let one = |(i, shape): (usize, &Vec<u64>)| {
+                values.data(&mut random, self.element(i + shift), shape.iter().product::<u64>() as usize)
+            };
+            shapes.iter().enumerate().map(one).collect()
+        };
+        let named = |(i, data): (usize, Data)| Tensor { name: format!("t{i}"), data };
+        let mut tensors: Vec<Tensor> = data(self.values, 0).into_iter().enumerate().map(named).collect();
+        let needed = matches!(self.clip.rule, Rule::Agc { .. });
+        let parameters = if needed { data(Values::Spread(1.0), 1) } else { Vec::new() };
+        let at = [tensors.len() * 2 / 3, tensors.len() - 1];
+        for (&tensor, &value) in at.iter().zip(self.values.non_finite()) {
+            spoil(&mut tensors[tensor].data, value);
+        }
+        let groups = groups(self.clip.scope, tensors.len());
+        let mut case = Case { tensors, shapes, groups, parameters, arena: self.arena, clip: self.clip };
+        // What is lost is checked like everything else.
+        case.clip.lossy_unscale = true;
+        // Oracles compute with what the kernels compute with.
+        let single = |value: f64| f64::from(value as f32);
+        (case.clip.unscale, case.clip.eps) = (single(case.clip.unscale), single(case.clip.eps));
+        if let Rule::Agc { eps } = &mut case.clip.rule {
+            *eps = single(*eps);
+        }
+        case.clip.threshold = match self.threshold {
+            Threshold::Fixed(threshold) => threshold.into(),
+            Threshold::Share(share) => (share * case.typical()).into(),
+        };
+        case.clip.total = self.clip.total.map(|share| (share as f32 * case.whole()).into());
+        case
+    }
+
+    fn element(&self, i: usize) -> Element {
+        match self.elements {
+            Elements::All(element) => element,
+            Elements::Mixed => [Element::F32, Element::F16, Element::Bf16][i % 3],
+        }
+    }
+}
+
+/// One with a threshold of its own, one that is left out, and the rest.
+fn groups(scope: Scope, tensors: usize) -> Vec<Option<Named>> {
+    let group = |i: usize| match i % 4 {
+        _ if scope != Scope::Group => None,
+        0 => Some(Named { name: "own", threshold: Some(0.5) }),
+        1 => Some(Named { name: "out", threshold: None }),
+        _ => None,
+    };
+    (0..tensors).map(group).collect()
+}
+
+impl Case {
+    /// In one buffer, without parameters.
+    pub(crate) fn plain(tensors: Vec<Tensor>, shapes: &[&[u64]], clip: Clip) -> Case {
+        let groups = groups(clip.scope, tensors.len());
+        let shapes = shapes.iter().map(|shape| shape.to_vec()).collect();
+        Case { tensors, shapes, groups, parameters: Vec::new(), arena: true, clip }
+    }
+
+    /// The gradients to clip on the CPU path.
+    pub(crate) fn grads(&mut self) -> Vec<GradMut<'_>> {
+        let mut grads = Vec::new();
+        let parameters = self.parameters.iter().map(Some).chain(std::iter::repeat(None));
+        let about = self.shapes.iter().zip(&self.groups).zip(parameters);
+        for (tensor, ((shape, group), parameter)) in self.tensors.iter_mut().zip(about) {
+            let mut grad = tensor.grad().shape(shape);
+            grad = if let Some(named) = group { grad.group(&named.group()) } else { grad };
+            grad = if let Some(data) = parameter { grad.parameter(data.slice()) } else { grad };
+            grads.push(grad);
+        }
+        grads
+    }
+
+    /// Whether tensors are cut into units or rows.
+    pub(crate) fn cut(&self) -> bool {
+        matches!(self.clip.scope, Scope::Unit(_) | Scope::Row)
+    }
+
+    /// What the rule compares with the threshold, in the middle one of the segments that are not 0, as
+    /// the CPU path measures it and without what is not finite.
+    fn typical(&self) -> f32 {
+        let elements: usize = self.tensors.iter().map(|t| t.data.len()).sum();
+        let norms = match self.clip.scope {
+            // Of tensors that differ much, some exceed a share of the whole norm and some do not.
+            Scope::Global | Scope::Tensor => self.norms(Scope::Global),
+            scope => self.norms(scope),
+        };
+        let mut norms = norms.unwrap_or_default();
+        norms.retain(|&norm| norm > 0.0);
+        norms.sort_by(f32::total_cmp);
+        let norm = norms.get(norms.len() / 2).copied().unwrap_or(1.0);
+        let of_each = (elements / norms.len().max(1)).max(1) as f32;
+        let divisor = match self.clip.rule {
+            Rule::Rms => of_each.sqrt(),
+            Rule::Average => of_each,
+            // Of parameters between -1 and 1.
+            Rule::Agc { .. } => (of_each / 3.0).sqrt(),
+            _ => 1.0,
+        };
+        (norm / divisor).min(f32::MAX)
+    }
+
+    fn whole(&self) -> f32 {
+        let norms = self.norms(Scope::Global).unwrap_or_default();
+        norms.first().map_or(1.0, |norm| norm.min(f32::MAX))
+    }
+
+    fn norms(&self, scope: Scope) -> Result<Vec<f32>, ClipError> {
+        let clip = self.clip;
+        let measure = Clip::measure().norm_type(clip.norm).unscale(clip.unscale).scope(scope);
+        let trace = cpu::clip_traced(&mut self.clone().grads(), &measure.on_non_finite(NonFinite::Sanitize))?;
+        Ok(trace.outcomes.iter().map(|outcome| outcome.norm).collect())
+    }
+}
+
+impl fmt::Display for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Recipe { sizes, elements, values, threshold, clip, .. } = self;
+        let buffers = if self.arena { "one buffer" } else { "a buffer each" };
+        write!(f, "{sizes:?} {elements:?} {values:?}, {buffers}, {:?}, {:?}, ", clip.rule, clip.norm)?;
+        write!(f, "{:?}, threshold {threshold:?}, total {:?}, ", clip.scope, clip.total)?;
+        write!(f, "unscale {}, eps {}, {:?}", clip.unscale, clip.eps, clip.non_finite)
+    }
+}

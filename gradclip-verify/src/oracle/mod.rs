@@ -1,0 +1,5 @@
+//! What should become of a case, in `f64`.
+
+pub(crate) mod decision;
+pub(crate) mod in_f64;
+pub(crate) mod optimizer;
