@@ -3,15 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "common/plain.rs"]
-mod plain;
-
 use std::fs;
 use std::path::Path;
 
 use gradclip::cpu::{self, GradMut};
 use gradclip::{Clip, Group, NormType, Report, Units};
-use plain::{Tensor, assert_close, clip_plainly, random_set};
+use gradclip_verify::compare::assert_close;
+use gradclip_verify::oracle::plain::{self, Tensor, clip_plainly, random_set};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 

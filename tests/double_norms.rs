@@ -3,12 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "common/exact.rs"]
-mod exact;
-
-use exact::{Random, error_in_ulp, sum, units};
 use gradclip::cpu::{self, GradMut};
 use gradclip::{Clip, NormType, Report, Scope, Units};
+use gradclip_verify::inputs::Random;
+use gradclip_verify::oracle::exact::{error_in_ulp, sum, units};
 use half::{bf16, f16};
 
 /// The bound that the path's own page derives, in ulp; the promise is 0.65.
@@ -25,18 +23,18 @@ fn norm_of(tensors: &mut [Vec<f64>], norm: NormType, unscale: f64) -> f64 {
 }
 
 /// Exponent fields: all, subnormals alone, around 1, near the largest, near the smallest, one.
-const FIELDS: [(u64, u64); 7] =
+const FIELDS: [(usize, usize); 7] =
     [(0, 2046), (0, 1), (1000, 1040), (1900, 2046), (0, 40), (1020, 1021), (3, 2020)];
 const LENGTHS: [usize; 9] = [1, 2, 7, 1023, 1024, 1025, 5000, 16_385, 100_000];
 
 /// Several tensors, one value in some of them far above the others.
-fn set(random: &mut Random, len: usize, (from, to): (u64, u64)) -> Vec<Vec<f64>> {
-    let tensors = 1 + random.below(3) as usize;
+fn set(random: &mut Random, len: usize, (from, to): (usize, usize)) -> Vec<Vec<f64>> {
+    let tensors = 1 + random.below(3);
     (0..tensors)
         .map(|_| {
-            let mut own: Vec<f64> = (0..len).map(|_| random.value(from, to)).collect();
+            let mut own: Vec<f64> = (0..len).map(|_| random.value_f64(from, to)).collect();
             if random.below(3) == 0 {
-                let at = random.below(len as u64) as usize;
+                let at = random.below(len);
                 own[at] = (own[at] * 2f64.powi(40)).clamp(-1e300, 1e300);
             }
             own
@@ -79,10 +77,10 @@ fn norms_are_within_the_bound_of_exact() {
 #[test]
 fn sets_of_several_types_are_measured_in_f64() {
     let mut random = Random(2);
-    let mut double: Vec<f64> = (0..3000).map(|_| random.value(1015, 1024)).collect();
-    let mut single: Vec<f32> = (0..3000).map(|_| random.unit() as f32).collect();
-    let mut half: Vec<f16> = (0..3000).map(|_| f16::from_f64(random.unit() * 1e-5)).collect();
-    let mut brain: Vec<bf16> = (0..3000).map(|_| bf16::from_f64(random.unit())).collect();
+    let mut double: Vec<f64> = (0..3000).map(|_| random.value_f64(1015, 1024)).collect();
+    let mut single: Vec<f32> = (0..3000).map(|_| random.unit_f64() as f32).collect();
+    let mut half: Vec<f16> = (0..3000).map(|_| f16::from_f64(random.unit_f64() * 1e-5)).collect();
+    let mut brain: Vec<bf16> = (0..3000).map(|_| bf16::from_f64(random.unit_f64())).collect();
     let all = double.iter().copied().chain(single.iter().map(|&x| x.into()));
     let all = all.chain(half.iter().map(|x| x.to_f64())).chain(brain.iter().map(|x| x.to_f64()));
     let whole = sum(all, true);
@@ -120,7 +118,7 @@ fn neither_threads_nor_order_change_a_bit() {
     let mut random = Random(3);
     let lengths = [300_000, 8, 1024, 8 * 4097, 200_000, 16];
     let tensors: Vec<Vec<f64>> =
-        lengths.into_iter().map(|len| (0..len).map(|_| random.value(500, 1100)).collect()).collect();
+        lengths.into_iter().map(|len| (0..len).map(|_| random.value_f64(500, 1100)).collect()).collect();
     let units = Units::OutputFirst;
     let columns = Units::over(&[0]);
     for how in [
@@ -161,10 +159,10 @@ fn never_above_is_meant_exactly() {
     let mut random = Random(4);
     let (mut unchanged, mut equal) = (0, 0);
     for round in 0..10_000u64 {
-        let len = 1 + random.below(40) as usize;
+        let len = 1 + random.below(40);
         let spread = 1 + random.below(60);
         let middle = 400 + random.below(1200);
-        let mut g: Vec<f64> = (0..len).map(|_| random.value(middle, middle + spread)).collect();
+        let mut g: Vec<f64> = (0..len).map(|_| random.value_f64(middle, middle + spread)).collect();
         let norm = if round % 3 == 0 { NormType::One } else { NormType::Two };
         let squares = norm == NormType::Two;
         let plain = norm_of(&mut [g.clone()], norm, 1.0);
@@ -173,10 +171,10 @@ fn never_above_is_meant_exactly() {
             0 => plain,
             1 => plain.next_down(),
             2 => plain.next_up(),
-            3 => plain * (0.5 + 0.5 * random.unit().abs()),
-            _ => plain * random.unit().abs().max(1e-9),
+            3 => plain * (0.5 + 0.5 * random.unit_f64().abs()),
+            _ => plain * random.unit_f64().abs().max(1e-9),
         };
-        let unscale = if round % 7 < 4 { 1.0 } else { 0.3 + random.unit().abs() };
+        let unscale = if round % 7 < 4 { 1.0 } else { 0.3 + random.unit_f64().abs() };
         let how = Clip::global_norm(threshold).norm_type(norm).unscale(unscale).never_above(true);
         let before = g.clone();
         let report = clip(std::slice::from_mut(&mut g), &how);
@@ -201,7 +199,7 @@ fn nearest_rounding_is_above_now_and_then() {
     let mut random = Random(5);
     let above = (0..1000)
         .filter(|_| {
-            let mut g: Vec<f64> = (0..20).map(|_| random.value(1000, 1024)).collect();
+            let mut g: Vec<f64> = (0..20).map(|_| random.value_f64(1000, 1024)).collect();
             clip(std::slice::from_mut(&mut g), &Clip::global_norm(0.1));
             !is_within(g, 0.1, true)
         })
@@ -215,10 +213,10 @@ fn nearest_rounding_is_above_now_and_then() {
 fn never_above_in_rows_types_and_rules() {
     let mut random = Random(6);
     for round in 0..1000 {
-        let mut double: Vec<f64> = (0..12).map(|_| random.unit()).collect();
-        let mut single: Vec<f32> = (0..8).map(|_| random.unit() as f32).collect();
-        let mut brain: Vec<bf16> = (0..20).map(|_| bf16::from_f64(random.unit())).collect();
-        let mut half: Vec<f16> = (0..4).map(|_| f16::from_f64(random.unit())).collect();
+        let mut double: Vec<f64> = (0..12).map(|_| random.unit_f64()).collect();
+        let mut single: Vec<f32> = (0..8).map(|_| random.unit_f64() as f32).collect();
+        let mut brain: Vec<bf16> = (0..20).map(|_| bf16::from_f64(random.unit_f64())).collect();
+        let mut half: Vec<f16> = (0..4).map(|_| f16::from_f64(random.unit_f64())).collect();
         let mut grads = [
             GradMut::f64("double", &mut double).shape(&[4, 3]),
             GradMut::new("single", &mut single).shape(&[4, 2]),
@@ -235,12 +233,12 @@ fn never_above_in_rows_types_and_rules() {
             assert!(is_within(own, 0.7, true), "{round} {row}");
         }
         // The root mean square of 12 elements, and the sum of all.
-        let mut g: Vec<f64> = (0..12).map(|_| random.unit()).collect();
+        let mut g: Vec<f64> = (0..12).map(|_| random.unit_f64()).collect();
         let rms = Clip::block_rms(0.3).total(0.9).never_above(true);
         clip(std::slice::from_mut(&mut g), &rms);
         let squares = sum(g.iter().copied(), true);
         assert!(squares <= units(0.3).pow(2) * 12u32 && squares <= units(0.9).pow(2), "{round}");
-        let mut g: Vec<f64> = (0..12).map(|_| random.unit()).collect();
+        let mut g: Vec<f64> = (0..12).map(|_| random.unit_f64()).collect();
         clip(std::slice::from_mut(&mut g), &Clip::normalize(5.0).never_above(true));
         assert!(is_within(g, 5.0, true), "{round}");
     }

@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
-#[path = "common/plain.rs"]
-mod plain;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -12,6 +10,7 @@ use std::cell::Cell;
 use common::{Kind, data};
 use gradclip::cpu::{self, GradMut, Prepared};
 use gradclip::{Adapt, Clip, ClipError, Group, History, LossScale, NonFinite, NormType, Rule, Units};
+use gradclip_verify::oracle::plain;
 use half::{bf16, f16};
 
 /// Counts what this thread allocates.

@@ -7,18 +7,12 @@ pub mod opened;
 use std::time::{Duration, Instant};
 
 use gradclip::{Clipper, wgpu};
+use gradclip_verify::inputs::Random;
 
-/// Uniform in [-scale, scale), from SplitMix64 (Steele, Lea and Flood 2014).
+/// Uniform in [-scale, scale).
 pub fn random(n: usize, seed: u64, scale: f32) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next() * scale).collect()
+    let mut random = Random(seed);
+    (0..n).map(|_| random.unit() * scale).collect()
 }
 
 /// Cuts one run of elements into tensors.

@@ -1,5 +1,4 @@
-//! What the tests share: a device, data with fixed seeds, an f64 oracle. Nothing here calls the
-//! arithmetic of the library.
+//! What the tests share: a device, held by one test at a time, and what gradclip-verify has for them.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::ops::Deref;
@@ -7,6 +6,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use gradclip::wgpu;
 use gradclip::{Clip, Clipper, ClipperOptions, DType, Grad, Pass, Report, Scope, Units};
+#[allow(unused_imports)]
+pub use gradclip_verify::compare::{assert_scaled, bits, norm, ulps};
+#[allow(unused_imports)]
+pub use gradclip_verify::inputs::{KINDS, Kind, Random, data};
 
 pub struct Gpu {
     pub name: String,
@@ -176,77 +179,6 @@ pub fn contents(gpu: &Gpu, grads: &[Grad], tensors: &[Vec<f32>]) -> Vec<Vec<f32>
     grads.iter().zip(tensors).map(one).collect()
 }
 
-/// SplitMix64 (Steele, Lea and Flood 2014).
-#[derive(Clone)]
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in [-1, 1).
-    pub fn unit(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-}
-
-/// Kinds of data that a sum may stumble over.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
-    /// Uniform in [-m, m).
-    Uniform(f32),
-    /// Any finite bit pattern: all exponents, subnormals and signed zeros.
-    Bits,
-    /// Subnormals only.
-    Subnormal,
-    /// Tiny everywhere but for one huge element.
-    Spike,
-    /// Magnitudes 1e30, 1e-30, 1 in turn.
-    Alternating,
-    /// All equal.
-    Constant(f32),
-}
-
-pub const KINDS: [Kind; 12] = [
-    Kind::Uniform(1.0),
-    Kind::Uniform(1e-38),
-    Kind::Uniform(1e-30),
-    Kind::Uniform(1e-5),
-    Kind::Uniform(1e20),
-    Kind::Uniform(1e30),
-    Kind::Uniform(3e38),
-    Kind::Bits,
-    Kind::Subnormal,
-    Kind::Spike,
-    Kind::Alternating,
-    Kind::Constant(0.1),
-];
-
-pub fn data(kind: Kind, len: usize, seed: u64) -> Vec<f32> {
-    let mut random = Random(seed ^ (len as u64) << 32);
-    let spike = if len == 0 { 0 } else { random.bits() as usize % len };
-    let mut one = |i: usize| match kind {
-        Kind::Uniform(m) => random.unit() * m,
-        Kind::Bits => loop {
-            let value = f32::from_bits(random.bits() as u32);
-            if value.is_finite() {
-                break value;
-            }
-        },
-        Kind::Subnormal => f32::from_bits(random.bits() as u32 & 0x807f_ffff),
-        Kind::Spike if i == spike => -2.5e18,
-        Kind::Spike => random.unit() * 1e-8,
-        Kind::Alternating => random.unit() * [1e30, 1e-30, 1.0][i % 3],
-        Kind::Constant(c) => c,
-    };
-    (0..len).map(&mut one).collect()
-}
-
 /// Every scope, units from either end.
 pub fn scopes() -> [Scope; 6] {
     [
@@ -257,37 +189,4 @@ pub fn scopes() -> [Scope; 6] {
         Scope::Unit(Units::OutputLast),
         Scope::Row,
     ]
-}
-
-/// The Euclidean norm in f64, summed by magnitude: its relative error is below n * 2^-53, and no
-/// f32 overflows or underflows it (3.4e38^2 * 1e12 < 1e308, 1e-45^2 > 1e-308).
-pub fn norm(tensors: &[Vec<f32>]) -> f64 {
-    let mut squares: Vec<f64> = tensors.iter().flatten().map(|&x| f64::from(x) * f64::from(x)).collect();
-    squares.sort_by(f64::total_cmp);
-    squares.iter().sum::<f64>().sqrt()
-}
-
-/// Distance in units of the last place of an f32 of this size, also above `f32::MAX`.
-pub fn ulps(value: f64, exact: f64) -> f64 {
-    if value == exact {
-        return 0.0;
-    }
-    let exponent = exact.abs().log2().floor().max(-126.0) as i32;
-    (value - exact).abs() / 2f64.powi(exponent - 23)
-}
-
-/// Bits of all elements, so that -0 and 0 differ and NaN equals itself.
-pub fn bits(tensors: &[Vec<f32>]) -> Vec<Vec<u32>> {
-    tensors.iter().map(|t| t.iter().map(|x| x.to_bits()).collect()).collect()
-}
-
-/// Asserts that gradients were scaled as an f32 multiplication by `coefficient` rounds.
-pub fn assert_scaled(before: &[Vec<f32>], after: &[Vec<f32>], coefficient: f32, what: &str) {
-    for (t, (b, a)) in before.iter().zip(after).enumerate() {
-        assert_eq!(b.len(), a.len(), "{what}: length of t{t}");
-        for (i, (&b, &a)) in b.iter().zip(a).enumerate() {
-            let want = b * coefficient;
-            assert!(a == want, "{what}: t{t}[{i}]: {b:e} * {coefficient:e} gave {a:e}, not {want:e}");
-        }
-    }
 }

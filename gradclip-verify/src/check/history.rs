@@ -125,7 +125,7 @@ impl Course {
             3 => 1e-40,
             // The norm exceeds the largest f32.
             4 => 3e38,
-            _ => 1.0 + random.spread() * 0.9,
+            _ => 1.0 + random.unit() * 0.9,
         };
         let named = |(i, shape): (usize, &&[u64])| {
             let elements = shape.iter().product::<u64>() as usize;

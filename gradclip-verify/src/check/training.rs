@@ -168,7 +168,7 @@ impl Training {
         let mut random = Random(self.seed ^ 0xffff);
         let sizes = batch(self.sizes, self.elements, Values::Zeros, self.clip, 0);
         let parameter = |(t, tensor): (usize, &Tensor)| {
-            let mut elements: Vec<f32> = (0..tensor.data.len()).map(|_| random.spread()).collect();
+            let mut elements: Vec<f32> = (0..tensor.data.len()).map(|_| random.unit()).collect();
             let tiny = elements.iter_mut().step_by(11).filter(|_| self.own(t).1 == Some(0.0));
             tiny.for_each(|e| *e *= 1e-39);
             elements

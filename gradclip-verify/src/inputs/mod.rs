@@ -1,5 +1,6 @@
 //! A gradient set of `verify` and what to do with it: recipe, numbers, threshold.
 
+mod kinds;
 mod random;
 pub(crate) mod recipes;
 pub(crate) mod scopes;
@@ -10,6 +11,7 @@ use std::fmt;
 use gradclip::cpu::{self, GradMut};
 use gradclip::{Clip, ClipError, Group, NonFinite, NormType, Rule, Scope};
 
+pub use kinds::{KINDS, Kind, data};
 pub use random::Random;
 
 use crate::inputs::recipes::EDGES;

@@ -37,19 +37,17 @@ impl Values {
             Element::Bf16 => (15, 255),
         };
         let mantissa = element.mantissa_bits();
-        let raw = (random.word() >> 32) as u32;
+        let raw = (random.bits() >> 32) as u32;
         let packed =
             |exponent: u32| (raw & (1 << sign)) | (exponent << mantissa) | (raw & ((1 << mantissa) - 1));
         match self {
             Values::Zeros => raw & (1 << sign),
             Values::Subnormal => packed(0),
             Values::Bits => packed(random.below(exponents) as u32),
-            Values::Spread(scale) => rounded(element, random.spread() * fit(element, scale)),
-            Values::Spikes if random.below(500) == 0 => {
-                rounded(element, random.spread() * fit(element, 1e20))
-            }
-            Values::Spikes => rounded(element, random.spread() * fit(element, 1e-3)),
-            _ => rounded(element, random.spread()),
+            Values::Spread(scale) => rounded(element, random.unit() * fit(element, scale)),
+            Values::Spikes if random.below(500) == 0 => rounded(element, random.unit() * fit(element, 1e20)),
+            Values::Spikes => rounded(element, random.unit() * fit(element, 1e-3)),
+            _ => rounded(element, random.unit()),
         }
     }
 

@@ -32,7 +32,7 @@ impl Work {
         // A seed for each block, so that the values do not depend on the number of threads.
         pristine.par_chunks_mut(1 << 16).enumerate().for_each(|(block, values)| {
             let mut random = Random(block as u64);
-            values.iter_mut().for_each(|v| *v = bell(random.word()) * 0.01);
+            values.iter_mut().for_each(|v| *v = bell(random.bits()) * 0.01);
         });
         let norms = cut.norms(&pristine);
         Work { shapes, elements, scope, pristine, norms, room, cut }

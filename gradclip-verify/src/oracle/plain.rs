@@ -1,20 +1,24 @@
 //! Clipping as a plain program of `f64` sums: slow, without a thought for range, and sharing no code with
 //! the library.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
-
 use gradclip::{Clip, Group, NormType, Rule, Scope, Units};
+
+use crate::inputs::Random;
 
 /// A gradient, its parameter, and the name and threshold of its group; `None` excludes it.
 #[derive(Clone, Debug)]
 pub struct Tensor {
+    /// Elements of the gradient.
     pub values: Vec<f64>,
+    /// As many of the parameter.
     pub parameter: Vec<f64>,
+    /// Four rows, of two axes.
     pub shape: [u64; 3],
     group: Option<(&'static str, Option<f64>)>,
 }
 
 impl Tensor {
+    /// The group, where it has one.
     pub fn group(&self) -> Option<Group> {
         self.group.map(|(name, own)| own.map_or_else(|| Group::excluded(name), |c| Group::new(name, c)))
     }
@@ -62,16 +66,12 @@ pub fn clips() -> Vec<Clip> {
 /// Four tensors of four rows: large, small, of a group with a threshold, excluded. Where a group with a
 /// threshold is refused, it has none.
 pub fn random_set(seed: u64, how: &Clip) -> Vec<Tensor> {
-    let mut state = seed + 1;
-    let mut next = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 11) as f64 / 2f64.powi(52) - 1.0
-    };
+    let mut numbers = Random(seed);
     let shared = matches!(how.scope, Scope::Global | Scope::Row);
     let groups = [None, None, Some(("own", Some(0.2))).filter(|_| !shared), Some(("free", None))];
     let shapes = [[4, 3, 1], [4, 2, 5], [4, 1, 1], [4, 6, 1]];
     let sizes = [3.0, 0.05, 1.0, 2.0];
-    let mut random = |n: u64, size: f64| -> Vec<f64> { (0..n).map(|_| next() * size).collect() };
+    let mut random = |n: u64, size: f64| -> Vec<f64> { (0..n).map(|_| numbers.unit_f64() * size).collect() };
     let one = |((shape, group), size): (([u64; 3], _), f64)| {
         let n = shape.iter().product();
         Tensor { values: random(n, size), parameter: random(n, 1.0), shape, group }
@@ -152,12 +152,4 @@ pub fn clip_plainly(tensors: &[Tensor], how: &Clip) -> Vec<Vec<f64>> {
         }
     }
     out
-}
-
-/// Relative and absolute, as numpy has them.
-pub fn assert_close(own: &[f64], want: &[f64], relative: f64, absolute: f64, what: &str) {
-    assert_eq!(own.len(), want.len(), "{what}");
-    for (i, (a, b)) in own.iter().zip(want).enumerate() {
-        assert!((a - b).abs() <= absolute + relative * b.abs(), "{what}: element {i} is {a:e}, not {b:e}");
-    }
 }

@@ -1,34 +1,6 @@
 //! Norms of `f64` values in big integers.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
-
 use num_bigint::BigUint;
-
-/// The same numbers on every run.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 ^ (self.0 >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        (self.bits() >> 11) % n
-    }
-
-    /// Of either sign, with an exponent field from `from` to before `to`; 0 and subnormals have field 0.
-    pub fn value(&mut self, from: u64, to: u64) -> f64 {
-        f64::from_bits(
-            (self.bits() & (1 << 63)) | ((from + self.below(to - from)) << 52) | (self.bits() >> 12),
-        )
-    }
-
-    /// From -1 to 1.
-    pub fn unit(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / 2f64.powi(52) - 1.0
-    }
-}
 
 /// The magnitude of a finite value in units of 2^-1074.
 pub fn units(x: f64) -> BigUint {
