@@ -116,7 +116,7 @@ fn gpu_arm(
     pass.record(&mut encoder);
     let report = pass.read_back(&mut encoder).unwrap();
     gpu.queue.submit([encoder.finish()]);
-    let norm = report.wait(&gpu.device).unwrap().norm();
+    let norm = report.wait().unwrap().norm();
     set.check(&gpu.name, norm, gpu.read(&resident.arena, 4)[0], clipped);
     let regime = if clipped { "clipped" } else { "not clipped" };
     group.bench_function(format!("{}/{regime}", gpu.name.replace('/', " ")), |bencher| {

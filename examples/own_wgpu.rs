@@ -40,11 +40,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         queue.submit([encoder.finish()]);
         // The previous step's report has long arrived, or is waited for here.
         if let Some(previous) = late.replace(report) {
-            print(step - 1, &gradclip::ReadBack::wait(previous, &device)?);
+            print(step - 1, &gradclip::ReadBack::wait(previous)?);
         }
     }
     if let Some(last) = late {
-        print(4, &last.wait(&device)?);
+        print(4, &last.wait()?);
     }
     Ok(())
 }

@@ -67,7 +67,7 @@ pub mod telemetry;
 
 pub use clip::{Adapt, Axes, Clip, LossScale, NonFinite, NormType, Reaction, Rule, Scope, Units};
 pub use error::{ClipError, OptimizerError, PlanError, PrepareError, ReadBackError, SessionError, StepError};
-pub use gpu::{Accumulator, Clipper, ClipperOptions, Moment, Pass, ReadBack, SavedHistory, Stepper};
+pub use gpu::{Accumulator, Clipper, ClipperOptions, Moment, Pass, ReadBack, Stepper};
 pub use grad::{DType, Grad, Group};
 pub use history::History;
 #[doc(hidden)]

@@ -117,7 +117,7 @@ fn results_of_nothing_are_no_results() {
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     let early = pass.read_back(&mut encoder).unwrap();
     gpu.queue.submit([encoder.finish()]);
-    assert_eq!(early.wait(&gpu.device), Err(ReadBackError::Undecided));
+    assert_eq!(early.wait(), Err(ReadBackError::Undecided));
     assert_eq!(gpu.run(&pass).norm(), Some(5.0));
 }
 

@@ -87,7 +87,7 @@ fn run_pass(gpu: &Gpu, pass: &Pass, grads: &[Grad], steps: usize, recorded: Reco
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     let history = pass.save_history(&mut encoder).unwrap();
     gpu.queue.submit([encoder.finish()]);
-    let history = history.wait(&gpu.device).unwrap().to_bytes();
+    let history = history.wait().unwrap().to_bytes();
     Left(vec![
         ("partials", gpu.read(pass.partials())),
         ("sums of tensors", gpu.read(pass.tensor_sums())),

@@ -60,7 +60,7 @@ fn two_clips_in_one_encoder() {
     [&first, &second, &again].iter().for_each(|pass| pass.record(&mut encoder));
     let reports = [&first, &second, &again].map(|pass| pass.read_back(&mut encoder).unwrap());
     gpu.queue.submit([encoder.finish()]);
-    let norms = reports.map(|r| r.wait(&gpu.device).unwrap().norm().unwrap());
+    let norms = reports.map(|r| r.wait().unwrap().norm().unwrap());
     assert_eq!(norms, [5.0, 10.0, 1.0]);
     let close = |x: f32, y: f32| (x - y).abs() <= y * 2f32.powi(-22); // two products, two coefficients
     let written = gpu.read::<f32>(a[0].buffer());
@@ -159,7 +159,7 @@ fn the_ring_is_bounded_and_comes_free_again() {
     assert_eq!(pass.read_back(&mut first).unwrap_err(), full);
     assert!(a.try_take().is_none());
     gpu.queue.submit([first.finish()]);
-    assert_eq!(a.wait(&gpu.device).unwrap().norm(), Some(5.0));
+    assert_eq!(a.wait().unwrap().norm(), Some(5.0));
     // Dropped without being read: its place comes free all the same.
     drop(b);
     let mut second = encoder();
@@ -176,7 +176,7 @@ fn the_ring_is_bounded_and_comes_free_again() {
     let mut third = encoder();
     let e = pass.read_back(&mut third).unwrap();
     let f = pass.read_back(&mut third).unwrap();
-    assert_eq!(f.wait(&gpu.device).unwrap_err(), ReadBackError::NotSubmitted);
+    assert_eq!(f.wait().unwrap_err(), ReadBackError::NotSubmitted);
     drop(third);
     assert_eq!(pollster::block_on(e).unwrap_err(), ReadBackError::NotSubmitted);
     assert_eq!(gpu.run(&pass).norm(), Some(5.0));
@@ -201,7 +201,7 @@ fn a_thousand_steps_without_growth() {
         gpu.queue.submit([encoder.finish()]);
         gpu.device.poll(wgpu::PollType::Poll).unwrap();
         if late.len() == 3 || step == 999 {
-            let report = late.pop_front().unwrap().wait(&gpu.device).unwrap();
+            let report = late.pop_front().unwrap().wait().unwrap();
             assert_eq!(report.norm(), norm);
         }
         if step == 100 {

@@ -70,7 +70,7 @@ fn history(gpu: &Gpu, pass: &Pass) -> History {
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     let saved = pass.save_history(&mut encoder).unwrap();
     gpu.queue.submit([encoder.finish()]);
-    saved.wait(&gpu.device).unwrap()
+    saved.wait().unwrap()
 }
 
 /// Clipping alone, under every scope whose segments differ and every policy: the scale depends on neither.

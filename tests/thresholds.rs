@@ -77,7 +77,7 @@ fn save(gpu: &Gpu, pass: &Pass) -> History {
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     let saved = pass.save_history(&mut encoder).unwrap();
     gpu.queue.submit([encoder.finish()]);
-    saved.wait(&gpu.device).unwrap()
+    saved.wait().unwrap()
 }
 
 /// The rule of one limit in f64: given the norm of a step, its threshold.

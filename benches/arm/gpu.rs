@@ -213,7 +213,7 @@ impl Set {
             report = Some(self.pass.read_back(encoder));
         })?;
         let report = report.ok_or("no report")?.map_err(|e| e.to_string())?;
-        let report = report.wait(&device.device).map_err(|e| e.to_string())?;
+        let report = report.wait().map_err(|e| e.to_string())?;
         self.arenas.iter().try_for_each(|arena| arena.check(device, clipped))?;
         report.norm().ok_or("no norm".into())
     }

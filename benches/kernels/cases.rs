@@ -103,7 +103,7 @@ impl<'a> Bed<'a> {
                 way = Some(pass.read_back(encoder));
             })?;
             let report = way.ok_or("no report")?.map_err(|e| e.to_string())?;
-            let report = report.wait(&self.device.device).map_err(|e| e.to_string())?;
+            let report = report.wait().map_err(|e| e.to_string())?;
             let norm = report.norm().ok_or("no norm")?;
             let wanted = f64::from(self.threshold) * 2.0;
             // The deviation of the norm is 0.45 over the square root of the number; windows are alike, which

@@ -6,7 +6,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::wgpu::WgpuSetup;
 use burn::tensor::{Device, Tensor};
 use gradclip::{
-    Clip, ClipperOptions, Group, History, Pass, ReadBackError, Report, Rule, SavedHistory, Telemetry, wgpu,
+    Clip, ClipperOptions, Group, History, Pass, ReadBack, ReadBackError, Report, Rule, Telemetry, wgpu,
 };
 
 use crate::collect::{Lying, Taken, give_back, take};
@@ -260,16 +260,16 @@ impl Clipper {
         let mut encoder = encoder(&self.wgpu_device);
         let report = pass.read_back(&mut encoder)?;
         self.queue.submit([encoder.finish()]);
-        Ok(report.wait(&self.wgpu_device)?)
+        Ok(report.wait()?)
     }
 
     /// What the thresholds remember, on its way to the host, for a checkpoint: submits a copy and waits for
-    /// nothing, [`SavedHistory::wait`] does.
+    /// nothing, [`ReadBack::wait`] does.
     ///
     /// # Errors
     ///
     /// [`Error::NothingClipped`], or memory that ran out.
-    pub fn save_history(&self) -> Result<SavedHistory, Error> {
+    pub fn save_history(&self) -> Result<ReadBack<History>, Error> {
         let pass = self.passes.latest().ok_or(Error::NothingClipped { what: "a history" })?;
         let mut encoder = encoder(&self.wgpu_device);
         let saved = pass.save_history(&mut encoder)?;

@@ -55,7 +55,7 @@ pub use clipper::Clipper;
 pub use error::Error;
 pub use gradclip::{
     Adapt, Axes, Clip, ClipError, ClipperOptions, DType, Group, History, LossScale, NonFinite, NormType,
-    Pass, PlanError, PrepareError, Reaction, ReadBackError, Report, Rule, SavedHistory, Scope, SegmentReport,
+    Pass, PlanError, PrepareError, Reaction, ReadBack, ReadBackError, Report, Rule, Scope, SegmentReport,
     TensorReport, Units,
 };
 pub use passes::Counts;

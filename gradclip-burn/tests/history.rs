@@ -11,8 +11,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use gradclip_burn::{
     Adapt, Axes, Clip, ClipError, Clipper, ClipperOptions, DType, Error, Group, History, LossScale,
-    NonFinite, NormType, PlanError, Reaction, ReadBackError, Report, Rule, SavedHistory, Scope,
-    SegmentReport, TensorReport, Units,
+    NonFinite, NormType, PlanError, Reaction, ReadBack, ReadBackError, Report, Rule, Scope, SegmentReport,
+    TensorReport, Units,
 };
 
 use common::{
@@ -25,8 +25,8 @@ fn zclip() -> Clip {
 }
 
 fn saved(clipper: &Clipper, gpu: &Gpu) -> History {
-    let saved: SavedHistory = clipper.save_history().unwrap();
-    saved.wait(&gpu.setup.device).unwrap()
+    let saved: ReadBack<History> = clipper.save_history().unwrap();
+    saved.wait().unwrap()
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod clipper;
 mod decision;
 mod forms;
 mod make;
+mod mapped;
 mod memory;
 mod moments;
 mod options;
@@ -19,15 +20,16 @@ mod workspace;
 
 pub use accumulator::Accumulator;
 pub use clipper::Clipper;
-pub use memory::SavedHistory;
+pub use mapped::ReadBack;
 pub use moments::Moment;
 pub use options::ClipperOptions;
 pub use pass::Pass;
-pub use readback::ReadBack;
 pub use stepper::Stepper;
 
 // For `Session`, which blocks.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use make::filled_in;
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use mapped::Place;
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use scope::caught;

@@ -15,7 +15,8 @@ use crate::segments::{TensorInfo, check_in_place};
 use super::clipper::Clipper;
 use super::decision::{Decision, NormHalf};
 use super::make::Step;
-use super::readback::{ReadBack, Ring};
+use super::mapped::ReadBack;
+use super::readback::Ring;
 use super::workspace::{Memory, Records, Workspace, measures};
 use asked::Asked;
 

@@ -1,9 +1,11 @@
 //! Gradients to a device, through a pass, and back: everything here blocks.
 
+use std::sync::Arc;
+
 use crate::clip::Clip;
 use crate::cpu::{self, GradMut};
-use crate::error::{PlanError, PrepareError, ReadBackError, SessionError};
-use crate::gpu::{Clipper, caught, filled_in};
+use crate::error::{PlanError, PrepareError, SessionError};
+use crate::gpu::{Clipper, Place, caught, filled_in};
 use crate::grad::{DType, Grad};
 use crate::history::History;
 use crate::report::{Report, TensorReport};
@@ -78,8 +80,8 @@ impl Gpu {
         let read_back = pass.read_back(&mut encoder)?;
         let saved = pass.save_history(&mut encoder)?;
         self.queue.submit([encoder.finish()]);
-        let report = read_back.wait(&self.device)?;
-        let saved = saved.wait(&self.device)?;
+        let report = read_back.wait()?;
+        let saved = saved.wait()?;
         let whole = report.changed_segments > 0;
         let changed = |t: &TensorReport| report.segments.get(t.segment).map_or(whole, |s| s.changed);
         let changed: Vec<bool> = report.tensors.iter().map(changed).collect();
@@ -166,41 +168,40 @@ impl Gpu {
         bytes: u64,
         results: &mut Vec<(usize, Vec<u8>)>,
     ) -> Result<(), SessionError> {
-        let staging = caught(&self.device, "downloading gradients", || {
-            let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("gradclip download"),
-                size: bytes,
-                usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-                mapped_at_creation: false,
-            });
-            let mut encoder = self.device.create_command_encoder(&Default::default());
-            let mut to = 0;
+        // An error of the submission is caught here, so that what is mapped has been copied.
+        let read_back = caught(&self.device, "downloading gradients", || {
             // Neighbours in one copy.
-            for run in batch.chunk_by(|(_, one), (_, next)| {
+            let runs = batch.chunk_by(|(_, one), (_, next)| {
                 one.buffer == next.buffer && one.offset + padded(one) == next.offset
-            }) {
-                let size: u64 = run.iter().map(|(_, grad)| padded(grad)).sum();
-                encoder.copy_buffer_to_buffer(&run[0].1.buffer, run[0].1.offset, &staging, to, size);
-                to += size;
-            }
+            });
+            let copies = runs.map(|run| {
+                let size = run.iter().map(|(_, grad)| padded(grad)).sum();
+                (&run[0].1.buffer, run[0].1.offset, size)
+            });
+            let own: Vec<_> = batch
+                .iter()
+                .map(|&(i, grad)| (i, grad.elements() * grad.dtype.size(), padded(grad)))
+                .collect();
+            let place = Arc::new(Place::new(&self.device, "gradclip download", bytes, None));
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            let read_back = place.read_back(&mut encoder, copies, move |bytes| Ok(cut(bytes, &own)));
             self.queue.submit([encoder.finish()]);
-            staging
+            read_back
         })?;
-        staging.map_async(wgpu::MapMode::Read, .., |_| {});
-        self.device
-            .poll(wgpu::PollType::wait_indefinitely())
-            .map_err(|error| ReadBackError::Wait { message: error.to_string() })?;
-        let view = staging
-            .get_mapped_range(..)
-            .map_err(|error| ReadBackError::Map { message: error.to_string() })?;
-        let mut at = 0;
-        for &(i, grad) in batch {
-            let len = (grad.elements() * grad.dtype.size()) as usize;
-            results.push((i, view[at..at + len].to_vec()));
-            at += padded(grad) as usize;
-        }
+        results.extend(read_back.wait()?);
         Ok(())
     }
+}
+
+/// The bytes of each tensor: its number, how many it has, and how far the next one is.
+fn cut(bytes: &[u8], tensors: &[(usize, u64, u64)]) -> Vec<(usize, Vec<u8>)> {
+    let mut at = 0;
+    let one = |&(i, len, padded): &(usize, u64, u64)| {
+        let own = bytes[at..at + len as usize].to_vec();
+        at += padded as usize;
+        (i, own)
+    };
+    tensors.iter().map(one).collect()
 }
 
 /// Bytes from the start of a tensor to where the next one may lie.

@@ -161,7 +161,7 @@ impl Gpu {
         pass.record(&mut encoder);
         let report = pass.read_back(&mut encoder).expect("a free place");
         self.queue.submit([encoder.finish()]);
-        report.wait(&self.device).expect("a report")
+        report.wait().expect("a report")
     }
 
     /// Clips tensors in buffers of their own and returns what became of them.

@@ -110,7 +110,7 @@ impl Course {
             gpu.queue.submit([encoder.finish()]);
             let outcomes = gpu.read(&outcomes)?;
             findings.join(records(&outcomes[0], &expected.outcomes, outcome_error, |_| true));
-            let saved = saved.wait(&gpu.device)?;
+            let saved = saved.wait()?;
             findings.join(words(&saved.to_bytes()[HEAD..], &history.to_bytes()[HEAD..]));
         }
         Ok(findings)

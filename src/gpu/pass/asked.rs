@@ -9,7 +9,8 @@ use crate::layout::{Job, JobSetting, NONE, Setting};
 use crate::real::largest_unscaled;
 use crate::segments::Segments;
 
-use super::super::memory::SavedHistory;
+use super::super::mapped::ReadBack;
+use super::super::memory;
 use super::super::workspace::{Memory, measures};
 use super::Pass;
 
@@ -142,9 +143,12 @@ impl Pass {
     /// # Errors
     ///
     /// [`PrepareError::Device`] where the buffer cannot be made.
-    pub fn save_history(&self, encoder: &mut wgpu::CommandEncoder) -> Result<SavedHistory, PrepareError> {
+    pub fn save_history(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+    ) -> Result<ReadBack<History>, PrepareError> {
         let empty = History::new(&self.asked.clip, self.plan.limit_count());
-        SavedHistory::record(&self.device, encoder, &self.workspace.records.memory, empty)
+        memory::save(&self.device, encoder, &self.workspace.records.memory, empty)
     }
 
     /// Goes on from a saved history, from the next submit of `queue` on.

@@ -130,7 +130,7 @@ impl Stepping for OnDevice<'_> {
         self.stepper.record_step(&mut encoder);
         let report = self.stepper.pass().read_back(&mut encoder).map_err(words)?;
         queue.submit([encoder.finish()]);
-        let report = report.wait(device).map_err(words)?;
+        let report = report.wait().map_err(words)?;
         let image = self.machine.read(&self.buffers)?;
         self.check_rest(&image, gradients)?;
         for (place, p) in self.written.iter().zip(&mut self.parameters) {

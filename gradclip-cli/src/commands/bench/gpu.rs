@@ -81,7 +81,7 @@ impl<'g> GpuArm<'g> {
         encoder.copy_buffer_to_buffer(&self.arena, last, &ends[1], 0, size);
         let staged = self.gpu.stage(&mut encoder, ends.iter().chain([self.pass.outcomes()]));
         self.gpu.queue.submit([encoder.finish()]);
-        self.norm = report.wait(&self.gpu.device)?.norm();
+        self.norm = report.wait()?.norm();
         let (name, read) = (self.gpu.name(), self.gpu.read(&staged)?);
         let outcomes: Vec<Outcome> = bytemuck::pod_collect_to_vec(&read[2]);
         self.error = work.error(&name, &outcomes)?;
