@@ -34,8 +34,8 @@ mod text;
 use std::borrow::Cow;
 
 use crate::clip::Kind;
-use crate::grad::DType;
 use crate::plan::Pattern;
+use crate::tensor::DType;
 
 pub(crate) use form::{FORMS, Form, Loads};
 

@@ -16,12 +16,12 @@ use std::ops::Range;
 
 use crate::clip::{Adapt, Clip, Kind};
 use crate::error::{PlanError, PrepareError};
-use crate::grad::{DType, Group};
 use crate::layout::{
     Adaptation, ChunkRow, MapRow, NONE, Outcome, Partial, Progress, Run, SERIAL_RUN, STAGE_DECIDE,
     STAGE_SEGMENTS, STAGE_TENSORS, SeamRow, SegmentRow, Setting, State, Sum, Tally, UnitRow,
 };
-use crate::segments::{Segments, TensorInfo};
+use crate::segments::Segments;
+use crate::tensor::{DType, Group, TensorInfo};
 
 pub use finish::{FINISH_ITEMS, FINISH_SEGMENTS, FINISH_WINDOWS, Finish};
 pub(crate) use joint::check_ranges;

@@ -9,22 +9,11 @@ mod view;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::clip::{Clip, Rule, Scope};
+use crate::clip::{Adapt, Clip, Rule, Scope};
 use crate::error::ClipError;
-use crate::grad::{DType, Group};
+use crate::tensor::{DType, Group, TensorInfo};
 
 pub(crate) use view::UnitView;
-
-/// What is known of a tensor before anything is measured.
-#[derive(Clone, Debug)]
-pub(crate) struct TensorInfo {
-    pub(crate) name: Arc<str>,
-    pub(crate) dtype: DType,
-    pub(crate) elements: u64,
-    pub(crate) shape: Option<Box<[u64]>>,
-    pub(crate) group: Option<Group>,
-    pub(crate) has_parameter: bool,
-}
 
 /// Which segments a tensor belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +93,7 @@ impl Segments {
         Ok(Segments {
             count: limits.iter().map(|l| l.segments).sum(),
             limited: tensors.iter().filter(|t| !t.excluded()).count() as u32,
-            total: clip.total.is_some() || matches!(clip.adapt, Some(crate::Adapt::AdaGc { .. })),
+            total: clip.total.is_some() || matches!(clip.adapt, Some(Adapt::AdaGc { .. })),
             parameters,
             owners,
             limits,
@@ -151,13 +140,6 @@ impl Segments {
     }
 }
 
-impl TensorInfo {
-    /// Whether its group is excluded.
-    pub(crate) fn excluded(&self) -> bool {
-        self.group.as_ref().is_some_and(|g| g.threshold.is_none())
-    }
-}
-
 impl Limit {
     fn new(first: u32, segments: u32, elements: u64) -> Limit {
         Limit { first, segments, elements, threshold: None, excluded: false, name: None }
@@ -188,7 +170,7 @@ fn wrong(tensor: &TensorInfo, required: impl Into<String>, given: impl Into<Stri
 
 /// That groups of one name are alike, and mean something in this scope.
 fn check_groups(tensors: &[TensorInfo], clip: &Clip) -> Result<(), ClipError> {
-    let quantile = matches!(clip.adapt, Some(crate::Adapt::Quantile { .. }));
+    let quantile = matches!(clip.adapt, Some(Adapt::Quantile { .. }));
     let shared = matches!(clip.scope, Scope::Global | Scope::Row);
     let mut met: HashMap<&str, &Group> = HashMap::new();
     for t in tensors {

@@ -9,9 +9,9 @@ use futures_intrusive::channel::shared::oneshot_channel;
 use crate::error::{PrepareError, ReadBackError};
 use crate::history::History;
 
-use super::make::filled;
+use super::buffers::filled;
+use super::records::Memory;
 use super::scope::{caught, now};
-use super::workspace::Memory;
 
 type Mapped = Pin<Box<dyn Future<Output = Option<Result<(), wgpu::BufferAsyncError>>> + Send>>;
 

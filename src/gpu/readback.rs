@@ -13,9 +13,10 @@ use crate::error::{PrepareError, ReadBackError};
 use crate::layout::{Outcome, Sum, Tally};
 use crate::plan::Plan;
 use crate::report::{self, Report};
-use crate::segments::{Segments, TensorInfo};
+use crate::segments::Segments;
+use crate::tensor::TensorInfo;
 
-use super::make::filled;
+use super::buffers::filled;
 use super::scope::{caught, now};
 
 const TAG_BYTES: u64 = 4;

@@ -2,9 +2,9 @@
 //! Not part of the library's promises.
 
 use crate::clip::Kind;
-use crate::grad::DType;
 use crate::layout::{ADAPT_NONE, ADAPT_QUANTILE, CHUNK};
 use crate::plan::{MOST_ROLES, Pattern};
+use crate::tensor::DType;
 
 use super::{Binding, FORMS, Form, Kernel, Loads, Variant};
 

@@ -1,7 +1,7 @@
 //! Which files of `shaders/` make a kernel.
 
 use crate::clip::Kind;
-use crate::grad::DType;
+use crate::tensor::DType;
 
 use super::{Binding, Kernel, Loads, Variant, finish};
 

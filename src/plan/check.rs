@@ -2,9 +2,9 @@
 
 use super::{LARGEST_WINDOW, Placed, Placement, PlanLimits, chunks};
 use crate::error::PlanError;
-use crate::grad::DType;
 use crate::layout::{MOST_CHUNKS, Outcome, Partial};
 use crate::segments::Segments;
+use crate::tensor::DType;
 
 /// A range of a buffer. Those that are only read may share bytes with each other.
 pub(super) struct Written<'a> {

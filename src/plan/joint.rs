@@ -6,11 +6,11 @@
 use super::check::{self, Written};
 use super::{Dispatch, LARGEST_WINDOW, Placement, PlanLimits, grid};
 use crate::error::{PlanError, PrepareError};
-use crate::grad::DType;
 use crate::layout::{CHUNK, JointRow, JointTensor, LEN_BITS};
 use crate::plan::Window;
 use crate::plan::pack::runs;
 use crate::segments::{Owner, Segments};
+use crate::tensor::DType;
 
 /// Most tensors that belong together: gradient, parameter and two moments.
 pub const MOST_ROLES: usize = 4;

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use super::{Dispatch, LARGEST_WINDOW, LONG_UNIT, Placed, PlanLimits, Window, grid};
 use crate::error::PlanError;
-use crate::grad::DType;
 use crate::layout::{CHUNK, COLUMNS, ChunkRow, LEN_BITS, MapRow, NONE, SeamRow, TEAM, UnitRow};
 use crate::segments::{Owner, UnitView};
+use crate::tensor::DType;
 
 /// What one row of a table works on, before its dispatch is known.
 struct Piece<'a> {

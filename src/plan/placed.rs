@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use crate::layout::CHUNK;
-use crate::segments::{Owner, Segments, TensorInfo};
+use crate::segments::{Owner, Segments};
+use crate::tensor::TensorInfo;
 
 use super::Placement;
 

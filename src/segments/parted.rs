@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{Limit, Owner, TensorInfo, UnitView, wrong};
+use super::{Limit, Owner, UnitView, wrong};
 use crate::clip::{Scope, Units};
 use crate::error::ClipError;
+use crate::tensor::TensorInfo;
 
 /// What each tensor belongs to, and all limits.
 type Parted = (Vec<Owner>, Vec<Limit>);

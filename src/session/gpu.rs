@@ -4,10 +4,10 @@ use crate::clip::Clip;
 use crate::cpu::{self, GradMut};
 use crate::error::{PlanError, PrepareError, ReadBackError, SessionError};
 use crate::gpu::{Clipper, caught, filled_in};
-use crate::grad::{DType, Grad};
+use crate::grad::Grad;
 use crate::history::History;
 use crate::report::{Report, TensorReport};
-use crate::segments::TensorInfo;
+use crate::tensor::{DType, TensorInfo};
 
 use super::adapter_name;
 
