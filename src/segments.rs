@@ -2,62 +2,23 @@
 //!
 //! Pure data, the same for GPU and CPU path.
 
+mod limit;
+mod owner;
 mod parted;
 mod settings;
 mod view;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use crate::clip::{Adapt, Clip, Rule, Scope};
 use crate::error::ClipError;
 use crate::tensor::{DType, Group, TensorInfo};
 
+use parted::wrong;
+
+pub(crate) use limit::Limit;
+pub(crate) use owner::Owner;
 pub(crate) use view::UnitView;
-
-/// Which segments a tensor belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
-    One(u32),
-    /// Unit `u` belongs to segment `first + u`.
-    Units {
-        first: u32,
-        view: UnitView,
-    },
-}
-
-impl Owner {
-    /// The same, `by` segments further.
-    pub(crate) fn shifted(self, by: u32) -> Owner {
-        match self {
-            Owner::One(segment) => Owner::One(segment + by),
-            Owner::Units { first, view } => Owner::Units { first: first + by, view },
-        }
-    }
-
-    /// Its first segment.
-    pub(crate) fn first(self) -> u32 {
-        match self {
-            Owner::One(segment) => segment,
-            Owner::Units { first, .. } => first,
-        }
-    }
-}
-
-/// Segments that share one limit.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Limit {
-    pub(crate) first: u32,
-    pub(crate) segments: u32,
-    /// Elements of each segment.
-    pub(crate) elements: u64,
-    /// That of its group, if it has one.
-    threshold: Option<f64>,
-    /// Measured and unscaled, never limited.
-    pub(crate) excluded: bool,
-    /// Name of the group, where the segment is one.
-    pub(crate) name: Option<Arc<str>>,
-}
 
 /// The segments of a set of tensors.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,18 +101,6 @@ impl Segments {
     }
 }
 
-impl Limit {
-    fn new(first: u32, segments: u32, elements: u64) -> Limit {
-        Limit { first, segments, elements, threshold: None, excluded: false, name: None }
-    }
-
-    /// One segment, which is the tensor.
-    fn of(t: &TensorInfo, first: u32) -> Limit {
-        let threshold = t.group.as_ref().and_then(|g| g.threshold);
-        Limit { threshold, excluded: t.excluded(), ..Limit::new(first, 1, t.elements) }
-    }
-}
-
 /// That unscaling in place loses nothing, or may.
 pub(crate) fn check_in_place(infos: &[TensorInfo], clip: &Clip) -> Result<(), ClipError> {
     match infos.iter().find(|info| info.dtype == DType::F16) {
@@ -162,10 +111,6 @@ pub(crate) fn check_in_place(infos: &[TensorInfo], clip: &Clip) -> Result<(), Cl
         }),
         _ => Ok(()),
     }
-}
-
-fn wrong(tensor: &TensorInfo, required: impl Into<String>, given: impl Into<String>) -> ClipError {
-    ClipError::Tensor { tensor: tensor.name.to_string(), required: required.into(), given: given.into() }
 }
 
 /// That groups of one name are alike, and mean something in this scope.

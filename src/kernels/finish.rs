@@ -1,8 +1,10 @@
 //! The kernel that does what several others do, of small sets: put together from their parts.
 
-use super::{Binding, Kernel, Variant};
 use crate::clip::Kind;
 use crate::layout::{ADAPT_MEAN, ADAPT_NONE, ADAPT_PERCENTILE, ADAPT_ZSCORE};
+
+use super::kernel::{Binding, Kernel};
+use super::variant::Variant;
 
 /// Its bindings of group 0: states and norms last, where thresholds adapt.
 pub(super) fn bindings(variant: &Variant) -> Vec<Binding> {

@@ -7,7 +7,7 @@ use crate::layout::{CHUNK, ROWS, wgsl_constants};
 use crate::plan::Pattern;
 use crate::tensor::DType;
 
-use super::Variant;
+use super::variant::Variant;
 
 impl Variant {
     /// The complete WGSL of the kernel.

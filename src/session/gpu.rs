@@ -9,8 +9,6 @@ use crate::history::History;
 use crate::report::{Report, TensorReport};
 use crate::tensor::{DType, TensorInfo};
 
-use super::adapter_name;
-
 /// Bytes of gradients that are on their way at once.
 const AT_ONCE: u64 = 256 << 20;
 /// Of the first byte of a tensor: that of the widest loads.
@@ -217,4 +215,9 @@ fn check_dtypes(infos: &[TensorInfo], parameters: &[Option<cpu::Values<'_>>]) ->
         None => Ok(()),
         Some((info, _)) => Err(PlanError::DType { tensor: info.name.to_string(), given: DType::F64 }.into()),
     }
+}
+
+/// `backend/name` of an adapter, as [`Target::Named`] matches it.
+pub fn adapter_name(info: &wgpu::AdapterInfo) -> String {
+    format!("{}/{}", info.backend, info.name)
 }
