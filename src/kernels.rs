@@ -33,21 +33,9 @@ mod parts;
 mod text;
 mod variant;
 
-use std::borrow::Cow;
-
 pub(crate) use form::{Form, Loads};
 pub(crate) use kernel::{Binding, Kernel};
 pub(crate) use variant::Variant;
-
-impl Variant {
-    /// The bindings of group 0 in order.
-    pub(crate) fn bindings(&self) -> Cow<'static, [Binding]> {
-        match self.kernel {
-            kernel if kernel.finishes() => finish::bindings(self).into(),
-            other => other.bindings().into(),
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -30,8 +30,7 @@ pub(crate) use joint::check_ranges;
 pub use joint::{Joined, Joint, MOST_ROLES, Pattern};
 pub use limits::PlanLimits;
 pub(crate) use limits::{BLOCK, OTHER_BUFFERS, OTHER_STORAGE};
-use placed::Placed;
-use placed::without_excluded_parameters;
+use placed::{Placed, without_excluded_parameters};
 pub(crate) use placed::{chunks, order_of_partials};
 pub use placement::Placement;
 

@@ -217,7 +217,7 @@ fn check_dtypes(infos: &[TensorInfo], parameters: &[Option<cpu::Values<'_>>]) ->
     }
 }
 
-/// `backend/name` of an adapter, as [`Target::Named`] matches it.
+/// `backend/name` of an adapter, as [`Target::Named`](super::Target::Named) matches it.
 pub fn adapter_name(info: &wgpu::AdapterInfo) -> String {
     format!("{}/{}", info.backend, info.name)
 }
