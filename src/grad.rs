@@ -1,4 +1,4 @@
-//! Gradients on the GPU: ranges of wgpu buffers.
+//! Gradients on the GPU: ranges of wgpu buffers. Element types and groups are those of gradients anywhere.
 
 use crate::tensor::TensorInfo;
 

@@ -45,7 +45,7 @@ impl Clipper {
     /// weights are loaded, say, from another thread. Nothing needs to lie on the device yet.
     ///
     /// Kernels depend on how many buffers there are, on element types and on whether there are large, short and
-    /// odd tensors among those, not on their exact sizes: [`ClipperOptions::rounded_slots`].
+    /// odd tensors among those, not on their exact sizes: [`ClipperOptions::rounded_slots`](crate::ClipperOptions::rounded_slots).
     ///
     /// ```no_run
     /// use gradclip::{Clip, Clipper, DType, plan::Placement};
