@@ -1,6 +1,6 @@
 //! Errors, one type an operation. Each says which tensor, what was required and what was given.
 
-use crate::grad::DType;
+use crate::tensor::DType;
 
 /// A [`Clip`](crate::Clip) that makes no sense.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

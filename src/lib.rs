@@ -54,6 +54,7 @@ pub mod grad;
 pub mod history;
 mod kernels;
 pub mod layout;
+mod norm;
 pub mod numbers;
 pub mod optimizer;
 pub mod plan;
@@ -64,6 +65,7 @@ mod segments;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod session;
 pub mod telemetry;
+mod tensor;
 
 pub use clip::{Adapt, Axes, Clip, LossScale, NonFinite, NormType, Reaction, Rule, Scope, Units};
 pub use error::{ClipError, OptimizerError, PlanError, PrepareError, ReadBackError, SessionError, StepError};

@@ -5,110 +5,34 @@
 //! never overlap, since browsers refuse that for writable bindings.
 
 mod check;
+mod dispatch;
 mod finish;
 mod joint;
 mod limits;
 mod pack;
 mod placed;
+mod placement;
 mod sums;
 
-use std::ops::Range;
-
 use crate::clip::{Adapt, Clip, Kind};
-use crate::error::{PlanError, PrepareError};
-use crate::grad::{DType, Group};
+use crate::error::PrepareError;
 use crate::layout::{
-    Adaptation, ChunkRow, MapRow, NONE, Outcome, Partial, Progress, Run, SERIAL_RUN, STAGE_DECIDE,
-    STAGE_SEGMENTS, STAGE_TENSORS, SeamRow, SegmentRow, Setting, State, Sum, Tally, UnitRow,
+    Adaptation, ChunkRow, MapRow, Outcome, Partial, Progress, Run, STAGE_DECIDE, STAGE_SEGMENTS,
+    STAGE_TENSORS, SeamRow, SegmentRow, Setting, State, Sum, Tally, UnitRow,
 };
-use crate::segments::{Segments, TensorInfo};
+use crate::segments::Segments;
+use crate::tensor::TensorInfo;
 
+pub(crate) use dispatch::grid;
+pub use dispatch::{Combine, Dispatch, Window};
 pub use finish::{FINISH_ITEMS, FINISH_SEGMENTS, FINISH_WINDOWS, Finish};
 pub(crate) use joint::check_ranges;
 pub use joint::{Joined, Joint, MOST_ROLES, Pattern};
 pub use limits::PlanLimits;
-pub(crate) use limits::{LONG_UNIT, OTHER_BUFFERS, OTHER_STORAGE};
-use placed::without_excluded_parameters;
-pub(crate) use placed::{Placed, chunks, order_of_partials};
-
-/// A window is kept below 2 GiB, whatever the device allows, so that byte offsets fit 31 bits.
-const LARGEST_WINDOW: u64 = 1 << 31;
-
-/// Where one tensor lies.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Placement {
-    /// Name of the tensor, for errors.
-    pub name: String,
-    /// Number of the buffer; equal numbers mean the same buffer.
-    pub buffer: usize,
-    /// Size of that buffer in bytes.
-    pub buffer_size: u64,
-    /// First byte of the tensor.
-    pub offset: u64,
-    /// Number of elements; 0 is fine.
-    pub elements: u64,
-    /// Element type.
-    pub dtype: DType,
-    /// Shape, row-major, where the clip needs it.
-    pub shape: Option<Box<[u64]>>,
-    /// Group, if it has one.
-    pub group: Option<Group>,
-    /// Where its parameters lie, in the same shape, if the clip needs them.
-    pub parameter: Option<Box<Placement>>,
-}
-
-/// An aligned range of a buffer, bound to one slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// Number of the buffer.
-    pub buffer: usize,
-    /// First byte.
-    pub offset: u64,
-    /// Bytes, a multiple of 4.
-    pub size: u64,
-}
-
-impl Window {
-    fn overlaps(&self, other: &Window) -> bool {
-        self.buffer == other.buffer
-            && self.offset < other.offset + other.size
-            && other.offset < self.offset + self.size
-    }
-}
-
-/// Rows of one table that one dispatch works on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dispatch {
-    /// Element type of all its rows.
-    pub dtype: DType,
-    /// Whether every row begins and ends at a multiple of 16 bytes, see [`PlanLimits::vectors`].
-    pub vectors: bool,
-    /// The windows bound, by slot.
-    pub windows: Vec<Window>,
-    /// Rows of the table.
-    pub rows: Range<u32>,
-    /// Those of them, at their end, whose chunks share workgroups in the reduce pass.
-    pub short: Range<u32>,
-    /// Workgroups that take one row each.
-    pub grid: [u32; 2],
-    /// Rows of [`Plan::seams`] in these windows; none for 4-byte elements.
-    pub seams: Range<u32>,
-    /// Workgroups of the kernel that takes one invocation a seam.
-    pub seam_grid: [u32; 2],
-}
-
-/// Runs that one dispatch adds up, short ones first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Combine {
-    /// The runs.
-    pub runs: Vec<Run>,
-    /// How many of them are added up by one invocation each.
-    pub serial: u32,
-    /// The tensors whose items runs of several tensors add up: first item and tensor of each.
-    pub members: Vec<Run>,
-    /// Workgroups.
-    pub grid: [u32; 2],
-}
+pub(crate) use limits::{BLOCK, OTHER_BUFFERS, OTHER_STORAGE};
+use placed::{Placed, without_excluded_parameters};
+pub(crate) use placed::{chunks, order_of_partials};
+pub use placement::Placement;
 
 /// The whole plan. Partials are numbered tensor by tensor, those of excluded groups last, chunk by chunk,
 /// and unit by unit within a chunk.
@@ -158,9 +82,6 @@ pub struct Plan {
     history_bytes: u64,
     pub(crate) parts: Segments,
 }
-
-/// Partials that one block adds up.
-pub(crate) const BLOCK: u32 = 4096;
 
 impl Plan {
     /// Plans the clipping of `tensors`.
@@ -321,27 +242,4 @@ fn history_bytes(clip: &Clip, parts: &Segments, norms: u64) -> u64 {
     let states = if clip.adapt.is_some() { parts.limits.len() } else { 0 };
     let fixed = size_of::<Tally>() + size_of::<Progress>() + size_of::<Adaptation>();
     (fixed + states * size_of::<State>()) as u64 + norms * 4
-}
-
-impl Combine {
-    /// Short runs that stand alone come first: they share workgroups.
-    fn new(mut runs: Vec<Run>, members: Vec<Run>, limits: &PlanLimits) -> Result<Combine, PlanError> {
-        let serial = |run: &Run| run.lanes == 1 && run.count <= SERIAL_RUN;
-        runs.sort_by_key(|run| !serial(run));
-        let serial = runs.partition_point(serial) as u32;
-        let groups =
-            u64::from(serial.div_ceil(limits.workgroup_size)) + runs.len() as u64 - u64::from(serial);
-        Ok(Combine { runs, serial, members, grid: grid(groups, limits)? })
-    }
-}
-
-/// Workgroups as a grid of two dimensions; the second only where one is not enough. The product
-/// may exceed `groups`: kernels check.
-pub(crate) fn grid(groups: u64, limits: &PlanLimits) -> Result<[u32; 2], PlanError> {
-    let most = u64::from(limits.max_workgroups);
-    let y = groups.div_ceil(most).max(1);
-    if y > most {
-        return Err(PlanError::TooLarge { what: "workgroups", required: most * most, given: groups });
-    }
-    Ok([groups.div_ceil(y).max(1) as u32, y as u32])
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::clip::{Clip, Kind, NonFinite};
-use crate::cpu::coefficient::unscaled_norm;
-use crate::grad::DType;
 use crate::layout::{CLIPPED, KEEP, NONE, Outcome, SKIPPED, Sum, Tally};
-use crate::segments::{Segments, TensorInfo};
+use crate::norm::unscaled_norm;
+use crate::segments::Segments;
+use crate::tensor::{DType, TensorInfo};
 
 /// What a clip measured and did. Norms are those before clipping, of the unscaled gradients, as
 /// `f64`: they are `f32` values, or for norms above `f32::MAX` values of 24 bits, and an `f64`

@@ -2,73 +2,23 @@
 //!
 //! Pure data, the same for GPU and CPU path.
 
+mod limit;
+mod owner;
 mod parted;
 mod settings;
 mod view;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use crate::clip::{Clip, Rule, Scope};
+use crate::clip::{Adapt, Clip, Rule, Scope};
 use crate::error::ClipError;
-use crate::grad::{DType, Group};
+use crate::tensor::{DType, Group, TensorInfo};
 
+use parted::wrong;
+
+pub(crate) use limit::Limit;
+pub(crate) use owner::Owner;
 pub(crate) use view::UnitView;
-
-/// What is known of a tensor before anything is measured.
-#[derive(Clone, Debug)]
-pub(crate) struct TensorInfo {
-    pub(crate) name: Arc<str>,
-    pub(crate) dtype: DType,
-    pub(crate) elements: u64,
-    pub(crate) shape: Option<Box<[u64]>>,
-    pub(crate) group: Option<Group>,
-    pub(crate) has_parameter: bool,
-}
-
-/// Which segments a tensor belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
-    One(u32),
-    /// Unit `u` belongs to segment `first + u`.
-    Units {
-        first: u32,
-        view: UnitView,
-    },
-}
-
-impl Owner {
-    /// The same, `by` segments further.
-    pub(crate) fn shifted(self, by: u32) -> Owner {
-        match self {
-            Owner::One(segment) => Owner::One(segment + by),
-            Owner::Units { first, view } => Owner::Units { first: first + by, view },
-        }
-    }
-
-    /// Its first segment.
-    pub(crate) fn first(self) -> u32 {
-        match self {
-            Owner::One(segment) => segment,
-            Owner::Units { first, .. } => first,
-        }
-    }
-}
-
-/// Segments that share one limit.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Limit {
-    pub(crate) first: u32,
-    pub(crate) segments: u32,
-    /// Elements of each segment.
-    pub(crate) elements: u64,
-    /// That of its group, if it has one.
-    threshold: Option<f64>,
-    /// Measured and unscaled, never limited.
-    pub(crate) excluded: bool,
-    /// Name of the group, where the segment is one.
-    pub(crate) name: Option<Arc<str>>,
-}
 
 /// The segments of a set of tensors.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,7 +54,7 @@ impl Segments {
         Ok(Segments {
             count: limits.iter().map(|l| l.segments).sum(),
             limited: tensors.iter().filter(|t| !t.excluded()).count() as u32,
-            total: clip.total.is_some() || matches!(clip.adapt, Some(crate::Adapt::AdaGc { .. })),
+            total: clip.total.is_some() || matches!(clip.adapt, Some(Adapt::AdaGc { .. })),
             parameters,
             owners,
             limits,
@@ -151,25 +101,6 @@ impl Segments {
     }
 }
 
-impl TensorInfo {
-    /// Whether its group is excluded.
-    pub(crate) fn excluded(&self) -> bool {
-        self.group.as_ref().is_some_and(|g| g.threshold.is_none())
-    }
-}
-
-impl Limit {
-    fn new(first: u32, segments: u32, elements: u64) -> Limit {
-        Limit { first, segments, elements, threshold: None, excluded: false, name: None }
-    }
-
-    /// One segment, which is the tensor.
-    fn of(t: &TensorInfo, first: u32) -> Limit {
-        let threshold = t.group.as_ref().and_then(|g| g.threshold);
-        Limit { threshold, excluded: t.excluded(), ..Limit::new(first, 1, t.elements) }
-    }
-}
-
 /// That unscaling in place loses nothing, or may.
 pub(crate) fn check_in_place(infos: &[TensorInfo], clip: &Clip) -> Result<(), ClipError> {
     match infos.iter().find(|info| info.dtype == DType::F16) {
@@ -182,13 +113,9 @@ pub(crate) fn check_in_place(infos: &[TensorInfo], clip: &Clip) -> Result<(), Cl
     }
 }
 
-fn wrong(tensor: &TensorInfo, required: impl Into<String>, given: impl Into<String>) -> ClipError {
-    ClipError::Tensor { tensor: tensor.name.to_string(), required: required.into(), given: given.into() }
-}
-
 /// That groups of one name are alike, and mean something in this scope.
 fn check_groups(tensors: &[TensorInfo], clip: &Clip) -> Result<(), ClipError> {
-    let quantile = matches!(clip.adapt, Some(crate::Adapt::Quantile { .. }));
+    let quantile = matches!(clip.adapt, Some(Adapt::Quantile { .. }));
     let shared = matches!(clip.scope, Scope::Global | Scope::Row);
     let mut met: HashMap<&str, &Group> = HashMap::new();
     for t in tensors {

@@ -17,6 +17,8 @@ use crate::report::Report;
 
 use gpu::Gpu;
 
+pub use gpu::adapter_name;
+
 /// Invocations of a workgroup that every adapter has.
 const LEAST_WORKGROUP: u32 = 128;
 
@@ -77,11 +79,6 @@ pub fn adapters() -> Vec<wgpu::Adapter> {
 /// Whether an adapter runs on the host's own cores.
 pub fn is_software(info: &wgpu::AdapterInfo) -> bool {
     info.device_type == wgpu::DeviceType::Cpu
-}
-
-/// `backend/name` of an adapter, as [`Target::Named`] matches it.
-pub fn adapter_name(info: &wgpu::AdapterInfo) -> String {
-    format!("{}/{}", info.backend, info.name)
 }
 
 impl Session {

@@ -1,6 +1,6 @@
 //! How a norm is summed.
 
-use super::NormType;
+use super::rule::NormType;
 
 /// How a norm is summed: in integers, but for `P`, which holds the bits of p.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -5,15 +5,19 @@ use std::sync::Arc;
 
 use crate::clip::{Clip, LossScale};
 use crate::error::ClipError;
-use crate::grad::Group;
 use crate::history::History;
 use crate::layout::Outcome;
 use crate::report::Report;
-use crate::segments::{Segments, TensorInfo};
+use crate::segments::Segments;
+use crate::tensor::{Group, TensorInfo};
 
-use super::grads::{Slice, Values};
-use super::joint::{self, Action, Joined};
-use super::{advance, decided, parameters};
+use super::advance;
+use super::block::Values;
+use super::grads::Slice;
+use super::joint::{self, Joined};
+use super::set::parameters;
+use super::trace::decided;
+use super::update::Action;
 
 /// One gradient of a micro-batch, which is only read, and the accumulator it is added to.
 #[derive(Debug)]
@@ -29,7 +33,7 @@ impl<'a> SumMut<'a> {
         gradient: impl Into<Slice<'a>>,
         accumulator: &'a mut [f32],
     ) -> SumMut<'a> {
-        SumMut { joined: Joined::new(name.into(), gradient.into(), accumulator), parameter: None }
+        SumMut { joined: Joined::new(name.into(), gradient.into().data, accumulator), parameter: None }
     }
 
     /// Names the parameters that this is the gradient of: a slice of as many elements.

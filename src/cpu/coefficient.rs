@@ -3,36 +3,14 @@
 
 use crate::clip::Kind;
 use crate::layout::{
-    BY_TOTAL, CLAMP, CLIPPED, FILL, GUARD, KEEP, MULTIPLY, NAN, NON_FINITE, Outcome, POLICY_KEEP, POLICY_NAN,
+    BY_TOTAL, CLAMP, CLIPPED, FILL, KEEP, MULTIPLY, NAN, NON_FINITE, Outcome, POLICY_KEEP, POLICY_NAN,
     POLICY_SANITIZE, POLICY_SKIP, RULE_AGC, RULE_NORMALIZE, RULE_SIGN, RULE_VALUE, SANITIZE, SIGN, SKIPPED,
     Setting, Sum, TOWARD_ZERO,
 };
 
-use super::{combine, power};
+use super::combine;
+use crate::norm::{norm_of, unscaled};
 use crate::real::{F32_MIN_EXPONENT, NO_MIN_EXPONENT, Real, Rounded};
-
-/// The norm that a sum stands for, before any rounding but the root's.
-pub(crate) fn norm_of(sum: &Sum, kind: Kind) -> Real {
-    let [lo, mid, hi] = sum.mantissa.map(u128::from);
-    let mantissa = lo | (mid << 32) | (hi << 64);
-    let guard = GUARD as i32;
-    match kind {
-        Kind::Inf => Real::from_f32(f32::from_bits(sum.exponent)),
-        Kind::One => Real::new(mantissa, sum.exponent as i32 - 174 - guard, false),
-        Kind::P(p) => power::norm(sum, f32::from_bits(p)),
-        Kind::Two => Real::square_root(mantissa, 2 * (sum.exponent as i32 - 150) - guard),
-    }
-}
-
-/// The norm of the unscaled gradients as it is reported and compared: an `f32` whose exponent has
-/// no upper end.
-pub(crate) fn unscaled_norm(sum: &Sum, kind: Kind, unscale: f32) -> Rounded {
-    unscaled(norm_of(sum, kind), unscale)
-}
-
-fn unscaled(norm: Real, unscale: f32) -> Rounded {
-    norm.multiply(Real::from_f32(unscale)).round(F32_MIN_EXPONENT)
-}
 
 /// A norm as it is compared, never below that of the unscaled gradients: sums and roots drop bits downwards, less than
 /// a share of 2^-26 of them (see [`crate::numbers`]).

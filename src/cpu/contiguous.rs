@@ -2,9 +2,9 @@
 
 use ndarray::ArrayViewMutD;
 
-use super::grads::Block;
+use super::block::Block;
 #[cfg(not(target_arch = "wasm32"))]
-use super::grads::{Values, with_elements};
+use super::block::{Values, with_elements};
 
 /// A tensor whose elements lie in one piece.
 pub(crate) struct Contiguous<'s, 'a> {

@@ -5,18 +5,21 @@ use std::sync::Arc;
 
 use crate::clip::{Clip, Kind, NormType};
 use crate::error::ClipError;
-use crate::grad::{DType, Group};
 use crate::history::History;
 use crate::layout::{CHUNK, Outcome, Sum};
+use crate::norm::norm_of;
 use crate::real::F32_MIN_EXPONENT;
 use crate::report::Report;
-use crate::segments::{Segments, TensorInfo};
+use crate::segments::Segments;
+use crate::tensor::{DType, Group, TensorInfo};
 
-use super::coefficient::norm_of;
-use super::combine;
-use super::grads::{Slice, SliceMut, Values};
+use super::block::Values;
+use super::flow::advance_without_step;
+use super::grads::{Slice, SliceMut};
 use super::reduce::Scratch;
-use super::{Set, decided, double, stages, threads};
+use super::set::Set;
+use super::trace::decided;
+use super::{change, combine, double, threads};
 
 /// One named gradient in host memory that is only read.
 #[derive(Clone, Debug)]
@@ -112,7 +115,7 @@ pub fn decide(grads: &[GradRef<'_>], clip: &Clip, history: &mut History) -> Resu
         (Outcomes::Double(decided), report)
     } else {
         let trace = decided(&values, &parameters, &infos, &parts, clip, history);
-        super::advance_without_step(clip, history);
+        advance_without_step(clip, history);
         (Outcomes::Single(trace.outcomes), trace.report)
     };
     Ok(Decision { infos, parts, outcomes, report })
@@ -128,7 +131,7 @@ impl Decision {
     pub fn changes(&self, tensor: usize) -> bool {
         let Some(&owner) = self.parts.owners.get(tensor) else { return false };
         match &self.outcomes {
-            Outcomes::Single(all) => stages::changes(owner, all),
+            Outcomes::Single(all) => change::changes(owner, all),
             Outcomes::Double(decided) => decided.changes(owner),
         }
     }
@@ -139,7 +142,7 @@ impl Decision {
         let (Some(&owner), true) = (self.parts.owners.get(tensor), self.changes(tensor)) else { return };
         let block = elements.into().block;
         match &self.outcomes {
-            Outcomes::Single(all) => stages::apply([(block, owner, first)], all, &mut Vec::new()),
+            Outcomes::Single(all) => change::apply([(block, owner, first)], all, &mut Vec::new()),
             Outcomes::Double(decided) => decided.apply(vec![(owner, self.infos[tensor].dtype, first, block)]),
         }
     }

@@ -3,7 +3,7 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::lanes::{Bf16Bits, Bits, F16Bits};
+use super::lanes::{Bf16Bits, Bits, F16Bits, bf16_toward_zero, f16_toward_zero};
 
 /// `f32`, [`f16`] or [`bf16`].
 pub(crate) trait Element: Copy + Send + Sync {
@@ -98,9 +98,7 @@ impl Element for f16 {
     }
 
     fn toward_zero(value: f32) -> Self {
-        let near = f16::from_f32(value);
-        let above = f32::from(near).abs() > value.abs();
-        if above { f16::from_bits(near.to_bits() - 1) } else { near }
+        f16_toward_zero(value)
     }
 
     fn narrow(values: &[f32], to: &mut [f16]) {
@@ -132,8 +130,6 @@ impl Element for bf16 {
     }
 
     fn toward_zero(value: f32) -> Self {
-        let near = bf16::from_f32(value);
-        let above = f32::from(near).abs() > value.abs();
-        if above { bf16::from_bits(near.to_bits() - 1) } else { near }
+        bf16_toward_zero(value)
     }
 }

@@ -5,15 +5,10 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use ndarray::{ArrayViewMut, ArrayViewMutD, Dimension};
 
-use crate::clip::Kind;
-use crate::grad::{DType, Group};
-use crate::layout::{CHUNK, Outcome, Partial};
-use crate::segments::{TensorInfo, UnitView};
+use crate::tensor::{DType, Group, TensorInfo};
 
+use super::block::{Block, Values};
 use super::contiguous::{Contiguous, Elements};
-use super::joint::{Action, Target};
-use super::reduce::{self, Scratch};
-use super::{apply, double, units, update};
 
 /// One named gradient in host memory: a slice, or an ndarray view of any layout.
 #[derive(Debug)]
@@ -29,15 +24,6 @@ pub struct GradMut<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Slice<'a> {
     pub(super) data: Values<'a>,
-}
-
-/// A run of elements that is only read.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Values<'a> {
-    F32(&'a [f32]),
-    F16(&'a [f16]),
-    Bf16(&'a [bf16]),
-    F64(&'a [f64]),
 }
 
 impl<'a> From<&'a [f32]> for Slice<'a> {
@@ -70,15 +56,6 @@ enum Data<'a> {
     View(ArrayViewMutD<'a, f32>),
 }
 
-/// A mutable run of elements.
-#[derive(Debug)]
-pub(crate) enum Block<'a> {
-    F32(&'a mut [f32]),
-    F16(&'a mut [f16]),
-    Bf16(&'a mut [bf16]),
-    F64(&'a mut [f64]),
-}
-
 /// A run of elements that is written, in row-major order.
 #[derive(Debug)]
 pub struct SliceMut<'a> {
@@ -86,49 +63,15 @@ pub struct SliceMut<'a> {
 }
 
 macro_rules! slice_mut_from {
-    ($($element:ty => $variant:ident),+) => {
+    ($($element:ty),+) => {
         $(impl<'a> From<&'a mut [$element]> for SliceMut<'a> {
             fn from(elements: &'a mut [$element]) -> Self {
-                SliceMut { block: Block::$variant(elements) }
+                SliceMut { block: elements.into() }
             }
         })+
     };
 }
-slice_mut_from!(f32 => F32, f16 => F16, bf16 => Bf16, f64 => F64);
-
-/// `$body` with `$elements` bound to the slice of a [`Block`] or of [`Values`], whatever its type; or for
-/// types that an `f32` holds alone, with what else there is instead.
-macro_rules! with_elements {
-    ($block:expr, $elements:ident => $body:expr) => {
-        with_elements!(Block, $block, $elements => $body)
-    };
-    ($of:ident, $block:expr, $elements:ident => $body:expr) => {
-        with_elements!($of, $block, $elements => $body, $elements => $body)
-    };
-    ($of:ident, $block:expr, $elements:ident => $body:expr, $double:ident => $other:expr) => {
-        match $block {
-            $of::F32($elements) => $body,
-            $of::F16($elements) => $body,
-            $of::Bf16($elements) => $body,
-            $of::F64($double) => $other,
-        }
-    };
-}
-
-pub(super) use with_elements;
-
-fn whole<'a, E>(elements: &'a mut &mut [E]) -> Block<'a>
-where
-    SliceMut<'a>: From<&'a mut [E]>,
-{
-    SliceMut::from(&mut **elements).block
-}
-
-/// Sets with `f64` among them go to [`super::double`] as a whole, before they come to the kernels of `f32`.
-fn not_here<T: Default>() -> T {
-    debug_assert!(false, "f64 in a kernel of f32");
-    T::default()
-}
+slice_mut_from!(f32, f16, bf16, f64);
 
 impl<'a> GradMut<'a> {
     /// A slice of `f32`.
@@ -208,7 +151,7 @@ impl<'a> GradMut<'a> {
     /// What is known of it before anything is measured.
     pub(crate) fn info(&self) -> TensorInfo {
         let (dtype, elements) = match &self.data {
-            Data::Slice(block) => (block.dtype(), with_elements!(block, e => e.len())),
+            Data::Slice(block) => (block.dtype(), block.len()),
             Data::View(view) => (DType::F32, view.len()),
         };
         TensorInfo {
@@ -229,7 +172,7 @@ impl<'a> GradMut<'a> {
     /// Its elements in one piece: borrowed where they lie so, else copied.
     pub(crate) fn contiguous(&mut self) -> Contiguous<'_, 'a> {
         let elements = match &mut self.data {
-            Data::Slice(block) => Elements::Borrowed(with_elements!(block, e => whole(e))),
+            Data::Slice(block) => Elements::Borrowed(block.again()),
             Data::View(view) => {
                 let copy = view.iter().copied().collect();
                 Elements::Copied { copy, view }
@@ -239,118 +182,11 @@ impl<'a> GradMut<'a> {
     }
 }
 
-impl<'a> Values<'a> {
-    pub(crate) fn len(&self) -> usize {
-        with_elements!(Values, self, e => e.len())
-    }
-
-    pub(crate) fn dtype(&self) -> DType {
-        match self {
-            Values::F32(_) => DType::F32,
-            Values::F16(_) => DType::F16,
-            Values::Bf16(_) => DType::Bf16,
-            Values::F64(_) => DType::F64,
-        }
-    }
-
-    /// The bytes of all elements.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        with_elements!(Values, self, e => bytemuck::cast_slice(e))
-    }
-
-    /// `len` elements from element `at` on.
-    pub(crate) fn range(&self, at: usize, len: usize) -> Values<'a> {
-        match self {
-            Values::F32(e) => Values::F32(&e[at..at + len]),
-            Values::F16(e) => Values::F16(&e[at..at + len]),
-            Values::Bf16(e) => Values::Bf16(&e[at..at + len]),
-            Values::F64(e) => Values::F64(&e[at..at + len]),
-        }
-    }
-
-    /// Moves a parameter or adds to an accumulator.
-    pub(super) fn act(&self, outcome: &Outcome, action: &Action, target: Target<'_>) {
-        with_elements!(Values, self, e => update::act(e, outcome, action, target), _e => not_here());
-    }
-
-    /// The chunk that begins at element `first`, empty past the end.
-    pub(crate) fn chunk(&self, first: u64) -> Values<'a> {
-        let at = first.min(self.len() as u64) as usize;
-        self.range(at, (self.len() - at).min(CHUNK as usize))
-    }
-
-    /// The partial of a chunk; `next` is what will be read after it.
-    pub(crate) fn reduce(&self, next: Values<'_>, kind: Kind, scratch: &mut Scratch) -> Partial {
-        let next = next.bytes().as_chunks().0;
-        with_elements!(Values, self, e => reduce::reduce(e, next, kind, scratch), _e => not_here())
-    }
-
-    /// The partials of one chunk of each of the units in a range.
-    pub(crate) fn reduce_units(
-        &self,
-        view: &UnitView,
-        chunk: u64,
-        range: (u64, u64),
-        kind: Kind,
-        scratch: &mut Scratch,
-        partials: &mut [Partial],
-    ) {
-        with_elements!(
-            Values,
-            self,
-            e => units::reduce(e, view, chunk, range, kind, scratch, partials),
-            _e => not_here()
-        );
-    }
-}
-
-impl<'a> Block<'a> {
-    /// Hands out the elements in blocks of `len`.
-    pub(crate) fn each(self, len: usize, mut take: impl FnMut(Block<'a>)) {
-        with_elements!(self, e => e.chunks_mut(len).for_each(|own| take(SliceMut::from(own).block)));
-    }
-}
-
-impl Block<'_> {
-    /// The same elements, for a while.
-    pub(crate) fn again(&mut self) -> Block<'_> {
-        with_elements!(Block, self, e => whole(e))
-    }
-
-    pub(crate) fn values(&self) -> Values<'_> {
-        match self {
-            Block::F32(e) => Values::F32(e),
-            Block::F16(e) => Values::F16(e),
-            Block::Bf16(e) => Values::Bf16(e),
-            Block::F64(e) => Values::F64(e),
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        with_elements!(Block, self, e => e.len())
-    }
-
-    pub(crate) fn dtype(&self) -> DType {
-        match self {
-            Block::F32(_) => DType::F32,
-            Block::F16(_) => DType::F16,
-            Block::Bf16(_) => DType::Bf16,
-            Block::F64(_) => DType::F64,
-        }
-    }
-
-    pub(crate) fn apply(&mut self, outcome: &Outcome) {
-        with_elements!(Block, self, e => apply::apply(e, outcome), e => double::apply_single(e, outcome));
-    }
-
-    /// As [`Block::apply`], with the outcome of each element's unit; the first of them is element
-    /// `first` of its tensor.
-    pub(crate) fn apply_units(&mut self, first: u64, view: &UnitView, outcomes: &[Outcome]) {
-        with_elements!(
-            Block,
-            self,
-            e => apply::apply_units(e, first, view, outcomes),
-            e => double::apply_single_units(e, first, view, outcomes)
-        );
-    }
+/// Runs with the elements of each gradient in one piece, and puts back what lies otherwise.
+pub(super) fn in_one_piece<R>(grads: &mut [GradMut<'_>], run: impl FnOnce(&mut [Block<'_>]) -> R) -> R {
+    let mut tensors: Vec<_> = grads.iter_mut().map(GradMut::contiguous).collect();
+    let mut blocks: Vec<Block<'_>> = tensors.iter_mut().map(Contiguous::block).collect();
+    let result = run(&mut blocks);
+    tensors.into_iter().for_each(Contiguous::write_back);
+    result
 }

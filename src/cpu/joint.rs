@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use crate::error::ClipError;
-use crate::grad::{DType, Group};
 use crate::layout::{CHUNK, Outcome};
-use crate::segments::{Owner, Segments, TensorInfo, UnitView};
+use crate::segments::{Owner, Segments, UnitView};
+use crate::tensor::{DType, Group, TensorInfo};
 
-use super::grads::{Slice, Values};
-use super::update::Rates;
-use super::{stages, threads};
+use super::block::Values;
+use super::change::outcomes_of;
+use super::threads;
+use super::update::{Action, Target};
 
 /// A gradient, and the parameter or accumulator that it goes into.
 #[derive(Debug)]
@@ -22,8 +23,8 @@ pub(super) struct Joined<'a> {
 }
 
 impl<'a> Joined<'a> {
-    pub(super) fn new(name: Arc<str>, gradient: Slice<'a>, target: &'a mut [f32]) -> Joined<'a> {
-        Joined { name, gradient: gradient.data, target, shape: None, group: None }
+    pub(super) fn new(name: Arc<str>, gradient: Values<'a>, target: &'a mut [f32]) -> Joined<'a> {
+        Joined { name, gradient, target, shape: None, group: None }
     }
 
     pub(super) fn info(&self) -> TensorInfo {
@@ -57,23 +58,6 @@ impl<'a> Joined<'a> {
     }
 }
 
-/// What a gradient does.
-#[derive(Clone, Copy)]
-pub(super) enum Action {
-    /// It moves a parameter.
-    Update(Rates),
-    /// It is added to an accumulator, or begins the sum.
-    Add { begins: bool },
-}
-
-/// Neighbouring elements of a parameter and its moments, or of an accumulator.
-#[derive(Default)]
-pub(super) struct Target<'a> {
-    pub(super) parameter: &'a mut [f32],
-    /// None, one or two of the parameter's length.
-    pub(super) moments: [&'a mut [f32]; 2],
-}
-
 /// A chunk and what it does.
 struct Work<'a> {
     gradient: Values<'a>,
@@ -94,7 +78,7 @@ pub(super) fn run<'t, 'a: 't>(
     let mut work = Vec::new();
     for ((joined, moments, action), &owner) in tensors.zip(&parts.owners) {
         elements += joined.target.len() as u64;
-        let own = stages::outcomes_of(owner, outcomes);
+        let own = outcomes_of(owner, outcomes);
         let view = if let Owner::Units { view, .. } = owner { Some(view) } else { None };
         let len = CHUNK as usize;
         let mut moments = moments.iter_mut().map(|m| m.chunks_mut(len));

@@ -6,10 +6,10 @@ use crate::clip::Kind;
 use crate::layout::{CHUNK, Partial};
 use crate::segments::{Owner, Segments};
 
-use super::Values;
+use super::block::Values;
 use super::lanes::LANES;
 use super::reduce::Scratch;
-use super::stages::{Given, Source, elements};
+use super::sources::{Given, Source, elements};
 use super::threads::{self, SEQUENTIAL};
 use super::units::groups_at_once;
 

@@ -10,7 +10,6 @@ use crate::layout::{Partial, Sum};
 
 use super::element::Element;
 use super::lanes::{Bits, INFINITY_BITS, by_lanes};
-use crate::real::Real;
 use fast::{Look, Powers, Seen, bound};
 
 /// Elements above `most`, bits of a magnitude, are not finite.
@@ -44,20 +43,6 @@ fn near_sum<T: Element>(chunk: &[T], p: f32, largest: u32) -> Option<f32> {
 pub(crate) fn add(items: impl Iterator<Item = Sum>, largest: u32, p: f32) -> [u32; 3] {
     let one = |s: Sum| f64::from(f32::from_bits(s.mantissa[0])) * power_of_ratio(s.exponent, largest, p);
     [(items.map(one).sum::<f64>() as f32).to_bits(), 0, 0]
-}
-
-/// largest * powers^(1/p).
-pub(crate) fn norm(sum: &Sum, p: f32) -> Real {
-    let largest = Real::from_f32(f32::from_bits(sum.exponent));
-    let powers = f32::from_bits(sum.mantissa[0]);
-    if sum.exponent == 0 {
-        return Real::ZERO;
-    }
-    // At least the largest element's own power, 1; at most far beyond any f32, so that the power of
-    // two stays an integer.
-    let log = (f64::from(powers).log2() / f64::from(p)).clamp(0.0, 60_000.0);
-    let fraction = ((log - log.floor()).exp2() as f32).min(2f32.next_down());
-    largest.multiply(Real::from_f32(fraction)).times_power_of_two(log.floor() as i32)
 }
 
 /// (magnitude / largest)^p, both as f32 bits.

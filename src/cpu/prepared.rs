@@ -2,15 +2,17 @@
 
 use crate::clip::Clip;
 use crate::error::ClipError;
-use crate::grad::DType;
 use crate::history::History;
 use crate::report::{self, Report, SegmentReport};
-use crate::segments::{TensorInfo, check_in_place};
+use crate::segments::check_in_place;
+use crate::tensor::{DType, TensorInfo};
 
-use super::grads::{Block, GradMut, Slice, SliceMut, Values};
+use super::block::{Block, Values};
+use super::flow::{clip_in_double, clip_in_single};
+use super::grads::{GradMut, Slice, SliceMut};
 use super::room::{Room, recycled};
+use super::set::Set;
 use super::workspace::Workspace;
-use super::{Set, clip_in_double, clip_in_single};
 
 /// A clip for tensors of one form, prepared by [`prepare`]: the CPU path's [`Pass`](crate::Pass).
 ///

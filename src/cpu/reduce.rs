@@ -1,21 +1,23 @@
 //! chunk -> partial: the twin of `shaders/reduce.wgsl`. [`crate::numbers`] defines the sum.
 
+mod parts;
 mod rule;
 mod side_by_side;
 #[cfg(test)]
 mod tests;
 
 use crate::clip::Kind;
-use crate::layout::{CHUNK, COLUMNS, Partial, ROWS};
+use crate::layout::{CHUNK, Partial, ROWS};
 
+use super::block::{Values, not_here, with_elements};
 use super::element::Element;
 use super::lanes::{Bits, ByLanes, INFINITY_BITS, LANES, Lanes, Line, by_lanes};
 use super::power;
 
+use parts::{COLUMNS_, aligned, exponents_of, parts};
 use rule::{Inf, One, Rule, Two};
 pub(crate) use side_by_side::side_by_side;
 
-const COLUMNS_: usize = COLUMNS as usize;
 const ROWS_: usize = ROWS as usize;
 /// Neighbouring columns that lanes hold.
 const GROUPS: usize = COLUMNS_ / LANES;
@@ -51,6 +53,14 @@ pub(crate) fn reduce<T: Element>(chunk: &[T], next: &[Line], kind: Kind, scratch
     }
 }
 
+impl Values<'_> {
+    /// The partial of a chunk; `next` is what will be read after it.
+    pub(crate) fn reduce(&self, next: Values<'_>, kind: Kind, scratch: &mut Scratch) -> Partial {
+        let next = next.bytes().as_chunks().0;
+        with_elements!(Values, self, e => reduce(e, next, kind, scratch), _e => not_here())
+    }
+}
+
 fn reduce_bits<E: Bits>(chunk: &[E], next: &[Line], kind: Kind, scratch: &mut Scratch) -> Partial {
     by_lanes(Chunk { chunk, next, kind, scratch })
 }
@@ -74,22 +84,6 @@ impl<E: Bits> ByLanes for Chunk<'_, E> {
             Kind::Two => reduce_by::<L, Two, E>(chunk, next, scratch),
         }
     }
-}
-
-/// Exponent and mantissa of magnitudes.
-#[inline(always)]
-fn parts<L: Lanes>(bits: L) -> (L, L) {
-    let exponent = exponents_of(bits);
-    (exponent, bits.sub(exponent.sub(L::splat(1)).shl::<23>()))
-}
-
-/// `q` of each lane: the mantissa with `GUARD` bits below it, aligned to the exponent.
-#[inline(always)]
-fn aligned<L: Lanes, R: Rule>(bits: L, exponent: L) -> L {
-    let (own, mantissa) = parts(bits);
-    // GUARD is no argument of `shl`, which takes a constant.
-    let guarded = if R::GUARD == 8 { mantissa.shl::<8>() } else { mantissa.shl::<4>() };
-    guarded.shr_by(exponent.sub(own))
 }
 
 #[inline(always)]
@@ -294,11 +288,6 @@ fn sum_of_columns<L: Lanes, R: Rule, E: Bits, const CONVERT: bool>(
         total = L::add_shifted(sum, R::LEFT, by, total);
     }
     L::sum(total)
-}
-
-#[inline(always)]
-fn exponents_of<L: Lanes>(tops: L) -> L {
-    tops.shr::<23>().max(L::splat(1))
 }
 
 /// Whether [`factor_of`] is a normal `f32` for columns of these largest magnitudes, or they are zeros.

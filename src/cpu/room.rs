@@ -1,7 +1,7 @@
 //! Vectors of references, which live for a step, in room that is kept from step to step.
 
-use super::grads::{Block, Values};
-use super::stages::Change;
+use super::block::{Block, Values};
+use super::change::Change;
 
 /// Vectors without elements, kept for what they hold on to.
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! The stages in their order, over all tensors.
+//! The stages between partials and gradients in their order, over all tensors.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,79 +7,19 @@ use bytemuck::Zeroable;
 
 use crate::clip::Kind;
 use crate::history::History;
-use crate::layout::{
-    CHUNK, CLIPPED, KEEP, NON_FINITE, Outcome, Partial, RULE_FREE, SKIPPED, Setting, Sum, Tally,
-};
-use crate::plan::{BLOCK, chunks, order_of_partials};
-use crate::segments::{Owner, Segments, TensorInfo, UnitView};
+use crate::layout::{CLIPPED, KEEP, NON_FINITE, Outcome, Partial, RULE_FREE, SKIPPED, Setting, Sum, Tally};
+use crate::norm::unscaled_norm;
+use crate::plan::BLOCK;
+use crate::segments::{Owner, Segments};
 
-use super::coefficient::{Decider, decide, limit_by_total, unscaled_norm};
+use super::coefficient::{Decider, decide, limit_by_total};
 use super::combine;
-use super::grads::Block;
+use super::sources::Source;
+use super::threads;
 use super::threshold::{Step, Whole};
-use super::{Values, threads};
-use crate::real::largest_unscaled;
 
 /// Segments above this many are decided by all threads.
 const MANY: u32 = 4096;
-
-/// A tensor or its parameters, with its partials.
-#[derive(Debug)]
-pub(super) struct Source {
-    /// Its number among tensors and their parameters.
-    pub(super) number: usize,
-    pub(super) elements: u64,
-    pub(super) partials: Range<usize>,
-}
-
-/// The elements of all tensors, and of all parameters where they are measured.
-#[derive(Clone, Copy)]
-pub(super) struct Given<'a> {
-    tensors: &'a [Values<'a>],
-    parameters: &'a [Values<'a>],
-    /// The largest magnitudes of either that count as finite, as `f32` bits.
-    largest: [u32; 2],
-}
-
-impl<'a> Given<'a> {
-    /// Tensors are unscaled, parameters not.
-    pub(super) fn new(tensors: &'a [Values<'a>], parameters: &'a [Values<'a>], unscale: f32) -> Given<'a> {
-        Given { tensors, parameters, largest: [unscale, 1.0].map(largest_unscaled) }
-    }
-
-    pub(super) fn values(&self, number: usize) -> Values<'a> {
-        match number.checked_sub(self.tensors.len()) {
-            None => self.tensors[number],
-            Some(i) => self.parameters[i],
-        }
-    }
-
-    pub(super) fn largest(&self, number: usize) -> u32 {
-        self.largest[usize::from(number >= self.tensors.len())]
-    }
-}
-
-/// All tensors, then all parameters, in the order of their partials. Parameters of excluded tensors are not read.
-pub(super) fn sources(infos: &[TensorInfo], parts: &Segments) -> Vec<Source> {
-    let count = infos.len() * if parts.parameters { 2 } else { 1 };
-    let mut first = 0;
-    order_of_partials(infos, count)
-        .into_iter()
-        .map(|number| {
-            let elements = match number.checked_sub(infos.len()) {
-                Some(i) if infos[i].excluded() => 0,
-                _ => infos[number % infos.len()].elements,
-            };
-            let partials = first..first + chunks(elements, parts.owner_of(number)) as usize;
-            first = partials.end;
-            Source { number, elements, partials }
-        })
-        .collect()
-}
-
-pub(super) fn elements(sources: &[Source]) -> u64 {
-    sources.iter().map(|s| s.elements).sum()
-}
 
 /// One record a tensor, in the order of sums. `own` are the partials of each number, `blocks` room for sums between.
 pub(super) fn tensor_sums(
@@ -297,60 +237,4 @@ pub(super) fn outcomes(
 fn counted(out: &Outcome, over: bool) -> [bool; 5] {
     let has = |flag: u32| out.flags & flag != 0;
     [has(CLIPPED), has(SKIPPED), out.action != KEEP, has(NON_FINITE), over]
-}
-
-/// What is written to, and how.
-#[derive(Debug)]
-pub(super) enum Change<'a> {
-    Whole(Block<'a>, &'a Outcome),
-    Units(Block<'a>, u64, UnitView, &'a [Outcome]),
-}
-
-impl Change<'_> {
-    fn make(&mut self) {
-        match self {
-            Change::Whole(block, outcome) => block.apply(outcome),
-            Change::Units(block, first, view, outcomes) => block.apply_units(*first, view, outcomes),
-        }
-    }
-}
-
-/// Whether an outcome changes anything of a tensor.
-pub(super) fn changes(owner: Owner, outcomes: &[Outcome]) -> bool {
-    outcomes_of(owner, outcomes).iter().any(|o| o.action != KEEP)
-}
-
-/// The outcomes of a tensor's segments.
-pub(super) fn outcomes_of(owner: Owner, outcomes: &[Outcome]) -> &[Outcome] {
-    let first = owner.first() as usize;
-    match owner {
-        Owner::One(_) => &outcomes[first..=first],
-        Owner::Units { view, .. } => &outcomes[first..first + view.units as usize],
-    }
-}
-
-/// Elements with the segments that they belong to, and the place of the first of them in its tensor: these are changed where an
-/// outcome says so. `work` is room for what has to be done.
-pub(super) fn apply<'a>(
-    pieces: impl IntoIterator<Item = (Block<'a>, Owner, u64)>,
-    outcomes: &'a [Outcome],
-    work: &mut Vec<Change<'a>>,
-) {
-    let mut elements = 0;
-    for (block, owner, mut at) in pieces {
-        if !changes(owner, outcomes) {
-            continue;
-        }
-        elements += block.len() as u64;
-        let own = outcomes_of(owner, outcomes);
-        block.each(CHUNK as usize, |block| {
-            work.push(match owner {
-                Owner::One(_) => Change::Whole(block, &own[0]),
-                Owner::Units { view, .. } => Change::Units(block, at, view, own),
-            });
-            at += u64::from(CHUNK);
-        });
-    }
-    threads::share(work, elements, &|_, own| own.iter_mut().for_each(Change::make));
-    work.clear();
 }

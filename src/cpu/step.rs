@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use crate::clip::{Clip, LossScale};
 use crate::error::{ClipError, StepError};
-use crate::grad::Group;
 use crate::history::History;
 use crate::optimizer::{Optimizer, at_least_0};
 use crate::report::Report;
-use crate::segments::{Segments, TensorInfo};
+use crate::segments::Segments;
+use crate::tensor::{Group, TensorInfo};
 
-use super::grads::{Slice, Values};
-use super::joint::{self, Action, Joined};
-use super::update::Rates;
-use super::{advance, decided};
+use super::advance;
+use super::block::Values;
+use super::grads::Slice;
+use super::joint::{self, Joined};
+use super::trace::decided;
+use super::update::{Action, Rates};
 
 /// One parameter with its gradient, which is only read.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ impl<'a> StepMut<'a> {
         gradient: impl Into<Slice<'a>>,
         parameter: &'a mut [f32],
     ) -> StepMut<'a> {
-        let joined = Joined::new(name.into(), gradient.into(), parameter);
+        let joined = Joined::new(name.into(), gradient.into().data, parameter);
         StepMut { joined, lr_scale: 1.0, weight_decay: None }
     }
 

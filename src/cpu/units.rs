@@ -2,20 +2,19 @@
 
 mod scattered;
 mod short;
+mod singles;
 
 use crate::clip::Kind;
-use crate::layout::{CHUNK, COLUMNS, Partial};
+use crate::layout::{CHUNK, Partial};
 use crate::segments::UnitView;
 
+use super::block::{Values, not_here, with_elements};
 use super::element::Element;
-use super::lanes::{Bits, INFINITY_BITS};
 use super::reduce::{self, Scratch};
 
 pub(super) use scattered::groups_at_once;
 use scattered::scattered;
-
-/// Units up to this long are added up where they are, longer ones by vectors.
-const SHORT: u64 = 64;
+use singles::{SHORT, singles};
 
 /// Chunk `chunk` of the units from `first` to before `end`, each into one partial.
 pub(crate) fn reduce<T: Element>(
@@ -50,30 +49,24 @@ pub(crate) fn reduce<T: Element>(
     scattered(elements, view, (from, len), first, kind, scratch, partials);
 }
 
-/// At most [`COLUMNS`] elements: each is a column of its own, so nothing is aligned within one.
-fn singles<T: Element>(elements: &[T], kind: Kind, largest: u32) -> Partial {
-    debug_assert!(elements.len() <= COLUMNS as usize);
-    let magnitudes = || T::bits(elements).iter().map(|e| e.magnitude());
-    let finite = || magnitudes().map(|m| if m <= largest { m } else { 0 });
-    let (mut non_finite, mut nan, mut top) = (0, 0, 0);
-    for m in magnitudes() {
-        non_finite += u32::from(m > largest);
-        nan |= u32::from(m > INFINITY_BITS);
-        top = top.max(if m <= largest { m } else { 0 });
+impl Values<'_> {
+    /// The partials of one chunk of each of the units in a range.
+    pub(crate) fn reduce_units(
+        &self,
+        view: &UnitView,
+        chunk: u64,
+        range: (u64, u64),
+        kind: Kind,
+        scratch: &mut Scratch,
+        partials: &mut [Partial],
+    ) {
+        with_elements!(
+            Values,
+            self,
+            e => reduce(e, view, chunk, range, kind, scratch, partials),
+            _e => not_here()
+        );
     }
-    let non_finite = non_finite | nan << 31;
-    if kind == Kind::Inf {
-        return Partial { lo: 0, hi: 0, exponent: top, non_finite };
-    }
-    let field = |m: u32| (m >> 23).max(1);
-    let exponent = field(top);
-    let term = |m: u32| {
-        let mantissa = u64::from(m - ((field(m) - 1) << 23));
-        let term = if kind == Kind::One { mantissa << 24 } else { mantissa * mantissa };
-        term >> (kind.align() * (exponent - field(m))).min(63)
-    };
-    let sum: u64 = finite().map(term).sum();
-    Partial { lo: sum as u32, hi: (sum >> 32) as u32, exponent, non_finite }
 }
 
 #[cfg(test)]

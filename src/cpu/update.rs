@@ -4,8 +4,8 @@
 use crate::layout::{ADAM, DECOUPLED, EPS_HAT, Hyper, KEEP, MULTIPLY, NESTEROV, Outcome, Progress, SKIPPED};
 
 use super::apply;
+use super::block::{Values, not_here, with_elements};
 use super::element::Element;
-use super::joint::{Action, Target};
 
 /// Elements whose clipped gradients are kept at once: they stay in the first cache.
 const BLOCK: usize = 1024;
@@ -39,8 +39,32 @@ impl Rates {
     }
 }
 
+/// What a gradient does.
+#[derive(Clone, Copy)]
+pub(super) enum Action {
+    /// It moves a parameter.
+    Update(Rates),
+    /// It is added to an accumulator, or begins the sum.
+    Add { begins: bool },
+}
+
+/// Neighbouring elements of a parameter and its moments, or of an accumulator.
+#[derive(Default)]
+pub(super) struct Target<'a> {
+    pub(super) parameter: &'a mut [f32],
+    /// None, one or two of the parameter's length.
+    pub(super) moments: [&'a mut [f32]; 2],
+}
+
+impl Values<'_> {
+    /// Moves a parameter or adds to an accumulator.
+    pub(super) fn act(&self, outcome: &Outcome, action: &Action, target: Target<'_>) {
+        with_elements!(Values, self, e => act(e, outcome, action, target), _e => not_here());
+    }
+}
+
 /// Lets a gradient, which is only read, move a parameter or add to an accumulator.
-pub(super) fn act<T: Element>(gradient: &[T], outcome: &Outcome, action: &Action, target: Target<'_>) {
+fn act<T: Element>(gradient: &[T], outcome: &Outcome, action: &Action, target: Target<'_>) {
     let Target { parameter, moments: [first, second] } = target;
     let mut block = [0.0f32; BLOCK];
     for (at, gradient) in (0..).step_by(BLOCK).zip(gradient.chunks(BLOCK)) {

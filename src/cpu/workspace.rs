@@ -8,11 +8,13 @@ use crate::clip::{Clip, Kind};
 use crate::history::History;
 use crate::layout::{Outcome, Partial, Setting, Sum};
 use crate::report::{self, Report};
-use crate::segments::{Segments, TensorInfo};
+use crate::segments::Segments;
+use crate::tensor::TensorInfo;
 
-use super::Values;
+use super::block::Values;
 use super::partials::{On, Reduction};
-use super::stages::{self, Given, Source};
+use super::sources::{Given, Source, sources};
+use super::stages;
 
 /// The records of every stage, and how the work is cut.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ pub(super) struct Workspace {
 
 impl Workspace {
     pub(super) fn new(infos: &[TensorInfo], parts: &Segments) -> Workspace {
-        let sources = stages::sources(infos, parts);
+        let sources = sources(infos, parts);
         let mut own = vec![0..0; sources.len()];
         sources.iter().for_each(|s| own[s.number] = s.partials.clone());
         let reduction = Reduction::new(&sources, parts);

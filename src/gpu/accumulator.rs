@@ -4,16 +4,18 @@ use wgpu::BufferUsages as Usage;
 
 use crate::clip::Clip;
 use crate::error::{ClipError, PrepareError};
-use crate::grad::{DType, Grad};
+use crate::grad::Grad;
 use crate::kernels::Kernel;
 use crate::layout::{JointRow, JointTensor, Outcome};
 use crate::plan::{Joined, Joint};
-use crate::segments::{Segments, TensorInfo};
+use crate::segments::Segments;
+use crate::tensor::{DType, TensorInfo};
 
 use super::clipper::Clipper;
 use super::make::{Make, Step};
-use super::pass::{Pass, Purpose, begin, run};
+use super::pass::{Pass, begin, run};
 use super::placements::{Buffers, check_usage};
+use super::purpose::Purpose;
 use super::scope::caught;
 
 /// Adds the gradients of micro-batches into `f32` accumulators, prepared once and recorded for every

@@ -7,13 +7,13 @@ use wgpu::BufferUsages as Usage;
 
 use crate::clip::Clip;
 use crate::error::PrepareError;
-use crate::grad::DType;
 use crate::kernels::Kernel;
 use crate::layout::{Job, NONE, Run, STAGE_ADVANCE, STAGE_DECIDE, STAGE_SEGMENTS, STAGE_TENSORS};
 use crate::plan::{Combine, Finish, Plan, grid};
+use crate::tensor::DType;
 
 use super::make::{Make, Step};
-use super::workspace::{Memory, Records};
+use super::records::{Memory, Records};
 
 /// From sums to outcomes, and to the next loss scale and corrections where they follow.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use futures_intrusive::channel::shared::oneshot_channel;
 use crate::error::{PrepareError, ReadBackError};
 use crate::report::Report;
 
-use super::make::filled;
+use super::buffers::filled;
 use super::scope::{caught, now};
 
 const TAG_BYTES: u64 = size_of::<u32>() as u64;

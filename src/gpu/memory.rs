@@ -6,8 +6,8 @@ use crate::error::PrepareError;
 use crate::history::History;
 
 use super::mapped::{Place, ReadBack, Tags};
+use super::records::Memory;
 use super::scope::caught;
-use super::workspace::Memory;
 
 /// Records the copy of a history, as `empty` has its form.
 pub(super) fn save(

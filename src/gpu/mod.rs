@@ -1,6 +1,7 @@
 //! The GPU path: pipelines of a device, prepared passes, and what comes back from them.
 
 mod accumulator;
+mod buffers;
 mod clipper;
 mod decision;
 mod forms;
@@ -12,7 +13,10 @@ mod options;
 mod pass;
 mod pipelines;
 mod placements;
+mod prepare;
+mod purpose;
 mod readback;
+mod records;
 mod scope;
 mod stepper;
 mod trusted;
@@ -28,7 +32,7 @@ pub use stepper::Stepper;
 
 // For `Session`, which blocks.
 #[cfg(not(target_arch = "wasm32"))]
-pub(crate) use make::filled_in;
+pub(crate) use buffers::filled_in;
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use mapped::Place;
 #[cfg(not(target_arch = "wasm32"))]

@@ -1,23 +1,26 @@
 //! A prepared pass: the only place that orders dispatches.
 
 mod asked;
+mod setters;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::clip::Clip;
-use crate::error::{ClipError, PrepareError, ReadBackError};
+use crate::error::{PrepareError, ReadBackError};
 use crate::grad::Grad;
 use crate::layout::{Job, Outcome};
 use crate::plan::Plan;
-use crate::segments::{TensorInfo, check_in_place};
+use crate::tensor::TensorInfo;
 
 use super::clipper::Clipper;
 use super::decision::{Decision, NormHalf};
 use super::make::Step;
 use super::mapped::ReadBack;
+use super::purpose::Purpose;
 use super::readback::Ring;
-use super::workspace::{Memory, Records, Workspace, measures};
+use super::records::{Memory, Records};
+use super::workspace::{Workspace, measures};
 use asked::Asked;
 
 /// The clipping of one set of gradients, prepared once and recorded every step.
@@ -37,17 +40,6 @@ pub struct Pass {
     ring: Ring,
     /// Whether an apply half was recorded: results mean nothing before.
     decides: AtomicBool,
-}
-
-/// What a pass is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// Gradients are clipped where they lie.
-    InPlace,
-    /// Outcomes are decided for something else, and gradients are only read.
-    ReadOnly,
-    /// The same, and an optimiser's step is what follows.
-    Step,
 }
 
 impl Pass {
@@ -267,13 +259,6 @@ impl Pass {
     /// Bytes of [`Pass::outcomes`].
     pub fn outcome_bytes(&self) -> u64 {
         (self.plan.segment_count() * size_of::<Outcome>()) as u64
-    }
-}
-
-impl Purpose {
-    /// That unscaling loses nothing, or may: where gradients are only read it does not.
-    pub(super) fn check(self, infos: &[TensorInfo], clip: &Clip) -> Result<(), ClipError> {
-        if self == Purpose::InPlace { check_in_place(infos, clip) } else { Ok(()) }
     }
 }
 

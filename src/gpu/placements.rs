@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use crate::error::PrepareError;
-use crate::grad::{DType, Grad};
+use crate::grad::Grad;
 use crate::plan::Placement;
+use crate::tensor::DType;
 
 /// The distinct buffers, numbered in the order in which they are met.
 #[derive(Default)]

@@ -7,7 +7,8 @@ use crate::error::{PrepareError, ReadBackError};
 use crate::layout::{Outcome, Sum, Tally};
 use crate::plan::Plan;
 use crate::report::{self, Report};
-use crate::segments::{Segments, TensorInfo};
+use crate::segments::Segments;
+use crate::tensor::TensorInfo;
 
 use super::mapped::{Place, ReadBack, Tags};
 

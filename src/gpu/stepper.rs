@@ -6,18 +6,20 @@ use wgpu::BufferUsages as Usage;
 
 use crate::clip::{Clip, LossScale};
 use crate::error::{ClipError, OptimizerError, PrepareError};
-use crate::grad::{DType, Grad};
+use crate::grad::Grad;
 use crate::kernels::Kernel;
 use crate::layout::{JointRow, JointTensor};
 use crate::optimizer::{Optimizer, at_least_0};
 use crate::plan::{Joined, Joint, check_ranges};
+use crate::tensor::DType;
 
 use super::clipper::Clipper;
 use super::decision::Decision;
 use super::make::{Make, Step};
 use super::moments::Moment;
-use super::pass::{Pass, Purpose, begin, run};
+use super::pass::{Pass, begin, run};
 use super::placements::{Buffers, check_usage};
+use super::purpose::Purpose;
 use super::scope::caught;
 
 /// Norm, coefficient and an optimiser's step over one set of gradients, prepared once and recorded

@@ -5,45 +5,19 @@ use std::sync::Arc;
 use bytemuck::Zeroable;
 use wgpu::BufferUsages as Usage;
 
-use crate::clip::{Adapt, Clip, LossScale};
+use crate::clip::Clip;
 use crate::error::PrepareError;
 use crate::kernels::Kernel;
 use crate::layout::{
-    ChunkRow, Hyper, Job, JobSetting, MapRow, Outcome, POLICY_KEEP, POLICY_SKIP, Partial, RULE_NORMALIZE,
-    Run, SeamRow, SegmentRow, Setting, State, Sum, Tally, UnitRow,
+    ChunkRow, Job, JobSetting, MapRow, POLICY_KEEP, POLICY_SKIP, RULE_NORMALIZE, SeamRow, Setting, UnitRow,
 };
 use crate::plan::{Dispatch, Plan};
 
 use super::clipper::Clipper;
 use super::decision::{Decision, NormHalf};
 use super::make::{Make, Step, job};
-use super::pass::Purpose;
-
-/// What thresholds and the loss scale remember from step to step. It outlives the pass it was made for.
-#[derive(Debug)]
-pub(crate) struct Memory {
-    pub(crate) tally: wgpu::Buffer,
-    pub(crate) states: wgpu::Buffer,
-    pub(crate) norms: wgpu::Buffer,
-    pub(crate) progress: wgpu::Buffer,
-}
-
-/// What lies between reading gradients and reading them again.
-#[derive(Debug)]
-pub(crate) struct Records {
-    pub(crate) partials: wgpu::Buffer,
-    pub(crate) blocks: wgpu::Buffer,
-    pub(crate) tensor_sums: wgpu::Buffer,
-    pub(crate) segment_sums: wgpu::Buffer,
-    pub(crate) settings: wgpu::Buffer,
-    pub(crate) outcomes: wgpu::Buffer,
-    pub(crate) memory: Arc<Memory>,
-    pub(super) adaptation: wgpu::Buffer,
-    /// Of loss scaling alone.
-    pub(super) hyper: wgpu::Buffer,
-    /// The table of [`Plan::finish`], or the rows of segments.
-    pub(super) decided: wgpu::Buffer,
-}
+use super::purpose::Purpose;
+use super::records::{Memory, Records};
 
 /// Everything that a pass owns on the device.
 #[derive(Debug)]
@@ -104,41 +78,6 @@ pub(super) fn measures(clip: &Clip, settings: &[Setting]) -> bool {
 }
 
 impl Make<'_> {
-    fn records(
-        &self,
-        plan: &Plan,
-        clip: &Clip,
-        settings: &[Setting],
-        memory: Option<Arc<Memory>>,
-    ) -> Result<Records, PrepareError> {
-        let result = Usage::STORAGE | Usage::COPY_SRC;
-        // Writable from outside, so that sums over machines can be put back.
-        let sums = result | Usage::COPY_DST;
-        let adaptation = [Adapt::record(clip.adapt)];
-        Ok(Records {
-            partials: self.empty::<Partial>("gradclip partials", plan.partials as usize, result),
-            blocks: self.empty::<Sum>("gradclip block sums", plan.block_count(), result),
-            tensor_sums: self.empty::<Sum>("gradclip tensor sums", plan.tensor_sum_count(), sums),
-            segment_sums: self.empty::<Sum>("gradclip segment sums", plan.segment_sum_count(), sums),
-            settings: self.table(
-                "gradclip settings",
-                settings,
-                Setting::zeroed(),
-                Usage::STORAGE | Usage::COPY_DST,
-            )?,
-            outcomes: self.empty::<Outcome>("gradclip outcomes", plan.segment_count(), result),
-            memory: memory.map_or_else(|| self.memory(clip, plan), Ok)?,
-            adaptation: self.table("gradclip adaptation", &adaptation, adaptation[0], Usage::UNIFORM)?,
-            hyper: self.hyper(LossScale::add_to(clip.loss_scale, Hyper::zeroed()))?,
-            decided: match &plan.finish {
-                Some(finish) => self.table("gradclip runs", &finish.table, Run::zeroed(), Usage::STORAGE)?,
-                None => {
-                    self.table("gradclip segments", &plan.segment_rows, SegmentRow::zeroed(), Usage::STORAGE)?
-                }
-            },
-        })
-    }
-
     /// Chunks to partials.
     fn reduce(
         &mut self,
@@ -186,18 +125,5 @@ impl Make<'_> {
             steps.push(self.rows(Kernel::Seams, dispatch, &[&seams, outcomes])?);
         }
         Ok(steps)
-    }
-
-    fn memory(&self, clip: &Clip, plan: &Plan) -> Result<Arc<Memory>, PrepareError> {
-        let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
-        let states = if clip.adapt.is_some() { plan.limit_count() } else { 0 };
-        let norms = states * Adapt::record(clip.adapt).window as usize;
-        let begin = LossScale::begin(clip.loss_scale);
-        Ok(Arc::new(Memory {
-            tally: self.empty::<Tally>("gradclip tally", 1, usage | Usage::UNIFORM),
-            states: self.empty::<State>("gradclip states", states, usage),
-            norms: self.empty::<f32>("gradclip norms", norms, usage),
-            progress: self.table("gradclip progress", &[begin], begin, usage | Usage::UNIFORM)?,
-        }))
     }
 }

@@ -1,22 +1,12 @@
 //! The kernel that does what several others do, of small sets: put together from their parts.
 
-use super::{Binding, Kernel, Variant};
 use crate::clip::Kind;
 use crate::layout::{ADAPT_MEAN, ADAPT_NONE, ADAPT_PERCENTILE, ADAPT_ZSCORE};
 
-/// Its bindings of group 0: states and norms last, where thresholds adapt.
-pub(super) fn bindings(variant: &Variant) -> Vec<Binding> {
-    use Binding::{Read, ReadWrite, Uniform};
-    let partials = if variant.kernel == Kernel::ReduceFinish { ReadWrite } else { Read };
-    let mut all =
-        vec![Uniform, Uniform, Uniform, Read, partials, ReadWrite, ReadWrite, Read, ReadWrite, ReadWrite];
-    all.push(if variant.advances { ReadWrite } else { Uniform });
-    if variant.adapt != ADAPT_NONE {
-        all.extend([ReadWrite, ReadWrite]);
-    }
-    all
-}
+use super::kernel::Kernel;
+use super::variant::Variant;
 
+/// The files that make it.
 pub(super) fn parts(variant: &Variant) -> Vec<&'static str> {
     let numbers: &[&str] = wgsl!["shared/wide", "shared/element", "shared/real", "shared/limbs"];
     let combining: &[&str] = match variant.kind {

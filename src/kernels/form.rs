@@ -2,7 +2,7 @@
 
 use crate::clip::Kind;
 
-use super::Kernel;
+use super::kernel::Kernel;
 
 /// How a kernel reads gradients chunk by chunk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -2,11 +2,13 @@
 //! Not part of the library's promises.
 
 use crate::clip::Kind;
-use crate::grad::DType;
 use crate::layout::{ADAPT_NONE, ADAPT_QUANTILE, CHUNK};
 use crate::plan::{MOST_ROLES, Pattern};
+use crate::tensor::DType;
 
-use super::{Binding, FORMS, Form, Kernel, Loads, Variant};
+use super::form::{FORMS, Form, Loads};
+use super::kernel::{Binding, Kernel};
+use super::variant::Variant;
 
 /// Buffers that a dispatch binds at most besides its tables.
 const MOST_BINDINGS: u32 = 30;

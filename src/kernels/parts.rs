@@ -1,9 +1,12 @@
 //! Which files of `shaders/` make a kernel.
 
 use crate::clip::Kind;
-use crate::grad::DType;
+use crate::tensor::DType;
 
-use super::{Binding, Kernel, Loads, Variant, finish};
+use super::finish;
+use super::form::Loads;
+use super::kernel::{Binding, Kernel};
+use super::variant::Variant;
 
 const REDUCE: &[&str] = wgsl!["shared/wide", "shared/element", "shared/real", "shared/unscale"];
 const APPLY: &[&str] = wgsl!["shared/wide", "shared/element", "shared/real", "shared/apply"];

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use crate::clip::Kind;
-use crate::grad::DType;
 use crate::layout::{CHUNK, ROWS, wgsl_constants};
 use crate::plan::Pattern;
+use crate::tensor::DType;
 
-use super::Variant;
+use super::variant::Variant;
 
 impl Variant {
     /// The complete WGSL of the kernel.

@@ -1,10 +1,14 @@
 //! What cannot be planned.
 
-use super::{LARGEST_WINDOW, Placed, Placement, PlanLimits, chunks};
 use crate::error::PlanError;
-use crate::grad::DType;
 use crate::layout::{MOST_CHUNKS, Outcome, Partial};
 use crate::segments::Segments;
+use crate::tensor::DType;
+
+use super::dispatch::LARGEST_WINDOW;
+use super::limits::PlanLimits;
+use super::placed::{Placed, chunks};
+use super::placement::Placement;
 
 /// A range of a buffer. Those that are only read may share bytes with each other.
 pub(super) struct Written<'a> {

@@ -5,12 +5,17 @@
 
 use bytemuck::Zeroable;
 
-use super::pack::Packed;
-use super::sums;
-use super::{ChunkRow, Combine, NONE, Placed, PlanLimits, Run, SegmentRow};
 use crate::clip::{Adapt, Clip};
-use crate::layout::{STAGE_ADVANCE, STAGE_DECIDE, STAGE_SEGMENTS, STAGE_TENSORS};
+use crate::layout::{
+    ChunkRow, NONE, Run, STAGE_ADVANCE, STAGE_DECIDE, STAGE_SEGMENTS, STAGE_TENSORS, SegmentRow,
+};
 use crate::segments::Segments;
+
+use super::dispatch::Combine;
+use super::limits::PlanLimits;
+use super::pack::Packed;
+use super::placed::Placed;
+use super::sums;
 
 /// Items that one workgroup adds up: a lane of 256 takes 16, about what one more dispatch costs.
 pub const FINISH_ITEMS: u32 = 4096;

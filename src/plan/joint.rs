@@ -3,14 +3,16 @@
 //! A slot holds a window of each. Where these lie so close in one buffer that their aligned windows
 //! would overlap, they share one.
 
-use super::check::{self, Written};
-use super::{Dispatch, LARGEST_WINDOW, Placement, PlanLimits, grid};
 use crate::error::{PlanError, PrepareError};
-use crate::grad::DType;
 use crate::layout::{CHUNK, JointRow, JointTensor, LEN_BITS};
-use crate::plan::Window;
-use crate::plan::pack::runs;
 use crate::segments::{Owner, Segments};
+use crate::tensor::DType;
+
+use super::check::{self, Written};
+use super::dispatch::{Dispatch, LARGEST_WINDOW, Window, grid};
+use super::limits::PlanLimits;
+use super::pack::runs;
+use super::placement::Placement;
 
 /// Most tensors that belong together: gradient, parameter and two moments.
 pub const MOST_ROLES: usize = 4;

@@ -4,7 +4,8 @@ use crate::clip::Kind;
 use crate::error::PlanError;
 use crate::layout::TEAM;
 
-use super::BLOCK;
+/// Partials that one block adds up.
+pub(crate) const BLOCK: u32 = 4096;
 
 /// The limits of a device that a plan depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

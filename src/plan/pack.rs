@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::{Dispatch, LARGEST_WINDOW, LONG_UNIT, Placed, PlanLimits, Window, grid};
 use crate::error::PlanError;
-use crate::grad::DType;
 use crate::layout::{CHUNK, COLUMNS, ChunkRow, LEN_BITS, MapRow, NONE, SeamRow, TEAM, UnitRow};
 use crate::segments::{Owner, UnitView};
+use crate::tensor::DType;
+
+use super::dispatch::{Dispatch, LARGEST_WINDOW, Window, grid};
+use super::limits::{LONG_UNIT, PlanLimits};
+use super::placed::Placed;
 
 /// What one row of a table works on, before its dispatch is known.
 struct Piece<'a> {

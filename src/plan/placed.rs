@@ -3,22 +3,10 @@
 use std::borrow::Cow;
 
 use crate::layout::CHUNK;
-use crate::segments::{Owner, Segments, TensorInfo};
+use crate::segments::{Owner, Segments};
+use crate::tensor::TensorInfo;
 
-use super::Placement;
-
-impl Placement {
-    pub(super) fn info(&self) -> TensorInfo {
-        TensorInfo {
-            name: self.name.as_str().into(),
-            dtype: self.dtype,
-            elements: self.elements,
-            shape: self.shape.clone(),
-            group: self.group.clone(),
-            has_parameter: self.parameter.is_some(),
-        }
-    }
-}
+use super::placement::Placement;
 
 /// A tensor or its parameters, with the segments it belongs to and its partials.
 pub(crate) struct Placed<'a> {

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use bytemuck::Zeroable;
 
-use super::{BLOCK, NONE, Placed, Run, SegmentRow};
+use crate::layout::{NONE, Run, SegmentRow};
 use crate::segments::{Owner, Segments};
+
+use super::limits::BLOCK;
+use super::placed::Placed;
 
 /// Partials to tensors, in the order of their sums; parameters follow.
 pub(super) fn of_tensors(placed: &[Placed<'_>], parts: &Segments) -> Vec<Run> {

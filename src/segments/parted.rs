@@ -2,9 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::{Limit, Owner, TensorInfo, UnitView, wrong};
 use crate::clip::{Scope, Units};
 use crate::error::ClipError;
+use crate::tensor::TensorInfo;
+
+use super::limit::Limit;
+use super::owner::Owner;
+use super::view::UnitView;
 
 /// What each tensor belongs to, and all limits.
 type Parted = (Vec<Owner>, Vec<Limit>);
@@ -18,6 +22,11 @@ pub(super) fn part(tensors: &[TensorInfo], scope: Scope) -> Result<Parted, ClipE
         Scope::Unit(units) => unit_by_unit(tensors, units),
         Scope::Row => row_by_row(tensors),
     }
+}
+
+/// The error of a tensor that is not as a clip needs it.
+pub(super) fn wrong(tensor: &TensorInfo, required: impl Into<String>, given: impl Into<String>) -> ClipError {
+    ClipError::Tensor { tensor: tensor.name.to_string(), required: required.into(), given: given.into() }
 }
 
 /// Excluded groups as segments of their own, in the order in which they are met, from segment `first` on.

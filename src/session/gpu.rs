@@ -6,12 +6,10 @@ use crate::clip::Clip;
 use crate::cpu::{self, GradMut};
 use crate::error::{PlanError, PrepareError, SessionError};
 use crate::gpu::{Clipper, Place, caught, filled_in};
-use crate::grad::{DType, Grad};
+use crate::grad::Grad;
 use crate::history::History;
 use crate::report::{Report, TensorReport};
-use crate::segments::TensorInfo;
-
-use super::adapter_name;
+use crate::tensor::{DType, TensorInfo};
 
 /// Bytes of gradients that are on their way at once.
 const AT_ONCE: u64 = 256 << 20;
@@ -218,4 +216,9 @@ fn check_dtypes(infos: &[TensorInfo], parameters: &[Option<cpu::Values<'_>>]) ->
         None => Ok(()),
         Some((info, _)) => Err(PlanError::DType { tensor: info.name.to_string(), given: DType::F64 }.into()),
     }
+}
+
+/// `backend/name` of an adapter, as [`Target::Named`](super::Target::Named) matches it.
+pub fn adapter_name(info: &wgpu::AdapterInfo) -> String {
+    format!("{}/{}", info.backend, info.name)
 }

@@ -3,15 +3,14 @@
 use crate::layout::NONE;
 
 use super::element::Wide;
-use super::norm::Norm;
+use super::norm::{DROPPED, Norm};
 use super::power::Powers;
 use super::sum::{Sum, Terms};
 
 /// Elements that share one exponent while they are added.
 pub(super) const BLOCK: usize = 1024;
-/// Squares that are added before low bits are dropped, and how many bits those are.
+/// Squares that are added before low bits are dropped.
 const AT_ONCE: usize = 4;
-pub(super) const DROPPED: u32 = 16;
 /// The bits of infinity.
 const INFINITY_BITS: u64 = f64::INFINITY.to_bits();
 

@@ -1,11 +1,11 @@
 //! The outcomes of all segments, and what they do to tensors.
 
 use crate::clip::Clip;
-use crate::grad::DType;
 use crate::layout::Tally;
 use crate::segments::{Owner, Segments};
+use crate::tensor::DType;
 
-use super::super::grads::{Block, with_elements};
+use super::super::block::{Block, with_elements};
 use super::super::threads;
 use super::apply;
 use super::decide::{self, Change, Outcome};

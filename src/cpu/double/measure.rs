@@ -2,7 +2,7 @@
 
 use crate::segments::{Owner, Segments, UnitView};
 
-use super::super::grads::{Values, with_elements};
+use super::super::block::{Values, with_elements};
 use super::super::threads;
 use super::block::{self, BLOCK};
 use super::element::Wide;

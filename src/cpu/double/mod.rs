@@ -66,21 +66,22 @@ mod power;
 mod real;
 mod report;
 mod rules;
+mod running;
 mod sum;
 mod wider;
 
 use crate::clip::{Clip, Rule};
 use crate::error::ClipError;
-use crate::grad::DType;
 use crate::history::History;
 use crate::report::Report;
-use crate::segments::{Segments, TensorInfo};
+use crate::segments::Segments;
+use crate::tensor::{DType, TensorInfo};
 
-use super::grads::Values;
+use super::block::Values;
 pub(super) use decided::Decided;
 use measure::Measured;
 use rules::Rules;
-pub(super) use sum::Running;
+pub(super) use running::Running;
 pub(super) use wider::{apply_single, apply_single_units};
 
 /// Whether a set comes here: one of its tensors, or of the parameters that the clip compares with, is of

@@ -2,6 +2,9 @@
 
 use crate::clip::{Kind, NormType};
 
+/// Low bits that are dropped of the sum of a few squares.
+pub(super) const DROPPED: u32 = 16;
+
 /// A norm type, its p an `f64`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Norm {
@@ -57,6 +60,6 @@ impl Norm {
     /// The exponent of a grid's position 0: an element's mantissa counts units of 2^(field - 1075).
     pub(super) fn unit(self) -> i32 {
         let one = -1075 - self.guard() as i32;
-        if self == Norm::One { one } else { 2 * one + super::block::DROPPED as i32 }
+        if self == Norm::One { one } else { 2 * one + DROPPED as i32 }
     }
 }

@@ -3,7 +3,8 @@
 use crate::clip::Clip;
 use crate::layout::{NONE, Tally};
 use crate::report::{self, Report, SegmentReport, saturated};
-use crate::segments::{Segments, TensorInfo};
+use crate::segments::Segments;
+use crate::tensor::TensorInfo;
 
 use super::decide::{Change, Outcome, unscaled_norm};
 use super::decided::Decided;

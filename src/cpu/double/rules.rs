@@ -1,8 +1,8 @@
 //! What a clip says, in the numbers of this path.
 
 use crate::clip::{Clip, NonFinite, Rule};
-use crate::grad::DType;
 use crate::segments::{Limit, Segments};
+use crate::tensor::DType;
 
 use super::norm::Norm;
 use super::real::{Real, Towards};

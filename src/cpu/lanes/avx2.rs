@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{ByLanes, LANES, Lanes};
+use super::operations::{ByLanes, LANES, Lanes};
 
 /// Whether the processor has what [`run`] is compiled for.
 pub(crate) fn is_detected() -> bool {

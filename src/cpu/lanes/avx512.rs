@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{ByLanes, LANES, Lanes};
+use super::operations::{ByLanes, LANES, Lanes};
 
 /// Runs work in these registers.
 #[target_feature(enable = "avx512f")]

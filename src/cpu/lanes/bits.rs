@@ -5,8 +5,7 @@ use half::{bf16, f16};
 
 use crate::layout::COLUMNS;
 
-use super::super::element::Element;
-use super::{LANES, Lanes};
+use super::operations::{LANES, Lanes, widened_f16};
 
 /// Of `f32`.
 pub(crate) const INFINITY_BITS: u32 = 0x7f80_0000;
@@ -69,7 +68,7 @@ impl Bits for u32 {
 /// Those of an `f16`.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(transparent)]
-pub(crate) struct F16Bits(pub(super) u16);
+pub(crate) struct F16Bits(u16);
 
 /// Those of a `bf16`.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -79,18 +78,9 @@ pub(crate) struct Bf16Bits(u16);
 impl Bits for F16Bits {
     const ZEROS: &'static [F16Bits; COLUMNS as usize] = &[F16Bits(0); _];
 
-    // `half` would look for a conversion instruction at every element.
     #[inline(always)]
     fn f32_bits(self) -> u32 {
-        let half = u32::from(self.0);
-        let (sign, bits) = ((half & 0x8000) << 16, half & 0x7fff);
-        let normal = (bits << 13) + (112 << 23);
-        let top = 31 - (bits | 1).leading_zeros();
-        let subnormal = ((103 + top) << 23) | ((bits << (23 - top.min(23))) & 0x7f_ffff);
-        let special = 0x7f80_0000 | ((bits & 0x3ff) << 13);
-        let small = if bits == 0 { 0 } else { subnormal };
-        let finite = if bits >= 0x400 { normal } else { small };
-        sign | if bits >= 0x7c00 { special } else { finite }
+        widened_f16(self.0)
     }
 
     #[inline(always)]
@@ -105,7 +95,7 @@ impl Bits for F16Bits {
 
     #[inline(always)]
     fn store_toward_zero<L: Lanes>(lanes: L, to: &mut [F16Bits; LANES]) {
-        lanes.store_each(bytemuck::cast_mut(to), |value| f16::toward_zero(value).to_bits());
+        lanes.store_each(bytemuck::cast_mut(to), |value| f16_toward_zero(value).to_bits());
     }
 }
 
@@ -129,6 +119,20 @@ impl Bits for Bf16Bits {
 
     #[inline(always)]
     fn store_toward_zero<L: Lanes>(lanes: L, to: &mut [Bf16Bits; LANES]) {
-        lanes.store_each(bytemuck::cast_mut(to), |value| bf16::toward_zero(value).to_bits());
+        lanes.store_each(bytemuck::cast_mut(to), |value| bf16_toward_zero(value).to_bits());
     }
+}
+
+/// The largest `f16` not above a finite value in magnitude.
+pub(crate) fn f16_toward_zero(value: f32) -> f16 {
+    let near = f16::from_f32(value);
+    let above = f32::from(near).abs() > value.abs();
+    if above { f16::from_bits(near.to_bits() - 1) } else { near }
+}
+
+/// The largest `bf16` not above a finite value in magnitude.
+pub(crate) fn bf16_toward_zero(value: f32) -> bf16 {
+    let near = bf16::from_f32(value);
+    let above = f32::from(near).abs() > value.abs();
+    if above { bf16::from_bits(near.to_bits() - 1) } else { near }
 }

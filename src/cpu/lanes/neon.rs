@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{LANES, Lanes};
+use super::operations::{LANES, Lanes};
 
 /// Four registers of four lanes.
 #[derive(Clone, Copy)]

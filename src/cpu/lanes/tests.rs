@@ -1,5 +1,7 @@
 //! Every kind of lanes does what lanes of any processor do.
 
+use half::f16;
+
 use super::*;
 use crate::cpu::random::words;
 

@@ -4,8 +4,8 @@ use crate::clip::Kind;
 use crate::cpu::lanes::{Bits, ByLanes, LANES, Lanes, by_lanes};
 use crate::layout::Partial;
 
+use super::parts::{COLUMNS_, aligned, exponents_of, parts};
 use super::rule::{Inf, One, Rule, Two};
-use super::{COLUMNS_, aligned, exponents_of, parts};
 
 /// The partials of one chunk of each unit, of whose elements each line holds one a unit; none if one is above
 /// `largest` or any p is asked for.

@@ -9,7 +9,7 @@ use crate::cpu::reduce;
 use crate::layout::Partial;
 use crate::segments::UnitView;
 
-use super::{SHORT, singles};
+use super::singles::{SHORT, singles};
 
 /// The partials of as many units as whole sets of lanes have, from `first` on; returns the unit after those and the partials that
 /// are left.

@@ -1,18 +1,9 @@
-//! What can be changed between steps, and what a pass remembers.
+//! What can be changed between steps.
 
-use std::sync::Arc;
-
-use crate::clip::{Clip, Scope};
-use crate::error::{ClipError, PrepareError};
-use crate::history::History;
-use crate::layout::{Job, JobSetting, NONE, Setting};
+use crate::clip::Clip;
+use crate::layout::{JobSetting, NONE, Setting};
 use crate::real::largest_unscaled;
 use crate::segments::Segments;
-
-use super::super::mapped::ReadBack;
-use super::super::memory;
-use super::super::workspace::{Memory, measures};
-use super::Pass;
 
 /// All that setters change, of which the settings on the device are a pure function.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,9 +11,9 @@ pub(super) struct Asked {
     /// As prepared, but for its unscale factor and total.
     pub(super) clip: Clip,
     /// One a limit.
-    thresholds: Vec<f64>,
+    pub(super) thresholds: Vec<f64>,
     /// Rows that are clipped, where not all are.
-    rows: Option<u32>,
+    pub(super) rows: Option<u32>,
 }
 
 impl Asked {
@@ -36,143 +27,5 @@ impl Asked {
         let unscale = self.clip.unscale as f32;
         let job = JobSetting { until, unscale: unscale.to_bits(), largest: largest_unscaled(unscale) };
         (parts.settings(&self.clip, &self.thresholds), job)
-    }
-}
-
-impl Pass {
-    /// Puts onto the device what is asked, from the next submit of `queue` on.
-    fn ask(&mut self, queue: &wgpu::Queue, asked: Asked) {
-        let (settings, job) = asked.settings(&self.plan.parts);
-        queue.write_buffer(&self.workspace.records.settings, 0, bytemuck::cast_slice(&settings));
-        let at = std::mem::offset_of!(Job, until) as u64;
-        let jobs = &self.workspace.jobs;
-        jobs.iter().for_each(|to| queue.write_buffer(to, at, bytemuck::bytes_of(&job)));
-        self.measures = measures(&asked.clip, &settings);
-        self.asked = asked;
-    }
-
-    /// Changes the threshold of every limit, from the next submit of `queue` on: commands that
-    /// were recorded but not submitted see the new one too. Groups lose their own; excluded ones stay
-    /// excluded.
-    ///
-    /// Where thresholds adapt, it is what holds until there is a history.
-    ///
-    /// # Errors
-    ///
-    /// [`ClipError::Threshold`] for one that is negative or NaN; nothing changes then.
-    pub fn set_threshold(&mut self, queue: &wgpu::Queue, threshold: f32) -> Result<(), ClipError> {
-        self.set_thresholds(queue, &vec![threshold; self.plan.limit_count()])
-    }
-
-    /// As [`Pass::set_threshold`], one threshold a limit: a segment, for units a tensor, for rows the
-    /// only one. Excluded groups have one too, which nothing depends on; it comes before that of rows.
-    ///
-    /// # Errors
-    ///
-    /// Also [`ClipError::Thresholds`] for another number than there are limits.
-    pub fn set_thresholds(&mut self, queue: &wgpu::Queue, thresholds: &[f32]) -> Result<(), ClipError> {
-        let (required, given) = (self.plan.limit_count(), thresholds.len());
-        if given != required {
-            return Err(ClipError::Thresholds { required, given });
-        }
-        let thresholds: Vec<f64> = thresholds.iter().copied().map(f64::from).collect();
-        let with = |threshold| Clip { threshold, ..self.asked.clip };
-        thresholds.iter().try_for_each(|&threshold| with(threshold).validate())?;
-        let asked = Asked { thresholds, ..self.asked.clone() };
-        self.ask(queue, asked);
-        Ok(())
-    }
-
-    /// Changes the limit on the norm of the whole set, as [`Pass::set_threshold`] does the others.
-    ///
-    /// # Errors
-    ///
-    /// [`ClipError::Threshold`] for one that is negative or NaN, [`ClipError::Combination`] where the
-    /// clip has no such limit.
-    pub fn set_total(&mut self, queue: &wgpu::Queue, threshold: f32) -> Result<(), ClipError> {
-        Clip::global_norm(threshold).validate()?;
-        if !self.plan.parts.total {
-            let (what, required) = ("a total limit", "a clip that was prepared with one");
-            return Err(ClipError::Combination { what, required });
-        }
-        let clip = self.asked.clip.total(threshold);
-        let asked = Asked { clip, ..self.asked.clone() };
-        self.ask(queue, asked);
-        Ok(())
-    }
-
-    /// Changes the factor that gradients are multiplied by first, as [`Pass::set_threshold`] does
-    /// the threshold.
-    ///
-    /// # Errors
-    ///
-    /// [`ClipError::Unscale`] for one that is not positive and finite, [`ClipError::LossyUnscale`] where
-    /// `f16` gradients would lose small ones; nothing changes then.
-    pub fn set_unscale(&mut self, queue: &wgpu::Queue, unscale: f32) -> Result<(), ClipError> {
-        let clip = self.asked.clip.unscale(unscale);
-        clip.validate()?;
-        self.purpose.check(&self.infos, &clip)?;
-        let asked = Asked { clip, ..self.asked.clone() };
-        self.ask(queue, asked);
-        Ok(())
-    }
-
-    /// Under [`Scope::Row`], clips only the first `rows` rows from the next submit of `queue` on: the others count for
-    /// nothing and keep every bit. A pass prepared for as many rows as its buffers can hold then serves any number of
-    /// them; this writes a few words for each of a few dispatches.
-    ///
-    /// # Errors
-    ///
-    /// [`ClipError::Combination`] for another scope, or more rows than were prepared.
-    pub fn set_rows(&mut self, queue: &wgpu::Queue, rows: u64) -> Result<(), ClipError> {
-        if self.asked.clip.scope != Scope::Row {
-            return Err(ClipError::Combination { what: "a number of rows", required: "the scope Row" });
-        }
-        if rows > u64::from(self.plan.parts.rows().1) {
-            let (what, required) = ("a number of rows", "at most as many as were prepared");
-            return Err(ClipError::Combination { what, required });
-        }
-        let asked = Asked { rows: Some(rows as u32), ..self.asked.clone() };
-        self.ask(queue, asked);
-        Ok(())
-    }
-
-    /// Records a copy of what the thresholds remember, to be saved in a checkpoint. Allocates a buffer
-    /// for it; it is not meant for every step.
-    ///
-    /// # Errors
-    ///
-    /// [`PrepareError::Device`] where the buffer cannot be made.
-    pub fn save_history(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-    ) -> Result<ReadBack<History>, PrepareError> {
-        let empty = History::new(&self.asked.clip, self.plan.limit_count());
-        memory::save(&self.device, encoder, &self.workspace.records.memory, empty)
-    }
-
-    /// Goes on from a saved history, from the next submit of `queue` on.
-    ///
-    /// # Errors
-    ///
-    /// [`ClipError::State`] where it is that of another adaptive threshold or other limits.
-    pub fn restore_history(&self, queue: &wgpu::Queue, history: &History) -> Result<(), ClipError> {
-        let mut history = history.clone();
-        history.fit(&self.asked.clip, self.plan.limit_count())?;
-        let Memory { tally, states, norms, progress } = &*self.workspace.records.memory;
-        queue.write_buffer(progress, 0, bytemuck::bytes_of(&history.progress));
-        queue.write_buffer(tally, 0, bytemuck::bytes_of(&history.tally));
-        queue.write_buffer(states, 0, bytemuck::cast_slice(&history.states));
-        queue.write_buffer(norms, 0, bytemuck::cast_slice(&history.norms));
-        Ok(())
-    }
-
-    /// The memory of this pass, for another one with this clip and number of limits.
-    pub(in crate::gpu) fn memory_for(&self, clip: &Clip, limits: usize) -> Result<Arc<Memory>, ClipError> {
-        let mut own = History::new(&self.asked.clip, self.plan.limit_count());
-        // Not the form that any history fits.
-        own.tally.steps = 1;
-        own.fit(clip, limits)?;
-        Ok(self.workspace.records.memory.clone())
     }
 }

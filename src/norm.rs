@@ -1,0 +1,46 @@
+//! The norm that a sum stands for: what is compared with a threshold, and what a report tells.
+
+use crate::clip::Kind;
+use crate::layout::{GUARD, Sum};
+use crate::real::{F32_MIN_EXPONENT, Real, Rounded};
+
+/// The norm that a sum stands for, before any rounding but the root's.
+#[inline]
+pub(crate) fn norm_of(sum: &Sum, kind: Kind) -> Real {
+    let [lo, mid, hi] = sum.mantissa.map(u128::from);
+    let mantissa = lo | (mid << 32) | (hi << 64);
+    let guard = GUARD as i32;
+    match kind {
+        Kind::Inf => Real::from_f32(f32::from_bits(sum.exponent)),
+        Kind::One => Real::new(mantissa, sum.exponent as i32 - 174 - guard, false),
+        Kind::P(p) => of_powers(sum, f32::from_bits(p)),
+        Kind::Two => Real::square_root(mantissa, 2 * (sum.exponent as i32 - 150) - guard),
+    }
+}
+
+/// The norm of the unscaled gradients as it is reported and compared: an `f32` whose exponent has
+/// no upper end.
+#[inline]
+pub(crate) fn unscaled_norm(sum: &Sum, kind: Kind, unscale: f32) -> Rounded {
+    unscaled(norm_of(sum, kind), unscale)
+}
+
+/// A norm times the unscale factor, rounded so.
+#[inline]
+pub(crate) fn unscaled(norm: Real, unscale: f32) -> Rounded {
+    norm.multiply(Real::from_f32(unscale)).round(F32_MIN_EXPONENT)
+}
+
+/// largest * powers^(1/p).
+fn of_powers(sum: &Sum, p: f32) -> Real {
+    let largest = Real::from_f32(f32::from_bits(sum.exponent));
+    let powers = f32::from_bits(sum.mantissa[0]);
+    if sum.exponent == 0 {
+        return Real::ZERO;
+    }
+    // At least the largest element's own power, 1; at most far beyond any f32, so that the power of
+    // two stays an integer.
+    let log = (f64::from(powers).log2() / f64::from(p)).clamp(0.0, 60_000.0);
+    let fraction = ((log - log.floor()).exp2() as f32).min(2f32.next_down());
+    largest.multiply(Real::from_f32(fraction)).times_power_of_two(log.floor() as i32)
+}
