@@ -11,7 +11,7 @@ fn most_of(segment: u32) -> u32 {
 }
 
 // Below (2^25 - 1) * 2^103 / unscale, from which products round to infinity: largest_unscaled of
-// src/cpu/real.rs.
+// src/real.rs.
 fn largest_unscaled(unscale: u32) -> u32 {
     if unscale <= ONE_BITS {
         return LARGEST_BITS;
