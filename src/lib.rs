@@ -47,6 +47,7 @@
 struct Readme;
 
 pub mod clip;
+mod combine;
 pub mod cpu;
 pub mod error;
 pub mod gpu;

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::clip::{Clip, Kind, NonFinite};
-use crate::layout::{CLIPPED, KEEP, NONE, Outcome, SKIPPED, Sum, Tally};
+use crate::clip::{Clip, Kind, NonFinite, NormType};
+use crate::combine::combine;
+use crate::layout::{
+    CLAMP, CLIPPED, KEEP, NONE, Outcome, Progress, SANITIZE, SIGN, SKIPPED, Sum, TOWARD_ZERO, Tally,
+};
 use crate::norm::unscaled_norm;
 use crate::segments::Segments;
 use crate::tensor::{DType, TensorInfo};
@@ -35,6 +38,22 @@ pub struct Report {
     pub clipped_segments: u64,
     /// Segments written to in this step.
     pub changed_segments: u64,
+    /// Norm of the whole set before clipping, excluded tensors left out, in every scope: that of one sum over all their
+    /// elements, the same bits as the norm of a clip with [`Scope::Global`](crate::Scope::Global). Infinite or NaN as
+    /// [`SegmentReport::norm`] is.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::clip::number::serialize"))]
+    pub global_norm: f64,
+    /// What coefficients leave of that norm: of elements times their coefficients, before each is rounded to its type. `None`
+    /// for units and rows, whose outcomes stay on the device, and where elements are changed one by one (value and sign
+    /// clipping).
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::clip::number::optional::serialize"))]
+    pub clipped_norm: Option<f64>,
+    /// What the next loss is multiplied by, where the clip has a [`LossScale`](crate::LossScale).
+    pub loss_scale: Option<f64>,
+    /// Steps of the optimiser so far, skipped ones left out; 0 where gradients are only clipped.
+    pub updates: u64,
+    /// The learning rate of this step, an `f32`; `None` where gradients are only clipped.
+    pub lr: Option<f64>,
 }
 
 /// One segment of a [`Report`].
@@ -130,7 +149,7 @@ impl Report {
     }
 }
 
-/// What was measured of a tensor.
+/// What was measured of a tensor, or of the whole set.
 pub(crate) struct Measured {
     /// The norm of its finite elements.
     pub(crate) norm: f64,
@@ -141,15 +160,23 @@ pub(crate) struct Measured {
     pub(crate) non_finite_parameters: u64,
 }
 
-/// Builds the report from what is reported of all segments, those of the whole set apart, and from what was
-/// measured of the tensor of each index.
+/// What is told of segments: each of them, and that of the whole set.
+pub(crate) struct Decided {
+    pub(crate) segments: Vec<SegmentReport>,
+    pub(crate) total: Option<SegmentReport>,
+    /// Whether elements are multiplied by coefficients and nothing else.
+    pub(crate) multiplies: bool,
+}
+
+/// Builds the report from what was decided, from what was measured of the whole set without excluded tensors, and of the tensor
+/// of each index.
 pub(crate) fn build(
     clip: &Clip,
     tensors: &[TensorInfo],
     parts: &Segments,
-    mut segments: Vec<SegmentReport>,
-    total: Option<SegmentReport>,
+    Decided { mut segments, total, multiplies }: Decided,
     tally: &Tally,
+    whole: &Measured,
     measured: impl Fn(usize) -> Measured,
 ) -> Report {
     for (segment, limit) in segments.iter_mut().zip(&parts.limits) {
@@ -157,9 +184,16 @@ pub(crate) fn build(
         segment.excluded = limit.excluded;
     }
     let one = |(i, info): (usize, &TensorInfo)| tensor(clip, info, parts.owners[i].first(), &measured(i));
+    let limited = segments.iter().filter(|s| !s.excluded).map(|s| s.norm * s.coefficient);
+    let clipped_norm = (multiplies && !parts.cut()).then(|| joined(limited, clip.norm));
     Report {
         segments,
         total,
+        global_norm: norm_told(clip, whole),
+        clipped_norm,
+        loss_scale: None,
+        updates: 0,
+        lr: None,
         tensors: tensors.iter().enumerate().map(one).collect(),
         step: tally.steps.into(),
         clipped_steps: tally.clipped_steps.into(),
@@ -169,17 +203,51 @@ pub(crate) fn build(
     }
 }
 
-fn tensor(clip: &Clip, info: &TensorInfo, segment: u32, measured: &Measured) -> TensorReport {
-    let norm = match (measured.non_finite, measured.infinite, clip.non_finite) {
+impl Report {
+    /// The report of a step after which the device, or the CPU path, had got so far.
+    pub(crate) fn advanced(self, clip: &Clip, progress: &Progress, lr: Option<f32>) -> Report {
+        Report {
+            loss_scale: clip.loss_scale.map(|_| progress.scale.into()),
+            updates: progress.updates.into(),
+            lr: lr.map(f64::from),
+            ..self
+        }
+    }
+}
+
+/// A norm as it is told of elements of which some may not be finite.
+fn norm_told(clip: &Clip, measured: &Measured) -> f64 {
+    match (measured.non_finite, measured.infinite, clip.non_finite) {
         (0, _, _) | (_, _, NonFinite::Sanitize) => measured.norm,
         (_, true, _) => f64::INFINITY,
         _ => f64::NAN,
-    };
+    }
+}
+
+/// The norm of what has these norms, relative to the largest of them, so that no power leaves the range.
+fn joined(norms: impl Iterator<Item = f64> + Clone, norm: NormType) -> f64 {
+    let largest = norms.clone().fold(0.0, f64::max);
+    if norms.clone().any(f64::is_nan) {
+        return f64::NAN;
+    }
+    if largest == 0.0 || largest.is_infinite() {
+        return largest;
+    }
+    let ratios = norms.map(|norm| norm / largest);
+    match norm {
+        NormType::One => largest * ratios.sum::<f64>(),
+        NormType::Two => largest * ratios.map(|ratio| ratio * ratio).sum::<f64>().sqrt(),
+        NormType::Inf => largest,
+        NormType::P(p) => largest * ratios.map(|ratio| ratio.powf(p)).sum::<f64>().powf(1.0 / p),
+    }
+}
+
+fn tensor(clip: &Clip, info: &TensorInfo, segment: u32, measured: &Measured) -> TensorReport {
     TensorReport {
         name: info.name.clone(),
         dtype: info.dtype,
         elements: info.elements,
-        norm,
+        norm: norm_told(clip, measured),
         segment: segment as usize,
         non_finite: saturated(measured.non_finite.saturating_add(measured.non_finite_parameters)),
         non_finite_parameters: saturated(measured.non_finite_parameters),
@@ -203,17 +271,22 @@ pub(crate) fn report(
 ) -> Report {
     let mut segments: Vec<SegmentReport> = outcomes.iter().map(segment).collect();
     let total = if parts.total { segments.pop() } else { None };
+    let multiplies = outcomes.iter().all(|o| !matches!(o.action & !(SANITIZE | TOWARD_ZERO), CLAMP | SIGN));
+    let decided = Decided { segments, total, multiplies };
     let mut place = vec![0; tensors.len()];
     parts.order.iter().enumerate().for_each(|(at, &tensor)| place[tensor as usize] = at);
-    build(clip, tensors, parts, segments, total, tally, |i| {
-        let sum = &sums[place[i]];
+    let kind = Kind::from(clip.norm);
+    let measured = |sum: &Sum, parameter: Option<&Sum>| Measured {
+        norm: unscaled_norm(sum, kind, tally.unscale).to_f64(),
+        non_finite: sum.non_finite.into(),
+        infinite: sum.nan == 0,
+        non_finite_parameters: parameter.map_or(0, |p| p.non_finite.into()),
+    };
+    let limited = place.iter().zip(tensors).filter(|(_, info)| !info.excluded()).map(|(&at, _)| sums[at]);
+    let whole = measured(&combine(limited, kind), None);
+    build(clip, tensors, parts, decided, tally, &whole, |i| {
         let parameter = if parts.parameters { sums.get(place[i] + tensors.len()) } else { None };
-        Measured {
-            norm: unscaled_norm(sum, Kind::from(clip.norm), tally.unscale).to_f64(),
-            non_finite: sum.non_finite.into(),
-            infinite: sum.nan == 0,
-            non_finite_parameters: parameter.map_or(0, |p| p.non_finite.into()),
-        }
+        measured(&sums[place[i]], parameter)
     })
 }
 

@@ -109,7 +109,7 @@ pub fn accumulate_clipped(
     let hyper = LossScale::add_to(clip.loss_scale, bytemuck::Zeroable::zeroed());
     advance::advance(&hyper, &history.tally, &mut history.progress);
     add(sums, first, &parts, &trace.outcomes);
-    Ok(trace.report)
+    Ok(trace.report.advanced(clip, &history.progress, None))
 }
 
 fn add(sums: &mut [SumMut<'_>], begins: bool, parts: &Segments, outcomes: &[Outcome]) {

@@ -8,7 +8,7 @@ use crate::layout::{
     Setting, Sum, TOWARD_ZERO,
 };
 
-use super::combine;
+use crate::combine;
 use crate::norm::{norm_of, unscaled};
 use crate::real::{F32_MIN_EXPONENT, NO_MIN_EXPONENT, Real, Rounded};
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::clip::{Clip, Kind, NormType};
+use crate::combine;
 use crate::error::ClipError;
 use crate::history::History;
 use crate::layout::{CHUNK, Outcome, Sum};
@@ -19,7 +20,7 @@ use super::grads::{Slice, SliceMut};
 use super::reduce::Scratch;
 use super::set::Set;
 use super::trace::decided;
-use super::{change, combine, double, threads};
+use super::{change, double, threads};
 
 /// One named gradient in host memory that is only read.
 #[derive(Clone, Debug)]
@@ -116,7 +117,7 @@ pub fn decide(grads: &[GradRef<'_>], clip: &Clip, history: &mut History) -> Resu
     } else {
         let trace = decided(&values, &parameters, &infos, &parts, clip, history);
         advance_without_step(clip, history);
-        (Outcomes::Single(trace.outcomes), trace.report)
+        (Outcomes::Single(trace.outcomes), trace.report.advanced(clip, &history.progress, None))
     };
     Ok(Decision { infos, parts, outcomes, report })
 }

@@ -27,7 +27,6 @@ mod apply;
 mod block;
 mod change;
 mod coefficient;
-mod combine;
 mod contiguous;
 mod decision;
 mod double;

@@ -6,7 +6,8 @@
 
 mod fast;
 
-use crate::layout::{Partial, Sum};
+use crate::combine::power_of_ratio;
+use crate::layout::Partial;
 
 use super::element::Element;
 use super::lanes::{Bits, INFINITY_BITS, by_lanes};
@@ -37,18 +38,6 @@ fn near_sum<T: Element>(chunk: &[T], p: f32, largest: u32) -> Option<f32> {
     let error = sum * bound(chunk.len(), p);
     let [least, greatest] = [sum - error, sum + error].map(|sum| sum as f32);
     (least == greatest).then_some(least)
-}
-
-/// The mantissa of sums brought to a common largest magnitude.
-pub(crate) fn add(items: impl Iterator<Item = Sum>, largest: u32, p: f32) -> [u32; 3] {
-    let one = |s: Sum| f64::from(f32::from_bits(s.mantissa[0])) * power_of_ratio(s.exponent, largest, p);
-    [(items.map(one).sum::<f64>() as f32).to_bits(), 0, 0]
-}
-
-/// (magnitude / largest)^p, both as f32 bits.
-fn power_of_ratio(magnitude: u32, largest: u32, p: f32) -> f64 {
-    let value = |bits| f64::from(f32::from_bits(bits));
-    if magnitude == 0 { 0.0 } else { (value(magnitude) / value(largest)).powf(f64::from(p)) }
 }
 
 #[cfg(test)]

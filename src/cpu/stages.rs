@@ -13,10 +13,10 @@ use crate::plan::BLOCK;
 use crate::segments::{Owner, Segments};
 
 use super::coefficient::{Decider, decide, limit_by_total};
-use super::combine;
 use super::sources::Source;
 use super::threads;
 use super::threshold::{Step, Whole};
+use crate::combine;
 
 /// Segments above this many are decided by all threads.
 const MANY: u32 = 4096;

@@ -144,5 +144,5 @@ pub fn step(
         });
         joint::run(tensors, &parts, &trace.outcomes);
     }
-    Ok(trace.report)
+    Ok(trace.report.advanced(clip, &history.progress, Some(hyper.lr)))
 }

@@ -81,7 +81,11 @@ impl Workspace {
         clip: &Clip,
         history: &History,
     ) -> Report {
-        report::report(clip, infos, parts, &self.tensor_sums, self.reported(parts), &history.tally)
+        report::report(clip, infos, parts, &self.tensor_sums, self.reported(parts), &history.tally).advanced(
+            clip,
+            &history.progress,
+            None,
+        )
     }
 
     /// Those of which a report tells: of units and rows only the whole set.

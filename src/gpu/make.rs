@@ -84,7 +84,7 @@ impl<'a> Make<'a> {
 
     /// The constants of loss scaling and optimiser.
     pub(crate) fn hyper(&self, hyper: Hyper) -> Result<wgpu::Buffer, PrepareError> {
-        self.table("gradclip hyper", &[hyper], hyper, Usage::UNIFORM | Usage::COPY_DST)
+        self.table("gradclip hyper", &[hyper], hyper, Usage::UNIFORM | Usage::COPY_DST | Usage::COPY_SRC)
     }
 
     /// A kernel over gradients with what belongs to them. `begins` is for accumulation.

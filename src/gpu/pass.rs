@@ -18,7 +18,7 @@ use super::decision::{Decision, NormHalf};
 use super::make::Step;
 use super::mapped::ReadBack;
 use super::purpose::Purpose;
-use super::readback::Ring;
+use super::readback::{Results, Ring};
 use super::records::{Memory, Records};
 use super::workspace::{Workspace, measures};
 use asked::Asked;
@@ -34,6 +34,8 @@ pub struct Pass {
     asked: Asked,
     infos: Arc<[TensorInfo]>,
     purpose: Purpose,
+    /// What follows the decision: of a step, its learning rate.
+    hyper: wgpu::Buffer,
     workspace: Workspace,
     /// Whether nothing that is set can change a gradient.
     measures: bool,
@@ -56,9 +58,17 @@ impl Pass {
         let workspace = Workspace::new(clipper, buffers, &plan, clip, &settings, purpose, memory)?;
         let measures = measures(clip, &settings.0);
         let infos: Arc<[TensorInfo]> = grads.iter().map(Grad::info).collect();
-        let ring = Ring::new(&clipper.device, clipper.options.read_backs, infos.clone(), *clip, &plan)?;
+        let ring = Ring::new(
+            &clipper.device,
+            clipper.options.read_backs,
+            infos.clone(),
+            *clip,
+            &plan,
+            purpose == Purpose::Step,
+        )?;
+        let hyper = workspace.records.hyper.clone();
         let (device, decides) = (clipper.device.clone(), AtomicBool::new(false));
-        Ok(Pass { device, plan, asked, infos, purpose, workspace, measures, ring, decides })
+        Ok(Pass { device, plan, asked, infos, purpose, hyper, workspace, measures, ring, decides })
     }
 
     /// Compiles the kernels that passes with such a plan record.
@@ -144,7 +154,8 @@ impl Pass {
             return Err(ReadBackError::Undecided);
         }
         let Records { outcomes, tensor_sums, memory, .. } = &self.workspace.records;
-        self.ring.read_back(encoder, [outcomes, tensor_sums, &memory.tally])
+        let results = Results { outcomes, sums: tensor_sums, memory, hyper: &self.hyper };
+        self.ring.read_back(encoder, results)
     }
 
     pub(super) fn norm(&self) -> &NormHalf {
@@ -158,6 +169,11 @@ impl Pass {
 
     pub(super) fn records(&self) -> &Records {
         &self.workspace.records
+    }
+
+    /// What follows the decision instead, which reports tell of.
+    pub(super) fn follow_with(&mut self, hyper: &wgpu::Buffer) {
+        self.hyper = hyper.clone();
     }
 
     /// Jobs of dispatches that are recorded with those of this pass, so that setters reach them.

@@ -231,6 +231,7 @@ impl Stepper {
             .collect::<Result<_, _>>()?;
         make.compile()?;
         pass.add_jobs(make.jobs);
+        pass.follow_with(&hyper);
         let tensors = joint.tensors.clone();
         Ok(Stepper { pass, optimizer, decision, update, hyper, rates, tensors, own_decay, moments })
     }

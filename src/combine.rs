@@ -3,8 +3,6 @@
 use crate::clip::Kind;
 use crate::layout::{GUARD, NONE, Partial, Sum};
 
-use super::power;
-
 /// The sum of no items.
 pub(crate) const NOTHING: Sum =
     Sum { mantissa: [0; 3], exponent: 0, non_finite: 0, nan: 0, first: NONE, pad: 0 };
@@ -38,7 +36,7 @@ pub(crate) fn combine(items: impl Iterator<Item = Sum> + Clone, kind: Kind) -> S
         total.first = total.first.min(sum.first);
     }
     total.mantissa = match kind {
-        Kind::P(p) => power::add(items, total.exponent, f32::from_bits(p)),
+        Kind::P(p) => add_powers(items, total.exponent, f32::from_bits(p)),
         _ => add(items, total.exponent, kind.align()),
     };
     total
@@ -52,6 +50,18 @@ fn add(items: impl Iterator<Item = Sum>, exponent: u32, align: u32) -> [u32; 3] 
         mantissa += if shift < 96 { (lo | (mid << 32) | (hi << 64)) >> shift } else { 0 };
     }
     words(mantissa)
+}
+
+/// The mantissa of sums brought to a common largest magnitude.
+fn add_powers(items: impl Iterator<Item = Sum>, largest: u32, p: f32) -> [u32; 3] {
+    let one = |s: Sum| f64::from(f32::from_bits(s.mantissa[0])) * power_of_ratio(s.exponent, largest, p);
+    [(items.map(one).sum::<f64>() as f32).to_bits(), 0, 0]
+}
+
+/// (magnitude / largest)^p, both as f32 bits.
+pub(crate) fn power_of_ratio(magnitude: u32, largest: u32, p: f32) -> f64 {
+    let value = |bits| f64::from(f32::from_bits(bits));
+    if magnitude == 0 { 0.0 } else { (value(magnitude) / value(largest)).powf(f64::from(p)) }
 }
 
 fn words(mantissa: u128) -> [u32; 3] {

@@ -1,0 +1,158 @@
+//! What a report tells of the whole set, in every scope, and of the step that follows: GPU and CPU alike.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use common::{Kind, Random, data, gpu, scopes};
+use gradclip::cpu::{self, GradMut, Moments, StepMut};
+use gradclip::{Adam, Clip, DType, Grad, Group, History, LossScale, NormType, Report, Sgd};
+
+/// Rows alike, so that every scope fits; the last one is excluded.
+const SHAPES: [[u64; 2]; 4] = [[6, 5], [6, 800], [6, 3], [6, 40]];
+
+fn tensors(kind: Kind) -> Vec<Vec<f32>> {
+    (0..).zip(SHAPES).map(|(seed, [rows, width])| data(kind, (rows * width) as usize, seed)).collect()
+}
+
+fn on_cpu(tensors: &mut [Vec<f32>], clip: &Clip) -> Report {
+    let free = Group::excluded("free");
+    let mut grads: Vec<_> =
+        tensors.iter_mut().zip(SHAPES).map(|(t, s)| GradMut::new("t", t).shape(&s)).collect();
+    let last = grads.pop().unwrap().group(&free);
+    grads.push(last);
+    cpu::clip(&mut grads, clip).unwrap()
+}
+
+#[test]
+fn the_global_norm_is_told_in_every_scope() {
+    let gpu = gpu();
+    for kind in [Kind::Uniform(1.0), Kind::Uniform(3e38), Kind::Subnormal, Kind::Spike] {
+        let given = tensors(kind);
+        for norm in [NormType::One, NormType::Two, NormType::Inf, NormType::P(3.0)] {
+            let clip = Clip::measure().norm_type(norm);
+            let expected = on_cpu(&mut given.clone(), &clip).norm().unwrap();
+            for scope in scopes() {
+                let clip = clip.scope(scope);
+                let report = on_cpu(&mut given.clone(), &clip);
+                assert_eq!(report.global_norm, expected, "{kind:?} {norm:?} {scope:?}");
+                let (Some(gpu), false) = (&gpu, matches!(norm, NormType::P(_))) else { continue };
+                let free = Group::excluded("free");
+                let mut grads = gpu.separate(&given);
+                grads = grads.into_iter().zip(SHAPES).map(|(g, shape)| g.shape(&shape)).collect();
+                let last = grads.pop().unwrap().group(&free);
+                grads.push(last);
+                let there = gpu.run(&gpu.clipper.prepare(&grads, &clip).unwrap());
+                assert_eq!(there.global_norm, expected, "{kind:?} {norm:?} {scope:?} on {}", gpu.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn f64_gradients_have_a_global_norm_too() {
+    let mut tensors = [vec![3.0, 1e-200], vec![4.0], vec![1e300]];
+    let free = Group::excluded("free");
+    let [a, b, c] = &mut tensors;
+    let mut grads = [GradMut::f64("a", a), GradMut::f64("b", b), GradMut::f64("c", c).group(&free)];
+    let report = cpu::clip(&mut grads, &Clip::per_tensor_norm(2.0)).unwrap();
+    assert_eq!((report.global_norm, report.norm()), (5.0, None));
+    // Two norms of 2.
+    assert!((report.clipped_norm.unwrap() / 8f64.sqrt() - 1.0).abs() < 1e-15);
+}
+
+/// The f64 norm of what was written. An element is rounded once, by 2^-24 of it, and so is the norm that is told.
+#[test]
+fn the_norm_after_clipping_is_that_of_the_results() {
+    let given = tensors(Kind::Uniform(1.0));
+    for scope in scopes() {
+        for (threshold, total) in [(1e9, None), (0.7, None), (3.0, Some(2.0))] {
+            let mut clip = Clip::global_norm(threshold).scope(scope);
+            clip.total = total;
+            if clip.validate().is_err() {
+                continue;
+            }
+            let mut results = given.clone();
+            let report = on_cpu(&mut results, &clip);
+            let own = common::norm(&results[..results.len() - 1]);
+            match report.clipped_norm {
+                Some(norm) => {
+                    assert!((norm / own - 1.0).abs() < 2f64.powi(-23), "{scope:?}: {norm}, not {own}")
+                }
+                None => assert!(report.segments.is_empty(), "{scope:?}"),
+            }
+        }
+    }
+    assert_eq!(on_cpu(&mut given.clone(), &Clip::value(0.1)).clipped_norm, None);
+    assert_eq!(on_cpu(&mut given.clone(), &Clip::sign(0.1)).clipped_norm, None);
+    assert_eq!(
+        on_cpu(&mut [vec![0.0; 30], vec![0.0; 4800], vec![0.0; 18], vec![0.0; 240]], &Clip::global_norm(1.0))
+            .clipped_norm,
+        Some(0.0)
+    );
+    let mut broken = given.clone();
+    broken[1][7] = f32::NAN;
+    assert!(on_cpu(&mut broken, &Clip::global_norm(1.0)).global_norm.is_nan());
+    broken[1][7] = f32::NEG_INFINITY;
+    assert_eq!(on_cpu(&mut broken, &Clip::global_norm(1.0)).global_norm, f64::INFINITY);
+}
+
+/// Rates that change, a loss scale that falls where a gradient overflows, steps that are skipped then.
+#[test]
+fn steps_tell_rate_updates_and_loss_scale() {
+    let scale = LossScale::default().initial(8.0).interval(2);
+    let clip = Clip::global_norm(1.0).loss_scale(scale);
+    let rates = [0.5, 0.25, 0.125, 1e-3, 0.1];
+    let overflows = [false, true, false, false, false];
+    // Doubled after two finite steps, halved by the overflow: PyTorch's GradScaler, with growth 2 and backoff 1/2.
+    let (scales, updates) = ([8.0, 4.0, 4.0, 8.0, 8.0], [1, 1, 2, 3, 4]);
+    let mut random = Random(3);
+    let batches = overflows.map(|overflows| {
+        let mut g: Vec<f32> = (0..37).map(|_| random.unit()).collect();
+        g[5] = if overflows { f32::INFINITY } else { g[5] };
+        g
+    });
+    let (mut p, mut history, mut moments) = (vec![1.0f32; 37], History::default(), Moments::default());
+    let mut reports = Vec::new();
+    for (step, g) in batches.iter().enumerate() {
+        let adam = Adam::decoupled(rates[step]).into();
+        let mut steps = [StepMut::new("w", &g[..], &mut p)];
+        let report = cpu::step(&mut steps, &clip, &adam, &mut history, &mut moments).unwrap();
+        assert_eq!((report.updates, report.loss_scale), (updates[step], Some(scales[step])), "step {step}");
+        assert_eq!(report.lr, Some(f64::from(rates[step] as f32)), "step {step}");
+        reports.push(report);
+    }
+    let Some(gpu) = gpu() else { return };
+    let (w, dw) = (gpu.buffer(bytemuck::cast_slice(&[1.0f32; 37])), gpu.buffer(&[0; 37 * 4]));
+    let grads = [Grad::range("w", &dw, 0, 37).parameter(&w, 0, DType::F32)];
+    let mut stepper = gpu.clipper.prepare_step(&grads, &clip, Adam::decoupled(1.0)).unwrap();
+    for (step, g) in batches.iter().enumerate() {
+        gpu.queue.write_buffer(&dw, 0, bytemuck::cast_slice(g));
+        stepper.set_lr(&gpu.queue, rates[step]).unwrap();
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        stepper.record_step(&mut encoder);
+        let report = stepper.pass().read_back(&mut encoder).unwrap();
+        gpu.queue.submit([encoder.finish()]);
+        let mut report = report.wait().unwrap();
+        // NaN is unlike itself.
+        if overflows[step] {
+            assert!(report.segments[0].skipped && report.clipped_norm.unwrap().is_infinite());
+        }
+        report.segments.iter_mut().for_each(|s| s.name = None);
+        assert_eq!(report, reports[step], "step {step} on {}", gpu.name);
+    }
+}
+
+#[test]
+fn clips_alone_have_no_rate() {
+    let mut g = vec![3.0f32, 4.0];
+    let report = cpu::clip(&mut [GradMut::new("g", &mut g)], &Clip::global_norm(1.0)).unwrap();
+    assert_eq!((report.lr, report.loss_scale, report.updates), (None, None, 0));
+    assert_eq!((report.global_norm, report.clipped_norm), (5.0, Some(f64::from(0.2f32) * 5.0)));
+    let mut p = [1.0f32, 1.0];
+    let sgd = Sgd::new(0.5).into();
+    let (mut history, mut moments) = (History::default(), Moments::default());
+    let mut steps = [StepMut::new("w", &g[..], &mut p)];
+    let report = cpu::step(&mut steps, &Clip::global_norm(1.0), &sgd, &mut history, &mut moments).unwrap();
+    assert_eq!((report.lr, report.loss_scale, report.updates), (Some(0.5), None, 1));
+}
