@@ -1,27 +1,13 @@
-//! The registry: a row per kernel, with its WGSL, its bindings and its twin on the CPU.
-//!
-//! | kernel | WGSL | from | to | CPU twin |
-//! |---|---|---|---|---|
-//! | `Reduce` | `reduce.wgsl`, `reduce_blocks.wgsl`, `reduce_staying.wgsl`, `reduce_power.wgsl` for any p | gradients | partial of each chunk | `cpu/reduce.rs`, `cpu/power.rs` |
-//! | `ReduceShort` | `reduce_short.wgsl` | gradients | partials of short chunks | `cpu/reduce.rs` |
-//! | `ReduceUnits` | `reduce_units.wgsl` | gradients | partial of each chunk of short units | `cpu/units.rs` |
-//! | `Partials` | `tensors.wgsl` | partials | sum of each tensor, block or unit | `cpu/combine.rs` |
-//! | `Sums` | `segments.wgsl` | sums of tensors or blocks | sum of each segment or tensor | `cpu/combine.rs` |
-//! | `Threshold` | `threshold.wgsl` | sums, history | threshold of each limit that adapts | `cpu/threshold.rs` |
-//! | `Coefficient` | `coefficient.wgsl` | sums, settings | outcome of each segment | `cpu/coefficient.rs` |
-//! | `Apply` | `apply.wgsl` | outcomes | gradients, in place | `cpu/apply.rs` |
-//! | `ApplyUnits` | `apply_units.wgsl` | outcomes | gradients of tensors cut into units | `cpu/apply.rs` |
-//! | `Seams` | `seams.wgsl` | outcomes | words shared by two 16-bit gradients | `cpu/apply.rs` |
-//! | `Finish` | `finish.wgsl` | partials, sums, settings, history | for small sets, what `Partials`, `Sums`, `Threshold`, `Coefficient` and `Advance` write | theirs |
-//! | `ReduceFinish` | `reduce_finish.wgsl` | the only chunk of a set, settings | what `Reduce` and `Finish` write | theirs |
-//! | `Advance` | `advance.wgsl` | tally | loss scale, corrections of the step | `cpu/advance.rs` |
-//! | `UpdateSgd`, `UpdateMomentum`, `UpdateAdam` | `update_sgd.wgsl` … | gradients, outcomes | parameters, moments | `cpu/update.rs` |
-//! | `Accumulate` | `accumulate.wgsl` | gradients, outcomes | accumulators | `cpu/accumulate.rs` |
+//! The registry: [`TABLE`](table::TABLE) has a row per kernel, with all that is known of it. A further kernel takes a
+//! row there, its variant here, and its WGSL in `shaders/`.
 
-/// The texts of files in `shaders/`.
+/// Files of `shaders/` by their stems.
 macro_rules! wgsl {
     ($($stem:literal),+ $(,)?) => {
-        &[$(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $stem, ".wgsl"))),+]
+        &[$($crate::kernels::File {
+            stem: $stem,
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $stem, ".wgsl")),
+        }),+]
     };
 }
 
@@ -29,17 +15,17 @@ mod finish;
 mod form;
 pub mod listing;
 mod parts;
+mod table;
 mod text;
-
-use std::borrow::Cow;
 
 use crate::clip::Kind;
 use crate::grad::DType;
 use crate::plan::Pattern;
 
 pub(crate) use form::{FORMS, Form, Loads};
+use table::{Norms, Row, Tables};
 
-/// A kernel; see the module's table.
+/// A kernel: the place of its row in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kernel {
     Reduce,
@@ -61,8 +47,8 @@ pub(crate) enum Kernel {
     Accumulate,
 }
 
-/// What a kernel is compiled for. Kernels that read no gradients ignore `dtype` and `slots`, all but
-/// [`Kernel::Threshold`] and [`Kernel::Finish`] ignore `adapt`, all but the joint ones ignore `pattern`.
+/// What a kernel is compiled for. Kernels that read no gradients ignore `dtype` and `slots`, all but those whose row
+/// names rules ignore `adapt`, all but the joint ones ignore `pattern`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Variant {
     pub(crate) kernel: Kernel,
@@ -90,121 +76,95 @@ pub(crate) enum Binding {
     ReadWrite,
 }
 
+/// A file of `shaders/`.
+#[derive(Clone, Copy, Debug)]
+struct File {
+    /// Its path without the ending.
+    stem: &'static str,
+    text: &'static str,
+}
+
 impl Kernel {
+    fn row(self) -> &'static Row {
+        &table::TABLE[self as usize]
+    }
+
     /// Stem of the file in `shaders/`; also the debug label.
     pub(crate) fn stem(self) -> &'static str {
-        match self {
-            Kernel::Reduce => "reduce",
-            Kernel::ReduceShort => "reduce_short",
-            Kernel::ReduceUnits => "reduce_units",
-            Kernel::Partials => "tensors",
-            Kernel::Sums => "segments",
-            Kernel::Threshold => "threshold",
-            Kernel::Coefficient => "coefficient",
-            Kernel::Finish => "finish",
-            Kernel::ReduceFinish => "reduce_finish",
-            Kernel::Apply => "apply",
-            Kernel::ApplyUnits => "apply_units",
-            Kernel::Seams => "seams",
-            Kernel::Advance => "advance",
-            Kernel::UpdateSgd => "update_sgd",
-            Kernel::UpdateMomentum => "update_momentum",
-            Kernel::UpdateAdam => "update_adam",
-            Kernel::Accumulate => "accumulate",
-        }
+        self.row().stem
     }
 
     /// Name of the entry point.
     pub(crate) fn entry(self) -> &'static str {
-        match self {
-            Kernel::Partials | Kernel::Sums => "combine",
-            Kernel::ReduceFinish => Kernel::Finish.entry(),
-            joint if joint.is_joint() => "joint",
-            other => other.stem(),
-        }
-    }
-
-    /// The bindings of group 0 in order, but for kernels that finish, whose depend on the variant.
-    fn bindings(self) -> &'static [Binding] {
-        use Binding::{Read, ReadWrite, Uniform};
-        match self {
-            Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits => {
-                &[Uniform, Read, ReadWrite, Uniform]
-            }
-            Kernel::Finish | Kernel::ReduceFinish => &[],
-            Kernel::Partials => &[Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite],
-            Kernel::Sums => &[Uniform, Read, Read, ReadWrite],
-            Kernel::Threshold => &[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
-            Kernel::Coefficient => &[Uniform, Read, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
-            Kernel::Apply | Kernel::Seams => &[Uniform, Read, Read],
-            Kernel::ApplyUnits => &[Uniform, Read, Read, Uniform],
-            Kernel::Advance => &[Uniform, Uniform, ReadWrite, ReadWrite],
-            Kernel::UpdateSgd | Kernel::UpdateMomentum | Kernel::UpdateAdam | Kernel::Accumulate => {
-                &[Uniform, Uniform, Uniform, Read, Read, Read]
-            }
-        }
+        self.row().entry
     }
 
     /// Whether its text depends on the norm.
     pub(crate) fn has_norm(self) -> bool {
-        matches!(
-            self,
-            Kernel::Reduce
-                | Kernel::ReduceShort
-                | Kernel::ReduceUnits
-                | Kernel::Partials
-                | Kernel::Sums
-                | Kernel::Threshold
-                | Kernel::Coefficient
-                | Kernel::Finish
-                | Kernel::ReduceFinish
-        )
+        self.row().norms != Norms::Same
+    }
+
+    /// Whether its text depends on the rule of thresholds that adapt.
+    pub(crate) fn has_rule(self) -> bool {
+        !self.row().rules.is_empty()
     }
 
     /// Whether it works on gradients together with what belongs to them.
-    pub(crate) fn is_joint(self) -> bool {
-        matches!(self, Kernel::UpdateSgd | Kernel::UpdateMomentum | Kernel::UpdateAdam | Kernel::Accumulate)
+    fn is_joint(self) -> bool {
+        self.row().roles > 1
     }
 
     /// How the gradients in group 1 are bound, for kernels that touch them.
     pub(crate) fn slots(self) -> Option<Binding> {
-        match self {
-            reduces if reduces.reduces() => Some(Binding::Read),
-            Kernel::Apply | Kernel::ApplyUnits | Kernel::Seams => Some(Binding::ReadWrite),
-            // One buffer may hold gradients too, and cannot be bound in two ways at once.
-            joint if joint.is_joint() => Some(Binding::ReadWrite),
-            _ => None,
-        }
+        self.row().slots
     }
 
     /// Whether it reads gradients chunk by chunk.
     pub(crate) fn reduces(self) -> bool {
-        matches!(self, Kernel::Reduce | Kernel::ReduceShort | Kernel::ReduceUnits | Kernel::ReduceFinish)
+        self.slots() == Some(Binding::Read)
     }
 
     /// Whether it does what lies between partials and gradients.
     pub(crate) fn finishes(self) -> bool {
-        matches!(self, Kernel::Finish | Kernel::ReduceFinish)
+        self.row().finishes
     }
 
     /// Whether it leaves out segments from `Job::until` on.
     pub(crate) fn leaves_out(self) -> bool {
-        self.reduces() || self.finishes() || self == Kernel::Coefficient
+        self.row().leaves_out
+    }
+
+    /// The form in which it exists nearest to the one wanted.
+    pub(crate) fn form(self, kind: Kind, wanted: Form) -> Form {
+        (self.row().form)(kind, wanted)
+    }
+
+    /// Rows that a workgroup of this size takes.
+    pub(crate) fn rows_each(self, workgroup_size: u32) -> u32 {
+        (self.row().rows_each)(workgroup_size)
+    }
+
+    /// Whether wgpu's checks of indices and loops can be left out: the argument of `gpu/trusted.rs` holds for it.
+    pub(crate) fn needs_no_checks(self) -> bool {
+        self.row().needs_no_checks == Some(self)
     }
 }
 
 impl Variant {
     /// The bindings of group 0 in order.
-    pub(crate) fn bindings(&self) -> Cow<'static, [Binding]> {
-        match self.kernel {
-            kernel if kernel.finishes() => finish::bindings(self).into(),
-            other => other.bindings().into(),
+    pub(crate) fn bindings(&self) -> Vec<Binding> {
+        match self.kernel.row().tables {
+            Tables::Same(all) => all.to_vec(),
+            Tables::Of(of) => of(self),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::path::Path;
+
     use naga::valid::{Capabilities, ValidationFlags, Validator};
 
     use super::*;
@@ -219,5 +179,42 @@ mod tests {
             assert!(validator.validate(&module).is_ok(), "{variant:?}");
             assert!(module.entry_points.iter().any(|e| e.name == variant.kernel.entry()));
         }
+    }
+
+    #[test]
+    fn every_row_stands_where_its_kernel_points() {
+        for (place, row) in table::TABLE.iter().enumerate() {
+            assert_eq!(row.kernel as usize, place, "{}", row.stem);
+        }
+        let stems: BTreeSet<_> = table::TABLE.iter().map(|row| row.stem).collect();
+        assert_eq!(stems.len(), table::TABLE.len(), "{stems:?}");
+    }
+
+    #[test]
+    fn every_file_is_part_of_a_kernel_and_none_is_so_twice() {
+        let (mut used, mut texts) = (BTreeSet::new(), BTreeMap::new());
+        for variant in listing::every(256, &[1]) {
+            let mut met = BTreeSet::new();
+            for File { stem, text } in variant.parts() {
+                assert!(met.insert(stem), "{stem} twice in {variant:?}");
+                assert_eq!(*texts.entry(text).or_insert(stem), stem, "two files with one text");
+                used.insert(stem.to_owned());
+            }
+        }
+        for row in table::TABLE {
+            assert!(used.contains(row.stem), "{}", row.stem);
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+        let mut there = BTreeSet::new();
+        for folder in ["", "shared/"] {
+            for file in root.join(folder).read_dir().unwrap() {
+                let path = file.unwrap().path();
+                if path.is_file() {
+                    let stem = path.file_stem().unwrap().to_str().unwrap();
+                    there.insert(format!("{folder}{stem}"));
+                }
+            }
+        }
+        assert_eq!(used, there);
     }
 }
