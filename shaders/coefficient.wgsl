@@ -16,7 +16,7 @@ fn coefficient(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let index = group.y * groups.x + group.x;
+    let index = index_in_grid(group, groups);
     if index >= job.runs {
         return;
     }

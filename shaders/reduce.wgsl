@@ -5,86 +5,15 @@
 
 const COLUMNS_PER_LANE: u32 = COLUMNS / WORKGROUP;
 
-// The magnitude bits of a column, rows 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
-struct Column {
-    a: vec4<u32>,
-    b: vec4<u32>,
-    c: vec4<u32>,
-    d: vec4<u32>,
-}
-
 struct ColumnSum {
     mantissa: U64,
     exponent: u32,
 }
 
-// The largest magnitude of the chunk's elements that counts as finite.
-var<private> most: u32;
-
-// Rows 4 to 15 are fetched only where the chunk has them. Whole chunks have no way of their own here: software adapters, for which
-// this form is, would run both.
-fn fetch(slot: u32, start: u32, column: u32, last: u32) -> Column {
-    var c = Column(vec4(0u), vec4(0u), vec4(0u), vec4(0u));
-    switch slot {
-        //@each slot
-        case SLOTu: {
-            c.a = four_rows_SLOT(start, column, last);
-            if last >= 4u * COLUMNS {
-                c.b = four_rows_SLOT(start, column + 4u * COLUMNS, last);
-            }
-            if last >= 8u * COLUMNS {
-                c.c = four_rows_SLOT(start, column + 8u * COLUMNS, last);
-            }
-            if last >= 12u * COLUMNS {
-                c.d = four_rows_SLOT(start, column + 12u * COLUMNS, last);
-            }
-        }
-        //@end
-        default: {}
-    }
-    return c;
-}
-
-//@each slot
-fn four_rows_SLOT(start: u32, i: u32, last: u32) -> vec4<u32> {
-    return vec4(
-        at_SLOT(start, i, last),
-        at_SLOT(start, i + COLUMNS, last),
-        at_SLOT(start, i + 2u * COLUMNS, last),
-        at_SLOT(start, i + 3u * COLUMNS, last)
-    );
-}
-//@end
-
-fn largest(c: Column) -> u32 {
-    let m = max(max(c.a, c.b), max(c.c, c.d));
-    return max(max(m.x, m.y), max(m.z, m.w));
-}
-
-fn finite_or_zero(bits: vec4<u32>) -> vec4<u32> {
-    return select(bits, vec4(0u), bits > vec4(most));
-}
-
-fn count(marked: vec4<bool>) -> u32 {
-    let ones = select(vec4(0u), vec4(1u), marked);
-    return ones.x + ones.y + ones.z + ones.w;
-}
-
-// Rare: counts the non-finite elements of a column and returns it with zeros in their place.
-fn without_non_finite(c: Column) -> Column {
-    let limit = vec4(most);
-    atomicAdd(&chunk_non_finite, count(c.a > limit) + count(c.b > limit) + count(c.c > limit) + count(c.d > limit));
-    if largest(c) > INFINITY_BITS {
-        atomicMax(&chunk_nan, 1u);
-    }
-    return Column(finite_or_zero(c.a), finite_or_zero(c.b), finite_or_zero(c.c), finite_or_zero(c.d));
-}
-
 // |element| in units of 2^(exponent - 154): 28 bits, truncated.
 fn aligned(bits: vec4<u32>, exponent: u32) -> vec4<u32> {
-    let field = max(bits >> vec4(23u), vec4(1u));
-    let mantissa = bits - ((field - vec4(1u)) << vec4(23u));
-    return (mantissa << vec4(4u)) >> min(vec4(exponent) - field, vec4(31u));
+    let fields = four_fields_of(bits);
+    return (four_mantissas_of(bits, fields) << vec4(4u)) >> min(vec4(exponent) - fields, vec4(31u));
 }
 
 fn sum_of_column(loaded: Column, last: u32) -> ColumnSum {
@@ -97,7 +26,7 @@ fn sum_of_column(loaded: Column, last: u32) -> ColumnSum {
     if NORM == NORM_INF {
         return ColumnSum(U64(0u, 0u), top);
     }
-    let exponent = max(top >> 23u, 1u);
+    let exponent = field_of(top);
     if NORM == NORM_ONE {
         return ColumnSum(sum_of_magnitudes(c, exponent), exponent);
     }
@@ -126,25 +55,17 @@ fn sum_of_single(loaded: u32) -> ColumnSum {
     if NORM == NORM_INF {
         return ColumnSum(U64(0u, 0u), bits);
     }
-    let exponent = max(bits >> 23u, 1u);
-    return ColumnSum(term_of(bits - ((exponent - 1u) << 23u)), exponent);
+    let exponent = field_of(bits);
+    return ColumnSum(term_of(mantissa_of(bits, exponent)), exponent);
 }
 
-// |element| in units of 2^(exponent - 158): 32 bits, truncated.
-fn aligned32(bits: vec4<u32>, exponent: u32) -> vec4<u32> {
-    let field = max(bits >> vec4(23u), vec4(1u));
-    let mantissa = (bits - ((field - vec4(1u)) << vec4(23u))) << vec4(8u);
-    let down = vec4(exponent) - field;
-    return select(mantissa >> (down & vec4(31u)), vec4(0u), down > vec4(31u));
-}
-
-// Sixteen terms of 32 bits, their halves added apart, and 16 bits below them for the alignment of
+// Sixteen terms of 32 bits, in units of 2^(exponent - 158), their halves added apart, and 16 bits below them for the alignment of
 // columns.
 fn sum_of_magnitudes(c: Column, exponent: u32) -> U64 {
-    let a = aligned32(c.a, exponent);
-    let b = aligned32(c.b, exponent);
-    let e = aligned32(c.c, exponent);
-    let f = aligned32(c.d, exponent);
+    let a = four_aligned_to(c.a, exponent, 8u);
+    let b = four_aligned_to(c.b, exponent, 8u);
+    let e = four_aligned_to(c.c, exponent, 8u);
+    let f = four_aligned_to(c.d, exponent, 8u);
     let s = vec4(16u);
     let m = vec4(0xffffu);
     let high = (a >> s) + (b >> s) + (e >> s) + (f >> s);

@@ -11,7 +11,7 @@ fn reduce_short(
 ) {
     let team = lane / TEAM;
     let member = lane % TEAM;
-    let index = (group.y * groups.x + group.x) * TEAMS + team;
+    let index = index_in_grid(group, groups) * TEAMS + team;
     // Teams without a row, and rows left out, go through every barrier with no elements.
     let owns = index < job.rows;
     let row = rows[job.first_row + min(index, job.rows - 1u)];

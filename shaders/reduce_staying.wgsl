@@ -7,7 +7,7 @@ fn reduce(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    var index = group.y * groups.x + group.x;
+    var index = index_in_grid(group, groups);
     if index >= job.rows {
         return;
     }

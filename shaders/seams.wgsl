@@ -25,7 +25,7 @@ fn seams(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let index = (group.y * groups.x + group.x) * WORKGROUP + lane;
+    let index = index_in_grid(group, groups) * WORKGROUP + lane;
     if index >= job.rows {
         return;
     }

@@ -16,7 +16,7 @@ fn threshold(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let limit = group.y * groups.x + group.x;
+    let limit = index_in_grid(group, groups);
     if limit == 0u && lane == 0u {
         begin_step();
     }

@@ -1,35 +1,23 @@
-//! The registry: a row per kernel, with its WGSL, its bindings and its twin on the CPU.
-//!
-//! | kernel | WGSL | from | to | CPU twin |
-//! |---|---|---|---|---|
-//! | `Reduce` | `reduce.wgsl`, `reduce_blocks.wgsl`, `reduce_staying.wgsl`, `reduce_power.wgsl` for any p | gradients | partial of each chunk | `cpu/reduce.rs`, `cpu/power.rs` |
-//! | `ReduceShort` | `reduce_short.wgsl` | gradients | partials of short chunks | `cpu/reduce.rs` |
-//! | `ReduceUnits` | `reduce_units.wgsl` | gradients | partial of each chunk of short units | `cpu/units.rs` |
-//! | `Partials` | `tensors.wgsl` | partials | sum of each tensor, block or unit | `cpu/combine.rs` |
-//! | `Sums` | `segments.wgsl` | sums of tensors or blocks | sum of each segment or tensor | `cpu/combine.rs` |
-//! | `Threshold` | `threshold.wgsl` | sums, history | threshold of each limit that adapts | `cpu/threshold.rs` |
-//! | `Coefficient` | `coefficient.wgsl` | sums, settings | outcome of each segment | `cpu/coefficient.rs` |
-//! | `Apply` | `apply.wgsl` | outcomes | gradients, in place | `cpu/apply.rs` |
-//! | `ApplyUnits` | `apply_units.wgsl` | outcomes | gradients of tensors cut into units | `cpu/apply.rs` |
-//! | `Seams` | `seams.wgsl` | outcomes | words shared by two 16-bit gradients | `cpu/apply.rs` |
-//! | `Finish` | `finish.wgsl` | partials, sums, settings, history | for small sets, what `Partials`, `Sums`, `Threshold`, `Coefficient` and `Advance` write | theirs |
-//! | `ReduceFinish` | `reduce_finish.wgsl` | the only chunk of a set, settings | what `Reduce` and `Finish` write | theirs |
-//! | `Advance` | `advance.wgsl` | tally | loss scale, corrections of the step | `cpu/advance.rs` |
-//! | `UpdateSgd`, `UpdateMomentum`, `UpdateAdam` | `update_sgd.wgsl` … | gradients, outcomes | parameters, moments | `cpu/update.rs` |
-//! | `Accumulate` | `accumulate.wgsl` | gradients, outcomes | accumulators | `cpu/accumulate.rs` |
+//! The registry: [`TABLE`](table::TABLE) has a row per kernel, with all that is known of it. A further kernel takes a
+//! row there, its variant in `kernel.rs`, and its WGSL in `shaders/`.
 
-/// The texts of files in `shaders/`.
+/// Files of `shaders/` by their stems.
 macro_rules! wgsl {
     ($($stem:literal),+ $(,)?) => {
-        &[$(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $stem, ".wgsl"))),+]
+        &[$($crate::kernels::kernel::File {
+            stem: $stem,
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $stem, ".wgsl")),
+        }),+]
     };
 }
 
 mod finish;
 mod form;
 mod kernel;
+mod known;
 pub mod listing;
 mod parts;
+mod table;
 mod text;
 mod variant;
 
@@ -39,8 +27,12 @@ pub(crate) use variant::Variant;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::path::Path;
+
     use naga::valid::{Capabilities, ValidationFlags, Validator};
 
+    use super::kernel::File;
     use super::*;
 
     #[test]
@@ -53,5 +45,42 @@ mod tests {
             assert!(validator.validate(&module).is_ok(), "{variant:?}");
             assert!(module.entry_points.iter().any(|e| e.name == variant.kernel.entry()));
         }
+    }
+
+    #[test]
+    fn every_row_stands_where_its_kernel_points() {
+        for (place, row) in table::TABLE.iter().enumerate() {
+            assert_eq!(row.kernel as usize, place, "{}", row.stem);
+        }
+        let stems: BTreeSet<_> = table::TABLE.iter().map(|row| row.stem).collect();
+        assert_eq!(stems.len(), table::TABLE.len(), "{stems:?}");
+    }
+
+    #[test]
+    fn every_file_is_part_of_a_kernel_and_none_is_so_twice() {
+        let (mut used, mut texts) = (BTreeSet::new(), BTreeMap::new());
+        for variant in listing::every(256, &[1]) {
+            let mut met = BTreeSet::new();
+            for File { stem, text } in variant.parts() {
+                assert!(met.insert(stem), "{stem} twice in {variant:?}");
+                assert_eq!(*texts.entry(text).or_insert(stem), stem, "two files with one text");
+                used.insert(stem.to_owned());
+            }
+        }
+        for row in table::TABLE {
+            assert!(used.contains(row.stem), "{}", row.stem);
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+        let mut there = BTreeSet::new();
+        for folder in ["", "shared/"] {
+            for file in root.join(folder).read_dir().unwrap() {
+                let path = file.unwrap().path();
+                if path.is_file() {
+                    let stem = path.file_stem().unwrap().to_str().unwrap();
+                    there.insert(format!("{folder}{stem}"));
+                }
+            }
+        }
+        assert_eq!(used, there);
     }
 }

@@ -1,7 +1,7 @@
 //! The constants and records that Rust and WGSL share.
 //!
 //! Constants are written here once and generated into the shader text by [`wgsl_constants`]. The
-//! records are declared again in `shaders/shared/records.wgsl`; `tests/layout.rs` compares every
+//! records are declared again in `shaders/shared/rows.wgsl` and `records.wgsl`; `tests/layout.rs` compares every
 //! offset with the one that naga computes from the WGSL.
 
 mod constants;

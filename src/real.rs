@@ -1,4 +1,4 @@
-//! Scalars of a clip in integers: the twin of `shaders/shared/real.wgsl`.
+//! Scalars of a clip in integers: the twin of `shaders/shared/real.wgsl` and `rounding.wgsl`.
 
 /// `(mantissa + f) * 2^exponent` with `f` in `[0, 1)`, `f > 0` exactly when `sticky`. The
 /// mantissa has its top bit set; zero is mantissa 0.

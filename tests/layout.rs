@@ -8,7 +8,9 @@ use gradclip::layout::*;
 use naga::{Module, TypeInner};
 
 fn module() -> Module {
-    let source = wgsl_constants() + include_str!("../shaders/shared/records.wgsl");
+    let source = wgsl_constants()
+        + include_str!("../shaders/shared/rows.wgsl")
+        + include_str!("../shaders/shared/records.wgsl");
     naga::front::wgsl::parse_str(&source).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&source)))
 }
 
@@ -16,7 +18,7 @@ fn module() -> Module {
 fn wgsl(name: &str) -> (Vec<u32>, u32) {
     let module = module();
     let found = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name));
-    match &found.unwrap_or_else(|| panic!("no struct {name} in records.wgsl")).1.inner {
+    match &found.unwrap_or_else(|| panic!("no struct {name}")).1.inner {
         TypeInner::Struct { members, span } => (members.iter().map(|m| m.offset).collect(), *span),
         other => panic!("{name} is {other:?}"),
     }

@@ -41,7 +41,7 @@ fn unscaled_by(bits: u32, unscale: u32) -> u32 {
 }
 
 fn product(bits: u32, scale: u32, rescale: u32) -> u32 {
-    let field = (bits >> 23u) & 0xffu;
+    let field = field_in(bits);
     if rescale != ONE_BITS || field == 0u || scale < 0x800000u || !is_plain(field + (scale >> 23u)) {
         return product_by_integers(bits, scale, rescale);
     }

@@ -37,7 +37,7 @@ fn apply_each_SLOT(row: MapRow, first: u32, end: u32) {
             place = moved(row, place, by);
             let bits = slot_SLOT[i];
             let scale = outcomes[segment].scale;
-            let field = (bits >> 23u) & 0xffu;
+            let field = field_in(bits);
             if multiplies(outcomes[segment]) && field != 0u && is_plain(field + (scale >> 23u)) {
                 slot_SLOT[i] = bitcast<u32>(bitcast<f32>(bits) * bitcast<f32>(scale));
             } else {

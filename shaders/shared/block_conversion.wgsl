@@ -3,6 +3,10 @@
 const LEAST_EXPONENT: u32 = select(28u, 32u, NORM == NORM_ONE);
 const LEAST_TOP: u32 = select(LEAST_EXPONENT << TOP_SHIFT, 0u, NORM == NORM_INF);
 
+fn exponent_of(top: Cols) -> Cols {
+    return max(top >> Cols(TOP_SHIFT), Cols(1u));
+}
+
 // 2^(154 - exponent), of L1 2^(158 - exponent).
 alias Unit = Reals;
 fn unit_of(exponent: Cols) -> Unit {

@@ -15,10 +15,6 @@ fn first_non_finite_top() -> u32 {
     return most + 1u;
 }
 
-fn exponent_of(top: Cols) -> Cols {
-    return max(top >> Cols(TOP_SHIFT), Cols(1u));
-}
-
 // Magnitudes as f32 bits.
 fn magnitudes_of(row: Row) -> Cols {
     return row & Cols(0x7fffffffu);

@@ -42,7 +42,7 @@ fn f32_to_f16(bits: u32) -> u32 {
         return sign;
     }
     let shift = 126u - (b >> 23u); // 14 to 24: m is the value in units of 2^(-24 - shift)
-    let m = (b & 0x7fffffu) | 0x800000u;
+    let m = normal_mantissa_of(b);
     let kept = m >> shift;
     let low = m & ((1u << shift) - 1u);
     let tie = 1u << (shift - 1u);

@@ -16,7 +16,7 @@ fn largest_unscaled(unscale: u32) -> u32 {
     if unscale <= ONE_BITS {
         return LARGEST_BITS;
     }
-    let divisor = (unscale & 0x7fffffu) | 0x800000u;
+    let divisor = normal_mantissa_of(unscale);
     let dividend = 0x1ffffffu;
     var digits = Digits(dividend / divisor, dividend % divisor);
     digits = more_digits(digits, divisor, 7u);

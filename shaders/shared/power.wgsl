@@ -8,21 +8,17 @@ fn power_of_ratio(magnitude: u32, largest: u32) -> f32 {
     if magnitude == 0u {
         return 0.0;
     }
-    let up = normalising_shift(magnitude);
-    let up_largest = normalising_shift(largest);
-    let ratio = f32(mantissa_of(magnitude) << up) / f32(mantissa_of(largest) << up_largest);
-    let exponents = i32(field_of(magnitude)) - i32(up) - i32(field_of(largest)) + i32(up_largest);
+    let field = field_of(magnitude);
+    let field_largest = field_of(largest);
+    let mantissa = mantissa_of(magnitude, field);
+    let mantissa_largest = mantissa_of(largest, field_largest);
+    let up = normalising_shift(mantissa);
+    let up_largest = normalising_shift(mantissa_largest);
+    let ratio = f32(mantissa << up) / f32(mantissa_largest << up_largest);
+    let exponents = i32(field) - i32(up) - i32(field_largest) + i32(up_largest);
     return exp2(P * (log2(ratio) + f32(exponents)));
 }
 
-fn field_of(bits: u32) -> u32 {
-    return max(bits >> 23u, 1u);
-}
-
-fn mantissa_of(bits: u32) -> u32 {
-    return bits - ((field_of(bits) - 1u) << 23u);
-}
-
-fn normalising_shift(bits: u32) -> u32 {
-    return countLeadingZeros(mantissa_of(bits)) - 8u;
+fn normalising_shift(mantissa: u32) -> u32 {
+    return countLeadingZeros(mantissa) - 8u;
 }

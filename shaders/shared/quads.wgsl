@@ -83,11 +83,6 @@ fn with_seen(seen: Seen, m: Quads, most: u32) -> Seen {
 }
 
 // Elements that are columns of their own.
-fn with_single(total: U64, bits: u32, exponent: u32) -> U64 {
-    let field = max(bits >> 23u, 1u);
-    return add64(total, shr64(term_of(bits - ((field - 1u) << 23u)), ALIGN * (exponent - field)));
-}
-
 fn with_four_singles(total: U64, m: vec4<u32>, exponent: u32) -> U64 {
     let two = with_single(with_single(total, m.x, exponent), m.y, exponent);
     return with_single(with_single(two, m.z, exponent), m.w, exponent);

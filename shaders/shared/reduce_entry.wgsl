@@ -6,7 +6,7 @@ fn reduce(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let index = group.y * groups.x + group.x;
+    let index = index_in_grid(group, groups);
     if index >= job.rows {
         return;
     }

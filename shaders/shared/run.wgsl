@@ -16,7 +16,7 @@ fn multiply_SLOT(first: u32, end: u32, scale: u32) {
         for (var k = 0u; k < turns; k++) {
             let i = begin + k * WORKGROUP;
             let bits = slot_SLOT[i];
-            let field = (bits >> 23u) & 0xffu;
+            let field = field_in(bits);
             if field != 0u && is_plain(field + field_of_scale) {
                 slot_SLOT[i] = bitcast<u32>(bitcast<f32>(bits) * bitcast<f32>(scale));
             } else {

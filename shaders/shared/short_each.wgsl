@@ -15,9 +15,7 @@ fn sum_in(row: ChunkRow, member: u32, len: u32, exponent: u32, most: u32) -> U64
     var total = U64(0u, 0u);
     for (var i = member; i < len; i += TEAM) {
         let any = fetch_single(row.slot_len >> LEN_BITS, row.start, i, len - 1u);
-        let bits = select(0u, any, any <= most);
-        let field = max(bits >> 23u, 1u);
-        total = add64(total, shr64(term_of(bits - ((field - 1u) << 23u)), ALIGN * (exponent - field)));
+        total = with_single(total, select(0u, any, any <= most), exponent);
     }
     return total;
 }

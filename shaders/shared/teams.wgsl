@@ -25,7 +25,7 @@ fn add_seen(team: u32, seen: Seen) {
 // Of the infinity norm the largest magnitude itself.
 fn exponent_of_team(team: u32) -> u32 {
     let top = atomicLoad(&shared_top[team]);
-    return select(max(top >> 23u, 1u), top, NORM == NORM_INF);
+    return select(field_of(top), top, NORM == NORM_INF);
 }
 
 fn add_to_team(team: u32, total: U64) {

@@ -1,23 +1,16 @@
-fn field_or_one(bits: u32) -> u32 {
-    return max(bits >> 23u, 1u);
-}
-
 // At most COLUMNS elements: each is a column of its own.
 fn sum_of_singles(row: UnitRow, origin: u32, exponent: u32) -> U64 {
     var total = U64(0u, 0u);
     for (var i = 0u; i < row.len; i++) {
-        let bits = finite_magnitude(row, origin, i);
-        let field = field_or_one(bits);
-        let term = term_of(bits - ((field - 1u) << 23u));
-        total = add64(total, shr64(term, ALIGN * (exponent - field)));
+        total = with_single(total, finite_magnitude(row, origin, i), exponent);
     }
     return total;
 }
 
 // |element| in units of the column's exponent, with `guard` bits below the mantissa, truncated.
 fn aligned_to(bits: u32, exponent: u32, guard: u32) -> u32 {
-    let field = field_or_one(bits);
-    let mantissa = (bits - ((field - 1u) << 23u)) << guard;
+    let field = field_of(bits);
+    let mantissa = mantissa_of(bits, field) << guard;
     let down = exponent - field;
     return select(mantissa >> (down & 31u), 0u, down > 31u);
 }
@@ -27,7 +20,7 @@ fn sum_of_column(row: UnitRow, origin: u32, column: u32, chunk_exponent: u32) ->
     for (var i = column; i < row.len; i += COLUMNS) {
         top = max(top, finite_magnitude(row, origin, i));
     }
-    let exponent = field_or_one(top);
+    let exponent = field_of(top);
     var s = vec3<u32>(0u);
     for (var i = column; i < row.len; i += COLUMNS) {
         let bits = finite_magnitude(row, origin, i);
@@ -59,7 +52,7 @@ fn partial_of(row: UnitRow, origin: u32, top: u32, non_finite: u32) -> Partial {
     if NORM == NORM_INF {
         return Partial(0u, 0u, top, non_finite);
     }
-    let exponent = field_or_one(top);
+    let exponent = field_of(top);
     let total = integer_sum(row, origin, exponent);
     return Partial(total.lo, total.hi, exponent, non_finite);
 }

@@ -67,21 +67,13 @@ fn sweep_of(row: UnitRow, p: Place) -> Sweep {
     return Sweep(columns, p.team, COLUMNS, 4u * COLUMNS);
 }
 
-// |element| in units of the column's exponent, with `guard` bits below the mantissa, truncated.
-fn aligned_to(bits: vec4<u32>, exponent: u32, guard: u32) -> vec4<u32> {
-    let field = max(bits >> vec4(23u), vec4(1u));
-    let mantissa = (bits - ((field - vec4(1u)) << vec4(23u))) << vec4(guard);
-    let down = vec4(exponent) - field;
-    return select(mantissa >> (down & vec4(31u)), vec4(0u), down > vec4(31u));
-}
-
 // Of q = h * 2^14 + l the sums of h^2, h * l and l^2; of L1 those of the halves of q.
 fn squares_of(m: vec4<u32>, exponent: u32) -> vec3<u32> {
     if NORM == NORM_ONE {
-        let q = aligned_to(m, exponent, 8u);
+        let q = four_aligned_to(m, exponent, 8u);
         return vec3(total_in(q >> vec4(16u)), total_in(q & vec4(0xffffu)), 0u);
     }
-    let q = aligned_to(m, exponent, 4u);
+    let q = four_aligned_to(m, exponent, 4u);
     let h = q >> vec4(14u);
     let l = q & vec4(0x3fffu);
     return vec3(total_in(h * h), total_in(h * l), total_in(l * l));
@@ -89,12 +81,12 @@ fn squares_of(m: vec4<u32>, exponent: u32) -> vec3<u32> {
 
 // A column of at most four elements.
 fn with_short_column(total: U64, m: vec4<u32>, chunk_exponent: u32) -> U64 {
-    let exponent = max(largest_in(m) >> 23u, 1u);
+    let exponent = field_of(largest_in(m));
     return add64(total, shr64(column_total(squares_of(m, exponent)), ALIGN * (chunk_exponent - exponent)));
 }
 
 fn with_column(total: U64, m: Quads, chunk_exponent: u32) -> U64 {
-    let exponent = max(largest_in(max(max(m.a, m.b), max(m.c, m.d))) >> 23u, 1u);
+    let exponent = field_of(largest_in(max(max(m.a, m.b), max(m.c, m.d))));
     let s = squares_of(m.a, exponent) + squares_of(m.b, exponent) + squares_of(m.c, exponent) + squares_of(m.d, exponent);
     return add64(total, shr64(column_total(s), ALIGN * (chunk_exponent - exponent)));
 }

@@ -8,7 +8,7 @@ use wgpu::BufferUsages as Usage;
 use crate::clip::{Adapt, Clip, Kind};
 use crate::error::PrepareError;
 use crate::kernels::{Form, Kernel, Variant};
-use crate::layout::{ADAPT_NONE, Hyper, Job, NONE, TEAM};
+use crate::layout::{ADAPT_NONE, Hyper, Job, NONE};
 use crate::plan::{Dispatch, Pattern, Window, grid};
 use crate::tensor::DType;
 
@@ -112,13 +112,13 @@ impl<'a> Make<'a> {
     ) -> Result<Step, PrepareError> {
         let Dispatch { rows, short, seams, .. } = dispatch;
         let limits = &self.clipper.limits;
-        // The rows, and how many a workgroup takes.
-        let (rows, each) = match kernel {
-            Kernel::Seams => (seams.clone(), limits.workgroup_size),
-            Kernel::Reduce => (rows.start..short.start, 1),
-            Kernel::ReduceShort => (short.clone(), limits.workgroup_size / TEAM),
-            _ => (rows.clone(), 1),
+        let rows = match kernel {
+            Kernel::Seams => seams.clone(),
+            Kernel::Reduce => rows.start..short.start,
+            Kernel::ReduceShort => short.clone(),
+            _ => rows.clone(),
         };
+        let each = kernel.rows_each(limits.workgroup_size);
         self.form = self.clipper.forms.of(dispatch);
         let mut workgroups = (rows.len() as u64).div_ceil(each.into());
         if kernel.form(self.kind, self.form).stays {
@@ -162,7 +162,7 @@ impl<'a> Make<'a> {
             slots: slots.as_ref().map_or(0, |s| self.clipper.slots(s.windows.len(), &s.pattern)),
             pattern: slots.as_ref().map_or(Pattern::default(), |s| s.pattern),
             workgroup_size: limits.workgroup_size,
-            adapt: if kernel == Kernel::Threshold || kernel.finishes() { self.adapt } else { ADAPT_NONE },
+            adapt: if kernel.has_rule() { self.adapt } else { ADAPT_NONE },
             scaled: kernel.reduces() && self.scaled,
             form: kernel.form(self.kind, self.form),
             advances: kernel.finishes() && self.advances,

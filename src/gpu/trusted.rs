@@ -1,6 +1,6 @@
 //! Shader modules, with wgpu's own checks or without.
 
-use crate::kernels::{Kernel, Variant};
+use crate::kernels::Variant;
 
 /// Compiles the text of a kernel, without wgpu's counters of loops and checks of indices if it is `trusted` and the
 /// kernel is one of those that need none.
@@ -40,29 +40,4 @@ pub(super) fn module(device: &wgpu::Device, variant: &Variant, trusted: bool) ->
     };
     // SAFETY: by the argument above every index is in range and every loop ends.
     unsafe { device.create_shader_module_trusted(descriptor, checks) }
-}
-
-impl Kernel {
-    /// Whether the argument of [`module`] holds for it.
-    pub(crate) fn needs_no_checks(self) -> bool {
-        match self {
-            Kernel::Reduce
-            | Kernel::ReduceShort
-            | Kernel::ReduceUnits
-            | Kernel::Partials
-            | Kernel::Sums
-            | Kernel::Apply
-            | Kernel::ApplyUnits
-            | Kernel::Seams
-            | Kernel::UpdateSgd
-            | Kernel::UpdateMomentum
-            | Kernel::UpdateAdam
-            | Kernel::Accumulate => true,
-            Kernel::Threshold
-            | Kernel::Coefficient
-            | Kernel::Finish
-            | Kernel::ReduceFinish
-            | Kernel::Advance => false,
-        }
-    }
 }

@@ -1,36 +1,67 @@
 //! The kernel that does what several others do, of small sets: put together from their parts.
 
-use crate::clip::Kind;
 use crate::layout::{ADAPT_MEAN, ADAPT_NONE, ADAPT_PERCENTILE, ADAPT_ZSCORE};
 
-use super::kernel::Kernel;
+use super::form::is_any_p;
+use super::kernel::{Binding, File, Kernel};
+use super::parts::{NUMBERS, sums_of_chunks, thresholds};
 use super::variant::Variant;
 
-/// The files that make it.
-pub(super) fn parts(variant: &Variant) -> Vec<&'static str> {
-    let numbers: &[&str] = wgsl!["shared/wide", "shared/element", "shared/real", "shared/limbs"];
-    let combining: &[&str] = match variant.kind {
-        Kind::P(_) => wgsl!["shared/power", "shared/lanes", "shared/combine", "shared/combine_power"],
-        _ => wgsl!["shared/combine", "shared/combine_integer"],
+/// Its bindings of group 0: states and norms last, where thresholds adapt.
+pub(super) fn bindings(variant: &Variant) -> Vec<Binding> {
+    use Binding::{Read, ReadWrite, Uniform};
+    let partials = if variant.kernel == Kernel::ReduceFinish { ReadWrite } else { Read };
+    let mut all =
+        vec![Uniform, Uniform, Uniform, Read, partials, ReadWrite, ReadWrite, Read, ReadWrite, ReadWrite];
+    all.push(if variant.advances { ReadWrite } else { Uniform });
+    if variant.adapt != ADAPT_NONE {
+        all.extend([ReadWrite, ReadWrite]);
+    }
+    all
+}
+
+pub(super) fn parts(variant: &Variant) -> Vec<File> {
+    let combining: &[File] = match is_any_p(variant.kind) {
+        true => wgsl!["shared/power", "shared/lanes", "shared/combine", "shared/combine_power"],
+        false => wgsl!["shared/combine", "shared/combine_integer"],
     };
-    let deciding: &[&str] =
-        wgsl!["shared/partial_item", "shared/decide", "shared/unscale", "shared/step", "shared/outcomes",];
-    let float: &[&str] =
+    let float: &[File] =
         if variant.adapt != ADAPT_NONE || variant.advances { wgsl!["shared/float"] } else { &[] };
-    let adapting: &[&str] = match variant.adapt {
-        ADAPT_NONE => wgsl!["shared/fixed", "shared/finish_fixed"],
-        ADAPT_MEAN | ADAPT_PERCENTILE | ADAPT_ZSCORE => {
-            wgsl!["shared/adapting", "shared/thresholds", "shared/finish_window"]
-        }
-        _ => wgsl!["shared/adapting", "shared/thresholds", "shared/finish_limits"],
-    };
-    let advancing: &[&str] = match variant.advances {
+    let advancing: &[File] = match variant.advances {
         true => wgsl!["shared/advances", "shared/finish_advances"],
         false => wgsl!["shared/finish_stays"],
     };
-    let only: &[&str] = match variant.kernel {
+    let only: &[File] = match variant.kernel {
         Kernel::ReduceFinish => &[],
         _ => wgsl!["shared/finish_partials"],
     };
-    [numbers, combining, deciding, float, adapting, advancing, only, wgsl!["finish"]].concat()
+    let deciding =
+        wgsl!["shared/partial_item", "shared/decide", "shared/unscale", "shared/step", "shared/outcomes"];
+    [
+        NUMBERS,
+        wgsl!["shared/limbs"],
+        combining,
+        deciding,
+        float,
+        &adapting(variant),
+        advancing,
+        only,
+        wgsl!["finish"],
+    ]
+    .concat()
+}
+
+fn adapting(variant: &Variant) -> Vec<File> {
+    let own: &[File] = match variant.adapt {
+        ADAPT_NONE => return wgsl!["shared/fixed", "shared/finish_fixed"].to_vec(),
+        ADAPT_MEAN | ADAPT_PERCENTILE | ADAPT_ZSCORE => wgsl!["shared/adapting", "shared/finish_window"],
+        _ => wgsl!["shared/adapting", "shared/finish_limits"],
+    };
+    [&thresholds(variant)[..], own].concat()
+}
+
+/// With the sum of the only chunk before it.
+pub(super) fn with_sum_of_chunk(variant: &Variant) -> Vec<File> {
+    let all = wgsl!["shared/largest", "reduce_finish"];
+    [&parts(variant)[..], &sums_of_chunks(variant), all].concat()
 }

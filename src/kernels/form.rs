@@ -2,8 +2,6 @@
 
 use crate::clip::Kind;
 
-use super::kernel::Kernel;
-
 /// How a kernel reads gradients chunk by chunk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Loads {
@@ -44,36 +42,38 @@ pub(crate) const FORMS: [Form; 9] = {
     ]
 };
 
-impl Kernel {
-    /// The form in which it exists nearest to the one wanted.
-    pub(crate) fn form(self, kind: Kind, wanted: Form) -> Form {
-        match (self, kind) {
-            (Kernel::Reduce, Kind::Two) if wanted.loads != Loads::Few => wanted,
-            (Kernel::Reduce, Kind::One | Kind::Inf) if wanted.loads != Loads::Few => {
-                Form { full_multiply: false, ..wanted }
-            }
-            (joint, _) if joint.is_joint() && wanted.loads != Loads::Few => {
-                Form { loads: Loads::Words, ..Form::default() }
-            }
-            (Kernel::ReduceUnits, Kind::P(_)) => Form::default(),
-            (reduces, _) if reduces.reduces() && wanted.loads != Loads::Few => {
-                Form { loads: Loads::Words, ..Form::default() }
-            }
-            (Kernel::Apply, _) => Form { loads: wanted.loads, ..Form::default() },
-            (Kernel::ApplyUnits, _) if wanted.loads != Loads::Few => {
-                Form { loads: Loads::Words, ..Form::default() }
-            }
-            _ => Form::default(),
-        }
-    }
+const WORDS: Form = Form { loads: Loads::Words, ..FORMS[0] };
 
-    /// Whether it has sixteen elements of an invocation in flight, each by its own word.
-    pub(crate) fn has_quads(self, kind: Kind, form: Form) -> bool {
-        let by_quads = matches!(
-            (self, kind),
-            (Kernel::ReduceShort | Kernel::ReduceUnits, _)
-                | (Kernel::Reduce | Kernel::ReduceFinish, Kind::P(_))
-        );
-        by_quads && form.loads != Loads::Few
+/// Of a kernel that exists in one form.
+pub(super) fn one(_: Kind, _: Form) -> Form {
+    Form::default()
+}
+
+/// Of one that has loads in flight by words alone.
+pub(super) fn by_words(_: Kind, wanted: Form) -> Form {
+    if wanted.loads == Loads::Few { Form::default() } else { WORDS }
+}
+
+/// Of one that has them so for norms in integers.
+pub(super) fn by_words_but_any_p(kind: Kind, wanted: Form) -> Form {
+    if is_any_p(kind) { Form::default() } else { by_words(kind, wanted) }
+}
+
+/// Of one with all loads there are.
+pub(super) fn by_loads(_: Kind, wanted: Form) -> Form {
+    Form { loads: wanted.loads, ..Form::default() }
+}
+
+/// Of the one that sums whole chunks: products are squares of L2.
+pub(super) fn of_chunks(kind: Kind, wanted: Form) -> Form {
+    match kind {
+        _ if wanted.loads == Loads::Few => Form::default(),
+        Kind::Two => wanted,
+        Kind::One | Kind::Inf => Form { full_multiply: false, ..wanted },
+        Kind::P(_) => by_words(kind, wanted),
     }
+}
+
+pub(super) fn is_any_p(kind: Kind) -> bool {
+    matches!(kind, Kind::P(_))
 }

@@ -2,36 +2,19 @@
 //! Not part of the library's promises.
 
 use crate::clip::Kind;
-use crate::layout::{ADAPT_NONE, ADAPT_QUANTILE, CHUNK};
-use crate::plan::{MOST_ROLES, Pattern};
+use crate::layout::{ADAPT_NONE, CHUNK};
+use crate::plan::Pattern;
 use crate::tensor::DType;
 
 use super::form::{FORMS, Form, Loads};
 use super::kernel::{Binding, Kernel};
+use super::table::{Norms, TABLE};
 use super::variant::Variant;
 
 /// Buffers that a dispatch binds at most besides its tables.
 const MOST_BINDINGS: u32 = 30;
 
-const KERNELS: [Kernel; 17] = [
-    Kernel::Reduce,
-    Kernel::ReduceShort,
-    Kernel::ReduceUnits,
-    Kernel::Partials,
-    Kernel::Sums,
-    Kernel::Threshold,
-    Kernel::Coefficient,
-    Kernel::Finish,
-    Kernel::ReduceFinish,
-    Kernel::Apply,
-    Kernel::ApplyUnits,
-    Kernel::Seams,
-    Kernel::Advance,
-    Kernel::UpdateSgd,
-    Kernel::UpdateMomentum,
-    Kernel::UpdateAdam,
-    Kernel::Accumulate,
-];
+/// Those summed in integers first.
 const NORMS: [Kind; 4] = [Kind::One, Kind::Two, Kind::Inf, Kind::P(2.5f32.to_bits())];
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
@@ -92,37 +75,39 @@ pub fn shaders(workgroup_size: u32, slots: &[u32]) -> Vec<Shader> {
 /// The variants behind [`shaders`].
 pub(crate) fn every(workgroup_size: u32, slots: &[u32]) -> Vec<Variant> {
     let mut all = Vec::new();
-    for kernel in KERNELS {
-        for &kind in if kernel.has_norm() { &NORMS[..] } else { &[Kind::Two] } {
-            if kernel == Kernel::ReduceShort && matches!(kind, Kind::P(_)) {
-                continue; // `PlanLimits::for_norm` makes no such plan
-            }
+    for row in TABLE {
+        let kinds = match row.norms {
+            Norms::Same => &[Kind::Two],
+            Norms::Integer => &NORMS[..3],
+            Norms::All => &NORMS[..],
+        };
+        for &kind in kinds {
             let plain = Variant {
-                kernel,
+                kernel: row.kernel,
                 kind,
                 dtype: DType::F32,
                 slots: 0,
                 workgroup_size,
-                adapt: ADAPT_NONE,
+                adapt: row.rules.first().copied().unwrap_or(ADAPT_NONE),
                 pattern: Pattern::default(),
                 scaled: false,
                 form: Form::default(),
                 advances: false,
             };
-            match kernel.slots() {
+            match row.slots {
                 Some(_) => all.extend(with_slots(plain, slots)),
-                None if kernel == Kernel::Threshold => {
-                    all.extend((ADAPT_NONE..=ADAPT_QUANTILE).map(|adapt| Variant { adapt, ..plain }));
-                }
-                None if kernel == Kernel::Finish => {
-                    let adapts = (ADAPT_NONE..=ADAPT_QUANTILE).map(|adapt| Variant { adapt, ..plain });
-                    all.extend(adapts.flat_map(|v| [v, Variant { advances: true, ..v }]));
-                }
-                None => all.push(plain),
+                None if row.rules.is_empty() => all.push(plain),
+                None => all.extend(row.rules.iter().flat_map(|&adapt| with_rule(plain, adapt))),
             }
         }
     }
     all
+}
+
+fn with_rule(plain: Variant, adapt: u32) -> impl Iterator<Item = Variant> {
+    let known = Variant { adapt, ..plain };
+    let advances = plain.kernel.finishes().then_some(Variant { advances: true, ..known });
+    std::iter::once(known).chain(advances)
 }
 
 fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
@@ -133,9 +118,9 @@ fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
             continue; // words are never shared
         }
         // Its one dispatch binds one window; kernels with slots to spare are for others.
-        let slots = if kernel == Kernel::ReduceFinish { &slots[..1] } else { slots };
+        let slots = if kernel.finishes() { &slots[..1] } else { slots };
         for (i, &wanted) in slots.iter().enumerate() {
-            let patterns = match roles(kernel) {
+            let patterns = match kernel.row().roles {
                 1 => vec![Pattern::apart(1)],
                 roles if i > 0 => vec![Pattern::apart(roles)],
                 roles => Pattern::every(roles),
@@ -163,16 +148,6 @@ fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
     all
 }
 
-/// Tensors that a kernel takes element by element.
-fn roles(kernel: Kernel) -> usize {
-    match kernel {
-        Kernel::UpdateAdam => MOST_ROLES,
-        Kernel::UpdateMomentum => 3,
-        Kernel::UpdateSgd | Kernel::Accumulate => 2,
-        _ => 1,
-    }
-}
-
 impl Shader {
     fn new(variant: &Variant) -> Shader {
         let Variant { kernel, dtype, slots, pattern, .. } = *variant;
@@ -181,7 +156,7 @@ impl Shader {
         if let Some(access) = kernel.slots() {
             groups.push(bound(&vec![access; slots as usize * pattern.bindings().max(1)]));
         }
-        let (own, beside) = (dtype.size() as u32, 4 * (roles(kernel) as u32 - 1));
+        let (own, beside) = (dtype.size() as u32, 4 * (kernel.row().roles as u32 - 1));
         let (through, through_most) = through(variant);
         Shader {
             kernel: kernel.stem(),
@@ -194,7 +169,7 @@ impl Shader {
             entry: kernel.entry(),
             groups,
             trusted: kernel.needs_no_checks(),
-            elements: takes_chunks(kernel).then(|| CHUNK / variant.workgroup_size),
+            elements: kernel.row().takes_chunks.then(|| CHUNK / variant.workgroup_size),
             loaded: if word_by_word(variant) { own } else { 4 } + beside,
             held: own + beside,
             through: through.to_vec(),
@@ -224,7 +199,7 @@ fn norm(kind: Kind) -> String {
 
 fn apart(variant: &Variant) -> String {
     let mut words = Vec::new();
-    if variant.kernel == Kernel::Threshold || variant.kernel.finishes() {
+    if variant.kernel.has_rule() {
         words.push(format!("adapt {}", variant.adapt));
     }
     match variant.form.loads {
@@ -252,15 +227,10 @@ fn apart(variant: &Variant) -> String {
     words.join(", ")
 }
 
-/// Whether a workgroup takes a chunk, its invocations equal shares of it.
-fn takes_chunks(kernel: Kernel) -> bool {
-    matches!(kernel, Kernel::Reduce | Kernel::Apply) || kernel.is_joint()
-}
-
 /// Whether a kernel loads a word of gradients once for all elements in it; others load the whole word for each.
 fn word_by_word(variant: &Variant) -> bool {
     (variant.form.loads != Loads::Few && !variant.kernel.has_quads(variant.kind, variant.form))
-        || matches!(variant.kernel, Kernel::Apply | Kernel::ApplyUnits | Kernel::Seams)
+        || (variant.kernel.slots() == Some(Binding::ReadWrite) && !variant.kernel.is_joint())
 }
 
 /// The common case by its instructions: all squares of a chunk are summed, all powers taken; an outcome that
@@ -275,11 +245,12 @@ fn through(variant: &Variant) -> (&'static [&'static str], u32) {
 }
 
 fn is_plain(variant: &Variant) -> bool {
-    let Variant { adapt, scaled, form, advances, .. } = *variant;
-    adapt == ADAPT_NONE && !scaled && !advances && form == Form::default() && is_apart(variant)
+    let Variant { kernel, adapt, scaled, form, advances, .. } = *variant;
+    let first_rule = kernel.row().rules.first().is_none_or(|&first| first == adapt);
+    first_rule && !scaled && !advances && form == Form::default() && is_apart(variant)
 }
 
 /// Whether each buffer has a binding of its own.
 fn is_apart(variant: &Variant) -> bool {
-    !variant.kernel.is_joint() || variant.pattern == Pattern::apart(roles(variant.kernel))
+    !variant.kernel.is_joint() || variant.pattern == Pattern::apart(variant.kernel.row().roles)
 }

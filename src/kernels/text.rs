@@ -32,7 +32,8 @@ impl Variant {
         let _ = writeln!(text, "const ALIGN: u32 = {}u;", self.kind.align());
         let _ = writeln!(text, "const FULL_MULTIPLY: bool = {};", self.form.full_multiply);
         for part in self.parts() {
-            text.push_str(&expand(&expand_rows(part, self.dtype), self.slots, &self.pattern));
+            let _ = writeln!(text, "// {}.wgsl", part.stem);
+            text.push_str(&expand(&expand_rows(part.text, self.dtype), self.slots, &self.pattern));
         }
         text
     }

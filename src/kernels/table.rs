@@ -1,0 +1,288 @@
+//! One row per kernel.
+
+use crate::clip::Kind;
+use crate::layout::{
+    ADAPT_ADAGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_NONE, ADAPT_PERCENTILE, ADAPT_QUANTILE, ADAPT_ZSCORE, TEAM,
+};
+use crate::plan::MOST_ROLES;
+
+use super::form::{self, Form};
+use super::kernel::Binding::{self, Read, ReadWrite, Uniform};
+use super::kernel::{File, Kernel};
+use super::variant::Variant;
+use super::{finish, parts};
+
+/// What is known of a kernel.
+pub(super) struct Row {
+    pub(super) kernel: Kernel,
+    /// Stem of the file in `shaders/`; also the debug label.
+    pub(super) stem: &'static str,
+    /// Name of the entry point.
+    pub(super) entry: &'static str,
+    /// The files that make a variant of it, but for records and what elements are.
+    pub(super) parts: fn(&Variant) -> Vec<File>,
+    /// The bindings of group 0.
+    pub(super) tables: Tables,
+    /// How the gradients in group 1 are bound, for kernels that touch them.
+    pub(super) slots: Option<Binding>,
+    /// Tensors that it takes element by element: gradients, and what belongs to them.
+    pub(super) roles: usize,
+    pub(super) norms: Norms,
+    /// The rules of thresholds it is made for, where its text depends on them.
+    pub(super) rules: &'static [u32],
+    /// The form in which it exists nearest to the one wanted.
+    pub(super) form: fn(Kind, Form) -> Form,
+    /// Whether it has sixteen elements of an invocation in flight, each by its own word, where loads are not few.
+    pub(super) has_quads: fn(Kind) -> bool,
+    /// Rows that a workgroup of so many invocations takes.
+    pub(super) rows_each: fn(u32) -> u32,
+    /// Whether a workgroup takes a chunk, its invocations equal shares of it.
+    pub(super) takes_chunks: bool,
+    /// Whether it does what lies between partials and gradients.
+    pub(super) finishes: bool,
+    /// Whether it leaves out segments from `Job::until` on.
+    pub(super) leaves_out: bool,
+    /// The kernel itself, where the argument of `gpu/trusted.rs` holds for it. What a row takes over from another names
+    /// that one, and does not count: the argument is made for each kernel.
+    pub(super) needs_no_checks: Option<Kernel>,
+}
+
+/// Bindings of group 0 in order.
+pub(super) enum Tables {
+    Same(&'static [Binding]),
+    Of(fn(&Variant) -> Vec<Binding>),
+}
+
+/// The norms that set variants of a kernel apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Norms {
+    /// Its text does not depend on the norm.
+    Same,
+    /// Those that are summed in integers: `PlanLimits::for_norm` makes no plan with it for others.
+    Integer,
+    All,
+}
+
+/// Gradients -> partial of each chunk; `cpu/reduce.rs`, for any p `cpu/power.rs`.
+const REDUCE: Row = Row {
+    kernel: Kernel::Reduce,
+    stem: "reduce",
+    entry: "reduce",
+    parts: parts::reduce,
+    tables: Tables::Same(&[Uniform, Read, ReadWrite, Uniform]),
+    slots: Some(Read),
+    roles: 1,
+    norms: Norms::All,
+    rules: &[],
+    form: form::of_chunks,
+    has_quads: form::is_any_p,
+    rows_each: |_| 1,
+    takes_chunks: true,
+    finishes: false,
+    leaves_out: true,
+    needs_no_checks: Some(Kernel::Reduce),
+};
+
+/// Partials -> sum of each tensor, block or unit; `cpu/combine.rs`.
+const PARTIALS: Row = Row {
+    kernel: Kernel::Partials,
+    stem: "tensors",
+    entry: "combine",
+    parts: |variant| parts::combine(variant, wgsl!["shared/partial_item", "shared/step", "tensors"]),
+    tables: Tables::Same(&[Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite]),
+    slots: None,
+    form: form::one,
+    has_quads: |_| false,
+    takes_chunks: false,
+    leaves_out: false,
+    needs_no_checks: Some(Kernel::Partials),
+    ..REDUCE
+};
+
+/// Sums, settings -> outcome of each segment; `cpu/coefficient.rs`.
+const COEFFICIENT: Row = Row {
+    kernel: Kernel::Coefficient,
+    stem: "coefficient",
+    entry: "coefficient",
+    parts: |_| parts::decide(wgsl!["shared/adapting", "shared/outcomes", "coefficient"]),
+    tables: Tables::Same(&[Uniform, Read, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform]),
+    leaves_out: true,
+    ..PARTIALS
+};
+
+/// For small sets, what `PARTIALS`, `Sums`, `Threshold`, `COEFFICIENT` and `Advance` write.
+const FINISH: Row = Row {
+    kernel: Kernel::Finish,
+    stem: "finish",
+    entry: "finish",
+    parts: finish::parts,
+    tables: Tables::Of(finish::bindings),
+    rules: &[
+        ADAPT_NONE,
+        ADAPT_MEAN,
+        ADAPT_AVERAGE,
+        ADAPT_PERCENTILE,
+        ADAPT_ZSCORE,
+        ADAPT_ADAGC,
+        ADAPT_QUANTILE,
+    ],
+    finishes: true,
+    ..COEFFICIENT
+};
+
+/// Outcomes -> gradients, in place; `cpu/apply.rs`.
+const APPLY: Row = Row {
+    kernel: Kernel::Apply,
+    stem: "apply",
+    entry: "apply",
+    parts: parts::apply,
+    tables: Tables::Same(&[Uniform, Read, Read]),
+    slots: Some(ReadWrite),
+    norms: Norms::Same,
+    form: form::by_loads,
+    has_quads: |_| false,
+    leaves_out: false,
+    needs_no_checks: Some(Kernel::Apply),
+    ..REDUCE
+};
+
+/// Gradients, outcomes -> parameters; `cpu/update.rs`. One buffer may hold gradients too, and cannot be bound in two
+/// ways at once: hence what is bound as for [`APPLY`].
+const UPDATE: Row = Row {
+    kernel: Kernel::UpdateSgd,
+    stem: "update_sgd",
+    entry: "joint",
+    parts: |variant| parts::joint(variant, wgsl!["shared/update", "update_sgd"]),
+    tables: Tables::Same(&[Uniform, Uniform, Uniform, Read, Read, Read]),
+    roles: 2,
+    form: form::by_words,
+    needs_no_checks: Some(Kernel::UpdateSgd),
+    ..APPLY
+};
+
+/// The row of each kernel, at the place of its variant.
+pub(super) static TABLE: &[Row] = &[
+    REDUCE,
+    // Gradients -> partials of short chunks; cpu/reduce.rs.
+    Row {
+        kernel: Kernel::ReduceShort,
+        stem: "reduce_short",
+        entry: "reduce_short",
+        parts: parts::reduce_short,
+        norms: Norms::Integer,
+        form: form::by_words,
+        has_quads: |_| true,
+        rows_each: |size| size / TEAM,
+        takes_chunks: false,
+        needs_no_checks: Some(Kernel::ReduceShort),
+        ..REDUCE
+    },
+    // Gradients -> partial of each chunk of short units; cpu/units.rs.
+    Row {
+        kernel: Kernel::ReduceUnits,
+        stem: "reduce_units",
+        entry: "reduce_units",
+        parts: parts::reduce_units,
+        form: form::by_words_but_any_p,
+        has_quads: |_| true,
+        takes_chunks: false,
+        needs_no_checks: Some(Kernel::ReduceUnits),
+        ..REDUCE
+    },
+    PARTIALS,
+    // Sums of tensors or blocks -> sum of each segment or tensor; cpu/combine.rs.
+    Row {
+        kernel: Kernel::Sums,
+        stem: "segments",
+        parts: |variant| parts::combine(variant, wgsl!["segments"]),
+        tables: Tables::Same(&[Uniform, Read, Read, ReadWrite]),
+        needs_no_checks: Some(Kernel::Sums),
+        ..PARTIALS
+    },
+    // Sums, history -> threshold of each limit that adapts; cpu/threshold.rs.
+    Row {
+        kernel: Kernel::Threshold,
+        stem: "threshold",
+        entry: "threshold",
+        parts: parts::threshold,
+        tables: Tables::Same(&[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform]),
+        rules: &[ADAPT_MEAN, ADAPT_AVERAGE, ADAPT_PERCENTILE, ADAPT_ZSCORE, ADAPT_ADAGC, ADAPT_QUANTILE],
+        leaves_out: false,
+        ..COEFFICIENT
+    },
+    COEFFICIENT,
+    FINISH,
+    // The only chunk of a set, settings -> what REDUCE and FINISH write.
+    Row {
+        kernel: Kernel::ReduceFinish,
+        stem: "reduce_finish",
+        parts: finish::with_sum_of_chunk,
+        slots: Some(Read),
+        rules: &[ADAPT_NONE],
+        form: form::by_words,
+        has_quads: form::is_any_p,
+        ..FINISH
+    },
+    APPLY,
+    // Outcomes -> gradients of tensors cut into units; cpu/apply.rs.
+    Row {
+        kernel: Kernel::ApplyUnits,
+        stem: "apply_units",
+        entry: "apply_units",
+        parts: parts::apply_units,
+        tables: Tables::Same(&[Uniform, Read, Read, Uniform]),
+        form: form::by_words,
+        takes_chunks: false,
+        needs_no_checks: Some(Kernel::ApplyUnits),
+        ..APPLY
+    },
+    // Outcomes -> words shared by two 16-bit gradients; cpu/apply.rs.
+    Row {
+        kernel: Kernel::Seams,
+        stem: "seams",
+        entry: "seams",
+        parts: |_| parts::write(wgsl!["seams"]),
+        form: form::one,
+        rows_each: |size| size,
+        takes_chunks: false,
+        needs_no_checks: Some(Kernel::Seams),
+        ..APPLY
+    },
+    // Tally -> loss scale, corrections of the step; cpu/advance.rs.
+    Row {
+        kernel: Kernel::Advance,
+        stem: "advance",
+        entry: "advance",
+        parts: parts::advance,
+        tables: Tables::Same(&[Uniform, Uniform, ReadWrite, ReadWrite]),
+        norms: Norms::Same,
+        leaves_out: false,
+        ..COEFFICIENT
+    },
+    UPDATE,
+    // Likewise, and moments.
+    Row {
+        kernel: Kernel::UpdateMomentum,
+        stem: "update_momentum",
+        parts: |variant| parts::joint(variant, wgsl!["shared/update", "update_momentum"]),
+        roles: 3,
+        needs_no_checks: Some(Kernel::UpdateMomentum),
+        ..UPDATE
+    },
+    Row {
+        kernel: Kernel::UpdateAdam,
+        stem: "update_adam",
+        parts: |variant| parts::joint(variant, wgsl!["shared/update", "update_adam"]),
+        roles: MOST_ROLES,
+        needs_no_checks: Some(Kernel::UpdateAdam),
+        ..UPDATE
+    },
+    // Gradients, outcomes -> accumulators; cpu/accumulate.rs.
+    Row {
+        kernel: Kernel::Accumulate,
+        stem: "accumulate",
+        parts: |variant| parts::joint(variant, wgsl!["accumulate"]),
+        needs_no_checks: Some(Kernel::Accumulate),
+        ..UPDATE
+    },
+];
