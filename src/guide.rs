@@ -6,14 +6,20 @@
 /// A picture that stands in the page itself.
 macro_rules! picture {
     ($words:literal, $file:literal) => {
-        concat!("<figure role=\"img\" aria-label=\"", $words, "\" style=\"margin:1em 0\">\n", include_str!($file), "\n</figure>\n")
+        concat!(
+            "<figure role=\"img\" aria-label=\"",
+            $words,
+            "\" style=\"margin:1em 0\">\n",
+            include_str!($file),
+            "\n</figure>\n"
+        )
     };
 }
 
 pub mod threshold {
     #![doc = include_str!("../guide/threshold.md")]
     #![doc = ""]
-    #![doc = picture!("Norms of 20 steps, their histogram and percentiles; percentile 90 is 27 ", "../guide/norms.svg")]
+    #![doc = picture!("Norms of 20 steps, their histogram and percentiles; percentile 90 is 27.03", "../guide/norms.svg")]
     #![doc = ""]
     #![doc = include_str!("../guide/threshold_adaptive.md")]
     #![doc = ""]
