@@ -5,6 +5,9 @@
 //! has the same bits on every adapter and on the CPU path, however the tensors are placed. What
 //! does not exceed the threshold keeps every bit and costs the reading of the gradients alone.
 //!
+//! The [`guide`] has a page a question: choosing a threshold, coming from PyTorch, Optax or Keras, mixed precision,
+//! groups and optimisers, arenas, reports.
+//!
 //! # The flow
 //!
 //! A *segment* is whatever shares one coefficient: the whole set, a group, a tensor, a unit of one.
@@ -32,8 +35,10 @@
 //! | [`Stepper::record_step`], [`Accumulator::record_first`], [`Accumulator::record_next`] | no | no | no |
 //! | [`Stepper::set_lr`], [`Stepper::set_optimizer`] | no (takes effect at the next submit) | no | staging, by wgpu |
 //! | [`Pass::read_back`] | no | no | no |
-//! | [`Pass::set_threshold`], [`Pass::set_unscale`] | no (takes effect at the next submit) | no | staging, by wgpu |
-//! | awaiting a [`ReadBack`], [`ReadBack::try_take`] | no | no | no |
+//! | [`Pass::set_threshold`], [`Pass::set_total`], [`Pass::set_unscale`], [`Pass::set_rows`], [`Pass::restore_history`] | no (takes effect at the next submit) | no | staging, by wgpu |
+//! | awaiting a [`ReadBack`], [`ReadBack::try_take`] | no | no (ready after the device was polled) | no |
+//! | [`Telemetry::record`], [`Telemetry::poll`] | no | no | no |
+//! | [`Pass::save_history`] | no | no | a buffer to read it from |
 //! | `ReadBack::wait` | no | **yes** | no |
 //! | `Session::open`, `Session::clip` | yes | **yes** | yes |
 //!
@@ -52,6 +57,8 @@ pub mod cpu;
 pub mod error;
 pub mod gpu;
 pub mod grad;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 pub mod history;
 mod kernels;
 pub mod layout;
