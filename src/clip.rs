@@ -7,6 +7,7 @@ mod loss_scale;
 #[cfg(feature = "serde")]
 pub(crate) mod number;
 mod rule;
+mod words;
 
 pub use adapt::{Adapt, Reaction};
 pub(crate) use kind::Kind;

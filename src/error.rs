@@ -2,6 +2,19 @@
 
 use crate::tensor::DType;
 
+/// A word that names no such setting.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: required {required}, given `{}`", given.escape_debug())]
+#[non_exhaustive]
+pub struct WordError {
+    /// What it should have named.
+    pub what: &'static str,
+    /// The words there are.
+    pub required: &'static str,
+    /// The word.
+    pub given: String,
+}
+
 /// A [`Clip`](crate::Clip) that makes no sense.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]

@@ -76,7 +76,9 @@ pub mod telemetry;
 mod tensor;
 
 pub use clip::{Adapt, Axes, Clip, LossScale, NonFinite, NormType, Reaction, Rule, Scope, Units};
-pub use error::{ClipError, OptimizerError, PlanError, PrepareError, ReadBackError, SessionError, StepError};
+pub use error::{
+    ClipError, OptimizerError, PlanError, PrepareError, ReadBackError, SessionError, StepError, WordError,
+};
 pub use gpu::{Accumulator, Clipper, ClipperOptions, Moment, Pass, ReadBack, Stepper};
 pub use grad::{DType, Grad, Group};
 pub use history::History;

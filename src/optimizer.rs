@@ -117,7 +117,8 @@ impl Adam {
         Adam { lr, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, decoupled: false, eps_hat: false }
     }
 
-    /// AdamW with PyTorch's defaults: a decay of 0.01.
+    /// AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) with PyTorch's defaults: a decay of 0.01.
+    #[doc(alias = "AdamW")]
     pub fn decoupled(lr: f64) -> Adam {
         Adam { weight_decay: 0.01, decoupled: true, ..Adam::new(lr) }
     }

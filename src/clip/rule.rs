@@ -99,7 +99,7 @@ impl Units {
     /// makes every element a unit.
     pub fn over(axes: &[usize]) -> Units {
         // Axes beyond the last bit fall on it; no tensor has so many, so they are refused.
-        Units::Over(Axes(axes.iter().fold(0, |mask, &axis| mask | 1 << axis.min(31))))
+        Units::Over(Axes(axes.iter().fold(0, |mask, &axis| mask | 1 << axis.min(Axes::MOST))))
     }
 }
 
@@ -111,6 +111,14 @@ pub struct Axes(u32);
 impl Axes {
     pub(crate) fn contains(self, axis: usize) -> bool {
         axis < 32 && self.0 >> axis & 1 == 1
+    }
+
+    /// Axes from this one on are one, which no tensor has.
+    pub(super) const MOST: usize = 31;
+
+    /// Each of them, in order.
+    pub(super) fn all(self) -> impl Iterator<Item = usize> {
+        (0..32).filter(move |&axis| self.contains(axis))
     }
 
     /// Rank that a tensor needs at least.
