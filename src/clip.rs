@@ -237,7 +237,8 @@ impl Clip {
         Clip { scope, ..self }
     }
 
-    /// Limits the norm of the whole set too.
+    /// Limits the norm of the whole set too: its norm before the segments are clipped, so that the spike of one tensor makes
+    /// all others smaller, also where that tensor's own limit would have sufficed.
     #[must_use]
     pub fn total(self, threshold: impl Into<f64>) -> Clip {
         Clip { total: Some(threshold.into()), ..self }

@@ -142,7 +142,8 @@ pub enum NonFinite {
     Zero,
     /// Non-finite elements become 0; the norm is that of the finite ones, which are clipped.
     Sanitize,
-    /// All gradients of the segment become NaN, as PyTorch, TensorFlow and Optax do.
+    /// All gradients of the segment become NaN, as TensorFlow's `clip_by_global_norm` has it; so do PyTorch's and Optax' formulas
+    /// where an element is NaN. Where one is infinite, these make it NaN and the finite ones 0.
     Nan,
     /// The element is treated by its bits like any other. Only for [`Rule::Value`], whose default it
     /// is.
