@@ -81,7 +81,7 @@ impl Group {
     /// they have no part in any norm but their own, nor in [`Clip::total`](crate::Clip), and need neither a
     /// shape nor a parameter.
     ///
-    /// In a step their parameters move like those of others, by the gradients as they are.
+    /// In a step their parameters move like those of others, by gradients that are not clipped.
     ///
     /// ```
     /// use gradclip::{Clip, Group, cpu::{self, GradMut}};
