@@ -239,6 +239,7 @@ fn telemetry_submits_nothing_of_its_own() {
     let Some(trace) = trace else { return };
     let count = |call: &str| trace.matches(call).count();
     assert_eq!(count("Submit("), STEPS as usize);
-    assert!(count("CopyBufferToBuffer") <= 4 * STEPS as usize && count("CopyBufferToBuffer") > 0);
+    // Outcomes, sums, tally, progress and tag, of reports that were not dropped.
+    assert!(count("CopyBufferToBuffer") <= 5 * STEPS as usize && count("CopyBufferToBuffer") > 0);
     assert_eq!(count("CreateBuffer("), 1);
 }

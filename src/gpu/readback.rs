@@ -30,20 +30,19 @@ struct Contents {
     skipped_bytes: u64,
     outcome_bytes: u64,
     sum_bytes: u64,
-    /// Whether an optimiser's step follows.
-    steps: bool,
+    /// Bytes of the learning rate, where an optimiser's step follows.
+    rate_bytes: u64,
 }
 
 const TALLY_BYTES: u64 = size_of::<Tally>() as u64;
 const PROGRESS_BYTES: u64 = size_of::<Progress>() as u64;
-/// The first word of [`Hyper`](crate::layout::Hyper).
-const RATE_BYTES: u64 = size_of::<f32>() as u64;
 
 /// What is copied, all of which the pass has.
 pub(crate) struct Results<'b> {
     pub(crate) outcomes: &'b wgpu::Buffer,
     pub(crate) sums: &'b wgpu::Buffer,
     pub(crate) memory: &'b Memory,
+    /// A [`Hyper`](crate::layout::Hyper), whose first word is the learning rate.
     pub(crate) hyper: &'b wgpu::Buffer,
 }
 
@@ -61,10 +60,11 @@ impl Ring {
         let skipped_bytes = if parts.cut() { bytes(parts.count) } else { 0 };
         let outcome_bytes = bytes(parts.decided()) - skipped_bytes;
         let sum_bytes = (plan.tensor_sum_count() * size_of::<Sum>()) as u64;
-        let size = outcome_bytes + sum_bytes + TALLY_BYTES + PROGRESS_BYTES + RATE_BYTES;
+        let rate_bytes = if steps { size_of::<f32>() as u64 } else { 0 };
+        let size = outcome_bytes + sum_bytes + TALLY_BYTES + PROGRESS_BYTES + rate_bytes;
         let tags = Tags::new(device)?;
         let place = |_| Arc::new(Place::new(device, "gradclip read-back", size, Some(tags.clone())));
-        let contents = Contents { infos, clip, parts, skipped_bytes, outcome_bytes, sum_bytes, steps };
+        let contents = Contents { infos, clip, parts, skipped_bytes, outcome_bytes, sum_bytes, rate_bytes };
         Ok(Ring { places: (0..places).map(place).collect(), contents: Arc::new(contents) })
     }
 
@@ -75,13 +75,13 @@ impl Ring {
     ) -> Result<ReadBack, ReadBackError> {
         let place = self.places.iter().find(|place| place.take());
         let place = place.ok_or(ReadBackError::RingFull { capacity: self.places.len() })?;
-        let Contents { skipped_bytes, outcome_bytes, sum_bytes, .. } = *self.contents;
+        let Contents { skipped_bytes, outcome_bytes, sum_bytes, rate_bytes, .. } = *self.contents;
         let copies = [
             (outcomes, skipped_bytes, outcome_bytes),
             (sums, 0, sum_bytes),
             (&memory.tally, 0, TALLY_BYTES),
             (&memory.progress, 0, PROGRESS_BYTES),
-            (hyper, 0, RATE_BYTES),
+            (hyper, 0, rate_bytes),
         ];
         let contents = self.contents.clone();
         Ok(place.read_back(encoder, copies, move |bytes| contents.read(bytes)))
@@ -102,7 +102,7 @@ impl Contents {
             return Err(ReadBackError::Undecided);
         }
         let progress: Progress = bytemuck::pod_read_unaligned(progress);
-        let lr = self.steps.then(|| bytemuck::pod_read_unaligned(lr));
+        let lr = (self.rate_bytes > 0).then(|| bytemuck::pod_read_unaligned(lr));
         let report = report::report(&self.clip, &self.infos, &self.parts, &sums, &outcomes, &tally);
         Ok(report.advanced(&self.clip, &progress, lr))
     }
