@@ -131,12 +131,13 @@ fn row(compiler: &Compiler, shader: &Shader, options: &Options) -> Row {
         Ok(compiled) => {
             let way = describe(&mut row, compiler, shader, &compiled);
             if let Some(folder) = &options.listing {
-                let file =
-                    std::path::Path::new(folder).join(format!("{} {}", device(&compiler.name), row.name()));
-                let written = std::fs::write(file.with_extension("s"), marked(&compiled.listing, &way))
-                    .and_then(|()| std::fs::write(file.with_extension("wgsl"), &shader.wgsl));
+                // Names may have dots, as those of p = 2.5 do.
+                let name = format!("{} {}", device(&compiler.name), row.name());
+                let file = |ending: &str| std::path::Path::new(folder).join(format!("{name}.{ending}"));
+                let written = std::fs::write(file("s"), marked(&compiled.listing, &way))
+                    .and_then(|()| std::fs::write(file("wgsl"), &shader.wgsl));
                 if let Err(error) = written {
-                    row.set("error", format!("{}: {error}", file.display()));
+                    row.set("error", format!("{name}: {error}"));
                 }
             }
         }
