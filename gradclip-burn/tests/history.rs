@@ -24,7 +24,7 @@ fn zclip() -> Clip {
     Clip::global_norm(1.0).adapt(Adapt::ZScore { decay: 0.97, z: 2.5, warm_up: 5, reaction })
 }
 
-fn saved(clipper: &Clipper, gpu: &Gpu) -> History {
+fn saved(clipper: &Clipper) -> History {
     let saved: ReadBack<History> = clipper.save_history().unwrap();
     saved.wait().unwrap()
 }
@@ -33,7 +33,7 @@ fn saved(clipper: &Clipper, gpu: &Gpu) -> History {
 fn a_history_goes_on_in_another_clipper() {
     let Some(gpu) = gpu() else { return };
     let mut first = same_as_cpu(gpu, zclip(), 6, no_group);
-    let history = saved(&first, gpu);
+    let history = saved(&first);
     assert_eq!(history.steps(), 6);
     let model = mlp(gpu);
     let mut second = Clipper::new(&gpu.device, &gpu.setup, zclip()).unwrap();
@@ -62,7 +62,7 @@ fn a_restored_history_outlives_clips_that_fail() {
         // Under a global norm a group's threshold is an error.
         asked.load(Ordering::Relaxed).then(|| Group::new("all", 1.0))
     });
-    second.restore_history(saved(&first, gpu));
+    second.restore_history(saved(&first));
     let fails = |clipper: &mut Clipper| {
         let mut grads = model.grads(0, 1e3, &gpu.device);
         let before = read(&model, &grads);
@@ -97,14 +97,14 @@ fn a_restored_history_outlives_clips_that_fail() {
 fn a_history_that_is_refused_changes_nothing_of_what_there_is() {
     let Some(gpu) = gpu() else { return };
     let mut clipper = same_as_cpu(gpu, zclip(), 6, no_group);
-    let (model, own) = (mlp(gpu), saved(&clipper, gpu));
+    let (model, own) = (mlp(gpu), saved(&clipper));
     let other = same_as_cpu(gpu, Clip::global_norm(1.0).adapt(Adapt::zclip()), 2, no_group);
     let before = clipper.report().unwrap();
-    clipper.restore_history(saved(&other, gpu));
+    clipper.restore_history(saved(&other));
     let refused = clipper.clip(&model, &mut model.grads(0, 1.0, &gpu.device));
     assert!(matches!(refused, Err(Error::Clip(ClipError::State { .. }))), "{refused:?}");
     assert_eq!(clipper.report().unwrap(), before, "the latest clip's");
-    assert_eq!(saved(&clipper, gpu), own);
+    assert_eq!(saved(&clipper), own);
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_loss_scale_is_the_one_that_the_next_clip_divides_by() {
     first.clip(&model, &mut infinite(gpu, &model)).unwrap();
     // Before the first clip of another clipper, too.
     let mut second = new();
-    second.restore_history(saved(&first, gpu));
+    second.restore_history(saved(&first));
     assert_eq!(scale(&second), 512.0);
     scaled_step(gpu, &model, &mut second);
     // Over a clip that adapts otherwise, where all begins anew, and back.
