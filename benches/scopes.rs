@@ -101,7 +101,7 @@ fn benches(criterion: &mut Criterion) {
             .warm_up_time(Duration::from_millis(100))
             .measurement_time(Duration::from_secs(1));
         for scope_name in scopes(name) {
-            let scope = scope::scope(scope_name).unwrap();
+            let scope = scope_name.parse().unwrap();
             for (regime, threshold, bytes) in [("clipped", 1e-4, 12), ("not clipped", f32::INFINITY, 4)] {
                 let clip = Clip::global_norm(threshold).scope(scope);
                 group.throughput(Throughput::Bytes(set.values.len() as u64 * bytes));

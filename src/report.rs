@@ -38,8 +38,9 @@ pub struct Report {
     pub clipped_segments: u64,
     /// Segments written to in this step.
     pub changed_segments: u64,
-    /// Norm of the whole set before clipping, excluded tensors left out, in every scope: that of one sum over all their
-    /// elements, the same bits as the norm of a clip with [`Scope::Global`](crate::Scope::Global). Infinite or NaN as
+    /// Norm of the whole set before clipping, excluded tensors left out, in every scope: the bits that a clip with
+    /// [`Scope::Global`](crate::Scope::Global) has. For units and rows, which are summed one by one, it may be the `f32` beside that,
+    /// within the same 0.65 ulp of exact; with any p but 1, 2 and infinity nothing is promised to the bit. Infinite or NaN as
     /// [`SegmentReport::norm`] is.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::clip::number::serialize"))]
     pub global_norm: f64,
@@ -184,7 +185,9 @@ pub(crate) fn build(
         segment.excluded = limit.excluded;
     }
     let one = |(i, info): (usize, &TensorInfo)| tensor(clip, info, parts.owners[i].first(), &measured(i));
-    let limited = segments.iter().filter(|s| !s.excluded).map(|s| s.norm * s.coefficient);
+    // Under the policy Zero nothing is left of an infinite norm.
+    let left = |s: &SegmentReport| if s.coefficient == 0.0 { 0.0 } else { s.norm * s.coefficient };
+    let limited = segments.iter().filter(|s| !s.excluded).map(left);
     let clipped_norm = (multiplies && !parts.cut()).then(|| joined(limited, clip.norm));
     Report {
         segments,

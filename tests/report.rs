@@ -6,7 +6,7 @@ mod common;
 
 use common::{Kind, Random, data, gpu, scopes};
 use gradclip::cpu::{self, GradMut, Moments, StepMut};
-use gradclip::{Adam, Clip, DType, Grad, Group, History, LossScale, NormType, Report, Sgd};
+use gradclip::{Adam, Clip, DType, Grad, Group, History, LossScale, NonFinite, NormType, Report, Sgd};
 
 /// Rows alike, so that every scope fits; the last one is excluded.
 const SHAPES: [[u64; 2]; 4] = [[6, 5], [6, 800], [6, 3], [6, 40]];
@@ -35,6 +35,7 @@ fn the_global_norm_is_told_in_every_scope() {
             for scope in scopes() {
                 let clip = clip.scope(scope);
                 let report = on_cpu(&mut given.clone(), &clip);
+                // Units and rows are summed one by one: here the `f32` is the same.
                 assert_eq!(report.global_norm, expected, "{kind:?} {norm:?} {scope:?}");
                 let (Some(gpu), false) = (&gpu, matches!(norm, NormType::P(_))) else { continue };
                 let free = Group::excluded("free");
@@ -95,6 +96,8 @@ fn the_norm_after_clipping_is_that_of_the_results() {
     assert!(on_cpu(&mut broken, &Clip::global_norm(1.0)).global_norm.is_nan());
     broken[1][7] = f32::NEG_INFINITY;
     assert_eq!(on_cpu(&mut broken, &Clip::global_norm(1.0)).global_norm, f64::INFINITY);
+    let zeroed = on_cpu(&mut broken.clone(), &Clip::global_norm(1.0).on_non_finite(NonFinite::Zero));
+    assert_eq!((zeroed.global_norm, zeroed.clipped_norm), (f64::INFINITY, Some(0.0)));
 }
 
 /// Rates that change, a loss scale that falls where a gradient overflows, steps that are skipped then.

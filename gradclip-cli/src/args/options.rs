@@ -50,14 +50,7 @@ pub(crate) fn scale(text: &str) -> Result<f64, String> {
 
 /// `--norm`: 1, 2, inf or any p above 0.
 pub(crate) fn norm_type(text: &str) -> Result<NormType, String> {
-    let value = number(text, "1, 2, inf or a number above 0")?;
-    match value {
-        1.0 => Ok(NormType::One),
-        2.0 => Ok(NormType::Two),
-        f64::INFINITY => Ok(NormType::Inf),
-        p if p as f32 > 0.0 && (p as f32).is_finite() => Ok(NormType::P(p)),
-        _ => Err("expected 1, 2, inf or a number above 0".into()),
-    }
+    text.trim().parse().map_err(|_| "expected 1, 2, inf or a number above 0".into())
 }
 
 /// `--percentile`: 0 to 100.

@@ -5,18 +5,6 @@ use gradclip::{Scope, Units};
 /// The words of `--scope`.
 pub const NAMES: [&str; 5] = ["global", "tensor", "unit", "unit-last", "row"];
 
-/// The scope that a word names.
-pub fn scope(name: &str) -> Option<Scope> {
-    match name {
-        "global" => Some(Scope::Global),
-        "tensor" => Some(Scope::Tensor),
-        "unit" => Some(Scope::Unit(Units::OutputFirst)),
-        "unit-last" => Some(Scope::Unit(Units::OutputLast)),
-        "row" => Some(Scope::Row),
-        _ => None,
-    }
-}
-
 /// The segments of a tensor: element `e` belongs to `first + (e / divide) % modulo`.
 #[derive(Clone, Copy, Debug)]
 struct Owner {
@@ -99,7 +87,7 @@ mod tests {
     fn elements_belong_to_the_segment_of_their_place() {
         let shapes = [vec![2, 3], vec![4]];
         let segments = |name: &str| -> Option<Vec<usize>> {
-            let cut = Cut::new(scope(name)?, &shapes)?;
+            let cut = Cut::new(name.parse().ok()?, &shapes)?;
             Some(cut.segments(1, 8).collect())
         };
         assert_eq!(segments("global"), Some(vec![0; 8]));
@@ -110,6 +98,6 @@ mod tests {
         let rows = Cut::new(Scope::Row, &[vec![2, 2], vec![2]])
             .map(|cut| cut.norms(&[3.0, 0.0, 1.0, 2.0, 4.0, 2.0]));
         assert_eq!(rows, Some(vec![5.0, 3.0]));
-        assert!(NAMES.iter().all(|name| scope(name).is_some()));
+        assert!(NAMES.iter().all(|name| name.parse::<Scope>().is_ok()));
     }
 }

@@ -105,7 +105,7 @@ fn shapes_of(args: &Args) -> Result<(String, Vec<Vec<u64>>), Failure> {
 
 fn cut(args: &Args, shapes: &[Vec<u64>]) -> Result<(Scope, Cut), Failure> {
     let wrong = |what: &str| Failure::Usage(format!("--scope {}: {what}", args.scope));
-    let scope = scope::scope(&args.scope).ok_or_else(|| wrong("no such scope"))?;
+    let scope = args.scope.parse().map_err(|_| wrong("no such scope"))?;
     let same = "expected tensors that all have as many rows, as `--preset splats` has";
     Ok((scope, Cut::new(scope, shapes).ok_or_else(|| wrong(same))?))
 }
