@@ -25,7 +25,7 @@ fn optimizers() -> [(&'static str, Optimizer); 3] {
     [
         ("sgd", Sgd::new(RATE).into()),
         ("momentum", Sgd::new(RATE).momentum(0.9).into()),
-        ("adamw", Adam::decoupled(RATE).into()),
+        ("adamw", Adam::adamw(RATE).into()),
     ]
 }
 

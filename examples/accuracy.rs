@@ -35,8 +35,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let on_adapters = arguments.next().transpose()?.unwrap_or(1e7) as usize;
     let smallest = arguments.next().transpose()?.unwrap_or(1e3) as usize;
     let mut sessions = vec![("CPU".to_owned(), Session::open(&Target::Cpu)?)];
-    for adapter in gradclip::session::adapters() {
-        let name = gradclip::session::adapter_name(&adapter.get_info());
+    for adapter in gradclip::adapters() {
+        let name = gradclip::adapter_name(&adapter.get_info());
         sessions.push((name.clone(), Session::open(&Target::Named(name))?));
     }
     let names: Vec<_> = sessions.iter().map(|(name, _)| name.as_str()).collect();

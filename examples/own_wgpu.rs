@@ -7,12 +7,14 @@
 use gradclip::{Clip, Clipper, Grad, wgpu};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let Some(adapter) = gradclip::session::adapters().into_iter().next() else {
+    let Some(adapter) = gradclip::adapters().into_iter().next() else {
         println!("no adapter; see `gradclip devices`");
         return Ok(());
     };
-    let descriptor =
-        wgpu::DeviceDescriptor { required_limits: Clipper::required_limits(&adapter), ..Default::default() };
+    let descriptor = wgpu::DeviceDescriptor {
+        required_limits: Clipper::recommended_limits(&adapter),
+        ..Default::default()
+    };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))?;
     let gradient = |values: &[f32]| {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
@@ -26,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let clipper = Clipper::new(&device)?;
     let grads = [Grad::new("weights", &weights), Grad::new("bias", &bias)];
-    let mut pass = clipper.prepare(&grads, &Clip::global_norm(50.0))?;
+    let pass = clipper.prepare(&grads, &Clip::global_norm(50.0))?;
 
     let mut late = None;
     for step in 0..5 {

@@ -9,7 +9,7 @@
 
 use std::error::Error;
 
-use gradclip::session::adapters;
+use gradclip::adapters;
 use gradclip::{Adapt, Clip, Clipper, ClipperOptions, Grad, Pass, Report, Telemetry, wgpu};
 use plotters::prelude::*;
 
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let adapter = adapters().into_iter().next().ok_or("no adapter: a software driver for Vulkan will do")?;
     let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
-        required_limits: Clipper::required_limits(&adapter),
+        required_limits: Clipper::recommended_limits(&adapter),
         ..Default::default()
     }))?;
     let clipper = Clipper::with_options(&device, ClipperOptions::default().read_backs(16))?;

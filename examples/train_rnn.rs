@@ -16,8 +16,8 @@ use std::error::Error;
 use std::time::Instant;
 
 use gradclip::layout::{CLIPPED, Outcome};
-use gradclip::session::{adapter_name, adapters};
 use gradclip::{Clip, Clipper, DType, Grad, NonFinite, Schedule, Sgd, wgpu};
+use gradclip::{adapter_name, adapters};
 use wgpu::BufferUsages as Usage;
 
 #[path = "train_rnn/check.rs"]
@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let file = files.first().map_or("train_rnn.svg", String::as_str);
     let adapter = adapters().into_iter().next().ok_or("no adapter: a software driver for Vulkan will do")?;
     let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
-        required_limits: Clipper::required_limits(&adapter),
+        required_limits: Clipper::recommended_limits(&adapter),
         ..Default::default()
     }))?;
     let gpu = Gpu { device, queue };
@@ -234,7 +234,7 @@ fn train(gpu: &Gpu, clip: &Clip) -> Result<Run, Box<dyn Error>> {
     });
     let schedule = Schedule::cosine(RATE, 0.0, STEPS as u64)?;
     let clipper = Clipper::new(&gpu.device)?;
-    let mut stepper = clipper.prepare_step(&grads, clip, Sgd::new(RATE).momentum(0.9))?;
+    let stepper = clipper.prepare_step(&grads, clip, Sgd::new(RATE).momentum(0.9))?;
     let kernels = net.kernels(gpu, stepper.pass().tally());
     let usage = Usage::COPY_DST | Usage::COPY_SRC;
     let losses = gpu.buffer("losses", STEPS, usage);

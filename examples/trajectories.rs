@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     }
     let mut failures = Vec::new();
     let cases = cases(&arguments, &mut failures);
-    let machines: Vec<Opened> = gradclip::session::adapters()
+    let machines: Vec<Opened> = gradclip::adapters()
         .iter()
         .filter_map(|adapter| open(adapter).map_err(|error| failures.push(error)).ok())
         .collect();
@@ -69,8 +69,8 @@ fn cases(arguments: &[PathBuf], failures: &mut Vec<String>) -> Vec<Case> {
 }
 
 fn open(adapter: &wgpu::Adapter) -> Attempt<Opened> {
-    let name = gradclip::session::adapter_name(&adapter.get_info());
-    let required_limits = Clipper::required_limits(adapter);
+    let name = gradclip::adapter_name(&adapter.get_info());
+    let required_limits = Clipper::recommended_limits(adapter);
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
     let (device, queue) =
         pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| format!("{name}: {e}"))?;

@@ -5,15 +5,15 @@ struct Own {
 }
 
 //@each slot
-fn own_SLOT(row: JointRow, i: u32) -> Own {
+fn own_SLOT(row: FusedRow, i: u32) -> Own {
     if job.begins == 1u {
         return Own(0u);
     }
-    return Own(ROLE1[row.parameter + i]);
+    return Own(OPERAND1[row.parameter + i]);
 }
 
-fn put_SLOT(row: JointRow, i: u32, own: Own) {
-    ROLE1[row.parameter + i] = own.sum;
+fn put_SLOT(row: FusedRow, i: u32, own: Own) {
+    OPERAND1[row.parameter + i] = own.sum;
 }
 //@end
 
@@ -38,7 +38,7 @@ fn sum_of(a: u32, b: u32) -> u32 {
     return bitcast<u32>(within(bitcast<f32>(a) + bitcast<f32>(b), is_finite(a) && is_finite(b)));
 }
 
-fn stepped(own: Own, tensor: JointTensor, gradient: u32, outcome: Outcome) -> Own {
+fn stepped(own: Own, tensor: FusedTensor, gradient: u32, outcome: Outcome) -> Own {
     if job.begins == 1u {
         return Own(select(gradient, 0u, (outcome.flags & SKIPPED) != 0u));
     }

@@ -7,14 +7,14 @@ struct Own {
 }
 
 //@each slot
-fn own_SLOT(row: JointRow, i: u32) -> Own {
-    return Own(ROLE1[row.parameter + i], ROLE2[row.moment + i], ROLE3[row.second_moment + i]);
+fn own_SLOT(row: FusedRow, i: u32) -> Own {
+    return Own(OPERAND1[row.parameter + i], OPERAND2[row.moment + i], OPERAND3[row.second_moment + i]);
 }
 
-fn put_SLOT(row: JointRow, i: u32, own: Own) {
-    ROLE1[row.parameter + i] = own.parameter;
-    ROLE2[row.moment + i] = own.first;
-    ROLE3[row.second_moment + i] = own.second;
+fn put_SLOT(row: FusedRow, i: u32, own: Own) {
+    OPERAND1[row.parameter + i] = own.parameter;
+    OPERAND2[row.moment + i] = own.first;
+    OPERAND3[row.second_moment + i] = own.second;
 }
 //@end
 
@@ -27,7 +27,7 @@ fn direction_of(first: f32, second: f32, finite: bool) -> f32 {
     return select(within(corrected / size, finite), 0.0, first == 0.0 && size == 0.0);
 }
 
-fn stepped(own: Own, tensor: JointTensor, gradient: u32, outcome: Outcome) -> Own {
+fn stepped(own: Own, tensor: FusedTensor, gradient: u32, outcome: Outcome) -> Own {
     let parameter = own.parameter;
     let finite = is_finite(gradient) && is_finite(parameter);
     let g = penalised(gradient, parameter, tensor, finite);

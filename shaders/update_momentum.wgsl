@@ -6,17 +6,17 @@ struct Own {
 }
 
 //@each slot
-fn own_SLOT(row: JointRow, i: u32) -> Own {
-    return Own(ROLE1[row.parameter + i], ROLE2[row.moment + i]);
+fn own_SLOT(row: FusedRow, i: u32) -> Own {
+    return Own(OPERAND1[row.parameter + i], OPERAND2[row.moment + i]);
 }
 
-fn put_SLOT(row: JointRow, i: u32, own: Own) {
-    ROLE1[row.parameter + i] = own.parameter;
-    ROLE2[row.moment + i] = own.momentum;
+fn put_SLOT(row: FusedRow, i: u32, own: Own) {
+    OPERAND1[row.parameter + i] = own.parameter;
+    OPERAND2[row.moment + i] = own.momentum;
 }
 //@end
 
-fn stepped(own: Own, tensor: JointTensor, gradient: u32, outcome: Outcome) -> Own {
+fn stepped(own: Own, tensor: FusedTensor, gradient: u32, outcome: Outcome) -> Own {
     let finite = is_finite(gradient) && is_finite(own.parameter);
     let g = penalised(gradient, own.parameter, tensor, finite);
     let kept = bitcast<f32>(hyper.decay) * bitcast<f32>(own.momentum);

@@ -5,16 +5,16 @@ struct Own {
 }
 
 //@each slot
-fn own_SLOT(row: JointRow, i: u32) -> Own {
-    return Own(ROLE1[row.parameter + i]);
+fn own_SLOT(row: FusedRow, i: u32) -> Own {
+    return Own(OPERAND1[row.parameter + i]);
 }
 
-fn put_SLOT(row: JointRow, i: u32, own: Own) {
-    ROLE1[row.parameter + i] = own.parameter;
+fn put_SLOT(row: FusedRow, i: u32, own: Own) {
+    OPERAND1[row.parameter + i] = own.parameter;
 }
 //@end
 
-fn stepped(own: Own, tensor: JointTensor, gradient: u32, outcome: Outcome) -> Own {
+fn stepped(own: Own, tensor: FusedTensor, gradient: u32, outcome: Outcome) -> Own {
     let finite = is_finite(gradient) && is_finite(own.parameter);
     return Own(moved(own.parameter, penalised(gradient, own.parameter, tensor, finite), tensor, finite));
 }

@@ -42,7 +42,7 @@ pub struct Clip {
     pub norm: NormType,
     /// What shares one norm, the whole set unless set.
     pub scope: Scope,
-    /// A limit on the norm of the whole set beside those of its segments: the smaller coefficient
+    /// A limit on the norm of the whole set along with those of its segments: the smaller coefficient
     /// wins. Excluded groups have no part in it. None unless set.
     #[cfg_attr(feature = "serde", serde(with = "crate::clip::number::optional", default))]
     pub total: Option<f64>,

@@ -1,5 +1,9 @@
 //! Errors, one type an operation. Each says which tensor, what was required and what was given.
 
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
 use crate::tensor::DType;
 
 /// A word that names no such setting.
@@ -68,7 +72,7 @@ pub enum ClipError {
     Combination {
         /// What was asked for.
         what: &'static str,
-        /// What it needs beside it.
+        /// What it needs along with it.
         required: &'static str,
     },
     /// A tensor that the clip cannot be applied to.
@@ -154,8 +158,24 @@ pub enum OptimizerError {
     Combination {
         /// What was asked for.
         what: &'static str,
-        /// What it needs beside it.
+        /// What it needs along with it.
         required: &'static str,
+    },
+}
+
+/// A [`Schedule`](crate::Schedule) that makes no sense.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScheduleError {
+    /// An argument is out of its range.
+    #[error("schedule, {what}: required {required}, given {given}")]
+    Argument {
+        /// Which argument.
+        what: &'static str,
+        /// Its range.
+        required: &'static str,
+        /// Its value.
+        given: f64,
     },
 }
 
@@ -249,7 +269,7 @@ pub enum PlanError {
     },
     /// What belongs to a gradient does not fit it.
     #[error("tensor `{}`: required {required} {what}, given {given}", tensor.escape_debug())]
-    Joined {
+    Operands {
         /// Name of the tensor.
         tensor: String,
         /// What there is a wrong number of.
@@ -270,6 +290,56 @@ pub enum PlanError {
         given: u64,
     },
 }
+
+/// What wgpu refused, with its own error as the source: a [`wgpu::Error`] where it came from an error scope.
+///
+/// ```no_run
+/// # fn run(clipper: &gradclip::Clipper, grads: &[gradclip::Grad], clip: &gradclip::Clip) {
+/// use std::error::Error;
+///
+/// let Err(error) = clipper.prepare(grads, clip) else { return };
+/// if let Some(gradclip::wgpu::Error::OutOfMemory { .. }) = error.source().and_then(|e| e.downcast_ref()) {
+///     // … a smaller batch …
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct DeviceError {
+    what: &'static str,
+    source: Arc<dyn Error + Send + Sync>,
+}
+
+impl DeviceError {
+    pub(crate) fn new(what: &'static str, source: impl Error + Send + Sync + 'static) -> DeviceError {
+        DeviceError { what, source: Arc::new(source) }
+    }
+
+    /// What was being done.
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+}
+
+impl fmt::Display for DeviceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.source)
+    }
+}
+
+impl Error for DeviceError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+/// Equal where they say the same: wgpu's errors do not compare.
+impl PartialEq for DeviceError {
+    fn eq(&self, other: &DeviceError) -> bool {
+        self.what == other.what && self.source.to_string() == other.source.to_string()
+    }
+}
+
+impl Eq for DeviceError {}
 
 /// Why [`Clipper::prepare`](crate::Clipper::prepare) refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -306,13 +376,8 @@ pub enum PrepareError {
         given: u64,
     },
     /// The device refused a buffer, a shader or a bind group, or ran out of memory.
-    #[error("{what}: {message}")]
-    Device {
-        /// What was being made.
-        what: &'static str,
-        /// What wgpu said.
-        message: String,
-    },
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 /// Why a result did not reach the host.
@@ -333,18 +398,9 @@ pub enum ReadBackError {
     /// say), or the device was lost before the copy.
     #[error("read-back: the commands that it was recorded with never ran")]
     NotSubmitted,
-    /// The buffer could not be mapped: the device was lost or destroyed.
-    #[error("read-back: the result buffer could not be mapped ({message})")]
-    Map {
-        /// What wgpu said.
-        message: String,
-    },
-    /// Waiting for the device failed.
-    #[error("read-back: waiting for the device failed ({message})")]
-    Wait {
-        /// What wgpu said.
-        message: String,
-    },
+    /// The result could not be waited for or mapped: the device was lost or destroyed.
+    #[error("read-back: {0}")]
+    Device(#[source] DeviceError),
 }
 
 /// What can fail in a [`Session`](crate::Session).
@@ -363,12 +419,20 @@ pub enum SessionError {
         found: String,
     },
     /// The adapter gave no device.
-    #[error("device of {adapter}: {message}")]
+    #[error("device of {adapter}: {source}")]
     NoDevice {
         /// The adapter, as backend/name.
         adapter: String,
-        /// What wgpu said.
-        message: String,
+        /// Why not.
+        source: DeviceError,
+    },
+    /// The device cannot clip.
+    #[error("device of {adapter}: {source}")]
+    Unfit {
+        /// The adapter, as backend/name.
+        adapter: String,
+        /// What it lacks.
+        source: PlanError,
     },
     /// The gradients could not be prepared.
     #[error(transparent)]

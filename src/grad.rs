@@ -2,7 +2,7 @@
 
 use crate::tensor::TensorInfo;
 
-pub use crate::tensor::{DType, Group};
+use crate::tensor::{DType, Group};
 
 /// Where the parameters lie whose gradient a tensor is, for adaptive gradient clipping.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ mod step;
 
 use bytemuck::{Pod, Zeroable};
 
+pub(crate) use constants::declared;
 pub use constants::*;
 pub use step::*;
 

@@ -51,43 +51,52 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub mod clip;
+mod clip;
 mod combine;
 pub mod cpu;
-pub mod error;
-pub mod gpu;
-pub mod grad;
+mod error;
+mod gpu;
+mod grad;
 #[cfg(any(doc, doctest))]
 pub mod guide;
-pub mod history;
+mod history;
 mod kernels;
+#[doc(hidden)]
 pub mod layout;
 mod norm;
 pub mod numbers;
-pub mod optimizer;
+mod optimizer;
+#[doc(hidden)]
 pub mod plan;
 mod real;
-pub mod report;
-pub mod schedule;
+pub mod records;
+mod report;
+mod schedule;
 mod segments;
-#[cfg(not(target_arch = "wasm32"))]
-pub mod session;
-pub mod telemetry;
+#[cfg(all(feature = "session", not(target_arch = "wasm32")))]
+mod session;
+mod telemetry;
 mod tensor;
 
 pub use clip::{Adapt, Axes, Clip, LossScale, NonFinite, NormType, Reaction, Rule, Scope, Units};
 pub use error::{
-    ClipError, OptimizerError, PlanError, PrepareError, ReadBackError, SessionError, StepError, WordError,
+    ClipError, DeviceError, OptimizerError, PlanError, PrepareError, ReadBackError, ScheduleError,
+    SessionError, StepError, WordError,
 };
-pub use gpu::{Accumulator, Clipper, ClipperOptions, Moment, Pass, ReadBack, Stepper};
-pub use grad::{DType, Grad, Group};
+pub use gpu::{Accumulator, ClippedAccumulator, Clipper, ClipperOptions, Moment, Pass, ReadBack, Stepper};
+pub use grad::Grad;
 pub use history::History;
 #[doc(hidden)]
 pub use kernels::listing;
 pub use optimizer::{Adam, Optimizer, Sgd};
+pub use plan::Placement;
 pub use report::{Report, SegmentReport, TensorReport};
-pub use schedule::{Schedule, ScheduleError};
-#[cfg(not(target_arch = "wasm32"))]
-pub use session::{Session, Target};
+pub use schedule::Schedule;
+#[cfg(all(feature = "session", not(target_arch = "wasm32")))]
+pub use session::{Session, Target, adapter_name, adapters, is_software};
 pub use telemetry::Telemetry;
-pub use {ndarray, wgpu};
+pub use tensor::{DType, Group};
+
+#[cfg(feature = "ndarray")]
+pub use ndarray;
+pub use wgpu;

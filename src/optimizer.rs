@@ -12,7 +12,7 @@ use crate::layout::{ADAM, DECOUPLED, EPS_HAT, Hyper, NESTEROV, STEPS};
 /// use gradclip::{Adam, Optimizer, Sgd};
 ///
 /// let sgd: Optimizer = Sgd::new(0.1).momentum(0.9).nesterov(true).into();
-/// let adamw: Optimizer = Adam::decoupled(1e-3).weight_decay(0.1).into();
+/// let adamw: Optimizer = Adam::adamw(1e-3).weight_decay(0.1).into();
 /// assert_eq!((sgd.moments(), adamw.moments()), (1, 2));
 /// assert!(Optimizer::from(Sgd::new(-1.0)).validate().is_err());
 /// ```
@@ -119,7 +119,7 @@ impl Adam {
 
     /// AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) with PyTorch's defaults: a decay of 0.01.
     #[doc(alias = "AdamW")]
-    pub fn decoupled(lr: f64) -> Adam {
+    pub fn adamw(lr: f64) -> Adam {
         Adam { weight_decay: 0.01, decoupled: true, ..Adam::new(lr) }
     }
 

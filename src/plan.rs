@@ -7,7 +7,7 @@
 mod check;
 mod dispatch;
 mod finish;
-mod joint;
+mod fused;
 mod limits;
 mod pack;
 mod placed;
@@ -26,8 +26,8 @@ use crate::tensor::TensorInfo;
 pub(crate) use dispatch::grid;
 pub use dispatch::{Combine, Dispatch, Window};
 pub use finish::{FINISH_ITEMS, FINISH_SEGMENTS, FINISH_WINDOWS, Finish};
-pub(crate) use joint::check_ranges;
-pub use joint::{Joined, Joint, MOST_ROLES, Pattern};
+pub(crate) use fused::check_ranges;
+pub use fused::{FusedPlan, MOST_OPERANDS, Operands, Pattern};
 pub use limits::PlanLimits;
 pub(crate) use limits::{BLOCK, OTHER_BUFFERS, OTHER_STORAGE};
 use placed::{Placed, without_excluded_parameters};
@@ -108,7 +108,7 @@ impl Plan {
         let parts = Segments::new(&infos, clip)?;
         let tensors = &without_excluded_parameters(tensors, &parts, &infos);
         let placed = Placed::all(tensors, &parts, &infos);
-        let ranges = placed.iter().map(|p| check::Written { at: p.at, may_share: p.measured });
+        let ranges = placed.iter().map(|p| check::BoundRange { at: p.at, may_share: p.measured });
         check::ranges(&ranges.collect::<Vec<_>>())?;
         let norms = history_norms(clip, &parts);
         check::sizes(&placed, &parts, norms, limits)?;
@@ -168,8 +168,8 @@ impl Plan {
     ///
     /// Ranges that are unaligned, overlap or leave their buffer, or more bindings for one slot than the
     /// limits allow.
-    pub fn joint(&self, tensors: &[Joined], limits: &PlanLimits) -> Result<Joint, PrepareError> {
-        Joint::new(tensors, &self.parts, limits)
+    pub fn fused(&self, tensors: &[Operands], limits: &PlanLimits) -> Result<FusedPlan, PrepareError> {
+        FusedPlan::new(tensors, &self.parts, limits)
     }
 
     /// Number of segments that have an outcome, that of the whole set counted.

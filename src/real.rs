@@ -304,7 +304,7 @@ mod tests {
                 96..192 => (1 << (step - 95)) - 1,
                 _ => wide() >> (step % 96),
             };
-            // Squares and what lies beside them.
+            // Squares and what lies next to them.
             let root = (value >> 40).isqrt();
             for value in [value, root * root, root * root + 1, (root * root).saturating_sub(1)] {
                 check_root(value);

@@ -24,7 +24,7 @@ pub struct Report {
     /// units and rows, of which there may be millions: [`Pass::outcomes`](crate::Pass::outcomes) has
     /// them.
     pub segments: Vec<SegmentReport>,
-    /// The whole set, where it is limited beside its segments.
+    /// The whole set, where it is limited along with its segments.
     pub total: Option<SegmentReport>,
     /// One entry a tensor, in the order given.
     pub tensors: Vec<TensorReport>,
@@ -39,7 +39,7 @@ pub struct Report {
     /// Segments written to in this step.
     pub changed_segments: u64,
     /// Norm of the whole set before clipping, excluded tensors left out, in every scope: the bits that a clip with
-    /// [`Scope::Global`](crate::Scope::Global) has. For units and rows, which are summed one by one, it may be the `f32` beside that,
+    /// [`Scope::Global`](crate::Scope::Global) has. For units and rows, which are summed one by one, it may be the `f32` next to that,
     /// within the same 0.65 ulp of exact; with any p but 1, 2 and infinity nothing is promised to the bit. Infinite or NaN as
     /// [`SegmentReport::norm`] is.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::clip::number::serialize"))]
@@ -188,7 +188,7 @@ pub(crate) fn build(
     // Under the policy Zero nothing is left of an infinite norm.
     let left = |s: &SegmentReport| if s.coefficient == 0.0 { 0.0 } else { s.norm * s.coefficient };
     let limited = segments.iter().filter(|s| !s.excluded).map(left);
-    let clipped_norm = (multiplies && !parts.cut()).then(|| joined(limited, clip.norm));
+    let clipped_norm = (multiplies && !parts.cut()).then(|| combined_norm(limited, clip.norm));
     Report {
         segments,
         total,
@@ -228,7 +228,7 @@ fn norm_told(clip: &Clip, measured: &Measured) -> f64 {
 }
 
 /// The norm of what has these norms, relative to the largest of them, so that no power leaves the range.
-fn joined(norms: impl Iterator<Item = f64> + Clone, norm: NormType) -> f64 {
+fn combined_norm(norms: impl Iterator<Item = f64> + Clone, norm: NormType) -> f64 {
     let largest = norms.clone().fold(0.0, f64::max);
     if norms.clone().any(f64::is_nan) {
         return f64::NAN;

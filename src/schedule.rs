@@ -43,32 +43,19 @@
 
 use std::f64::consts::FRAC_PI_2;
 
+use crate::error::ScheduleError;
+
 /// A learning rate for each step, 0 to `f64::MAX` whatever the step: larger values are limited to that.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 // Deserialised through the checks of the constructors.
-#[cfg_attr(feature = "serde", serde(try_from = "Kind", into = "Kind"))]
-pub struct Schedule(Kind);
+#[cfg_attr(feature = "serde", serde(try_from = "Curve", into = "Curve"))]
+pub struct Schedule(Curve);
 
-/// A [`Schedule`] that makes no sense.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ScheduleError {
-    /// An argument is out of its range.
-    #[error("schedule, {what}: required {required}, given {given}")]
-    Argument {
-        /// Which argument.
-        what: &'static str,
-        /// Its range.
-        required: &'static str,
-        /// Its value.
-        given: f64,
-    },
-}
-
+/// What a schedule is made of.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-enum Kind {
+enum Curve {
     Constant { rate: f64 },
     Polynomial { initial: f64, steps: u64, power: f64 },
     InverseSqrt { initial: f64 },
@@ -85,41 +72,41 @@ enum Kind {
 impl Schedule {
     /// `rate` in every step.
     pub fn constant(rate: f64) -> Result<Schedule, ScheduleError> {
-        Kind::Constant { rate }.try_into()
+        Curve::Constant { rate }.try_into()
     }
 
     /// α₀ (1 − t/T)^β with T = `steps`, and 0 from T on. `power` β is 1 for a linear decay.
     pub fn polynomial(initial: f64, steps: u64, power: f64) -> Result<Schedule, ScheduleError> {
-        Kind::Polynomial { initial, steps, power }.try_into()
+        Curve::Polynomial { initial, steps, power }.try_into()
     }
 
     /// α₀ / √(t + 1).
     pub fn inverse_sqrt(initial: f64) -> Result<Schedule, ScheduleError> {
-        Kind::InverseSqrt { initial }.try_into()
+        Curve::InverseSqrt { initial }.try_into()
     }
 
     /// α₀ / (1 + t/γ)^β, where `scale` γ is the steps after which 1 + t/γ is 2.
     pub fn inverse_time(initial: f64, scale: f64, power: f64) -> Result<Schedule, ScheduleError> {
-        Kind::InverseTime { initial, scale, power }.try_into()
+        Curve::InverseTime { initial, scale, power }.try_into()
     }
 
     /// α₀ γᵗ. A `factor` γ above 1 grows, as in a search for the largest useful rate (Smith 2017,
     /// arXiv 1506.01186), until γᵗ or the rate is limited to `f64::MAX`.
     pub fn exponential(initial: f64, factor: f64) -> Result<Schedule, ScheduleError> {
-        Kind::Exponential { initial, factor }.try_into()
+        Curve::Exponential { initial, factor }.try_into()
     }
 
     /// α₀ γ^⌊t/N⌋: times `factor` γ after `every` N steps. Limited as
     /// [`exponential`](Schedule::exponential) is.
     pub fn step_decay(initial: f64, every: u64, factor: f64) -> Result<Schedule, ScheduleError> {
-        Kind::StepDecay { initial, every, factor }.try_into()
+        Curve::StepDecay { initial, every, factor }.try_into()
     }
 
     /// Half a cosine from `initial` to `last` in `steps` T, and `last` from T on: one period of SGDR
     /// (Loshchilov and Hutter 2017, arXiv 1608.03983), whose restarts are [`then`](Schedule::then)
     /// another. `last` may be above `initial`: the rate rises.
     pub fn cosine(initial: f64, last: f64, steps: u64) -> Result<Schedule, ScheduleError> {
-        Kind::Cosine { initial, last, steps }.try_into()
+        Curve::Cosine { initial, last, steps }.try_into()
     }
 
     /// Linear warm-up (Goyal et al. 2017, arXiv 1706.02677): in the first `steps` N steps (t + 1)/(N + 1)
@@ -130,55 +117,55 @@ impl Schedule {
         if steps == 0 {
             return self;
         }
-        Schedule(Kind::WarmUp { steps, schedule: Box::new(self) })
+        Schedule(Curve::WarmUp { steps, schedule: Box::new(self) })
     }
 
     /// This schedule before step `at`, from there on `next`, which begins with its step 0.
     #[must_use]
     pub fn then(self, at: u64, next: Schedule) -> Schedule {
-        Schedule(Kind::Then { first: Box::new(self), at, next: Box::new(next) })
+        Schedule(Curve::Then { first: Box::new(self), at, next: Box::new(next) })
     }
 
     /// The product of both at the same step: a rate, and a factor for it.
     #[must_use]
     pub fn times(self, other: Schedule) -> Schedule {
-        Schedule(Kind::Times { a: Box::new(self), b: Box::new(other) })
+        Schedule(Curve::Times { a: Box::new(self), b: Box::new(other) })
     }
 
     /// This schedule, but `floor` where it is below that.
     pub fn at_least(self, floor: f64) -> Result<Schedule, ScheduleError> {
-        Kind::AtLeast { floor, schedule: Box::new(self) }.try_into()
+        Curve::AtLeast { floor, schedule: Box::new(self) }.try_into()
     }
 
     /// The rate of step `t`, the first being 0.
     pub fn at(&self, t: u64) -> f64 {
         let rate = match &self.0 {
-            Kind::Constant { rate } => *rate,
-            Kind::Polynomial { initial, steps, power } => {
+            Curve::Constant { rate } => *rate,
+            Curve::Polynomial { initial, steps, power } => {
                 // At β = 0 the power of 0 would be 1.
                 if t < *steps { initial * part(steps - t, *steps).powf(*power) } else { 0.0 }
             }
-            Kind::InverseSqrt { initial } => initial / (t as f64 + 1.0).sqrt(),
-            Kind::InverseTime { initial, scale, power } => initial / (1.0 + t as f64 / scale).powf(*power),
-            Kind::Exponential { initial, factor } => initial * growth(*factor, t),
-            Kind::StepDecay { initial, every, factor } => initial * growth(*factor, t / every),
-            Kind::Cosine { initial, last, steps } => {
+            Curve::InverseSqrt { initial } => initial / (t as f64 + 1.0).sqrt(),
+            Curve::InverseTime { initial, scale, power } => initial / (1.0 + t as f64 / scale).powf(*power),
+            Curve::Exponential { initial, factor } => initial * growth(*factor, t),
+            Curve::StepDecay { initial, every, factor } => initial * growth(*factor, t / every),
+            Curve::Cosine { initial, last, steps } => {
                 // (1 ± cos 2x) / 2 as squares, which cancel nothing where the cosine is near ∓1.
                 let t = t.min(*steps);
                 let done = (FRAC_PI_2 * part(t, *steps)).sin().powi(2);
                 let left = (FRAC_PI_2 * part(steps - t, *steps)).sin().powi(2);
                 initial * left + last * done
             }
-            Kind::WarmUp { steps, schedule } => match t.checked_sub(*steps) {
+            Curve::WarmUp { steps, schedule } => match t.checked_sub(*steps) {
                 None => schedule.at(0) * ((t as f64 + 1.0) / (*steps as f64 + 1.0)),
                 Some(t) => schedule.at(t),
             },
-            Kind::Then { first, at, next } => match t.checked_sub(*at) {
+            Curve::Then { first, at, next } => match t.checked_sub(*at) {
                 None => first.at(t),
                 Some(t) => next.at(t),
             },
-            Kind::Times { a, b } => a.at(t) * b.at(t),
-            Kind::AtLeast { floor, schedule } => schedule.at(t).max(*floor),
+            Curve::Times { a, b } => a.at(t) * b.at(t),
+            Curve::AtLeast { floor, schedule } => schedule.at(t).max(*floor),
         };
         // No sign either: −0 is a valid rate.
         rate.min(f64::MAX).abs()
@@ -200,47 +187,47 @@ fn growth(factor: f64, n: u64) -> f64 {
     factor.powf(n as f64).min(f64::MAX)
 }
 
-impl TryFrom<Kind> for Schedule {
+impl TryFrom<Curve> for Schedule {
     type Error = ScheduleError;
 
-    fn try_from(kind: Kind) -> Result<Schedule, ScheduleError> {
-        match kind {
-            Kind::Constant { rate } => not_negative("rate", rate)?,
-            Kind::Polynomial { initial, steps, power } => {
+    fn try_from(curve: Curve) -> Result<Schedule, ScheduleError> {
+        match curve {
+            Curve::Constant { rate } => not_negative("rate", rate)?,
+            Curve::Polynomial { initial, steps, power } => {
                 not_negative("initial rate", initial)?;
                 at_least_one("number of steps", steps)?;
                 not_negative("power", power)?;
             }
-            Kind::InverseSqrt { initial } => not_negative("initial rate", initial)?,
-            Kind::InverseTime { initial, scale, power } => {
+            Curve::InverseSqrt { initial } => not_negative("initial rate", initial)?,
+            Curve::InverseTime { initial, scale, power } => {
                 not_negative("initial rate", initial)?;
                 positive("time scale", scale)?;
                 not_negative("power", power)?;
             }
-            Kind::Exponential { initial, factor } => {
+            Curve::Exponential { initial, factor } => {
                 not_negative("initial rate", initial)?;
                 positive("factor", factor)?;
             }
-            Kind::StepDecay { initial, every, factor } => {
+            Curve::StepDecay { initial, every, factor } => {
                 not_negative("initial rate", initial)?;
                 at_least_one("number of steps", every)?;
                 positive("factor", factor)?;
             }
-            Kind::Cosine { initial, last, steps } => {
+            Curve::Cosine { initial, last, steps } => {
                 not_negative("initial rate", initial)?;
                 not_negative("last rate", last)?;
                 at_least_one("number of steps", steps)?;
             }
-            Kind::AtLeast { floor, .. } => not_negative("floor", floor)?,
-            Kind::WarmUp { .. } | Kind::Then { .. } | Kind::Times { .. } => {}
+            Curve::AtLeast { floor, .. } => not_negative("floor", floor)?,
+            Curve::WarmUp { .. } | Curve::Then { .. } | Curve::Times { .. } => {}
         }
-        Ok(Schedule(kind))
+        Ok(Schedule(curve))
     }
 }
 
 #[cfg(feature = "serde")]
-impl From<Schedule> for Kind {
-    fn from(schedule: Schedule) -> Kind {
+impl From<Schedule> for Curve {
+    fn from(schedule: Schedule) -> Curve {
         schedule.0
     }
 }

@@ -60,7 +60,7 @@ pub fn adapters() -> Vec<wgpu::Adapter> {
     let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
     adapters.retain(|a| {
         a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
-            && PlanLimits::new(&Clipper::required_limits(a), LEAST_WORKGROUP).is_ok()
+            && PlanLimits::new(&Clipper::recommended_limits(a), LEAST_WORKGROUP).is_ok()
     });
     adapters.sort_by_key(|adapter| {
         let info = adapter.get_info();

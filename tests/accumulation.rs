@@ -4,11 +4,10 @@
 
 mod common;
 
-use common::{Gpu, Kind, contents, data, gpu};
+use common::{Kind, contents, data, gpu};
 use gradclip::cpu::{self, GradMut, SumMut};
 use gradclip::{
-    Accumulator, Clip, ClipError, DType, Grad, Group, History, NonFinite, PlanError, PrepareError, Scope,
-    Units,
+    Clip, ClipError, DType, Grad, Group, History, NonFinite, PlanError, PrepareError, Scope, Units,
 };
 use half::{bf16, f16};
 
@@ -19,14 +18,16 @@ fn micro(batch: usize) -> Vec<Vec<f32>> {
     SIZES.iter().zip(batch as u64 * 10..).map(|(&n, seed)| data(Kind::Uniform(1.0), n, seed)).collect()
 }
 
-/// Adds a micro-batch that was put where it is.
-fn record(gpu: &Gpu, accumulator: &Accumulator, batch: usize) {
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    match batch {
-        0 => accumulator.record_first(&mut encoder),
-        _ => accumulator.record_next(&mut encoder),
-    }
-    gpu.queue.submit([encoder.finish()]);
+/// Adds a micro-batch that was put where it is, to plain sums or to clipped ones.
+macro_rules! record {
+    ($gpu:expr, $accumulator:expr, $batch:expr) => {{
+        let mut encoder = $gpu.device.create_command_encoder(&Default::default());
+        match $batch {
+            0 => $accumulator.record_first(&mut encoder),
+            _ => $accumulator.record_next(&mut encoder),
+        }
+        $gpu.queue.submit([encoder.finish()]);
+    }};
 }
 
 /// Bytes of a micro-batch in a type, and the values that they are.
@@ -80,7 +81,7 @@ fn sums_of_every_type_begin_anew() {
                 let mut all = gpu.read::<u8>(grads[0].buffer());
                 all[*lead..*lead + bytes.len()].copy_from_slice(&bytes);
                 gpu.queue.write_buffer(grads[0].buffer(), 0, &all);
-                record(gpu, accumulator, batch);
+                record!(gpu, accumulator, batch);
                 assert!(gpu.read::<u8>(grads[0].buffer()) == all, "gradients are only read");
             }
         }
@@ -130,7 +131,7 @@ fn accumulate_then_clip() {
         for (grad, g) in grads.iter().zip(micro(batch)) {
             gpu.queue.write_buffer(grad.buffer(), 0, bytemuck::cast_slice(&g));
         }
-        record(&gpu, &accumulator, batch);
+        record!(gpu, accumulator, batch);
     }
     gpu.run(&gpu.clipper.prepare(&there, &clip).unwrap());
     let got = contents(&gpu, &there, &sums);
@@ -204,7 +205,7 @@ fn clip_then_accumulate() {
             for (grad, g) in grads.iter().zip(tensors) {
                 gpu.queue.write_buffer(grad.buffer(), 0, bytemuck::cast_slice(g));
             }
-            record(gpu, &accumulator, batch);
+            record!(gpu, accumulator, batch);
         }
         assert!(contents(gpu, &there, &sums) == sums, "{clip:?} on {}", gpu.name);
     }
@@ -254,7 +255,7 @@ fn signs_of_zero() {
     let accumulator = gpu.clipper.prepare_clipped_accumulation(&grads, &clip).unwrap();
     for (batch, g) in batches.iter().enumerate() {
         gpu.queue.write_buffer(grads[0].buffer(), 0, bytemuck::cast_slice(g));
-        record(&gpu, &accumulator, batch);
+        record!(gpu, accumulator, batch);
     }
     let got: Vec<f32> = gpu.read(there[0].buffer());
     assert!(same(&got), "{got:?} on {}", gpu.name);
@@ -278,8 +279,8 @@ fn groups_that_no_norm_counts_are_added_too() {
         })
         .collect();
     let accumulator = gpu.clipper.prepare_accumulation(&grads).unwrap();
-    record(&gpu, &accumulator, 0);
-    record(&gpu, &accumulator, 1);
+    record!(gpu, accumulator, 0);
+    record!(gpu, accumulator, 1);
     for (sum, tensor) in sums.iter().zip(&tensors) {
         let twice: Vec<f32> = tensor.iter().map(|x| x + x).collect();
         assert_eq!(gpu.read::<f32>(sum)[..tensor.len()], twice, "{}", gpu.name);

@@ -116,7 +116,7 @@ fn the_numbers_are_those_of_the_table() {
     let accumulated: Vec<Grad> =
         grads.iter().enumerate().map(|(i, g)| g.clone().accumulator(&other, i as u64 * 960)).collect();
     let step = |clipper: &Clipper| {
-        clipper.prepare_step(&stepped, &clip, Adam::decoupled(1e-3)).unwrap().dispatch_count()
+        clipper.prepare_step(&stepped, &clip, Adam::adamw(1e-3)).unwrap().dispatch_count()
     };
     let accumulate = |clipper: &Clipper| {
         clipper.prepare_clipped_accumulation(&accumulated, &clip).unwrap().dispatch_count()
@@ -146,7 +146,7 @@ fn a_measuring_pass_becomes_a_clip_when_it_is_set_to_one() {
         let clipper = gpu.clipper_with(ClipperOptions::default().finish(finish));
         let before = data(Kind::Uniform(3.0), 1000, 1);
         let grads = gpu.separate(std::slice::from_ref(&before));
-        let mut pass = clipper.prepare(&grads, &Clip::measure()).unwrap();
+        let pass = clipper.prepare(&grads, &Clip::measure()).unwrap();
         let measuring = pass.dispatch_count();
         let norm = gpu.run(&pass).norm().unwrap();
         // Recorded while it measures, submitted when it no longer does.

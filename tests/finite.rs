@@ -239,7 +239,7 @@ fn steps_end_in_finite_parameters_and_state() {
         Sgd::new(5.0).momentum(0.99).nesterov(true).weight_decay(1e5).into(),
         Adam::new(1e30).into(),
         Adam::new(0.1).betas(0.999, 0.5).weight_decay(1e10).into(),
-        Adam::decoupled(1e20).weight_decay(1e20).into(),
+        Adam::adamw(1e20).weight_decay(1e20).into(),
     ] {
         let mut parameters = p;
         let (mut history, mut moments) = (History::default(), Moments::default());

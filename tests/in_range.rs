@@ -1,5 +1,5 @@
 //! Every index that kernels compiled without wgpu's checks use, for random plans: written down from the kernels, not
-//! from the plan. Joint kernels' are walked in `joint_plan.rs`.
+//! from the plan. FusedPlan kernels' are walked in `fused_plan.rs`.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 

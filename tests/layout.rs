@@ -5,18 +5,15 @@
 use std::mem::offset_of;
 
 use gradclip::layout::*;
+use gradclip::records;
 use naga::{Module, TypeInner};
 
-fn module() -> Module {
-    let source = wgsl_constants()
-        + include_str!("../shaders/shared/rows.wgsl")
-        + include_str!("../shaders/shared/records.wgsl");
-    naga::front::wgsl::parse_str(&source).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&source)))
+fn parsed(source: &str) -> Module {
+    naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)))
 }
 
 /// Offsets of the members of a WGSL struct, and its size.
-fn wgsl(name: &str) -> (Vec<u32>, u32) {
-    let module = module();
+fn wgsl(module: &Module, name: &str) -> (Vec<u32>, u32) {
     let found = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name));
     match &found.unwrap_or_else(|| panic!("no struct {name}")).1.inner {
         TypeInner::Struct { members, span } => (members.iter().map(|m| m.offset).collect(), *span),
@@ -25,8 +22,8 @@ fn wgsl(name: &str) -> (Vec<u32>, u32) {
 }
 
 macro_rules! same {
-    ($record:ident, $($field:ident),+) => {{
-        let (offsets, size) = wgsl(stringify!($record));
+    ($module:expr, $prefix:expr, $record:ident, $($field:ident),+) => {{
+        let (offsets, size) = wgsl($module, &format!("{}{}", $prefix, stringify!($record)));
         assert_eq!(offsets, [$(offset_of!($record, $field) as u32),+], stringify!($record));
         assert_eq!(size, size_of::<$record>() as u32, stringify!($record));
     }};
@@ -34,11 +31,16 @@ macro_rules! same {
 
 #[test]
 fn records_have_the_offsets_that_naga_computes() {
-    same!(ChunkRow, start, slot_len, partial, segment);
-    same!(SeamRow, slot, word, low, high);
-    same!(Partial, lo, hi, exponent, non_finite);
-    same!(Sum, mantissa, exponent, non_finite, nan, first, pad);
+    let shared = wgsl_constants()
+        + include_str!("../shaders/shared/rows.wgsl")
+        + include_str!("../shaders/shared/records.wgsl");
+    let shared = &parsed(&shared);
+    same!(shared, "", ChunkRow, start, slot_len, partial, segment);
+    same!(shared, "", SeamRow, slot, word, low, high);
+    same!(shared, "", Partial, lo, hi, exponent, non_finite);
     same!(
+        shared,
+        "",
         UnitRow,
         base,
         slot,
@@ -55,10 +57,12 @@ fn records_have_the_offsets_that_naga_computes() {
         reduced_high,
         reduced_low
     );
-    same!(MapRow, start, slot_len, first, segment, low, kept, high, outer);
-    same!(Run, first, count, target, stride, lanes, tensor, segment, before, after);
-    same!(SegmentRow, first, count, limit, step, parameters);
+    same!(shared, "", MapRow, start, slot_len, first, segment, low, kept, high, outer);
+    same!(shared, "", Run, first, count, target, stride, lanes, tensor, segment, before, after);
+    same!(shared, "", SegmentRow, first, count, limit, step, parameters);
     same!(
+        shared,
+        "",
         Job,
         serial,
         runs,
@@ -77,29 +81,84 @@ fn records_have_the_offsets_that_naga_computes() {
         segment_runs,
         decided
     );
-    same!(Setting, threshold, lift, unscale, eps, floor, policy, rule, total, below);
-    same!(Adaptation, rule, window, steps, reaction, a, b);
-    same!(State, steps, observed, mean, variance, threshold, alone, counted, over);
-    same!(Tally, steps, clipped_steps, skipped_steps, clipped, skipped, changed, unscale, non_finite);
-    same!(Hyper, lr, decay, share, second_decay, second_share, eps, growth, backoff, interval, flags);
-    same!(Progress, scale, unscale, finite_steps, updates, moves, share, correction, second_correction);
-    same!(JointRow, start, slot_len, first, segment, parameter, moment, second_moment, tensor);
-    same!(JointTensor, lr_scale, weight_decay, low, kept, high, outer);
+    same!(shared, "", Setting, threshold, lift, unscale, eps, floor, policy, rule, total, below);
+    same!(shared, "", Adaptation, rule, window, steps, reaction, a, b);
+    same!(shared, "", State, steps, observed, mean, variance, threshold, alone, counted, over);
     same!(
-        Outcome,
-        norm,
-        norm_mantissa,
-        norm_exponent,
-        threshold,
-        coefficient,
-        scale,
-        rescale,
-        action,
-        flags,
-        non_finite,
-        first_non_finite,
-        unscale
+        shared,
+        "",
+        Hyper,
+        lr,
+        decay,
+        share,
+        second_decay,
+        second_share,
+        eps,
+        growth,
+        backoff,
+        interval,
+        flags
     );
+    same!(shared, "", FusedRow, start, slot_len, first, segment, parameter, moment, second_moment, tensor);
+    same!(shared, "", FusedTensor, lr_scale, weight_decay, low, kept, high, outer);
+    // Those that programs bind are declared once more for them.
+    for (module, prefix) in [(shared, ""), (&parsed(&records::wgsl("Clip")), "Clip")] {
+        same!(module, prefix, Sum, mantissa, exponent, non_finite, nan, first, pad);
+        same!(
+            module,
+            prefix,
+            Tally,
+            steps,
+            clipped_steps,
+            skipped_steps,
+            clipped,
+            skipped,
+            changed,
+            unscale,
+            non_finite
+        );
+        same!(
+            module,
+            prefix,
+            Progress,
+            scale,
+            unscale,
+            finite_steps,
+            updates,
+            moves,
+            share,
+            correction,
+            second_correction
+        );
+        same!(
+            module,
+            prefix,
+            Outcome,
+            norm,
+            norm_mantissa,
+            norm_exponent,
+            threshold,
+            coefficient,
+            scale,
+            rescale,
+            action,
+            flags,
+            non_finite,
+            first_non_finite,
+            unscale
+        );
+    }
+}
+
+#[test]
+fn records_for_programs_have_the_names_that_they_ask_for() {
+    let plain = parsed(&records::wgsl(""));
+    wgsl(&plain, "Outcome");
+    let constants = |module: &Module| -> Vec<String> {
+        module.constants.iter().filter_map(|(_, constant)| constant.name.clone()).collect()
+    };
+    assert!(constants(&plain).contains(&"SKIPPED".into()));
+    assert!(constants(&parsed(&records::wgsl("Clip"))).iter().all(|name| name.starts_with("CLIP_")));
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn unclipped_gradients_keep_every_bit() {
 fn the_threshold_changes_between_steps() {
     let Some(gpu) = gpu() else { return };
     let grads = gpu.separate(&[vec![3.0, 4.0]]);
-    let mut pass = gpu.clipper.prepare(&grads, &Clip::global_norm(10.0)).unwrap();
+    let pass = gpu.clipper.prepare(&grads, &Clip::global_norm(10.0)).unwrap();
     assert!(!gpu.run(&pass).clipped());
     pass.set_threshold(&gpu.queue, 2.5).unwrap();
     let report = gpu.run(&pass);
@@ -76,12 +76,12 @@ fn sums_can_be_replaced_between_the_halves() {
     let clip = Clip::global_norm(1.0);
     let [pa, pb] = [&a, &b].map(|grads| gpu.clipper.prepare(grads, &clip).unwrap());
     let both = [a[0].clone(), b[0].clone()];
-    let joint = gpu.clipper.prepare(&both, &clip).unwrap();
+    let fused = gpu.clipper.prepare(&both, &clip).unwrap();
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    joint.record_norm(&mut encoder);
+    fused.record_norm(&mut encoder);
     for pass in [&pa, &pb] {
         pass.record_norm(&mut encoder);
-        encoder.copy_buffer_to_buffer(joint.segment_sums(), 0, pass.segment_sums(), 0, None);
+        encoder.copy_buffer_to_buffer(fused.segment_sums(), 0, pass.segment_sums(), 0, None);
         pass.record_apply(&mut encoder);
     }
     gpu.queue.submit([encoder.finish()]);
@@ -189,7 +189,7 @@ fn a_thousand_steps_without_growth() {
     let Some(gpu) = gpu() else { return };
     let tensors: Vec<_> = (0..20).map(|i| data(Kind::Uniform(1.0), 500 + i * 31, i as u64)).collect();
     let grads: Vec<Grad> = gpu.separate(&tensors);
-    let mut pass = gpu.clipper.prepare(&grads, &Clip::global_norm(f32::INFINITY)).unwrap();
+    let pass = gpu.clipper.prepare(&grads, &Clip::global_norm(f32::INFINITY)).unwrap();
     let norm = gpu.run(&pass).norm();
     let mut settled = 0;
     let mut late = std::collections::VecDeque::new();

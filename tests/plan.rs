@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use gradclip::layout::{CHUNK, COLUMNS, ChunkRow, LEN_BITS, NONE, Run, STAGE_SEGMENTS, STAGE_TENSORS};
 use gradclip::plan::{Placement, Plan, PlanLimits};
-use gradclip::{Clip, DType, NormType, PlanError, PrepareError, Units};
+use gradclip::{Clip, DType, NormType, PlanError, PrepareError, Units, wgpu};
 use proptest::prelude::*;
 
 fn limits() -> PlanLimits {
@@ -412,4 +412,41 @@ fn any_u64() -> impl Strategy<Value = u64> {
         2 => (0u32..64, 0u64..5).prop_map(|(shift, more)| (1u64 << shift).wrapping_sub(2).wrapping_add(more)),
         1 => any::<u64>(),
     ]
+}
+
+/// What the guide says of arenas, in numbers.
+#[test]
+fn an_arena_takes_fewer_dispatches_than_buffers() {
+    const ELEMENTS: u64 = 768 * 768;
+    let clip = Clip::global_norm(1.0);
+    let dispatches = |tensors: &[Placement], limits: &wgpu::Limits| {
+        let limits = PlanLimits { vectors: true, ..PlanLimits::new(limits, 256).unwrap() }; // as hardware
+        Plan::new(tensors, &clip, &limits).unwrap().dispatches.len()
+    };
+    // 48 tensors, each in a buffer of its own, and the same in one.
+    let apart = |i: u64| Placement {
+        name: format!("w{i}"),
+        buffer: i as usize,
+        buffer_size: ELEMENTS * 4,
+        elements: ELEMENTS,
+        ..Placement::default()
+    };
+    let together = |i: u64| Placement {
+        buffer: 0,
+        buffer_size: 48 * ELEMENTS * 4,
+        offset: i * ELEMENTS * 4,
+        ..apart(i)
+    };
+    let (apart, together): (Vec<_>, Vec<_>) = ((0..48).map(apart).collect(), (0..48).map(together).collect());
+    let least = wgpu::Limits::default();
+    let more = wgpu::Limits { max_storage_buffers_per_shader_stage: 32, ..wgpu::Limits::default() };
+    assert_eq!(dispatches(&apart, &least), 8); // 48 buffers, 6 slots
+    assert_eq!(dispatches(&apart, &more), 2); // 30 slots
+    assert_eq!(dispatches(&together, &least), 1);
+
+    // One tensor moved by four bytes is read word by word, in a dispatch of its own.
+    let mut odd = together.clone();
+    odd[47].offset += 4;
+    odd[47].elements -= 1;
+    assert_eq!(dispatches(&odd, &least), 2);
 }

@@ -114,7 +114,7 @@ fn a_buffer_of_another_device() {
         mapped_at_creation: false,
     });
     let e = error(&gpu.clipper, &[Grad::new("w", &foreign)], Clip::measure());
-    assert!(matches!(e, PrepareError::Device { .. }), "{e}");
+    assert!(matches!(e, PrepareError::Device(_)), "{e}");
 }
 
 /// Random ranges of one buffer are refused exactly when they overlap.

@@ -118,7 +118,7 @@ fn steps_tell_rate_updates_and_loss_scale() {
     let (mut p, mut history, mut moments) = (vec![1.0f32; 37], History::default(), Moments::default());
     let mut reports = Vec::new();
     for (step, g) in batches.iter().enumerate() {
-        let adam = Adam::decoupled(rates[step]).into();
+        let adam = Adam::adamw(rates[step]).into();
         let mut steps = [StepMut::new("w", &g[..], &mut p)];
         let report = cpu::step(&mut steps, &clip, &adam, &mut history, &mut moments).unwrap();
         assert_eq!((report.updates, report.loss_scale), (updates[step], Some(scales[step])), "step {step}");
@@ -128,7 +128,7 @@ fn steps_tell_rate_updates_and_loss_scale() {
     let Some(gpu) = gpu() else { return };
     let (w, dw) = (gpu.buffer(bytemuck::cast_slice(&[1.0f32; 37])), gpu.buffer(&[0; 37 * 4]));
     let grads = [Grad::range("w", &dw, 0, 37).parameter(&w, 0, DType::F32)];
-    let mut stepper = gpu.clipper.prepare_step(&grads, &clip, Adam::decoupled(1.0)).unwrap();
+    let stepper = gpu.clipper.prepare_step(&grads, &clip, Adam::adamw(1.0)).unwrap();
     for (step, g) in batches.iter().enumerate() {
         gpu.queue.write_buffer(&dw, 0, bytemuck::cast_slice(g));
         stepper.set_lr(&gpu.queue, rates[step]).unwrap();

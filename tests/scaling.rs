@@ -136,7 +136,7 @@ impl Bits for Vec<f32> {
 fn progress_has_the_same_bits_and_goes_on_where_it_was_saved() {
     let Some(gpu) = gpu() else { return };
     let clip = Clip::global_norm(1.0).loss_scale(LossScale::default().interval(3));
-    let adam = Adam::decoupled(1e-3).betas(0.87, 0.9993);
+    let adam = Adam::adamw(1e-3).betas(0.87, 0.9993);
     let there = gpu.separate(&[vec![0.5; 3], vec![0.5; 3]]);
     let grads: Vec<Grad> = gpu
         .separate(&[vec![0.0; 3], vec![0.0; 3]])

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use gradclip::schedule::ScheduleError::Argument;
+use gradclip::ScheduleError::Argument;
 use gradclip::{Schedule, ScheduleError};
 
 const END: u64 = u64::MAX;

@@ -341,7 +341,7 @@ fn the_number_of_rows_changes_between_steps() {
             let grads = shaped(gpu.separate(&before), &all);
             // Long rows then take workgroups, 1,100 of them several to one.
             let clipper = gpu.clipper_with(ClipperOptions::default().workgroup_size(64));
-            let mut pass = clipper.prepare(&grads, &clip).unwrap();
+            let pass = clipper.prepare(&grads, &clip).unwrap();
             pass.set_rows(&gpu.queue, used as u64).unwrap();
             let report = gpu.run(&pass);
             assert_eq!(report.clipped_segments, trace.report.clipped_segments, "{used} of {long}");

@@ -158,7 +158,7 @@ fn every_order_of_setters_leaves_what_was_set_last() {
 fn a_threshold_after_a_total_keeps_the_total() {
     let Some(gpu) = gpu() else { return };
     let grads = gpu.separate(&[vec![3.0, 4.0]]);
-    let mut pass = gpu.clipper.prepare(&grads, &Clip::per_tensor_norm(100.0).total(100.0)).unwrap();
+    let pass = gpu.clipper.prepare(&grads, &Clip::per_tensor_norm(100.0).total(100.0)).unwrap();
     pass.set_total(&gpu.queue, 1.0).unwrap();
     pass.set_threshold(&gpu.queue, 50.0).unwrap();
     let report = gpu.run(&pass);
@@ -173,7 +173,7 @@ fn setting_thresholds_clips_nothing_that_is_excluded() {
     for scope in [Scope::Global, Scope::Group, Scope::Tensor] {
         let mut grads = gpu.separate(&[vec![3.0, 4.0], vec![30.0, 40.0]]);
         grads[1] = grads[1].clone().group(&Group::excluded("free"));
-        let mut pass = gpu.clipper.prepare(&grads, &Clip::global_norm(100.0).scope(scope)).unwrap();
+        let pass = gpu.clipper.prepare(&grads, &Clip::global_norm(100.0).scope(scope)).unwrap();
         pass.set_threshold(&gpu.queue, 1.0).unwrap();
         gpu.run(&pass);
         assert_eq!(gpu.read::<f32>(grads[0].buffer()), [0.6, 0.8], "{scope:?}");

@@ -183,9 +183,9 @@ fn rows_that_are_left_out_do_not_move() {
         .zip([3, 1])
         .map(|((g, p), width)| g.shape(&[100, width]).parameter(p.buffer(), 0, DType::F32))
         .collect();
-    let adam = Adam::decoupled(0.1).weight_decay(0.5);
-    let mut stepper = gpu.clipper.prepare_step(&grads, &Clip::per_row_norm(0.5), adam).unwrap();
-    stepper.pass_mut().set_rows(&gpu.queue, 60).unwrap();
+    let adam = Adam::adamw(0.1).weight_decay(0.5);
+    let stepper = gpu.clipper.prepare_step(&grads, &Clip::per_row_norm(0.5), adam).unwrap();
+    stepper.set_rows(&gpu.queue, 60).unwrap();
     record(&gpu, &stepper);
     let after = common::contents(&gpu, &there, &parameters);
     for (values, width) in after.iter().zip([3, 1]) {
@@ -268,7 +268,7 @@ fn rates_of_tensors_and_of_steps() {
     let [a, b, c]: [Grad; 3] = grads.try_into().unwrap();
     let grads = [a, b.lr_scale(0.5), c.weight_decay(0.0)];
     let sgd = Sgd::new(0.25).weight_decay(1.0);
-    let mut stepper = gpu.clipper.prepare_step(&grads, &Clip::measure(), sgd).unwrap();
+    let stepper = gpu.clipper.prepare_step(&grads, &Clip::measure(), sgd).unwrap();
     let expect = |stepper: &Stepper, want: [f32; 3]| {
         record(&gpu, stepper);
         let got = there.iter().map(|p| gpu.read::<f32>(p.buffer())[0]);

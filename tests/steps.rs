@@ -28,7 +28,7 @@ fn optimizers() -> Vec<Optimizer> {
         Sgd::new(0.1).momentum(0.9).nesterov(true).weight_decay(0.01).into(),
         Adam::new(0.01).into(),
         Adam::new(0.01).betas(0.8, 0.95).eps(1e-3).weight_decay(0.1).into(),
-        Adam::decoupled(0.01).weight_decay(0.1).into(),
+        Adam::adamw(0.01).weight_decay(0.1).into(),
         Adam::new(0.01).eps(1e-4).eps_hat(true).into(),
         Adam::new(0.01).betas(0.0, 0.0).into(),
     ]
@@ -235,7 +235,7 @@ fn arena(
 fn the_same_bits_however_things_are_placed() {
     let Some(gpu) = gpu() else { return };
     let (gradients, parameters) = (tensors(Kind::Uniform(1.0), 5), tensors(Kind::Uniform(1.0), 50));
-    let (clip, adam) = (Clip::global_norm(3.0), Adam::decoupled(0.01));
+    let (clip, adam) = (Clip::global_norm(3.0), Adam::adamw(0.01));
     let there = gpu.separate(&parameters);
     let grads = with_parameters(gpu.separate(&gradients), &there);
     let stepper = gpu.clipper.prepare_step(&grads, &clip, adam).unwrap();

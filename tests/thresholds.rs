@@ -410,7 +410,7 @@ fn broken_bytes_are_no_history() {
 fn a_scheduler_on_the_host() {
     let Some(gpu) = gpu() else { return };
     let grads = gpu.separate(&[vec![3.0, 4.0], vec![0.0]]);
-    let mut pass = gpu.clipper.prepare(&grads, &Clip::global_norm(1.0)).unwrap();
+    let pass = gpu.clipper.prepare(&grads, &Clip::global_norm(1.0)).unwrap();
     let mut clipped = 0;
     for step in 1..=20u32 {
         let threshold = 10.0 - step as f32 / 2.0;

@@ -59,7 +59,7 @@ impl Cpu {
         let Stepped { parameters, moments, history } = &mut self.stepped;
         let pairs = self.tensors.iter().zip(parameters);
         let mut steps: Vec<_> = pairs.map(|(g, p)| StepMut::new("g", g.as_slice(), p)).collect();
-        let adam = Adam::decoupled(RATE).weight_decay(DECAY).into();
+        let adam = Adam::adamw(RATE).weight_decay(DECAY).into();
         let start = Instant::now();
         let report = cpu::step(&mut steps, clip, &adam, history, moments);
         let seconds = start.elapsed().as_secs_f64();

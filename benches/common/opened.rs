@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use gradclip::session::{adapter_name, adapters};
 use gradclip::{Clipper, wgpu};
+use gradclip::{adapter_name, adapters};
 
 /// The first error nobody else caught.
 pub type FirstError = Arc<Mutex<Option<String>>>;
@@ -24,7 +24,7 @@ pub fn opened() -> Result<Opened, String> {
     let adapter = adapters().into_iter().find(|a| name(a).to_lowercase().contains(&wanted));
     let adapter = adapter.ok_or(format!("no adapter with `{wanted}` in its name"))?;
     let descriptor = wgpu::DeviceDescriptor {
-        required_limits: Clipper::required_limits(&adapter),
+        required_limits: Clipper::recommended_limits(&adapter),
         required_features: Clipper::optional_features(&adapter),
         ..Default::default()
     };

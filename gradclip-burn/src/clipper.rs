@@ -9,7 +9,7 @@ use gradclip::{
     Clip, ClipperOptions, Group, History, Pass, ReadBack, ReadBackError, Report, Rule, Telemetry, wgpu,
 };
 
-use crate::collect::{Lying, Taken, give_back, take};
+use crate::collect::{Location, Collected, give_back, take};
 use crate::error::Error;
 use crate::memory::{Owner, copied, from_memory, into_memory, is_dense, is_ours, locate};
 use crate::passes::{Counts, Passes};
@@ -129,23 +129,23 @@ impl Clipper {
     /// it had, no step is counted, and a history to be restored is kept for the next call.
     pub fn clip<M: Module>(&mut self, model: &M, grads: &mut GradientsParams) -> Result<(), Error> {
         let parameters = matches!(self.passes.clip.rule, Rule::Agc { .. });
-        let mut taken = take(model, grads, &self.memory_device, parameters)?;
-        let clipped = self.clip_taken(&mut taken);
-        give_back(grads, taken);
+        let mut collected = take(model, grads, &self.memory_device, parameters)?;
+        let clipped = self.clip_collected(&mut collected);
+        give_back(grads, collected);
         clipped
     }
 
-    fn clip_taken(&mut self, taken: &mut [Taken]) -> Result<(), Error> {
-        let Some(client) = taken.first().map(|first| first.gradient.client.clone()) else { return Ok(()) };
+    fn clip_collected(&mut self, collected: &mut [Collected]) -> Result<(), Error> {
+        let Some(client) = collected.first().map(|first| first.gradient.client.clone()) else { return Ok(()) };
         let flush = || client.flush().map_err(|error| Error::Flush { message: error.to_string() });
         // Before memory is asked whether anybody uses it: see `is_ours`.
         flush()?;
-        for tensor in taken.iter_mut() {
+        for tensor in collected.iter_mut() {
             self.make_writable(tensor)?;
         }
         // Held until the submit: Burn neither moves nor reuses what lies there.
-        let located = taken.iter().map(Lying::find).collect::<Result<Vec<_>, _>>()?;
-        let places = taken.iter().zip(&located).map(|(tensor, lying)| lying.place(tensor)).collect();
+        let located = collected.iter().map(Location::find).collect::<Result<Vec<_>, _>>()?;
+        let places = collected.iter().zip(&located).map(|(tensor, location)| location.place(tensor)).collect();
         let restored = self.restored.as_ref().map(|history| (history, &self.queue));
         let pass = self.passes.pass_for(places, restored)?;
         let mut encoder = encoder(&self.wgpu_device);
@@ -167,16 +167,16 @@ impl Clipper {
     }
 
     /// Replaces memory that others see, or that is not dense, by a copy.
-    fn make_writable(&mut self, tensor: &mut Taken) -> Result<(), Error> {
-        let Taken { path, gradient, parameter, .. } = tensor;
+    fn make_writable(&mut self, tensor: &mut Collected) -> Result<(), Error> {
+        let Collected { path, gradient, parameter, .. } = tensor;
         if !(is_dense(gradient) && is_ours(gradient)) {
-            *gradient = copied(gradient, Taken::gradient_of(path))?;
+            *gradient = copied(gradient, Collected::gradient_of(path))?;
             self.passes.counts.copied += 1;
         }
         if let Some((value, _)) = parameter
             && !is_dense(value)
         {
-            *value = copied(value, Taken::value_of(path))?;
+            *value = copied(value, Collected::value_of(path))?;
         }
         Ok(())
     }
@@ -209,7 +209,7 @@ impl Clipper {
         }
         clip.validate()?;
         let queue = &self.queue;
-        self.passes.current_mut().try_for_each(|pass| pass.set_threshold(queue, threshold))?;
+        self.passes.current().try_for_each(|pass| pass.set_threshold(queue, threshold))?;
         self.passes.clip = clip;
         Ok(())
     }
@@ -224,7 +224,7 @@ impl Clipper {
         let clip = self.passes.clip.unscale(unscale);
         clip.validate()?;
         let queue = &self.queue;
-        let set = self.passes.current_mut().try_for_each(|pass| pass.set_unscale(queue, unscale));
+        let set = self.passes.current().try_for_each(|pass| pass.set_unscale(queue, unscale));
         if let Err(error) = set {
             // Passes of other gradients may have taken it before one refused.
             self.passes.outdate();

@@ -13,7 +13,7 @@ use crate::memory::{Located, Owner, check, from_memory, into_memory, locate};
 use crate::passes::{Place, Range};
 
 /// A gradient that was taken out.
-pub(crate) struct Taken {
+pub(crate) struct Collected {
     pub(crate) path: String,
     pub(crate) gradient: CubeTensor,
     pub(crate) dtype: DType,
@@ -24,7 +24,7 @@ pub(crate) struct Taken {
     give_back: fn(&mut GradientsParams, ParamId, CubeTensor),
 }
 
-impl Taken {
+impl Collected {
     pub(crate) fn gradient_of(path: &str) -> Owner<'_> {
         Owner { parameter: path, what: "gradient" }
     }
@@ -44,23 +44,23 @@ pub(crate) fn take<M: Module>(
     grads: &mut GradientsParams,
     device: &CubeDevice,
     parameters: bool,
-) -> Result<Vec<Taken>, Error> {
-    let mut taker =
-        Taker { grads: &mut *grads, device, parameters, path: Vec::new(), taken: Vec::new(), error: None };
-    model.visit(&mut taker);
-    let Taker { taken, error, .. } = taker;
+) -> Result<Vec<Collected>, Error> {
+    let mut collector =
+        Collector { grads: &mut *grads, device, parameters, path: Vec::new(), collected: Vec::new(), error: None };
+    model.visit(&mut collector);
+    let Collector { collected, error, .. } = collector;
     match error {
-        None => Ok(taken),
+        None => Ok(collected),
         Some(error) => {
-            give_back(grads, taken);
+            give_back(grads, collected);
             Err(error)
         }
     }
 }
 
 /// Registers them again.
-pub(crate) fn give_back(grads: &mut GradientsParams, taken: Vec<Taken>) {
-    for Taken { gradient, id, give_back, .. } in taken {
+pub(crate) fn give_back(grads: &mut GradientsParams, collected: Vec<Collected>) {
+    for Collected { gradient, id, give_back, .. } in collected {
         give_back(grads, id, gradient);
     }
 }
@@ -69,16 +69,16 @@ fn register<const D: usize>(grads: &mut GradientsParams, id: ParamId, memory: Cu
     grads.register::<D>(id, from_memory(memory));
 }
 
-struct Taker<'a> {
+struct Collector<'a> {
     grads: &'a mut GradientsParams,
     device: &'a CubeDevice,
     parameters: bool,
     path: Vec<String>,
-    taken: Vec<Taken>,
+    collected: Vec<Collected>,
     error: Option<Error>,
 }
 
-impl ModuleVisitor for Taker<'_> {
+impl ModuleVisitor for Collector<'_> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.into());
     }
@@ -104,14 +104,14 @@ impl ModuleVisitor for Taker<'_> {
     }
 }
 
-impl Taker<'_> {
+impl Collector<'_> {
     fn take<const D: usize>(
         &mut self,
         path: String,
         param: &Param<Tensor<D>>,
         gradient: Tensor<D>,
     ) -> Result<(), Error> {
-        let owner = Taken::gradient_of(&path);
+        let owner = Collected::gradient_of(&path);
         let gradient = match into_memory(gradient.inner()) {
             Ok(memory) => memory,
             Err(refused) => {
@@ -128,7 +128,7 @@ impl Taker<'_> {
         match checked {
             Ok((dtype, parameter, shape)) => {
                 let (id, give_back) = (param.id, register::<D>);
-                self.taken.push(Taken { path, gradient, dtype, shape, parameter, id, give_back });
+                self.collected.push(Collected { path, gradient, dtype, shape, parameter, id, give_back });
                 Ok(())
             }
             Err(error) => {
@@ -148,7 +148,7 @@ impl Taker<'_> {
         if !self.parameters {
             return Ok(None);
         }
-        let owner = Taken::value_of(path);
+        let owner = Collected::value_of(path);
         let value = into_memory(param.val().inner())
             .map_err(|refused| self.elsewhere(owner, &refused.0, &refused.1))?;
         let dtype = check(&value, self.device, owner)?;
@@ -170,20 +170,20 @@ impl Taker<'_> {
 }
 
 /// Where a gradient lies, and its parameter where the clip reads it.
-pub(crate) struct Lying {
+pub(crate) struct Location {
     gradient: Located,
     parameter: Option<Located>,
 }
 
-impl Lying {
-    pub(crate) fn find(tensor: &Taken) -> Result<Lying, Error> {
-        let Taken { path, gradient, parameter, .. } = tensor;
-        let gradient = locate(gradient, Taken::gradient_of(path))?;
-        let parameter = parameter.as_ref().map(|(value, _)| locate(value, Taken::value_of(path)));
-        Ok(Lying { gradient, parameter: parameter.transpose()? })
+impl Location {
+    pub(crate) fn find(tensor: &Collected) -> Result<Location, Error> {
+        let Collected { path, gradient, parameter, .. } = tensor;
+        let gradient = locate(gradient, Collected::gradient_of(path))?;
+        let parameter = parameter.as_ref().map(|(value, _)| locate(value, Collected::value_of(path)));
+        Ok(Location { gradient, parameter: parameter.transpose()? })
     }
 
-    pub(crate) fn place(&self, tensor: &Taken) -> Place {
+    pub(crate) fn place(&self, tensor: &Collected) -> Place {
         let range = |l: &Located, dtype| Range { buffer: l.buffer.clone(), offset: l.offset, dtype };
         let parameter = tensor.parameter.as_ref().zip(self.parameter.as_ref());
         Place {

@@ -78,9 +78,9 @@ impl Passes {
     }
 
     /// Those that the next call may find.
-    pub(crate) fn current_mut(&mut self) -> impl Iterator<Item = &mut Pass> {
-        let latest = self.latest.as_mut().filter(|_| !self.outdated);
-        self.older.iter_mut().chain(latest).map(|(_, pass)| pass)
+    pub(crate) fn current(&self) -> impl Iterator<Item = &Pass> {
+        let latest = self.latest.as_ref().filter(|_| !self.outdated);
+        self.older.iter().chain(latest).map(|(_, pass)| pass)
     }
 
     /// From here on passes have to be prepared anew.

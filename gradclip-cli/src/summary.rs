@@ -1,6 +1,6 @@
 //! A report for people and as JSON.
 
-use gradclip::session::adapter_name;
+use gradclip::adapter_name;
 use gradclip::wgpu;
 use gradclip::{Clip, Report, Rule, Scope, SegmentReport, TensorReport, Units};
 use serde_json::{Value, json};

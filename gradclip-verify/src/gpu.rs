@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use gradclip::session::adapter_name;
+use gradclip::adapter_name;
 use gradclip::{Clipper, wgpu};
 
 use crate::failure::Failure;
@@ -33,7 +33,7 @@ impl Gpu {
         let failed = |problem: String| Failure::Device(format!("{}: {problem}", adapter_name(&info)));
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("gradclip command line"),
-            required_limits: Clipper::required_limits(adapter),
+            required_limits: Clipper::recommended_limits(adapter),
             required_features: Clipper::optional_features(adapter),
             ..Default::default()
         };

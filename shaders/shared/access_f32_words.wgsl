@@ -24,7 +24,7 @@ fn places_of_row(start: u32) -> u32 {
     return 1u;
 }
 
-fn joined(row: Row, next: Row) -> Row {
+fn concatenated(row: Row, next: Row) -> Row {
     return row;
 }
 

@@ -25,7 +25,7 @@ fn places_of_row(start: u32) -> u32 {
     return 1u + (start & 1u);
 }
 
-fn joined(row: Row, next: Row) -> Row {
+fn concatenated(row: Row, next: Row) -> Row {
     return (row >> 16u) | (next << 16u);
 }
 

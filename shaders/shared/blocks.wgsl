@@ -74,7 +74,7 @@ fn fetch(row: ChunkRow, column: u32) -> Block {
                 b = next;
             } else {
                 //@each row
-                b.rROW = joined(b.rROW, next.rROW);
+                b.rROW = concatenated(b.rROW, next.rROW);
                 //@end row
             }
             k++;

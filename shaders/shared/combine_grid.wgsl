@@ -36,8 +36,8 @@ fn add_together(whole: Run, lane: u32) {
     if run.lanes > 1u {
         if lane < run.lanes {
             run.first += lane;
-            run.target_index = beside(run.target_index, lane);
-            run.segment = beside(run.segment, lane);
+            run.target_index = of_lane(run.target_index, lane);
+            run.segment = of_lane(run.segment, lane);
             add_alone(run);
         }
         return;
@@ -56,6 +56,6 @@ fn add_together(whole: Run, lane: u32) {
     }
 }
 
-fn beside(place: u32, lane: u32) -> u32 {
+fn of_lane(place: u32, lane: u32) -> u32 {
     return select(place + lane, NONE, place == NONE);
 }

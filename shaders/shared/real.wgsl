@@ -109,7 +109,7 @@ fn quotient(a: Rounded, b: Rounded) -> Real {
     let dividend = a.mantissa << up_a;
     let fits = dividend >= divisor;
     var digits = Digits(u32(fits), select(dividend, dividend - divisor, fits));
-    // 30 bits, as many at a time as fit a word beside the rest of 24.
+    // 30 bits, as many at a time as fit a word along with the rest of 24.
     digits = more_digits(digits, divisor, 7u);
     digits = more_digits(digits, divisor, 7u);
     digits = more_digits(digits, divisor, 7u);

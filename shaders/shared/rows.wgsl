@@ -42,7 +42,7 @@ struct SeamRow {
     high: u32,
 }
 
-struct JointRow {
+struct FusedRow {
     start: u32,
     slot_len: u32,
     first: u32,
@@ -53,7 +53,7 @@ struct JointRow {
     tensor: u32,
 }
 
-struct JointTensor {
+struct FusedTensor {
     lr_scale: u32,
     weight_decay: u32,
     low: u32,

@@ -1,6 +1,6 @@
 // A number of standard deviations above the mean, both averaged after a warm-up.
 
-const SMALL: u32 = 0x358637bdu; // 1e-6, beside a standard deviation
+const SMALL: u32 = 0x358637bdu; // 1e-6, added to a standard deviation
 
 // The mean squared distance from the mean.
 fn variance_of(window: Window, mean: u32) -> u32 {

@@ -10,7 +10,7 @@ fn passes_over(outcome: Outcome) -> bool {
 }
 
 // The gradient with the L2 penalty, where there is one.
-fn penalised(gradient: u32, parameter: u32, tensor: JointTensor, finite: bool) -> f32 {
+fn penalised(gradient: u32, parameter: u32, tensor: FusedTensor, finite: bool) -> f32 {
     if tensor.weight_decay == 0u || (hyper.flags & DECOUPLED) != 0u {
         return bitcast<f32>(gradient);
     }
@@ -18,7 +18,7 @@ fn penalised(gradient: u32, parameter: u32, tensor: JointTensor, finite: bool) -
 }
 
 // parameter - lr * direction. What does not move keeps every bit: a driver may flush subnormals.
-fn moved(parameter: u32, direction: f32, tensor: JointTensor, finite: bool) -> u32 {
+fn moved(parameter: u32, direction: f32, tensor: FusedTensor, finite: bool) -> u32 {
     let by = within(bitcast<f32>(hyper.lr) * bitcast<f32>(tensor.lr_scale) * direction, finite);
     let to = bitcast<u32>(within(bitcast<f32>(parameter) - by, finite));
     return select(to, parameter, (bitcast<u32>(by) & 0x7fffffffu) == 0u);

@@ -74,7 +74,7 @@ impl LossScale {
         Ok(())
     }
 
-    /// The constants that the kernels use, beside those of an optimiser.
+    /// The constants that the kernels use, along with those of an optimiser.
     pub(crate) fn add_to(scale: Option<LossScale>, hyper: Hyper) -> Hyper {
         let Some(LossScale { growth, backoff, interval, .. }) = scale else { return hyper };
         Hyper { growth, backoff, interval, flags: hyper.flags | SCALES_LOSS, ..hyper }

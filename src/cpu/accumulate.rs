@@ -13,8 +13,8 @@ use crate::tensor::{Group, TensorInfo};
 
 use super::advance;
 use super::block::Values;
+use super::fused::{self, Joined};
 use super::grads::Slice;
-use super::joint::{self, Joined};
 use super::set::parameters;
 use super::trace::decided;
 use super::update::Action;
@@ -114,5 +114,5 @@ pub fn accumulate_clipped(
 
 fn add(sums: &mut [SumMut<'_>], begins: bool, parts: &Segments, outcomes: &[Outcome]) {
     let tensors = sums.iter_mut().map(|s| (&mut s.joined, &mut [][..], Action::Add { begins }));
-    joint::run(tensors, parts, outcomes);
+    fused::run(tensors, parts, outcomes);
 }

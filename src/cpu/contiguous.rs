@@ -1,10 +1,9 @@
 //! Gradients in one piece: where they lie so, themselves, else a copy.
 
-use ndarray::ArrayViewMutD;
-
 use super::block::Block;
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(all(feature = "session", not(target_arch = "wasm32")))]
 use super::block::{Values, with_elements};
+use super::view::View;
 
 /// A tensor whose elements lie in one piece.
 pub(crate) struct Contiguous<'s, 'a> {
@@ -14,7 +13,7 @@ pub(crate) struct Contiguous<'s, 'a> {
 /// Where they lie.
 pub(super) enum Elements<'s, 'a> {
     Borrowed(Block<'s>),
-    Copied { copy: Vec<f32>, view: &'s mut ArrayViewMutD<'a, f32> },
+    Copied { copy: Vec<f32>, view: &'s mut View<'a> },
 }
 
 impl<'s, 'a> Contiguous<'s, 'a> {
@@ -23,7 +22,7 @@ impl<'s, 'a> Contiguous<'s, 'a> {
     }
 
     /// All elements.
-    #[cfg(not(target_arch = "wasm32"))]
+    #[cfg(all(feature = "session", not(target_arch = "wasm32")))]
     pub(crate) fn values(&self) -> Values<'_> {
         match &self.elements {
             Elements::Borrowed(block) => block.values(),
@@ -32,7 +31,7 @@ impl<'s, 'a> Contiguous<'s, 'a> {
     }
 
     /// Overwrites all elements with bytes of the same number.
-    #[cfg(not(target_arch = "wasm32"))]
+    #[cfg(all(feature = "session", not(target_arch = "wasm32")))]
     pub(crate) fn set_bytes(&mut self, bytes: &[u8]) {
         match &mut self.elements {
             Elements::Borrowed(block) => {
@@ -55,11 +54,7 @@ impl<'s, 'a> Contiguous<'s, 'a> {
     /// Puts copied elements back where they came from, those that were changed.
     pub(crate) fn write_back(self) {
         if let Elements::Copied { copy, view } = self.elements {
-            for (to, from) in view.iter_mut().zip(copy) {
-                if to.to_bits() != from.to_bits() {
-                    *to = from;
-                }
-            }
+            view.write_back(copy);
         }
     }
 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use half::{bf16, f16};
-use ndarray::{ArrayViewMut, ArrayViewMutD, Dimension};
+#[cfg(feature = "ndarray")]
+use ndarray::{ArrayViewMut, Dimension};
 
 use crate::tensor::{DType, Group, TensorInfo};
 
 use super::block::{Block, Values};
 use super::contiguous::{Contiguous, Elements};
+use super::view::View;
 
 /// One named gradient in host memory: a slice, or an ndarray view of any layout.
 #[derive(Debug)]
@@ -53,7 +55,8 @@ impl<'a> From<&'a [f64]> for Slice<'a> {
 #[derive(Debug)]
 enum Data<'a> {
     Slice(Block<'a>),
-    View(ArrayViewMutD<'a, f32>),
+    #[cfg_attr(not(feature = "ndarray"), expect(dead_code, reason = "made of ndarray views alone"))]
+    View(View<'a>),
 }
 
 /// A run of elements that is written, in row-major order.
@@ -133,12 +136,13 @@ impl<'a> GradMut<'a> {
     /// assert_eq!(weights, array![[0.6, 0.0], [0.0, 0.8f32]]);
     /// # Ok::<(), gradclip::ClipError>(())
     /// ```
+    #[cfg(feature = "ndarray")]
     pub fn view<D: Dimension>(name: impl Into<Arc<str>>, view: ArrayViewMut<'a, f32, D>) -> GradMut<'a> {
         let shape: Vec<u64> = view.shape().iter().map(|&n| n as u64).collect();
         let data = match view.is_standard_layout() {
             // Standard layout is one slice in logical order.
             true => Data::Slice(Block::F32(view.into_slice().unwrap_or_default())),
-            false => Data::View(view.into_dyn()),
+            false => Data::View(View(view.into_dyn())),
         };
         GradMut::of(name.into(), data).shape(&shape)
     }
@@ -173,10 +177,7 @@ impl<'a> GradMut<'a> {
     pub(crate) fn contiguous(&mut self) -> Contiguous<'_, 'a> {
         let elements = match &mut self.data {
             Data::Slice(block) => Elements::Borrowed(block.again()),
-            Data::View(view) => {
-                let copy = view.iter().copied().collect();
-                Elements::Copied { copy, view }
-            }
+            Data::View(view) => Elements::Copied { copy: view.copied(), view },
         };
         Contiguous::new(elements)
     }

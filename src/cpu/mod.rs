@@ -32,8 +32,8 @@ mod decision;
 mod double;
 mod element;
 mod flow;
+mod fused;
 mod grads;
-mod joint;
 mod lanes;
 mod partials;
 mod power;
@@ -51,6 +51,7 @@ mod threshold;
 mod trace;
 mod units;
 mod update;
+mod view;
 mod workspace;
 
 use crate::clip::Clip;
@@ -67,7 +68,7 @@ use workspace::Workspace;
 
 pub use accumulate::{SumMut, accumulate, accumulate_clipped};
 pub(crate) use block::Values;
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(all(feature = "session", not(target_arch = "wasm32")))]
 pub(crate) use contiguous::Contiguous;
 pub use decision::{Decision, GradRef, Norm, decide};
 pub use grads::{GradMut, Slice, SliceMut};
@@ -75,6 +76,7 @@ pub use prepared::{Prepared, prepare};
 #[cfg(test)]
 pub(crate) use random::words;
 pub use step::{Moments, StepMut, step};
+#[doc(hidden)]
 pub use trace::Trace;
 
 /// Clips gradients in place and reports. Runs on rayon's current thread pool; small sets run on
@@ -121,6 +123,7 @@ pub fn clip_with(grads: &mut [GradMut<'_>], clip: &Clip, history: &mut History) 
 /// # Errors
 ///
 /// As [`clip()`].
+#[doc(hidden)]
 pub fn clip_traced(grads: &mut [GradMut<'_>], clip: &Clip) -> Result<Trace, ClipError> {
     remembers_nothing(clip)?;
     clip_traced_with(grads, clip, &mut History::default())
@@ -131,6 +134,7 @@ pub fn clip_traced(grads: &mut [GradMut<'_>], clip: &Clip) -> Result<Trace, Clip
 /// # Errors
 ///
 /// As [`clip_with()`], and [`ClipError::Combination`] for a set with `f64`, which has other records.
+#[doc(hidden)]
 pub fn clip_traced_with(
     grads: &mut [GradMut<'_>],
     clip: &Clip,

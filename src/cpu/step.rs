@@ -12,8 +12,8 @@ use crate::tensor::{Group, TensorInfo};
 
 use super::advance;
 use super::block::Values;
+use super::fused::{self, Joined};
 use super::grads::Slice;
-use super::joint::{self, Joined};
 use super::trace::decided;
 use super::update::{Action, Rates};
 
@@ -142,7 +142,7 @@ pub fn step(
             let rates = Rates::new(&hyper, &history.progress, step.lr_scale as f32, decay as f32);
             (&mut step.joined, &mut moments[..], Action::Update(rates))
         });
-        joint::run(tensors, &parts, &trace.outcomes);
+        fused::run(tensors, &parts, &trace.outcomes);
     }
     Ok(trace.report.advanced(clip, &history.progress, Some(hyper.lr)))
 }

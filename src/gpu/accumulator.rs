@@ -3,20 +3,25 @@
 use wgpu::BufferUsages as Usage;
 
 use crate::clip::Clip;
-use crate::error::{ClipError, PrepareError};
+use crate::error::{ClipError, PrepareError, ReadBackError};
 use crate::grad::Grad;
+use crate::history::History;
 use crate::kernels::Kernel;
-use crate::layout::{JointRow, JointTensor, Outcome};
-use crate::plan::{Joined, Joint};
+use crate::layout::{FusedRow, FusedTensor, Outcome};
+use crate::plan::{FusedPlan, Operands};
 use crate::segments::Segments;
 use crate::tensor::{DType, TensorInfo};
 
 use super::clipper::Clipper;
 use super::make::{Make, Step};
+use super::mapped::ReadBack;
 use super::pass::{Pass, begin, run};
 use super::placements::{Buffers, check_usage};
 use super::purpose::Purpose;
 use super::scope::caught;
+use super::shares_pass::shares_pass;
+
+const LABEL: &str = "gradclip accumulate";
 
 /// Adds the gradients of micro-batches into `f32` accumulators, prepared once and recorded for every
 /// micro-batch.
@@ -55,9 +60,16 @@ use super::scope::caught;
 /// ```
 #[derive(Debug)]
 pub struct Accumulator {
-    pass: Option<Pass>,
     first: Vec<Step>,
     next: Vec<Step>,
+}
+
+/// Adds clipped gradients of micro-batches into `f32` accumulators: *clip, then accumulate*, see [`Accumulator`]. What a
+/// [`Pass`] has, thresholds, reports and history, it has too.
+#[derive(Debug)]
+pub struct ClippedAccumulator {
+    pass: Pass,
+    sums: Accumulator,
 }
 
 impl Clipper {
@@ -80,9 +92,10 @@ impl Clipper {
         &self,
         grads: &[Grad],
         clip: &Clip,
-    ) -> Result<Accumulator, PrepareError> {
+    ) -> Result<ClippedAccumulator, PrepareError> {
         let pass = self.prepared(grads, clip, Purpose::ReadOnly, None)?;
-        Accumulator::new(self, grads, clip, Some(pass))
+        let sums = Accumulator::new(self, grads, clip, Some(&pass))?;
+        Ok(ClippedAccumulator { pass, sums })
     }
 }
 
@@ -91,82 +104,88 @@ impl Accumulator {
         clipper: &Clipper,
         grads: &[Grad],
         clip: &Clip,
-        pass: Option<Pass>,
+        pass: Option<&Pass>,
     ) -> Result<Accumulator, PrepareError> {
         let mut buffers = Buffers::default();
-        let joined = grads.iter().map(|g| joined(g, &mut buffers)).collect::<Result<Vec<_>, _>>()?;
+        let operands = grads.iter().map(|g| operands(g, &mut buffers)).collect::<Result<Vec<_>, _>>()?;
         let infos: Vec<TensorInfo> = grads.iter().map(Grad::info).collect();
         let parts = Segments::new(&infos, clip)?;
-        let joint = Joint::new(&joined, &parts, &clipper.plan_limits())?;
+        let fused = FusedPlan::new(&operands, &parts, &clipper.plan_limits())?;
         caught(&clipper.device, "preparing an accumulation", || {
-            Accumulator::assembled(clipper, &buffers.all, (&joint, &parts), clip, pass)
+            Accumulator::assembled(clipper, &buffers.all, (&fused, &parts), clip, pass)
         })?
     }
 
     fn assembled(
         clipper: &Clipper,
         buffers: &[wgpu::Buffer],
-        (joint, parts): (&Joint, &Segments),
+        (fused, parts): (&FusedPlan, &Segments),
         clip: &Clip,
-        pass: Option<Pass>,
+        pass: Option<&Pass>,
     ) -> Result<Accumulator, PrepareError> {
         let mut make = Make::new(clipper, buffers, clip);
-        let (row, tensor): (JointRow, JointTensor) =
+        let (row, tensor): (FusedRow, FusedTensor) =
             (bytemuck::Zeroable::zeroed(), bytemuck::Zeroable::zeroed());
-        let rows = make.table("gradclip joint chunks", &joint.rows, row, Usage::STORAGE)?;
-        let tensors = make.table("gradclip tensors", &joint.tensors, tensor, Usage::STORAGE)?;
-        // Read by other joint kernels only, but bound by all.
+        let rows = make.table("gradclip fused chunks", &fused.rows, row, Usage::STORAGE)?;
+        let tensors = make.table("gradclip tensors", &fused.tensors, tensor, Usage::STORAGE)?;
+        // Read by other fused kernels only, but bound by all.
         let hyper = make.hyper(bytemuck::Zeroable::zeroed())?;
         // All zeros keep gradients as they are.
         let decided = parts.decided() as usize;
         let plain = make.empty::<Outcome>("gradclip plain outcomes", decided, Usage::STORAGE);
-        let outcomes = pass.as_ref().map_or(&plain, Pass::outcomes);
+        let outcomes = pass.map_or(&plain, Pass::outcomes);
         let tables = [&hyper, &hyper, &rows, &tensors, outcomes];
         let mut steps = |begins| -> Result<Vec<Step>, PrepareError> {
-            joint.dispatches.iter().map(|d| make.joint(Kernel::Accumulate, d, begins, &tables)).collect()
+            fused.dispatches.iter().map(|d| make.fused(Kernel::Accumulate, d, begins, &tables)).collect()
         };
         let (first, next) = (steps(true)?, steps(false)?);
         make.compile()?;
-        Ok(Accumulator { pass, first, next })
+        Ok(Accumulator { first, next })
     }
 
     /// Records the first micro-batch: accumulators are overwritten.
     pub fn record_first(&self, encoder: &mut wgpu::CommandEncoder) {
-        self.record(encoder, &self.first);
+        run(&self.first, &mut begin(encoder, LABEL));
     }
 
     /// Records another micro-batch: it is added.
     pub fn record_next(&self, encoder: &mut wgpu::CommandEncoder) {
-        self.record(encoder, &self.next);
-    }
-
-    fn record(&self, encoder: &mut wgpu::CommandEncoder, steps: &[Step]) {
-        let mut pass = begin(encoder, "gradclip accumulate");
-        if let Some(clip) = &self.pass {
-            clip.dispatch_joined(clip.decision(), &mut pass);
-        }
-        run(steps, &mut pass);
-    }
-
-    /// The clip of each micro-batch, for its read-backs and buffers.
-    pub fn pass(&self) -> Option<&Pass> {
-        self.pass.as_ref()
-    }
-
-    /// As [`Accumulator::pass`], to change thresholds.
-    pub fn pass_mut(&mut self) -> Option<&mut Pass> {
-        self.pass.as_mut()
+        run(&self.next, &mut begin(encoder, LABEL));
     }
 
     /// Number of dispatches that one micro-batch records.
     pub fn dispatch_count(&self) -> usize {
-        let clip = self.pass.as_ref().map_or(0, |p| p.decision().joined.len());
-        clip + self.next.len()
+        self.next.len()
     }
 }
 
+impl ClippedAccumulator {
+    /// Records the first micro-batch: it is clipped, and accumulators are overwritten.
+    pub fn record_first(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.record(encoder, &self.sums.first);
+    }
+
+    /// Records another micro-batch: it is clipped and added.
+    pub fn record_next(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.record(encoder, &self.sums.next);
+    }
+
+    fn record(&self, encoder: &mut wgpu::CommandEncoder, sums: &[Step]) {
+        let mut pass = begin(encoder, LABEL);
+        self.pass.dispatch_together(self.pass.decision(), &mut pass);
+        run(sums, &mut pass);
+    }
+
+    /// Number of dispatches that one micro-batch records.
+    pub fn dispatch_count(&self) -> usize {
+        self.pass.decision().together.len() + self.sums.dispatch_count()
+    }
+}
+
+shares_pass!(ClippedAccumulator);
+
 /// A gradient with its accumulator.
-fn joined(grad: &Grad, buffers: &mut Buffers) -> Result<Joined, PrepareError> {
+fn operands(grad: &Grad, buffers: &mut Buffers) -> Result<Operands, PrepareError> {
     let Some((buffer, offset)) = &grad.accumulator else {
         let (tensor, required) = (grad.name.clone(), "an accumulator".into());
         return Err(ClipError::Tensor { tensor, required, given: "none".into() }.into());
@@ -176,6 +195,6 @@ fn joined(grad: &Grad, buffers: &mut Buffers) -> Result<Joined, PrepareError> {
         check_usage(grad, buffer)?;
     }
     let gradient = buffers.gradient(grad);
-    let beside = vec![buffers.beside(grad, "accumulator", DType::F32, (buffer, *offset))];
-    Ok(Joined { gradient, beside, lr_scale: 1.0, weight_decay: 0.0 })
+    let updated = vec![buffers.operand(grad, "accumulator", DType::F32, (buffer, *offset))];
+    Ok(Operands { gradient, updated, lr_scale: 1.0, weight_decay: 0.0 })
 }

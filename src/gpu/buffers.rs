@@ -2,7 +2,7 @@
 
 use wgpu::BufferUsages as Usage;
 
-use crate::error::PrepareError;
+use crate::error::{DeviceError, PrepareError};
 
 /// A buffer with the given contents, padded with zeros to whole words and to at least one.
 pub(crate) fn filled(
@@ -28,9 +28,7 @@ pub(crate) fn filled_in<'b>(
         usage,
         mapped_at_creation: true,
     });
-    let mut view = buffer
-        .get_mapped_range_mut(..)
-        .map_err(|error| PrepareError::Device { what: label, message: error.to_string() })?;
+    let mut view = buffer.get_mapped_range_mut(..).map_err(|error| DeviceError::new(label, error))?;
     for (at, bytes) in contents {
         view.slice(at..at + bytes.len()).copy_from_slice(bytes);
     }

@@ -11,7 +11,7 @@ use super::pipelines::{MadeOn, Pipelines};
 /// Software adapters execute every case of the switch over slots: 30 slots take lavapipe 13 times as
 /// long an element as 4, and 4.5 s to compile (Mesa 22.3).
 const SOFTWARE_SLOTS: u32 = 4;
-/// A dispatch costs them less than binding other windows beside one that large.
+/// A dispatch costs them less than binding other windows along with one that large.
 const SOFTWARE_ALONE: u64 = 64 << 10;
 /// Short chunks that are worth another dispatch.
 const SOFTWARE_SHORT_FROM: u64 = 8;
@@ -116,7 +116,7 @@ impl Clipper {
     /// Limits to request for a device on `adapter`: wgpu's defaults, with those raised that make
     /// clipping need fewer dispatches (storage buffers a stage, binding and buffer size). A device
     /// without them works too.
-    pub fn required_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
+    pub fn recommended_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
         let best = adapter.limits();
         wgpu::Limits {
             max_storage_buffers_per_shader_stage: best
@@ -145,12 +145,13 @@ impl Clipper {
     /// Slots of the kernel for a dispatch over so many windows.
     pub(super) fn slots(&self, windows: usize, pattern: &Pattern) -> u32 {
         let bindings = pattern.bindings().max(1) as u32;
-        // Kernels over gradients alone have fewer tables beside them.
-        let most = if pattern.roles() > 1 { self.limits.bindings / bindings } else { self.limits.slots };
+        // Kernels over gradients alone have fewer tables along with them.
+        let most = if pattern.operands() > 1 { self.limits.bindings / bindings } else { self.limits.slots };
         self.forms.slots(windows as u32 / bindings, most.min(self.limits.slots))
     }
 
     /// The limits that plans of this clipper keep.
+    #[doc(hidden)]
     pub fn plan_limits(&self) -> PlanLimits {
         self.limits
     }

@@ -19,9 +19,9 @@ use super::records::{Memory, Records};
 #[derive(Debug)]
 pub(crate) struct Decision {
     /// As the first part of an apply half that is recorded by itself.
-    pub(crate) apart: Vec<Step>,
+    pub(crate) separate: Vec<Step>,
     /// With all that comes before, where both halves are recorded in one: small sets are summed by the same dispatch.
-    pub(crate) joined: Vec<Step>,
+    pub(crate) together: Vec<Step>,
 }
 
 /// From gradients to the sums of segments.
@@ -48,7 +48,7 @@ impl Plan {
     }
 
     /// Whether a stage takes dispatches of its own.
-    fn apart(&self, stage: u32) -> bool {
+    fn is_separate(&self, stage: u32) -> bool {
         !self.finish.as_ref().is_some_and(|finish| finish.does(stage))
     }
 }
@@ -58,7 +58,7 @@ impl Make<'_> {
     fn sums(&mut self, plan: &Plan, records: &Records, begins: bool) -> Result<Vec<Step>, PrepareError> {
         let Records { partials, blocks, tensor_sums, segment_sums, memory, .. } = records;
         let mut steps = Vec::new();
-        if plan.apart(STAGE_TENSORS) {
+        if plan.is_separate(STAGE_TENSORS) {
             let (first, sums) = match &plan.blocks {
                 None => (&plan.tensors, tensor_sums),
                 Some(of_blocks) => (of_blocks, blocks),
@@ -69,7 +69,7 @@ impl Make<'_> {
                 steps.push(self.combine(Kernel::Sums, &plan.tensors, &[blocks, tensor_sums], false)?);
             }
         }
-        if plan.apart(STAGE_SEGMENTS) && !plan.segments.runs.is_empty() {
+        if plan.is_separate(STAGE_SEGMENTS) && !plan.segments.runs.is_empty() {
             steps.push(self.combine(Kernel::Sums, &plan.segments, &[tensor_sums, segment_sums], false)?);
         }
         Ok(steps)
@@ -114,8 +114,8 @@ impl Make<'_> {
                 let begin = norm.reduce.iter().chain(&norm.before).filter(|_| only.is_none());
                 let last = self.finish(finish, plan, clip, records, (stages, hyper), only)?;
                 Decision {
-                    apart: vec![self.finish(finish, plan, clip, records, (ends, hyper), None)?],
-                    joined: begin.cloned().chain([last]).collect(),
+                    separate: vec![self.finish(finish, plan, clip, records, (ends, hyper), None)?],
+                    together: begin.cloned().chain([last]).collect(),
                 }
             }
             None => self.decision_apart(plan, clip, records, norm, hyper)?,
@@ -132,21 +132,21 @@ impl Make<'_> {
         norm: &NormHalf,
         hyper: Option<&wgpu::Buffer>,
     ) -> Result<Decision, PrepareError> {
-        let mut joined: Vec<Step> = norm.reduce.iter().chain(&norm.before).cloned().collect();
+        let mut together: Vec<Step> = norm.reduce.iter().chain(&norm.before).cloned().collect();
         let mut first = None;
         if plan.begins_apart(clip) {
             first = Some(self.threshold(plan, clip, records)?);
         }
         if !plan.begins_in_sums(clip) {
-            joined.extend(first.clone());
+            together.extend(first.clone());
         }
         let mut rest = vec![self.coefficient(plan, clip, records)?];
         if let Some(hyper) = hyper {
             rest.push(self.advance(hyper, &records.memory)?);
         }
-        let apart = first.into_iter().chain(rest.iter().cloned()).collect();
-        joined.extend(rest);
-        Ok(Decision { apart, joined })
+        let separate = first.into_iter().chain(rest.iter().cloned()).collect();
+        together.extend(rest);
+        Ok(Decision { separate, together })
     }
 
     /// `reduce` is the dispatch that this one stands for, too, where a set has one chunk.

@@ -54,7 +54,7 @@ pub(super) struct Slots<'a> {
     bound: Option<&'a wgpu::BindGroup>,
 }
 
-/// What a job has beside its own.
+/// What a job has along with its own.
 pub(super) fn job() -> Job {
     Job { until: NONE, total: NONE, ..Job::zeroed() }
 }
@@ -88,7 +88,7 @@ impl<'a> Make<'a> {
     }
 
     /// A kernel over gradients with what belongs to them. `begins` is for accumulation.
-    pub(crate) fn joint(
+    pub(crate) fn fused(
         &mut self,
         kernel: Kernel,
         (dispatch, pattern): &(Dispatch, Pattern),

@@ -2,13 +2,13 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_intrusive::channel::shared::oneshot_channel;
 
-use crate::error::{PrepareError, ReadBackError};
+use crate::error::{DeviceError, PrepareError, ReadBackError};
 use crate::report::Report;
 
 use super::buffers::filled;
@@ -83,8 +83,8 @@ impl Place {
             // Nobody listens any more where the future was dropped.
             let _ = sender.send(result);
         });
-        let mapped = Box::pin(async move { receiver.receive().await });
-        ReadBack { mapped, lease, tag, read: Box::new(read) }
+        let mapped: Mapped = Box::pin(async move { receiver.receive().await });
+        ReadBack { mapped: Mutex::new(mapped), lease, tag, read: Box::new(read) }
     }
 }
 
@@ -117,6 +117,12 @@ fn split(bytes: &[u8]) -> (&[u8], u32) {
     bytes.split_last_chunk().map_or((bytes, 0), |(copied, tag)| (copied, u32::from_le_bytes(*tag)))
 }
 
+const MAPPING: &str = "mapping the result buffer";
+
+fn device_error(what: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> ReadBackError {
+    ReadBackError::Device(DeviceError::new(what, error))
+}
+
 type Mapped = Pin<Box<dyn Future<Output = Option<Result<(), wgpu::BufferAsyncError>>> + Send>>;
 type Read<T> = Box<dyn Fn(&[u8]) -> Result<T, ReadBackError> + Send + Sync>;
 
@@ -125,7 +131,8 @@ type Read<T> = Box<dyn Fn(&[u8]) -> Result<T, ReadBackError> + Send + Sync>;
 /// It becomes ready after its commands have run, when the device is next polled. Dropping it early
 /// is fine; its place in the ring is used again once the GPU is done with it.
 pub struct ReadBack<T = Report> {
-    mapped: Mapped,
+    /// Never locked: the mutex lets threads share what only an exclusive reference polls.
+    mapped: Mutex<Mapped>,
     lease: Arc<Lease>,
     tag: u32,
     read: Read<T>,
@@ -149,17 +156,17 @@ impl<T> ReadBack<T> {
     /// # Errors
     ///
     /// [`ReadBackError::NotSubmitted`] where the commands were not submitted before this call,
-    /// [`ReadBackError::Wait`] or [`ReadBackError::Map`] where the device was lost.
+    /// [`ReadBackError::Device`] where the device was lost.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn wait(mut self) -> Result<T, ReadBackError> {
         let polled = self.lease.place.device.poll(wgpu::PollType::wait_indefinitely());
-        polled.map_err(|error| ReadBackError::Wait { message: error.to_string() })?;
+        polled.map_err(|error| device_error("waiting for the device", error))?;
         self.try_take().unwrap_or(Err(ReadBackError::NotSubmitted))
     }
 
     fn read(&self) -> Result<T, ReadBackError> {
         let view = self.lease.place.buffer.get_mapped_range(..);
-        let view = view.map_err(|error| ReadBackError::Map { message: error.to_string() })?;
+        let view = view.map_err(|error| device_error(MAPPING, error))?;
         if self.lease.place.tags.is_none() {
             return (self.read)(&view);
         }
@@ -174,9 +181,10 @@ impl<T> Future for ReadBack<T> {
     type Output = Result<T, ReadBackError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.mapped.as_mut().poll(context).map(|mapped| match mapped {
+        let mapped = self.mapped.get_mut().unwrap_or_else(PoisonError::into_inner);
+        mapped.as_mut().poll(context).map(|mapped| match mapped {
             None => Err(ReadBackError::NotSubmitted),
-            Some(Err(error)) => Err(ReadBackError::Map { message: error.to_string() }),
+            Some(Err(error)) => Err(device_error(MAPPING, error)),
             Some(Ok(())) => self.read(),
         })
     }

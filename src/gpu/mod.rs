@@ -18,11 +18,12 @@ mod purpose;
 mod readback;
 mod records;
 mod scope;
+mod shares_pass;
 mod stepper;
 mod trusted;
 mod workspace;
 
-pub use accumulator::Accumulator;
+pub use accumulator::{Accumulator, ClippedAccumulator};
 pub use clipper::Clipper;
 pub use mapped::ReadBack;
 pub use moments::Moment;
@@ -31,9 +32,9 @@ pub use pass::Pass;
 pub use stepper::Stepper;
 
 // For `Session`, which blocks.
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(all(feature = "session", not(target_arch = "wasm32")))]
 pub(crate) use buffers::filled_in;
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(all(feature = "session", not(target_arch = "wasm32")))]
 pub(crate) use mapped::Place;
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(all(feature = "session", not(target_arch = "wasm32")))]
 pub(crate) use scope::caught;

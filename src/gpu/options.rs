@@ -42,7 +42,7 @@ pub struct ClipperOptions {
     /// [`Pass::read_back`](crate::Pass::read_back) refuses rather than wait.
     pub read_backs: usize,
     /// Whether one workgroup sums and decides a small set by itself, in one dispatch instead of two or more: see
-    /// [`Plan::finish`](crate::plan::Plan::finish). By default on hardware that can bind what it takes; software adapters take
+    /// [`Pass::dispatch_count`](crate::Pass::dispatch_count). By default on hardware that can bind what it takes; software adapters take
     /// longer to compile it, and a dispatch costs them little.
     pub finish: Option<bool>,
 }

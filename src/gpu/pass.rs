@@ -21,7 +21,7 @@ use super::purpose::Purpose;
 use super::readback::{Results, Ring};
 use super::records::{Memory, Records};
 use super::workspace::{Workspace, measures};
-use asked::Asked;
+use asked::{Asked, Current};
 
 /// The clipping of one set of gradients, prepared once and recorded every step.
 ///
@@ -31,14 +31,14 @@ use asked::Asked;
 pub struct Pass {
     device: wgpu::Device,
     plan: Plan,
-    asked: Asked,
+    asked: Current,
     infos: Arc<[TensorInfo]>,
     purpose: Purpose,
     /// What follows the decision: of a step, its learning rate.
     hyper: wgpu::Buffer,
     workspace: Workspace,
     /// Whether nothing that is set can change a gradient.
-    measures: bool,
+    measures: AtomicBool,
     ring: Ring,
     /// Whether an apply half was recorded: results mean nothing before.
     decides: AtomicBool,
@@ -56,7 +56,7 @@ impl Pass {
         let asked = Asked::new(clip, &plan.parts);
         let settings = asked.settings(&plan.parts);
         let workspace = Workspace::new(clipper, buffers, &plan, clip, &settings, purpose, memory)?;
-        let measures = measures(clip, &settings.0);
+        let measures = AtomicBool::new(measures(clip, &settings.0));
         let infos: Arc<[TensorInfo]> = grads.iter().map(Grad::info).collect();
         let ring = Ring::new(
             &clipper.device,
@@ -68,6 +68,7 @@ impl Pass {
         )?;
         let hyper = workspace.records.hyper.clone();
         let (device, decides) = (clipper.device.clone(), AtomicBool::new(false));
+        let asked = Current::new(asked);
         Ok(Pass { device, plan, asked, infos, purpose, hyper, workspace, measures, ring, decides })
     }
 
@@ -86,7 +87,7 @@ impl Pass {
     /// `f32`.
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
         let mut pass = begin(encoder, "gradclip");
-        self.dispatch_joined(self.decision(), &mut pass);
+        self.dispatch_together(self.decision(), &mut pass);
         run(self.writes(), &mut pass);
     }
 
@@ -111,31 +112,36 @@ impl Pass {
 
     /// As [`Pass::record_apply`], into a compute pass of the caller's.
     pub fn dispatch_apply(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.dispatch_apart(self.decision(), pass);
+        self.dispatch_separate(self.decision(), pass);
         run(self.writes(), pass);
     }
 
     /// Everything up to the outcomes, and what follows them by a decision of this pass or one like it.
-    pub(super) fn dispatch_joined(&self, decision: &Decision, pass: &mut wgpu::ComputePass<'_>) {
+    pub(super) fn dispatch_together(&self, decision: &Decision, pass: &mut wgpu::ComputePass<'_>) {
         self.decides.store(true, Ordering::Relaxed);
-        run(&decision.joined, pass);
+        run(&decision.together, pass);
     }
 
     /// The same after a norm half.
-    pub(super) fn dispatch_apart(&self, decision: &Decision, pass: &mut wgpu::ComputePass<'_>) {
+    pub(super) fn dispatch_separate(&self, decision: &Decision, pass: &mut wgpu::ComputePass<'_>) {
         self.decides.store(true, Ordering::Relaxed);
-        run(&decision.apart, pass);
+        run(&decision.separate, pass);
     }
 
     /// Which of the decisions is recorded as things are set.
     pub(super) fn decision(&self) -> &Decision {
         let Workspace { decision, measuring, .. } = &self.workspace;
-        measuring.as_ref().filter(|_| self.measures).unwrap_or(decision)
+        measuring.as_ref().filter(|_| self.measures()).unwrap_or(decision)
+    }
+
+    /// Whether nothing that is set can change a gradient.
+    fn measures(&self) -> bool {
+        self.measures.load(Ordering::Relaxed)
     }
 
     /// What follows it.
     fn writes(&self) -> &[Step] {
-        let measuring = self.measures && self.workspace.measuring.is_some();
+        let measuring = self.measures() && self.workspace.measuring.is_some();
         if measuring { &[] } else { &self.workspace.apply }
     }
 
@@ -181,48 +187,56 @@ impl Pass {
         self.workspace.jobs.extend(jobs);
     }
 
-    pub(super) fn clip(&self) -> &Clip {
-        &self.asked.clip
+    /// What is asked, as it is set.
+    pub(super) fn clip(&self) -> Clip {
+        self.asked.lock().clip
     }
 
     /// The steps so far on the device, and the segments clipped and changed in the last one: a
-    /// [`Tally`](crate::layout::Tally), written by the apply half. Usages `STORAGE | UNIFORM | COPY_SRC`.
+    /// [`Tally`](crate::records::Tally), written by the apply half. Usages `STORAGE | UNIFORM | COPY_SRC`.
     pub fn tally(&self) -> &wgpu::Buffer {
         &self.workspace.records.memory.tally
     }
 
-    /// Loss scale and optimiser steps on the device: a [`Progress`](crate::layout::Progress), written by
+    /// Loss scale and optimiser steps on the device: a [`Progress`](crate::records::Progress), written by
     /// the apply half. Usages `STORAGE | UNIFORM | COPY_SRC`: the forward pass may bind it and multiply
     /// the loss by its first word.
     pub fn progress(&self) -> &wgpu::Buffer {
         &self.workspace.records.memory.progress
     }
 
-    /// The results on the device: one [`Outcome`](crate::layout::Outcome) a segment, written by the
+    /// The results on the device: one [`Outcome`](crate::records::Outcome) a segment, written by the
     /// apply half. Usages `STORAGE | COPY_SRC`.
     pub fn outcomes(&self) -> &wgpu::Buffer {
         &self.workspace.records.outcomes
     }
 
     /// The sum of each segment on the device, written by the norm half and read by the apply half:
-    /// one [`Sum`](crate::layout::Sum) each. Usages `STORAGE | COPY_SRC | COPY_DST`.
+    /// one [`Sum`](crate::records::Sum) each. Usages `STORAGE | COPY_SRC | COPY_DST`.
     pub fn segment_sums(&self) -> &wgpu::Buffer {
         &self.workspace.records.segment_sums
     }
 
-    /// The sum of each tensor on the device, in the order of
-    /// [`Plan::sum_of`](crate::plan::Plan::sum_of), written by the norm half.
+    /// The sum of each tensor on the device, one [`Sum`](crate::records::Sum) each, written by the norm half;
+    /// [`Pass::tensor_sum_index`] says which is whose.
     pub fn tensor_sums(&self) -> &wgpu::Buffer {
         &self.workspace.records.tensor_sums
     }
 
+    /// Index in [`Pass::tensor_sums`] of the sum of a tensor, counted as it was prepared; `None` past the last.
+    pub fn tensor_sum_index(&self, tensor: usize) -> Option<usize> {
+        self.plan.sum_of.get(tensor).map(|&index| index as usize)
+    }
+
     /// The partial of each chunk on the device, tensor by tensor, written by the norm half: one
     /// [`Partial`](crate::layout::Partial) each.
+    #[doc(hidden)]
     pub fn partials(&self) -> &wgpu::Buffer {
         &self.workspace.records.partials
     }
 
     /// How the work is cut.
+    #[doc(hidden)]
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -263,13 +277,13 @@ impl Pass {
     /// | rows, more than 256 | 4 (2 + 3) | 4 (2 + 3) |
     /// | rows, more than 4,096 | 5 (3 + 3) | 5 (3 + 3) |
     pub fn dispatch_count(&self) -> usize {
-        self.decision().joined.len() + self.writes().len()
+        self.decision().together.len() + self.writes().len()
     }
 
     /// Numbers of dispatches that [`Pass::record_norm`] and [`Pass::record_apply`] record as things are set.
     pub fn half_dispatch_counts(&self) -> [usize; 2] {
         let NormHalf { reduce, sums, .. } = &self.workspace.norm;
-        [reduce.len() + sums.len(), self.decision().apart.len() + self.writes().len()]
+        [reduce.len() + sums.len(), self.decision().separate.len() + self.writes().len()]
     }
 
     /// Bytes of [`Pass::outcomes`].

@@ -38,7 +38,7 @@ impl Buffers {
     }
 
     /// Where something in the shape of a gradient lies.
-    pub(super) fn beside(
+    pub(super) fn operand(
         &mut self,
         grad: &Grad,
         what: &str,
@@ -67,7 +67,7 @@ pub(super) fn placements(grads: &[Grad], parameters: bool) -> (Vec<Placement>, V
                 .parameter
                 .as_ref()
                 .filter(|_| parameters)
-                .map(|p| Box::new(buffers.beside(grad, "parameter", p.dtype, (&p.buffer, p.offset))));
+                .map(|p| Box::new(buffers.operand(grad, "parameter", p.dtype, (&p.buffer, p.offset))));
             Placement { parameter, ..gradient }
         })
         .collect();

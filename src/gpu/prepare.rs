@@ -48,7 +48,7 @@ impl Clipper {
     /// odd tensors among those, not on their exact sizes: [`ClipperOptions::rounded_slots`](crate::ClipperOptions::rounded_slots).
     ///
     /// ```no_run
-    /// use gradclip::{Clip, Clipper, DType, plan::Placement};
+    /// use gradclip::{Clip, Clipper, DType, Placement};
     ///
     /// # fn run(device: &gradclip::wgpu::Device) -> Result<(), Box<dyn std::error::Error>> {
     /// let clipper = Clipper::new(device)?;

@@ -4,19 +4,15 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use crate::error::PrepareError;
+use crate::error::DeviceError;
 
 /// Runs `make` and turns whatever wgpu raises meanwhile into an error value.
-///
-/// Browsers answer error scopes asynchronously; there errors go to the device's own handler.
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn caught<T>(
     device: &wgpu::Device,
     what: &'static str,
     make: impl FnOnce() -> T,
-) -> Result<T, PrepareError> {
-    if cfg!(target_arch = "wasm32") {
-        return Ok(make());
-    }
+) -> Result<T, DeviceError> {
     // A shader that the driver refuses is an internal error, and a panic where nobody listens.
     let filters =
         [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal];
@@ -28,8 +24,18 @@ pub(crate) fn caught<T>(
     }
     match error {
         None => Ok(made),
-        Some(error) => Err(PrepareError::Device { what, message: error.to_string() }),
+        Some(error) => Err(DeviceError::new(what, error)),
     }
+}
+
+/// Runs `make`: browsers answer error scopes asynchronously, so errors go to the device's own handler.
+#[cfg(target_arch = "wasm32")]
+pub(crate) fn caught<T>(
+    _: &wgpu::Device,
+    _: &'static str,
+    make: impl FnOnce() -> T,
+) -> Result<T, DeviceError> {
+    Ok(make())
 }
 
 /// The output of a future that is ready at once.

@@ -1,26 +1,29 @@
 //! A pass that ends in an optimiser's step: parameters move, gradients stay as they are.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wgpu::BufferUsages as Usage;
 
 use crate::clip::{Clip, LossScale};
-use crate::error::{ClipError, OptimizerError, PrepareError};
+use crate::error::{ClipError, OptimizerError, PrepareError, ReadBackError};
 use crate::grad::Grad;
+use crate::history::History;
 use crate::kernels::Kernel;
-use crate::layout::{JointRow, JointTensor};
+use crate::layout::{FusedRow, FusedTensor};
 use crate::optimizer::{Optimizer, at_least_0};
-use crate::plan::{Joined, Joint, check_ranges};
+use crate::plan::{FusedPlan, Operands, check_ranges};
 use crate::tensor::DType;
 
 use super::clipper::Clipper;
 use super::decision::Decision;
 use super::make::{Make, Step};
+use super::mapped::ReadBack;
 use super::moments::Moment;
 use super::pass::{Pass, begin, run};
 use super::placements::{Buffers, check_usage};
 use super::purpose::Purpose;
 use super::scope::caught;
+use super::shares_pass::shares_pass;
 
 /// Norm, coefficient and an optimiser's step over one set of gradients, prepared once and recorded
 /// every step.
@@ -39,7 +42,7 @@ use super::scope::caught;
 /// let schedule = Schedule::cosine(1e-3, 0.0, 10_000)?.warm_up(100);
 /// let grads = [Grad::new("w", dw).parameter(w, 0, DType::F32)];
 /// let clipper = Clipper::new(device)?;
-/// let mut stepper = clipper.prepare_step(&grads, &Clip::global_norm(1.0), Adam::decoupled(1e-3))?;
+/// let stepper = clipper.prepare_step(&grads, &Clip::global_norm(1.0), Adam::adamw(1e-3))?;
 /// for t in 0..10_000 {
 ///     stepper.set_lr(queue, schedule.at(t))?;
 ///     let mut encoder = device.create_command_encoder(&Default::default());
@@ -53,12 +56,12 @@ use super::scope::caught;
 #[derive(Debug)]
 pub struct Stepper {
     pass: Pass,
-    optimizer: Optimizer,
+    optimizer: Mutex<Optimizer>,
     decision: Decision,
     update: Vec<Step>,
     hyper: wgpu::Buffer,
     rates: wgpu::Buffer,
-    tensors: Vec<JointTensor>,
+    tensors: Vec<FusedTensor>,
     /// Weight decay of those that have one of their own.
     own_decay: Vec<Option<f64>>,
     moments: Arc<Vec<Vec<Moment>>>,
@@ -126,7 +129,7 @@ impl Clipper {
     /// That what the user gave fits, before anything is allocated for it.
     fn check_given(grads: &[Grad]) -> Result<(), PrepareError> {
         let mut buffers = Buffers::default();
-        let given: Vec<Joined> = grads
+        let given: Vec<Operands> = grads
             .iter()
             .map(|grad| {
                 let named = |(buffer, offset): &(wgpu::Buffer, u64)| Moment {
@@ -135,8 +138,8 @@ impl Clipper {
                     elements: grad.elements(),
                 };
                 let moments: Vec<Moment> = grad.moments.iter().map(named).collect();
-                let beside = beside(grad, &moments, &mut buffers);
-                Joined { gradient: buffers.gradient(grad), beside, ..Joined::default() }
+                let updated = updated(grad, &moments, &mut buffers);
+                Operands { gradient: buffers.gradient(grad), updated, ..Operands::default() }
             })
             .collect();
         Ok(check_ranges(&given)?)
@@ -181,20 +184,20 @@ impl Stepper {
         moments: Arc<Vec<Vec<Moment>>>,
     ) -> Result<Stepper, PrepareError> {
         let mut buffers = Buffers::default();
-        let joined: Vec<Joined> = grads
+        let operands: Vec<Operands> = grads
             .iter()
             .zip(&*moments)
-            .map(|(grad, moments)| Joined {
+            .map(|(grad, moments)| Operands {
                 gradient: buffers.gradient(grad),
-                beside: beside(grad, moments, &mut buffers),
+                updated: updated(grad, moments, &mut buffers),
                 lr_scale: grad.lr_scale as f32,
                 weight_decay: grad.weight_decay.unwrap_or(optimizer.weight_decay()) as f32,
             })
             .collect();
-        let joint = pass.plan().joint(&joined, &clipper.plan_limits())?;
+        let fused = pass.plan().fused(&operands, &clipper.plan_limits())?;
         let own_decay = grads.iter().map(|g| g.weight_decay).collect();
         caught(&clipper.device, "preparing a step", || {
-            Stepper::assembled(clipper, pass, &buffers.all, &joint, optimizer, own_decay, moments)
+            Stepper::assembled(clipper, pass, &buffers.all, &fused, optimizer, own_decay, moments)
         })?
     }
 
@@ -202,44 +205,45 @@ impl Stepper {
         clipper: &Clipper,
         mut pass: Pass,
         buffers: &[wgpu::Buffer],
-        joint: &Joint,
+        fused: &FusedPlan,
         optimizer: Optimizer,
         own_decay: Vec<Option<f64>>,
         moments: Arc<Vec<Vec<Moment>>>,
     ) -> Result<Stepper, PrepareError> {
-        let mut make = Make::new(clipper, buffers, pass.clip());
+        let mut make = Make::new(clipper, buffers, &pass.clip());
         (make.job, make.advances) = (pass.job(), true);
-        let filler = JointTensor { kept: 1, outer: 1, low: 1, high: 1, ..bytemuck::Zeroable::zeroed() };
-        let rows: JointRow = bytemuck::Zeroable::zeroed();
-        let rows = make.table("gradclip joint chunks", &joint.rows, rows, Usage::STORAGE)?;
+        let filler = FusedTensor { kept: 1, outer: 1, low: 1, high: 1, ..bytemuck::Zeroable::zeroed() };
+        let rows: FusedRow = bytemuck::Zeroable::zeroed();
+        let rows = make.table("gradclip fused chunks", &fused.rows, rows, Usage::STORAGE)?;
         let usage = Usage::STORAGE | Usage::COPY_DST;
-        let rates = make.table("gradclip rates", &joint.tensors, filler, usage)?;
+        let rates = make.table("gradclip rates", &fused.tensors, filler, usage)?;
         let hyper = make.hyper(LossScale::add_to(pass.clip().loss_scale, optimizer.record()))?;
         let records = pass.records();
         let decision =
-            make.decision(pass.plan(), pass.clip(), records, pass.norm(), (Some(&hyper), false))?;
+            make.decision(pass.plan(), &pass.clip(), records, pass.norm(), (Some(&hyper), false))?;
         let kernel = match (&optimizer, optimizer.moments()) {
             (Optimizer::Adam(_), _) => Kernel::UpdateAdam,
             (Optimizer::Sgd(_), 0) => Kernel::UpdateSgd,
             (Optimizer::Sgd(_), _) => Kernel::UpdateMomentum,
         };
         let tables = [&hyper, &records.memory.progress, &rows, &rates, &records.outcomes];
-        let update = joint
+        let update = fused
             .dispatches
             .iter()
-            .map(|dispatch| make.joint(kernel, dispatch, false, &tables))
+            .map(|dispatch| make.fused(kernel, dispatch, false, &tables))
             .collect::<Result<_, _>>()?;
         make.compile()?;
         pass.add_jobs(make.jobs);
         pass.follow_with(&hyper);
-        let tensors = joint.tensors.clone();
+        let tensors = fused.tensors.clone();
+        let optimizer = Mutex::new(optimizer);
         Ok(Stepper { pass, optimizer, decision, update, hyper, rates, tensors, own_decay, moments })
     }
 
     /// Records norm, coefficient and step in one compute pass.
     pub fn record_step(&self, encoder: &mut wgpu::CommandEncoder) {
         let mut pass = begin(encoder, "gradclip step");
-        self.pass.dispatch_joined(&self.decision, &mut pass);
+        self.pass.dispatch_together(&self.decision, &mut pass);
         run(&self.update, &mut pass);
     }
 
@@ -260,29 +264,18 @@ impl Stepper {
 
     /// As [`Stepper::record_update`], into a compute pass of the caller's.
     pub fn dispatch_update(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.pass.dispatch_apart(&self.decision, pass);
+        self.pass.dispatch_separate(&self.decision, pass);
         run(&self.update, pass);
     }
 
     /// Number of dispatches that one [`Stepper::record_step`] records.
     pub fn dispatch_count(&self) -> usize {
-        self.decision.joined.len() + self.update.len()
-    }
-
-    /// The clip by itself, for its read-backs, thresholds and buffers. Recording it measures and decides,
-    /// and writes neither gradients nor parameters.
-    pub fn pass(&self) -> &Pass {
-        &self.pass
-    }
-
-    /// As [`Stepper::pass`], to change thresholds.
-    pub fn pass_mut(&mut self) -> &mut Pass {
-        &mut self.pass
+        self.decision.together.len() + self.update.len()
     }
 
     /// The optimiser as it is set.
-    pub fn optimizer(&self) -> &Optimizer {
-        &self.optimizer
+    pub fn optimizer(&self) -> Optimizer {
+        *self.current()
     }
 
     /// The state of each tensor, in the order of the gradients: no, one or two moments.
@@ -295,11 +288,12 @@ impl Stepper {
     /// # Errors
     ///
     /// [`OptimizerError::Constant`] for one that is negative, infinite or NaN; nothing changes then.
-    pub fn set_lr(&mut self, queue: &wgpu::Queue, lr: f64) -> Result<(), OptimizerError> {
-        let optimizer = self.optimizer.with_lr(lr);
+    pub fn set_lr(&self, queue: &wgpu::Queue, lr: f64) -> Result<(), OptimizerError> {
+        let mut current = self.current();
+        let optimizer = current.with_lr(lr);
         optimizer.validate()?;
-        self.optimizer = optimizer;
-        self.write_hyper(queue);
+        self.write_hyper(queue, &optimizer);
+        *current = optimizer;
         Ok(())
     }
 
@@ -310,36 +304,45 @@ impl Stepper {
     /// Constants out of their range, and [`OptimizerError::Combination`] for an optimiser that needs
     /// another state; nothing changes then.
     pub fn set_optimizer(
-        &mut self,
+        &self,
         queue: &wgpu::Queue,
         optimizer: impl Into<Optimizer>,
     ) -> Result<(), OptimizerError> {
         let optimizer = optimizer.into();
         optimizer.validate()?;
-        let same = std::mem::discriminant(&optimizer) == std::mem::discriminant(&self.optimizer);
-        if !same || optimizer.moments() != self.optimizer.moments() {
+        let mut current = self.current();
+        let same = std::mem::discriminant(&optimizer) == std::mem::discriminant(&*current);
+        if !same || optimizer.moments() != current.moments() {
             let (what, required) = ("another optimiser", "the state that this one has");
             return Err(OptimizerError::Combination { what, required });
         }
-        self.optimizer = optimizer;
-        for (tensor, own) in self.tensors.iter_mut().zip(&self.own_decay) {
-            tensor.weight_decay = own.unwrap_or(optimizer.weight_decay()) as f32;
-        }
-        queue.write_buffer(&self.rates, 0, bytemuck::cast_slice(&self.tensors));
-        self.write_hyper(queue);
+        let decays = self.own_decay.iter().map(|own| own.unwrap_or(optimizer.weight_decay()) as f32);
+        let with = |(tensor, weight_decay): (&FusedTensor, f32)| FusedTensor { weight_decay, ..*tensor };
+        let tensors: Vec<FusedTensor> = self.tensors.iter().zip(decays).map(with).collect();
+        queue.write_buffer(&self.rates, 0, bytemuck::cast_slice(&tensors));
+        self.write_hyper(queue, &optimizer);
+        *current = optimizer;
         Ok(())
     }
 
-    fn write_hyper(&self, queue: &wgpu::Queue) {
-        let hyper = LossScale::add_to(self.pass.clip().loss_scale, self.optimizer.record());
+    fn write_hyper(&self, queue: &wgpu::Queue, optimizer: &Optimizer) {
+        let hyper = LossScale::add_to(self.pass.clip().loss_scale, optimizer.record());
         queue.write_buffer(&self.hyper, 0, bytemuck::bytes_of(&hyper));
+    }
+
+    /// Setters hold it until the device's copy is on its way.
+    fn current(&self) -> MutexGuard<'_, Optimizer> {
+        // A thread that panicked while holding the lock left a whole value behind: it is replaced by assignment.
+        self.optimizer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+shares_pass!(Stepper);
+
 /// Parameter and moments of a gradient.
-fn beside(grad: &Grad, moments: &[Moment], buffers: &mut Buffers) -> Vec<crate::plan::Placement> {
+fn updated(grad: &Grad, moments: &[Moment], buffers: &mut Buffers) -> Vec<crate::plan::Placement> {
     let parameter = grad.parameter.iter().map(|p| ("parameter", (&p.buffer, p.offset)));
     let names = ["first moment", "second moment"];
     let moments = names.into_iter().zip(moments).map(|(what, m)| (what, (&m.buffer, m.offset)));
-    parameter.chain(moments).map(|(what, at)| buffers.beside(grad, what, DType::F32, at)).collect()
+    parameter.chain(moments).map(|(what, at)| buffers.operand(grad, what, DType::F32, at)).collect()
 }

@@ -8,9 +8,9 @@ use crate::kernels::Variant;
 /// # Why nothing is lost
 ///
 /// Indices follow from the workgroup, the invocation, the job and rows of tables. Jobs and tables are written by this
-/// library alone: their buffers leave it nowhere. What others may write (gradients and what lies beside them, partials,
+/// library alone: their buffers leave it nowhere. What others may write (gradients and what lies next to them, partials,
 /// sums, outcomes, tally, progress) is compared, counted, shifted and multiplied by these kernels, and is no part of an
-/// index or of a loop's bound. `tests/in_range.rs`, `tests/plan.rs` and `tests/joint_plan.rs` walk the indices of the
+/// index or of a loop's bound. `tests/in_range.rs`, `tests/plan.rs` and `tests/fused_plan.rs` walk the indices of the
 /// rows of random plans:
 ///
 /// - Rows: invocations with an index from `job.rows` or `job.runs` on return or take the last row; the job's numbers are

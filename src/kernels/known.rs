@@ -34,8 +34,8 @@ impl Kernel {
     }
 
     /// Whether it works on gradients together with what belongs to them.
-    pub(super) fn is_joint(self) -> bool {
-        self.row().roles > 1
+    pub(super) fn is_fused(self) -> bool {
+        self.row().operands > 1
     }
 
     /// How the gradients in group 1 are bound, for kernels that touch them.

@@ -120,10 +120,10 @@ fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
         // Its one dispatch binds one window; kernels with slots to spare are for others.
         let slots = if kernel.finishes() { &slots[..1] } else { slots };
         for (i, &wanted) in slots.iter().enumerate() {
-            let patterns = match kernel.row().roles {
+            let patterns = match kernel.row().operands {
                 1 => vec![Pattern::apart(1)],
-                roles if i > 0 => vec![Pattern::apart(roles)],
-                roles => Pattern::every(roles),
+                operands if i > 0 => vec![Pattern::apart(operands)],
+                operands => Pattern::every(operands),
             };
             for pattern in patterns {
                 let slots = wanted.min(MOST_BINDINGS / pattern.bindings() as u32);
@@ -156,7 +156,7 @@ impl Shader {
         if let Some(access) = kernel.slots() {
             groups.push(bound(&vec![access; slots as usize * pattern.bindings().max(1)]));
         }
-        let (own, beside) = (dtype.size() as u32, 4 * (kernel.row().roles as u32 - 1));
+        let (own, updated) = (dtype.size() as u32, 4 * (kernel.row().operands as u32 - 1));
         let (through, through_most) = through(variant);
         Shader {
             kernel: kernel.stem(),
@@ -170,8 +170,8 @@ impl Shader {
             groups,
             trusted: kernel.needs_no_checks(),
             elements: kernel.row().takes_chunks.then(|| CHUNK / variant.workgroup_size),
-            loaded: if word_by_word(variant) { own } else { 4 } + beside,
-            held: own + beside,
+            loaded: if word_by_word(variant) { own } else { 4 } + updated,
+            held: own + updated,
             through: through.to_vec(),
             through_most,
         }
@@ -220,7 +220,7 @@ fn apart(variant: &Variant) -> String {
     if variant.scaled {
         words.push("scaled".into());
     }
-    if variant.kernel.is_joint() {
+    if variant.kernel.is_fused() {
         let digits: String = variant.pattern.binding_of().map(|b| b.to_string()).collect();
         words.push(format!("bindings {digits}"));
     }
@@ -230,7 +230,7 @@ fn apart(variant: &Variant) -> String {
 /// Whether a kernel loads a word of gradients once for all elements in it; others load the whole word for each.
 fn word_by_word(variant: &Variant) -> bool {
     (variant.form.loads != Loads::Few && !variant.kernel.has_quads(variant.kind, variant.form))
-        || (variant.kernel.slots() == Some(Binding::ReadWrite) && !variant.kernel.is_joint())
+        || (variant.kernel.slots() == Some(Binding::ReadWrite) && !variant.kernel.is_fused())
 }
 
 /// The common case by its instructions: all squares of a chunk are summed, all powers taken; an outcome that
@@ -252,5 +252,5 @@ fn is_plain(variant: &Variant) -> bool {
 
 /// Whether each buffer has a binding of its own.
 fn is_apart(variant: &Variant) -> bool {
-    !variant.kernel.is_joint() || variant.pattern == Pattern::apart(variant.kernel.row().roles)
+    !variant.kernel.is_fused() || variant.pattern == Pattern::apart(variant.kernel.row().operands)
 }

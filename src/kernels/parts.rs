@@ -134,12 +134,12 @@ pub(super) fn apply_units(variant: &Variant) -> Vec<File> {
 }
 
 /// Gradients with what belongs to them.
-pub(super) fn joint(variant: &Variant, own: &[File]) -> Vec<File> {
+pub(super) fn fused(variant: &Variant, own: &[File]) -> Vec<File> {
     let turns: &[File] = match variant.form.loads {
-        Loads::Few => wgsl!["shared/joint_each"],
-        _ => wgsl!["shared/joint_four"],
+        Loads::Few => wgsl!["shared/fused_each"],
+        _ => wgsl!["shared/fused_four"],
     };
-    write(&[wgsl!["shared/finite", "shared/joint"], own, turns].concat())
+    write(&[wgsl!["shared/finite", "shared/fused"], own, turns].concat())
 }
 
 /// What elements are.

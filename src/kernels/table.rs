@@ -4,7 +4,7 @@ use crate::clip::Kind;
 use crate::layout::{
     ADAPT_ADAGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_NONE, ADAPT_PERCENTILE, ADAPT_QUANTILE, ADAPT_ZSCORE, TEAM,
 };
-use crate::plan::MOST_ROLES;
+use crate::plan::MOST_OPERANDS;
 
 use super::form::{self, Form};
 use super::kernel::Binding::{self, Read, ReadWrite, Uniform};
@@ -26,7 +26,7 @@ pub(super) struct Row {
     /// How the gradients in group 1 are bound, for kernels that touch them.
     pub(super) slots: Option<Binding>,
     /// Tensors that it takes element by element: gradients, and what belongs to them.
-    pub(super) roles: usize,
+    pub(super) operands: usize,
     pub(super) norms: Norms,
     /// The rules of thresholds it is made for, where its text depends on them.
     pub(super) rules: &'static [u32],
@@ -71,7 +71,7 @@ const REDUCE: Row = Row {
     parts: parts::reduce,
     tables: Tables::Same(&[Uniform, Read, ReadWrite, Uniform]),
     slots: Some(Read),
-    roles: 1,
+    operands: 1,
     norms: Norms::All,
     rules: &[],
     form: form::of_chunks,
@@ -151,10 +151,10 @@ const APPLY: Row = Row {
 const UPDATE: Row = Row {
     kernel: Kernel::UpdateSgd,
     stem: "update_sgd",
-    entry: "joint",
-    parts: |variant| parts::joint(variant, wgsl!["shared/update", "update_sgd"]),
+    entry: "fused",
+    parts: |variant| parts::fused(variant, wgsl!["shared/update", "update_sgd"]),
     tables: Tables::Same(&[Uniform, Uniform, Uniform, Read, Read, Read]),
-    roles: 2,
+    operands: 2,
     form: form::by_words,
     needs_no_checks: Some(Kernel::UpdateSgd),
     ..APPLY
@@ -264,16 +264,16 @@ pub(super) static TABLE: &[Row] = &[
     Row {
         kernel: Kernel::UpdateMomentum,
         stem: "update_momentum",
-        parts: |variant| parts::joint(variant, wgsl!["shared/update", "update_momentum"]),
-        roles: 3,
+        parts: |variant| parts::fused(variant, wgsl!["shared/update", "update_momentum"]),
+        operands: 3,
         needs_no_checks: Some(Kernel::UpdateMomentum),
         ..UPDATE
     },
     Row {
         kernel: Kernel::UpdateAdam,
         stem: "update_adam",
-        parts: |variant| parts::joint(variant, wgsl!["shared/update", "update_adam"]),
-        roles: MOST_ROLES,
+        parts: |variant| parts::fused(variant, wgsl!["shared/update", "update_adam"]),
+        operands: MOST_OPERANDS,
         needs_no_checks: Some(Kernel::UpdateAdam),
         ..UPDATE
     },
@@ -281,7 +281,7 @@ pub(super) static TABLE: &[Row] = &[
     Row {
         kernel: Kernel::Accumulate,
         stem: "accumulate",
-        parts: |variant| parts::joint(variant, wgsl!["accumulate"]),
+        parts: |variant| parts::fused(variant, wgsl!["accumulate"]),
         needs_no_checks: Some(Kernel::Accumulate),
         ..UPDATE
     },

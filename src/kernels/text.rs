@@ -74,7 +74,7 @@ fn expand_rows(source: &str, dtype: DType) -> String {
 }
 
 /// Repeats what stands between the lines `//@each slot` and `//@end` once a slot, with `SLOT`
-/// replaced by its number and `ROLE0` to `ROLE3` by the bindings of what belongs together. Between
+/// replaced by its number and `OPERAND0` to `OPERAND3` by the bindings of what belongs together. Between
 /// `//@each binding` and `//@end` the same once a binding.
 fn expand(source: &str, slots: u32, pattern: &Pattern) -> String {
     let a_slot = pattern.bindings().max(1);
@@ -94,8 +94,9 @@ fn expand(source: &str, slots: u32, pattern: &Pattern) -> String {
         let block = block.join("\n") + "\n";
         for slot in 0..count {
             let mut block = block.replace("SLOT", &slot.to_string());
-            for (role, binding) in pattern.binding_of().enumerate() {
-                block = block.replace(&format!("ROLE{role}"), &format!("slot_{}", slot * a_slot + binding));
+            for (operand, binding) in pattern.binding_of().enumerate() {
+                block =
+                    block.replace(&format!("OPERAND{operand}"), &format!("slot_{}", slot * a_slot + binding));
             }
             out.push_str(&block);
         }

@@ -8,7 +8,7 @@ use super::form::Form;
 use super::kernel::Kernel;
 
 /// What a kernel is compiled for. Kernels that read no gradients ignore `dtype` and `slots`, all but those whose row
-/// names rules ignore `adapt`, all but the joint ones ignore `pattern`.
+/// names rules ignore `adapt`, all but the fused ones ignore `pattern`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Variant {
     pub(crate) kernel: Kernel,

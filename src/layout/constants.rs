@@ -45,9 +45,9 @@ pub const FILL: u32 = 2;
 pub const CLAMP: u32 = 3;
 /// [`Outcome::action`](super::Outcome::action): every element becomes `scale` with its own sign; zeros stay.
 pub const SIGN: u32 = 4;
-/// Bit of [`Outcome::action`](super::Outcome::action), beside one of the above: non-finite elements become 0.
+/// Bit of [`Outcome::action`](super::Outcome::action), along with one of the above: non-finite elements become 0.
 pub const SANITIZE: u32 = 8;
-/// Bit of [`Outcome::action`](super::Outcome::action), beside [`MULTIPLY`]: products are rounded towards zero, to the
+/// Bit of [`Outcome::action`](super::Outcome::action), along with [`MULTIPLY`]: products are rounded towards zero, to the
 /// gradient's own type.
 pub const TOWARD_ZERO: u32 = 16;
 
@@ -108,11 +108,14 @@ pub const STAGE_ADVANCE: u32 = 8;
 /// Bits of [`ChunkRow::slot_len`](super::ChunkRow::slot_len) that hold the length; the slot lies above them.
 pub const LEN_BITS: u32 = 15;
 
+/// Names and values of constants.
+macro_rules! declared {
+    ($($name:ident),+ $(,)?) => { [$((stringify!($name), $name)),+] };
+}
+pub(crate) use declared;
+
 /// The constants above, and those of steps, as WGSL declarations.
 pub fn wgsl_constants() -> String {
-    macro_rules! declared {
-        ($($name:ident),+ $(,)?) => { [$((stringify!($name), $name)),+] };
-    }
     let constants = declared![
         ROWS,
         COLUMNS,

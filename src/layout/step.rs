@@ -68,7 +68,7 @@ pub struct Progress {
 /// One chunk of a gradient with what belongs to it: places in elements of the slot's windows.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct JointRow {
+pub struct FusedRow {
     /// First element of the gradient.
     pub start: u32,
     /// Number of elements in the low [`LEN_BITS`](super::LEN_BITS) bits, slot above.
@@ -83,7 +83,7 @@ pub struct JointRow {
     pub moment: u32,
     /// First element of the second moment.
     pub second_moment: u32,
-    /// Index of the tensor's [`JointTensor`].
+    /// Index of the tensor's [`FusedTensor`].
     pub tensor: u32,
 }
 
@@ -91,7 +91,7 @@ pub struct JointRow {
 /// + (e / high) % outer * kept`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
-pub struct JointTensor {
+pub struct FusedTensor {
     /// Factor of the learning rate.
     pub lr_scale: f32,
     /// Weight decay.

@@ -11,12 +11,12 @@ use super::placed::{Placed, chunks};
 use super::placement::Placement;
 
 /// A range of a buffer. Those that are only read may share bytes with each other.
-pub(super) struct Written<'a> {
+pub(super) struct BoundRange<'a> {
     pub(super) at: &'a Placement,
     pub(super) may_share: bool,
 }
 
-pub(super) fn ranges(all: &[Written<'_>]) -> Result<(), PlanError> {
+pub(super) fn ranges(all: &[BoundRange<'_>]) -> Result<(), PlanError> {
     for t in all.iter().map(|r| r.at) {
         let required = t.dtype.size();
         if t.offset % required != 0 {
@@ -29,9 +29,9 @@ pub(super) fn ranges(all: &[Written<'_>]) -> Result<(), PlanError> {
             return Err(PlanError::OutOfRange { tensor: t.name.clone(), required, given: t.buffer_size });
         }
     }
-    let mut order: Vec<&Written<'_>> = all.iter().filter(|r| r.at.elements > 0).collect();
+    let mut order: Vec<&BoundRange<'_>> = all.iter().filter(|r| r.at.elements > 0).collect();
     order.sort_by_key(|r| (r.at.buffer, r.at.offset));
-    let mut furthest: Option<(&Written<'_>, u64)> = None;
+    let mut furthest: Option<(&BoundRange<'_>, u64)> = None;
     for r in order {
         let end = r.at.offset + r.at.elements * r.at.dtype.size();
         if let Some((first, until)) = furthest

@@ -26,11 +26,11 @@ pub const FINISH_SEGMENTS: u32 = 256;
 pub const FINISH_WINDOWS: usize = 1;
 /// Storage buffers that it binds where thresholds are fixed: what the least device has.
 const STORAGE: u32 = 8;
-/// Uniform buffers beside those.
+/// Uniform buffers along with those.
 const UNIFORM: u32 = 3;
 /// And for states and norms, where they adapt.
 const ADAPTING_STORAGE: u32 = 2;
-/// What a run that all lanes add up costs beside its items, in items that one lane adds: five barriers.
+/// What a run that all lanes add up costs on top of its items, in items that one lane adds: five barriers.
 const TOGETHER: u64 = 16;
 
 /// The work of one workgroup; see [`Plan::finish`](super::Plan::finish).

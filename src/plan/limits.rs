@@ -59,8 +59,8 @@ pub(crate) const OTHER_BUFFERS: u32 = 4;
 pub(crate) const MOST_STORAGE: u32 = 6;
 /// Uniform buffers of the kernel that has most of them.
 const MOST_UNIFORM: u32 = 3;
-/// Storage buffers of the joint kernels besides the slots.
-const JOINT_STORAGE: u32 = 3;
+/// Storage buffers of the fused kernels besides the slots.
+const FUSED_STORAGE: u32 = 3;
 
 impl PlanLimits {
     /// What a device with these limits allows.
@@ -99,7 +99,7 @@ impl PlanLimits {
         }
         Ok(PlanLimits {
             slots: (storage - OTHER_STORAGE).min(buffers - OTHER_BUFFERS),
-            bindings: (storage - JOINT_STORAGE).min(buffers - JOINT_STORAGE - MOST_UNIFORM),
+            bindings: (storage - FUSED_STORAGE).min(buffers - FUSED_STORAGE - MOST_UNIFORM),
             alone_from: u64::MAX,
             short_from: SHORT_FROM * u64::from(workgroup_size / TEAM),
             long_unit: LONG_UNIT,

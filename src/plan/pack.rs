@@ -94,7 +94,7 @@ pub(super) fn runs(elements: u64) -> impl Iterator<Item = (u64, u32)> {
 const VECTOR: u64 = 16;
 
 impl<'a> Piece<'a> {
-    /// Whether it consists of whole vectors, so that none is shared with what lies beside it.
+    /// Whether it consists of whole vectors, so that none is shared with what lies next to it.
     fn has_whole_vectors(&self) -> bool {
         matches!(self.part, Part::Chunk { .. })
             && self.begin.is_multiple_of(VECTOR)

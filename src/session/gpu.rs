@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clip::Clip;
 use crate::cpu::{self, GradMut};
-use crate::error::{PlanError, PrepareError, SessionError};
+use crate::error::{DeviceError, PlanError, PrepareError, SessionError};
 use crate::gpu::{Clipper, Place, caught, filled_in};
 use crate::grad::Grad;
 use crate::history::History;
@@ -34,15 +34,17 @@ pub(super) struct Gpu {
 impl Gpu {
     pub(super) fn open(adapter: &wgpu::Adapter) -> Result<Gpu, SessionError> {
         let info = adapter.get_info();
-        let no_device = |message: String| SessionError::NoDevice { adapter: adapter_name(&info), message };
+        let adapter_name = || adapter_name(&info);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("gradclip session"),
-            required_limits: Clipper::required_limits(adapter),
+            required_limits: Clipper::recommended_limits(adapter),
             ..Default::default()
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
-            .map_err(|error| no_device(error.to_string()))?;
-        let clipper = Clipper::new(&device).map_err(|error| no_device(error.to_string()))?;
+            .map_err(|error| DeviceError::new("opening it", error))
+            .map_err(|source| SessionError::NoDevice { adapter: adapter_name(), source })?;
+        let clipper = Clipper::new(&device)
+            .map_err(|source| SessionError::Unfit { adapter: adapter_name(), source })?;
         Ok(Gpu { info, device, queue, clipper })
     }
 
@@ -185,7 +187,8 @@ impl Gpu {
             let read_back = place.read_back(&mut encoder, copies, move |bytes| Ok(cut(bytes, &own)));
             self.queue.submit([encoder.finish()]);
             read_back
-        })?;
+        })
+        .map_err(PrepareError::from)?;
         results.extend(read_back.wait()?);
         Ok(())
     }

@@ -56,11 +56,10 @@ pub fn gpu() -> Option<Held> {
 
 fn open() -> Option<Gpu> {
     let wanted = std::env::var("GRADCLIP_TEST_ADAPTER").unwrap_or_default().to_lowercase();
-    let name = |a: &wgpu::Adapter| gradclip::session::adapter_name(&a.get_info());
-    let adapter =
-        gradclip::session::adapters().into_iter().find(|a| name(a).to_lowercase().contains(&wanted))?;
+    let name = |a: &wgpu::Adapter| gradclip::adapter_name(&a.get_info());
+    let adapter = gradclip::adapters().into_iter().find(|a| name(a).to_lowercase().contains(&wanted))?;
     let plain = std::env::var("GRADCLIP_TEST_LIMITS").is_ok_and(|v| v == "default");
-    let required_limits = if plain { wgpu::Limits::default() } else { Clipper::required_limits(&adapter) };
+    let required_limits = if plain { wgpu::Limits::default() } else { Clipper::recommended_limits(&adapter) };
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("a device");
     let clipper = Clipper::with_options(&device, formed(ClipperOptions::default())).expect("a clipper");

@@ -1,7 +1,7 @@
 //! `--device`: what its words mean, and what is said about the choice.
 
-use gradclip::session::{self, adapter_name};
 use gradclip::{Session, Target, wgpu};
+use gradclip::{adapter_name, adapters, is_software};
 
 use crate::failure::Failure;
 use crate::input::{Parameters, Set};
@@ -32,7 +32,7 @@ pub(crate) fn open(target: &Target) -> Result<Session, Failure> {
     if *target == Target::Auto {
         match session.adapter() {
             Some(info) => text::note(&format!("device: {}", adapter_name(info))),
-            None => text::note(&format!("device: cpu, because {}", why_cpu(&session::adapters()))),
+            None => text::note(&format!("device: cpu, because {}", why_cpu(&adapters()))),
         }
     }
     Ok(session)
@@ -41,7 +41,7 @@ pub(crate) fn open(target: &Target) -> Result<Session, Failure> {
 /// Why `auto` takes the CPU path.
 fn why_cpu(adapters: &[wgpu::Adapter]) -> String {
     let infos = adapters.iter().map(wgpu::Adapter::get_info);
-    let (software, others): (Vec<_>, Vec<_>) = infos.partition(session::is_software);
+    let (software, others): (Vec<_>, Vec<_>) = infos.partition(is_software);
     match (software.first(), others.is_empty()) {
         (None, true) => "there is no GPU adapter".into(),
         (Some(info), true) => {
@@ -94,9 +94,8 @@ pub(crate) fn adapter(target: &Target) -> Result<Option<wgpu::Adapter>, Failure>
         Target::Named(part) => part.as_str(),
         _ => "",
     };
-    let all = session::adapters();
-    let taken =
-        |adapter: &wgpu::Adapter| *target != Target::Auto || !session::is_software(&adapter.get_info());
+    let all = adapters();
+    let taken = |adapter: &wgpu::Adapter| *target != Target::Auto || !is_software(&adapter.get_info());
     let adapters: Vec<wgpu::Adapter> = all.iter().filter(|adapter| taken(adapter)).cloned().collect();
     let names: Vec<String> = adapters.iter().map(|a| adapter_name(&a.get_info())).collect();
     let found = names.iter().position(|name| name.to_lowercase().contains(wanted));

@@ -1,7 +1,7 @@
 //! `gradclip devices`: the adapters of this machine.
 
-use gradclip::session::{adapter_name, adapters};
 use gradclip::{Clipper, wgpu};
+use gradclip::{adapter_name, adapters};
 use serde_json::{Map, Value, json};
 
 use crate::args::device;

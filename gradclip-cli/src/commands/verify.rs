@@ -1,6 +1,6 @@
 //! `gradclip verify`: shaders against the CPU path, and the CPU path against f64.
 
-use gradclip::session::adapters;
+use gradclip::adapters;
 use gradclip::{Target, wgpu};
 use serde_json::{Value, json};
 
@@ -99,7 +99,7 @@ fn check_all(gpu: Option<&Gpu>, checks: &Checks, progress: &mut Progress) -> Res
 
 impl Checked {
     fn device(&self) -> String {
-        self.adapter.as_ref().map_or("cpu".into(), gradclip::session::adapter_name)
+        self.adapter.as_ref().map_or("cpu".into(), gradclip::adapter_name)
     }
 
     fn rows(&self) -> impl Iterator<Item = Vec<String>> {

@@ -81,7 +81,7 @@ impl Index {
     }
 
     /// The path of a shard.
-    pub(super) fn beside(&self, shard: &str) -> PathBuf {
+    pub(super) fn sibling(&self, shard: &str) -> PathBuf {
         self.path.parent().unwrap_or(Path::new("")).join(shard)
     }
 

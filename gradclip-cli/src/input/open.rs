@@ -71,7 +71,7 @@ impl Set {
             let index = Index::read(argument, input)?;
             let place = set.indexes.len();
             for shard in index.shards() {
-                set.add(argument, &mut opened, index.beside(shard), shard.into(), Some(place))?;
+                set.add(argument, &mut opened, index.sibling(shard), shard.into(), Some(place))?;
             }
             set.indexes.push(index);
         }

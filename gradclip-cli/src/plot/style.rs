@@ -71,11 +71,11 @@ pub(crate) fn chart<'s>(area: &Area<'s>, numbers: u32, x: Axis, y: &Axis) -> Res
     Ok(builder.build_cartesian_2d(x, y.clone())?)
 }
 
-/// What an axis is called, about how many numbers it has, and how they are written.
+/// What an axis is called, about how many numbers it has, and how they are format.
 pub(crate) struct Named<'a> {
     pub(crate) name: &'a str,
     pub(crate) numbers: usize,
-    pub(crate) written: fn(&f64) -> String,
+    pub(crate) format: fn(&f64) -> String,
 }
 
 pub(crate) fn mesh(chart: &mut Chart<'_>, x: &Named<'_>, y: &Named<'_>) -> Result<(), Error> {
@@ -89,8 +89,8 @@ pub(crate) fn mesh(chart: &mut Chart<'_>, x: &Named<'_>, y: &Named<'_>) -> Resul
         .y_desc(y.name)
         .x_labels(x.numbers)
         .y_labels(y.numbers)
-        .x_label_formatter(&x.written)
-        .y_label_formatter(&y.written)
+        .x_label_formatter(&x.format)
+        .y_label_formatter(&y.format)
         .draw()?;
     Ok(())
 }

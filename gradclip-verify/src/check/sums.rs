@@ -3,7 +3,7 @@
 use std::fmt;
 
 use gradclip::cpu::{self, SumMut};
-use gradclip::{Accumulator, Clip, History, Rule};
+use gradclip::{Clip, History, Rule};
 
 use crate::check::placed::{Beside, Placed};
 use crate::check::steps::{gradient, touched};
@@ -23,6 +23,9 @@ const ANEW: usize = 2;
 /// Nothing at all, odd lengths, a matrix to cut into units, more than a chunk.
 const SHAPES: Sizes = Sizes::Shapes(&[&[7], &[0, 4], &[], &[65, 33], &[3, 5]]);
 const LONG: Sizes = Sizes::Shapes(&[&[1], &[5], &[16_385], &[3], &[2]]);
+
+/// Records a micro-batch, the first one or another.
+type Record = Box<dyn Fn(bool, &mut gradclip::wgpu::CommandEncoder)>;
 
 /// Micro-batches and what is done with them.
 #[derive(Clone, Debug)]
@@ -101,17 +104,14 @@ impl Sums {
         let (mut sums, mut history) = (self.begin(), History::default());
         let mut placed = Placed::upload(gpu, &self.batch(0));
         let beside = Beside::upload(gpu, &sums.iter().collect::<Vec<_>>(), self.arena);
-        let accumulator = self.prepare(gpu, &placed, &beside)?;
+        let record = self.prepare(gpu, &placed, &beside)?;
         let mut findings = Findings::default();
         for at in 0..BATCHES {
             let case = self.batch(at);
             placed.put(gpu, &case.tensors);
             let begins = at % (ANEW + 1) == 0;
             let mut encoder = gpu.encoder();
-            match begins {
-                true => accumulator.record_first(&mut encoder),
-                false => accumulator.record_next(&mut encoder),
-            }
+            record(begins, &mut encoder);
             let staged = gpu.stage(&mut encoder, std::iter::once(&beside.buffer).chain(&placed.buffers));
             gpu.queue.submit([encoder.finish()]);
             let got = gpu.read(&staged)?;
@@ -133,12 +133,18 @@ impl Sums {
         Ok(findings)
     }
 
-    fn prepare(&self, gpu: &Gpu, placed: &Placed, beside: &Beside) -> Result<Accumulator, Failure> {
+    fn prepare(&self, gpu: &Gpu, placed: &Placed, beside: &Beside) -> Result<Record, Failure> {
         let grads = placed.grads.iter().zip(&beside.offsets);
         let grads: Vec<_> = grads.map(|(g, &offset)| g.clone().accumulator(&beside.buffer, offset)).collect();
         Ok(match &self.clip {
-            None => gpu.clipper.prepare_accumulation(&grads)?,
-            Some(clip) => gpu.clipper.prepare_clipped_accumulation(&grads, clip)?,
+            None => {
+                let sums = gpu.clipper.prepare_accumulation(&grads)?;
+                Box::new(move |first, e| if first { sums.record_first(e) } else { sums.record_next(e) })
+            }
+            Some(clip) => {
+                let sums = gpu.clipper.prepare_clipped_accumulation(&grads, clip)?;
+                Box::new(move |first, e| if first { sums.record_first(e) } else { sums.record_next(e) })
+            }
         })
     }
 

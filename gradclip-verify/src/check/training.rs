@@ -46,7 +46,7 @@ pub(crate) struct Training {
 /// By the kernels that they take.
 fn optimizers() -> [Vec<Optimizer>; 3] {
     let sgd = Sgd::new(0.1);
-    let (adam, adamw) = (Adam::new(0.01), Adam::decoupled(0.01));
+    let (adam, adamw) = (Adam::new(0.01), Adam::adamw(0.01));
     let momentum = [
         sgd.momentum(0.9),
         sgd.momentum(0.8).dampening(0.3).weight_decay(0.01),

@@ -209,7 +209,7 @@ mod tests {
     /// torch.optim.AdamW after one step is a step of lr against the sign, and the decay.
     #[test]
     fn adam_begins_with_the_sign() {
-        let adam = Adam::decoupled(0.1).weight_decay(0.5).into();
+        let adam = Adam::adamw(0.1).weight_decay(0.5).into();
         let step = Step::new(Machine::CPU, adam, 1, 1.0, 0.5);
         let [p, m, v] = step.of(Near::exactly(-3.0), [2.0, 0.0, 0.0]);
         assert!((p.value - (2.0 - 0.1 * 0.5 * 2.0 + 0.1)).abs() < 1e-9 && p.most() < 2.0, "{p:?}");

@@ -1,5 +1,7 @@
 //! What can be changed between steps.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use crate::clip::Clip;
 use crate::layout::{JobSetting, NONE, Setting};
 use crate::real::largest_unscaled;
@@ -27,5 +29,20 @@ impl Asked {
         let unscale = self.clip.unscale as f32;
         let job = JobSetting { until, unscale: unscale.to_bits(), largest: largest_unscaled(unscale) };
         (parts.settings(&self.clip, &self.thresholds), job)
+    }
+}
+
+/// What is asked now, which setters may change from any thread.
+#[derive(Debug)]
+pub(super) struct Current(Mutex<Asked>);
+
+impl Current {
+    pub(super) fn new(asked: Asked) -> Current {
+        Current(Mutex::new(asked))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Asked> {
+        // A thread that panicked while holding the lock left a whole value behind: it is replaced by assignment.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,7 @@
 //! Changes what is asked of a pass, and what it remembers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::clip::{Clip, Scope};
 use crate::error::{ClipError, PrepareError};
@@ -15,15 +16,24 @@ use crate::gpu::records::Memory;
 use crate::gpu::workspace::measures;
 
 impl Pass {
-    /// Puts onto the device what is asked, from the next submit of `queue` on.
-    fn ask(&mut self, queue: &wgpu::Queue, asked: Asked) {
+    /// Changes what is asked, on the device from the next submit of `queue` on; an error changes nothing.
+    fn change(
+        &self,
+        queue: &wgpu::Queue,
+        change: impl FnOnce(&mut Asked) -> Result<(), ClipError>,
+    ) -> Result<(), ClipError> {
+        // Held until the device's copy is on its way, so that threads that set at once leave one of their wishes whole.
+        let mut current = self.asked.lock();
+        let mut asked = current.clone();
+        change(&mut asked)?;
         let (settings, job) = asked.settings(&self.plan.parts);
         queue.write_buffer(&self.workspace.records.settings, 0, bytemuck::cast_slice(&settings));
         let at = std::mem::offset_of!(Job, until) as u64;
         let jobs = &self.workspace.jobs;
         jobs.iter().for_each(|to| queue.write_buffer(to, at, bytemuck::bytes_of(&job)));
-        self.measures = measures(&asked.clip, &settings);
-        self.asked = asked;
+        self.measures.store(measures(&asked.clip, &settings), Ordering::Relaxed);
+        *current = asked;
+        Ok(())
     }
 
     /// Changes the threshold of every limit, from the next submit of `queue` on: commands that
@@ -35,7 +45,7 @@ impl Pass {
     /// # Errors
     ///
     /// [`ClipError::Threshold`] for one that is negative or NaN; nothing changes then.
-    pub fn set_threshold(&mut self, queue: &wgpu::Queue, threshold: f32) -> Result<(), ClipError> {
+    pub fn set_threshold(&self, queue: &wgpu::Queue, threshold: f32) -> Result<(), ClipError> {
         self.set_thresholds(queue, &vec![threshold; self.plan.limit_count()])
     }
 
@@ -45,17 +55,18 @@ impl Pass {
     /// # Errors
     ///
     /// Also [`ClipError::Thresholds`] for another number than there are limits.
-    pub fn set_thresholds(&mut self, queue: &wgpu::Queue, thresholds: &[f32]) -> Result<(), ClipError> {
+    pub fn set_thresholds(&self, queue: &wgpu::Queue, thresholds: &[f32]) -> Result<(), ClipError> {
         let (required, given) = (self.plan.limit_count(), thresholds.len());
         if given != required {
             return Err(ClipError::Thresholds { required, given });
         }
         let thresholds: Vec<f64> = thresholds.iter().copied().map(f64::from).collect();
-        let with = |threshold| Clip { threshold, ..self.asked.clip };
-        thresholds.iter().try_for_each(|&threshold| with(threshold).validate())?;
-        let asked = Asked { thresholds, ..self.asked.clone() };
-        self.ask(queue, asked);
-        Ok(())
+        self.change(queue, |asked| {
+            let with = |threshold| Clip { threshold, ..asked.clip };
+            thresholds.iter().try_for_each(|&threshold| with(threshold).validate())?;
+            asked.thresholds = thresholds;
+            Ok(())
+        })
     }
 
     /// Changes the limit on the norm of the whole set, as [`Pass::set_threshold`] does the others.
@@ -64,16 +75,16 @@ impl Pass {
     ///
     /// [`ClipError::Threshold`] for one that is negative or NaN, [`ClipError::Combination`] where the
     /// clip has no such limit.
-    pub fn set_total(&mut self, queue: &wgpu::Queue, threshold: f32) -> Result<(), ClipError> {
+    pub fn set_total(&self, queue: &wgpu::Queue, threshold: f32) -> Result<(), ClipError> {
         Clip::global_norm(threshold).validate()?;
         if !self.plan.parts.total {
             let (what, required) = ("a total limit", "a clip that was prepared with one");
             return Err(ClipError::Combination { what, required });
         }
-        let clip = self.asked.clip.total(threshold);
-        let asked = Asked { clip, ..self.asked.clone() };
-        self.ask(queue, asked);
-        Ok(())
+        self.change(queue, |asked| {
+            asked.clip = asked.clip.total(threshold);
+            Ok(())
+        })
     }
 
     /// Changes the factor that gradients are multiplied by first, as [`Pass::set_threshold`] does
@@ -83,13 +94,12 @@ impl Pass {
     ///
     /// [`ClipError::Unscale`] for one that is not positive and finite, [`ClipError::LossyUnscale`] where
     /// `f16` gradients would lose small ones; nothing changes then.
-    pub fn set_unscale(&mut self, queue: &wgpu::Queue, unscale: f32) -> Result<(), ClipError> {
-        let clip = self.asked.clip.unscale(unscale);
-        clip.validate()?;
-        self.purpose.check(&self.infos, &clip)?;
-        let asked = Asked { clip, ..self.asked.clone() };
-        self.ask(queue, asked);
-        Ok(())
+    pub fn set_unscale(&self, queue: &wgpu::Queue, unscale: f32) -> Result<(), ClipError> {
+        self.change(queue, |asked| {
+            asked.clip = asked.clip.unscale(unscale);
+            asked.clip.validate()?;
+            self.purpose.check(&self.infos, &asked.clip)
+        })
     }
 
     /// Under [`Scope::Row`], clips only the first `rows` rows from the next submit of `queue` on: the others count for
@@ -99,17 +109,18 @@ impl Pass {
     /// # Errors
     ///
     /// [`ClipError::Combination`] for another scope, or more rows than were prepared.
-    pub fn set_rows(&mut self, queue: &wgpu::Queue, rows: u64) -> Result<(), ClipError> {
-        if self.asked.clip.scope != Scope::Row {
+    pub fn set_rows(&self, queue: &wgpu::Queue, rows: u64) -> Result<(), ClipError> {
+        if self.clip().scope != Scope::Row {
             return Err(ClipError::Combination { what: "a number of rows", required: "the scope Row" });
         }
         if rows > u64::from(self.plan.parts.rows().1) {
             let (what, required) = ("a number of rows", "at most as many as were prepared");
             return Err(ClipError::Combination { what, required });
         }
-        let asked = Asked { rows: Some(rows as u32), ..self.asked.clone() };
-        self.ask(queue, asked);
-        Ok(())
+        self.change(queue, |asked| {
+            asked.rows = Some(rows as u32);
+            Ok(())
+        })
     }
 
     /// Records a copy of what the thresholds remember, to be saved in a checkpoint. Allocates a buffer
@@ -122,7 +133,7 @@ impl Pass {
         &self,
         encoder: &mut wgpu::CommandEncoder,
     ) -> Result<ReadBack<History>, PrepareError> {
-        let empty = History::new(&self.asked.clip, self.plan.limit_count());
+        let empty = History::new(&self.clip(), self.plan.limit_count());
         memory::save(&self.device, encoder, &self.workspace.records.memory, empty)
     }
 
@@ -133,7 +144,7 @@ impl Pass {
     /// [`ClipError::State`] where it is that of another adaptive threshold or other limits.
     pub fn restore_history(&self, queue: &wgpu::Queue, history: &History) -> Result<(), ClipError> {
         let mut history = history.clone();
-        history.fit(&self.asked.clip, self.plan.limit_count())?;
+        history.fit(&self.clip(), self.plan.limit_count())?;
         let Memory { tally, states, norms, progress } = &*self.workspace.records.memory;
         queue.write_buffer(progress, 0, bytemuck::bytes_of(&history.progress));
         queue.write_buffer(tally, 0, bytemuck::bytes_of(&history.tally));
@@ -144,7 +155,7 @@ impl Pass {
 
     /// The memory of this pass, for another one with this clip and number of limits.
     pub(in crate::gpu) fn memory_for(&self, clip: &Clip, limits: usize) -> Result<Arc<Memory>, ClipError> {
-        let mut own = History::new(&self.asked.clip, self.plan.limit_count());
+        let mut own = History::new(&self.clip(), self.plan.limit_count());
         // Not the form that any history fits.
         own.tally.steps = 1;
         own.fit(clip, limits)?;

@@ -218,7 +218,7 @@ fn torch_adam(args: &Args<'_>, decoupled: bool) -> Attempt<Optimizer> {
     };
     let [Some(first), Some(second)] = betas[..] else { return Err("argument `betas` is no pair".into()) };
     let decoupled = args.flag("decoupled_weight_decay")? || decoupled;
-    let kind = if decoupled { Adam::decoupled } else { Adam::new };
+    let kind = if decoupled { Adam::adamw } else { Adam::new };
     let adam = kind(args.or("lr", 1e-3)?).betas(first, second).eps(args.or("eps", 1e-8)?);
     let adam = adam.weight_decay(args.or("weight_decay", adam.weight_decay)?);
     args.off(&["amsgrad"])?;
@@ -245,7 +245,7 @@ fn keras_sgd(args: &Args<'_>) -> Attempt<Optimizer> {
 
 /// Adam's decay is of the parameter too.
 fn keras_adam(args: &Args<'_>, decays: bool) -> Attempt<Optimizer> {
-    let adam = Adam::decoupled(args.or("learning_rate", 1e-3)?)
+    let adam = Adam::adamw(args.or("learning_rate", 1e-3)?)
         .betas(args.or("beta_1", 0.9)?, args.or("beta_2", 0.999)?)
         .eps(args.or("epsilon", 1e-7)?)
         .eps_hat(true)
@@ -274,7 +274,7 @@ fn optax_adam(args: &Args<'_>, decays: bool) -> Attempt<Optimizer> {
         args.off(&["mask"])?;
         decay = args.or("weight_decay", 1e-4)?;
     }
-    Ok(Adam::decoupled(args.needed("learning_rate")?)
+    Ok(Adam::adamw(args.needed("learning_rate")?)
         .betas(args.or("b1", 0.9)?, args.or("b2", 0.999)?)
         .eps(args.or("eps", 1e-8)?)
         .weight_decay(decay)

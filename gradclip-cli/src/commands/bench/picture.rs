@@ -50,7 +50,7 @@ fn title(root: &Area<'_>, plot: &Plot<'_>) -> Result<(), Error> {
     }
     let mut below: Vec<String> = plot.verdicts.iter().map(Verdict::text).collect();
     if below.is_empty() {
-        below.push("no GPU was timed beside it".into());
+        below.push("no GPU was timed with it".into());
     }
     style::title(root, title, below)
 }
@@ -68,8 +68,8 @@ fn times<'s>(area: &Area<'s>, curves: &[Curve], rows: usize) -> Result<Chart<'s>
     let elements = Axis::exactly(Axis::around(fewest, most, Scale::Log).low(), most, Scale::Log);
     let milliseconds = Axis::around(shortest, longest * above, Scale::Log);
     let mut chart = style::chart(area, 78, elements, &milliseconds)?;
-    let x = Named { name: "elements", numbers: 8, written: |&n| text::count(n.round() as u64) };
-    let y = Named { name: "time (ms)", numbers: 10, written: |&ms| text::short(ms) };
+    let x = Named { name: "elements", numbers: 8, format: |&n| text::count(n.round() as u64) };
+    let y = Named { name: "time (ms)", numbers: 10, format: |&ms| text::short(ms) };
     style::mesh(&mut chart, &x, &y)?;
     Ok(chart)
 }

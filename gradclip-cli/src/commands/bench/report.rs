@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gradclip::session::adapter_name;
+use gradclip::adapter_name;
 use serde_json::{Value, json};
 
 use crate::commands::bench::arm::{Arm, Line, spread};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use gradclip::session::adapter_name;
+use gradclip::adapter_name;
 use gradclip::{Scope, wgpu};
 use serde_json::{Value, json};
 

@@ -134,7 +134,7 @@ impl Plot<'_> {
 }
 
 fn mesh(chart: &mut Chart<'_>, x: &str, y: &str, numbers: usize) -> Result<(), Error> {
-    let named = |name, numbers| Named { name, numbers, written: |number| text::short(*number) };
+    let named = |name, numbers| Named { name, numbers, format: |number| text::short(*number) };
     style::mesh(chart, &named(x, numbers), &named(y, 10))
 }
 

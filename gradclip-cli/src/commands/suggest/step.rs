@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gradclip::session::adapter_name;
+use gradclip::adapter_name;
 use gradclip::{Clip, NormType, Session, Target, wgpu};
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 // Element by element, as software adapters do it fastest.
 
-fn joint_chunk(row: JointRow, tensor: JointTensor, lane: u32) {
+fn fused_chunk(row: FusedRow, tensor: FusedTensor, lane: u32) {
     let whole = tensor.kept * tensor.outer == 1u;
     var outcome = outcomes[row.segment];
     let len = row.slot_len & ((1u << LEN_BITS) - 1u);
@@ -15,7 +15,7 @@ fn joint_chunk(row: JointRow, tensor: JointTensor, lane: u32) {
                     continue;
                 }
                 let e = row.start + i;
-                let gradient = applied(element_bits(ROLE0[word_of(e)], e), outcome);
+                let gradient = applied(element_bits(OPERAND0[word_of(e)], e), outcome);
                 put_SLOT(row, i, stepped(own_SLOT(row, i), tensor, gradient, outcome));
             }
         }

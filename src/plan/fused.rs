@@ -4,42 +4,42 @@
 //! would overlap, they share one.
 
 use crate::error::{PlanError, PrepareError};
-use crate::layout::{CHUNK, JointRow, JointTensor, LEN_BITS};
+use crate::layout::{CHUNK, FusedRow, FusedTensor, LEN_BITS};
 use crate::segments::{Owner, Segments};
 use crate::tensor::DType;
 
-use super::check::{self, Written};
+use super::check::{self, BoundRange};
 use super::dispatch::{Dispatch, LARGEST_WINDOW, Window, grid};
 use super::limits::PlanLimits;
 use super::pack::runs;
 use super::placement::Placement;
 
 /// Most tensors that belong together: gradient, parameter and two moments.
-pub const MOST_ROLES: usize = 4;
+pub const MOST_OPERANDS: usize = 4;
 
-/// Which of a slot's bindings the gradient and each tensor beside it lie in.
+/// Which of a slot's bindings the gradient and each tensor updated it lie in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Pattern {
-    binding: [u8; MOST_ROLES],
-    roles: u8,
+    binding: [u8; MOST_OPERANDS],
+    operands: u8,
     bindings: u8,
 }
 
 impl Pattern {
-    /// Each of `roles` tensors in a binding of its own.
-    pub fn apart(roles: usize) -> Pattern {
-        let roles = roles.min(MOST_ROLES) as u8;
-        Pattern { binding: [0, 1, 2, 3], roles, bindings: roles }
+    /// Each of `operands` tensors in a binding of its own.
+    pub fn apart(operands: usize) -> Pattern {
+        let operands = operands.min(MOST_OPERANDS) as u8;
+        Pattern { binding: [0, 1, 2, 3], operands, bindings: operands }
     }
 
-    /// All there are of `roles` tensors: each lies in the binding of an earlier one or in the next new one.
-    pub(crate) fn every(roles: usize) -> Vec<Pattern> {
+    /// All there are of `operands` tensors: each lies in the binding of an earlier one or in the next new one.
+    pub(crate) fn every(operands: usize) -> Vec<Pattern> {
         let mut all = vec![Pattern::apart(0)];
-        for role in 0..roles.min(MOST_ROLES) {
+        for operand in 0..operands.min(MOST_OPERANDS) {
             let longer = |p: &Pattern, b: u8| {
                 let mut binding = p.binding;
-                binding[role] = b;
-                Pattern { binding, roles: role as u8 + 1, bindings: p.bindings.max(b + 1) }
+                binding[operand] = b;
+                Pattern { binding, operands: operand as u8 + 1, bindings: p.bindings.max(b + 1) }
             };
             all = all.iter().flat_map(|p| (0..=p.bindings).map(|b| longer(p, b))).collect();
         }
@@ -47,8 +47,8 @@ impl Pattern {
     }
 
     /// Number of tensors that belong together.
-    pub fn roles(&self) -> usize {
-        self.roles.into()
+    pub fn operands(&self) -> usize {
+        self.operands.into()
     }
 
     /// Number of bindings of a slot.
@@ -58,17 +58,17 @@ impl Pattern {
 
     /// The binding of each.
     pub fn binding_of(&self) -> impl Iterator<Item = usize> + '_ {
-        self.binding[..self.roles()].iter().map(|&b| usize::from(b))
+        self.binding[..self.operands()].iter().map(|&b| usize::from(b))
     }
 }
 
 /// A gradient with what belongs to it.
 #[derive(Clone, Debug, Default)]
-pub struct Joined {
+pub struct Operands {
     /// The gradient.
     pub gradient: Placement,
     /// Tensors of as many elements of 4 bytes, at most three.
-    pub beside: Vec<Placement>,
+    pub updated: Vec<Placement>,
     /// Factor of the learning rate.
     pub lr_scale: f32,
     /// Weight decay.
@@ -77,18 +77,18 @@ pub struct Joined {
 
 /// Dispatches over gradients and what belongs to them.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Joint {
+pub struct FusedPlan {
     /// The dispatches, with the pattern of each; their windows are listed slot by slot.
     pub dispatches: Vec<(Dispatch, Pattern)>,
     /// Chunks, in the order of these dispatches.
-    pub rows: Vec<JointRow>,
+    pub rows: Vec<FusedRow>,
     /// One a tensor.
-    pub tensors: Vec<JointTensor>,
+    pub tensors: Vec<FusedTensor>,
 }
 
 /// A chunk, with a range of bytes for each tensor that belongs together.
 struct Piece<'a> {
-    joined: &'a Joined,
+    operands: &'a Operands,
     tensor: usize,
     first: u64,
     len: u32,
@@ -110,25 +110,27 @@ struct Filled {
     pieces: std::ops::Range<usize>,
 }
 
-impl Joint {
+impl FusedPlan {
     /// Plans work on tensors with what belongs to each, in the order of those that `parts` are of.
     pub(crate) fn new(
-        tensors: &[Joined],
+        tensors: &[Operands],
         parts: &Segments,
         limits: &PlanLimits,
-    ) -> Result<Joint, PrepareError> {
+    ) -> Result<FusedPlan, PrepareError> {
         check_tensors(tensors, parts, limits)?;
         check_ranges(tensors)?;
         let mut pieces: Vec<Piece<'_>> =
             tensors.iter().enumerate().flat_map(|(tensor, t)| pieces(t, tensor)).collect();
-        pieces.sort_by_key(|p| (p.joined.gradient.dtype as u32, p.spans[0].buffer, p.spans[0].begin));
+        pieces.sort_by_key(|p| (p.operands.gradient.dtype as u32, p.spans[0].buffer, p.spans[0].begin));
         let together = all_in_one_binding(&pieces, limits);
-        let mut joint =
-            Joint { tensors: tensors.iter().zip(&parts.owners).map(row_of).collect(), ..Joint::default() };
+        let mut fused = FusedPlan {
+            tensors: tensors.iter().zip(&parts.owners).map(row_of).collect(),
+            ..FusedPlan::default()
+        };
         for group in packed(slots(&pieces, together, limits)?, limits) {
-            joint.dispatch(&group, &pieces, parts, limits)?;
+            fused.dispatch(&group, &pieces, parts, limits)?;
         }
-        Ok(joint)
+        Ok(fused)
     }
 
     fn dispatch(
@@ -160,40 +162,40 @@ impl Joint {
 }
 
 /// That ranges lie within their buffers, and none overlaps another.
-pub(crate) fn check_ranges(tensors: &[Joined]) -> Result<(), PlanError> {
-    let written = |at| Written { at, may_share: false };
-    let all: Vec<Written<'_>> =
-        tensors.iter().flat_map(|t| std::iter::once(&t.gradient).chain(&t.beside).map(written)).collect();
+pub(crate) fn check_ranges(tensors: &[Operands]) -> Result<(), PlanError> {
+    let bound = |at| BoundRange { at, may_share: false };
+    let all: Vec<BoundRange<'_>> =
+        tensors.iter().flat_map(|t| std::iter::once(&t.gradient).chain(&t.updated).map(bound)).collect();
     check::ranges(&all)
 }
 
-/// That there is one for each tensor of the plan, with as many elements beside it.
-fn check_tensors(tensors: &[Joined], parts: &Segments, limits: &PlanLimits) -> Result<(), PlanError> {
+/// That there is one for each tensor of the plan, with as many elements to update.
+fn check_tensors(tensors: &[Operands], parts: &Segments, limits: &PlanLimits) -> Result<(), PlanError> {
     let (required, given) = (parts.owners.len() as u64, tensors.len() as u64);
     if required != given {
-        return Err(PlanError::Joined { tensor: "all".into(), what: "tensors", required, given });
+        return Err(PlanError::Operands { tensor: "all".into(), what: "tensors", required, given });
     }
-    let beside = tensors.first().map_or(0, |t| t.beside.len());
+    let updated = tensors.first().map_or(0, |t| t.updated.len());
     for t in tensors {
         let wrong = |what, required, given| {
-            Err(PlanError::Joined { tensor: t.gradient.name.clone(), what, required, given })
+            Err(PlanError::Operands { tensor: t.gradient.name.clone(), what, required, given })
         };
-        if t.beside.len() != beside || beside >= MOST_ROLES {
-            let required = beside.min(MOST_ROLES - 1) as u64;
-            return wrong("tensors beside the gradient", required, t.beside.len() as u64);
+        if t.updated.len() != updated || updated >= MOST_OPERANDS {
+            let required = updated.min(MOST_OPERANDS - 1) as u64;
+            return wrong("tensors to update", required, t.updated.len() as u64);
         }
         check::dtypes(std::slice::from_ref(&t.gradient))?;
-        for b in &t.beside {
+        for b in &t.updated {
             if b.elements != t.gradient.elements {
-                return wrong("elements beside the gradient", t.gradient.elements, b.elements);
+                return wrong("elements to update", t.gradient.elements, b.elements);
             }
             if b.dtype.size() != 4 {
-                return wrong("bytes of an element beside the gradient", 4, b.dtype.size());
+                return wrong("bytes of an element to update", 4, b.dtype.size());
             }
         }
     }
     let chunks = tensors.iter().map(|t| u128::from(t.gradient.elements.div_ceil(CHUNK.into()))).sum::<u128>();
-    let required = limits.max_binding.min(LARGEST_WINDOW) / size_of::<JointRow>() as u64;
+    let required = limits.max_binding.min(LARGEST_WINDOW) / size_of::<FusedRow>() as u64;
     if chunks > u128::from(required) {
         let given = u64::try_from(chunks).unwrap_or(u64::MAX);
         return Err(PlanError::TooLarge { what: "chunks of 16,384 elements", required, given });
@@ -201,12 +203,12 @@ fn check_tensors(tensors: &[Joined], parts: &Segments, limits: &PlanLimits) -> R
     Ok(())
 }
 
-fn row_of((t, owner): (&Joined, &Owner)) -> JointTensor {
+fn row_of((t, owner): (&Operands, &Owner)) -> FusedTensor {
     let kept = match owner {
         Owner::One(_) => None,
         Owner::Units { view, .. } => Some(view.kept),
     };
-    JointTensor {
+    FusedTensor {
         lr_scale: t.lr_scale,
         weight_decay: t.weight_decay,
         low: kept.map_or(1, |k| k.low.stride.max(1) as u32),
@@ -216,27 +218,27 @@ fn row_of((t, owner): (&Joined, &Owner)) -> JointTensor {
     }
 }
 
-fn pieces(joined: &Joined, tensor: usize) -> impl Iterator<Item = Piece<'_>> {
-    runs(joined.gradient.elements).map(move |(first, len)| {
+fn pieces(operands: &Operands, tensor: usize) -> impl Iterator<Item = Piece<'_>> {
+    runs(operands.gradient.elements).map(move |(first, len)| {
         let span = |at: &Placement| {
             let size = at.dtype.size();
             let begin = at.offset + first * size;
             Span { buffer: at.buffer, begin, end: begin + u64::from(len) * size }
         };
-        let spans = std::iter::once(&joined.gradient).chain(&joined.beside).map(span).collect();
-        Piece { joined, tensor, first, len, spans }
+        let spans = std::iter::once(&operands.gradient).chain(&operands.updated).map(span).collect();
+        Piece { operands, tensor, first, len, spans }
     })
 }
 
 impl Piece<'_> {
-    fn row(&self, slot: u32, filled: &Filled, parts: &Segments) -> JointRow {
-        let at = |role: usize| {
-            let Some(span) = self.spans.get(role) else { return 0 };
-            let window = &filled.windows[usize::from(filled.pattern.binding[role])];
-            let size = if role == 0 { self.joined.gradient.dtype.size() } else { 4 };
+    fn row(&self, slot: u32, filled: &Filled, parts: &Segments) -> FusedRow {
+        let at = |operand: usize| {
+            let Some(span) = self.spans.get(operand) else { return 0 };
+            let window = &filled.windows[usize::from(filled.pattern.binding[operand])];
+            let size = if operand == 0 { self.operands.gradient.dtype.size() } else { 4 };
             ((span.begin - window.offset) / size) as u32
         };
-        JointRow {
+        FusedRow {
             start: at(0),
             slot_len: (slot << LEN_BITS) | self.len,
             first: self.first as u32,
@@ -273,7 +275,7 @@ fn all_in_one_binding(pieces: &[Piece<'_>], limits: &PlanLimits) -> bool {
 /// The windows of one piece by itself.
 fn alone(piece: &Piece<'_>, together: bool, limits: &PlanLimits) -> (Pattern, Vec<Window>) {
     let mut windows: Vec<Window> = Vec::new();
-    let mut binding = [0u8; MOST_ROLES];
+    let mut binding = [0u8; MOST_OPERANDS];
     for span in &piece.spans {
         windows.push(window_of(span, limits));
     }
@@ -285,7 +287,7 @@ fn alone(piece: &Piece<'_>, together: bool, limits: &PlanLimits) -> (Pattern, Ve
         of.iter_mut().for_each(|w| *w = if *w == b { a } else { *w - usize::from(*w > b) });
     }
     of.iter().zip(&mut binding).for_each(|(&w, b)| *b = w as u8);
-    let pattern = Pattern { binding, roles: of.len() as u8, bindings: windows.len() as u8 };
+    let pattern = Pattern { binding, operands: of.len() as u8, bindings: windows.len() as u8 };
     (pattern, windows)
 }
 
@@ -299,7 +301,7 @@ fn overlapping(windows: &[Window], together: bool) -> Option<(usize, usize)> {
 fn slots(pieces: &[Piece<'_>], together: bool, limits: &PlanLimits) -> Result<Vec<Filled>, PlanError> {
     let mut filled: Vec<Filled> = Vec::new();
     for (i, piece) in pieces.iter().enumerate() {
-        let dtype = piece.joined.gradient.dtype;
+        let dtype = piece.operands.gradient.dtype;
         let (pattern, windows) = alone(piece, together, limits);
         if let Some(last) = filled.last_mut()
             && (last.dtype, last.pattern) == (dtype, pattern)
@@ -311,7 +313,7 @@ fn slots(pieces: &[Piece<'_>], together: bool, limits: &PlanLimits) -> Result<Ve
         }
         if windows.len() > limits.bindings as usize {
             let (required, given) = (windows.len() as u64, limits.bindings.into());
-            return Err(PlanError::Limit { limit: "storage buffers beside three tables", required, given });
+            return Err(PlanError::Limit { limit: "storage buffers with three tables", required, given });
         }
         filled.push(Filled { dtype, pattern, windows, pieces: i..i + 1 });
     }

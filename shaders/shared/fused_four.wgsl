@@ -13,13 +13,13 @@ struct Four {
 }
 
 //@each slot
-fn one_SLOT(row: JointRow, i: u32) -> One {
-    return One(ROLE0[word_of(row.start + i)], own_SLOT(row, i));
+fn one_SLOT(row: FusedRow, i: u32) -> One {
+    return One(OPERAND0[word_of(row.start + i)], own_SLOT(row, i));
 }
 //@end
 
 // Past the end of the chunk the first element again, which is not put back: no other invocation's, which writes it.
-fn fetch(row: JointRow, k: vec4<u32>) -> Four {
+fn fetch(row: FusedRow, k: vec4<u32>) -> Four {
     var four: Four;
     switch row.slot_len >> LEN_BITS {
         //@each slot
@@ -33,7 +33,7 @@ fn fetch(row: JointRow, k: vec4<u32>) -> Four {
 }
 
 // Which of four are put back.
-fn put(row: JointRow, i: u32, four: Four, puts: vec4<bool>) {
+fn put(row: FusedRow, i: u32, four: Four, puts: vec4<bool>) {
     switch row.slot_len >> LEN_BITS {
         //@each slot
         case SLOTu: {
@@ -55,19 +55,19 @@ fn put(row: JointRow, i: u32, four: Four, puts: vec4<bool>) {
     }
 }
 
-fn outcome_of(row: JointRow, tensor: JointTensor, i: u32) -> Outcome {
+fn outcome_of(row: FusedRow, tensor: FusedTensor, i: u32) -> Outcome {
     if tensor.kept * tensor.outer == 1u {
         return outcomes[row.segment];
     }
     return outcomes[segment_of(row, tensor, i)];
 }
 
-fn next_of(one: One, row: JointRow, tensor: JointTensor, i: u32, outcome: Outcome) -> One {
+fn next_of(one: One, row: FusedRow, tensor: FusedTensor, i: u32, outcome: Outcome) -> One {
     let gradient = applied(element_bits(one.word, row.start + i), outcome);
     return One(one.word, stepped(one.own, tensor, gradient, outcome));
 }
 
-fn joint_chunk(row: JointRow, tensor: JointTensor, lane: u32) {
+fn fused_chunk(row: FusedRow, tensor: FusedTensor, lane: u32) {
     let len = row.slot_len & ((1u << LEN_BITS) - 1u);
     for (var first = lane; first < len; first += 4u * WORKGROUP) {
         let i = vec4(first) + vec4(0u, WORKGROUP, 2u * WORKGROUP, 3u * WORKGROUP);

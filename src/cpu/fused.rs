@@ -1,4 +1,4 @@
-//! Gradients with what belongs to them, chunk by chunk: the twin of `shaders/shared/joint.wgsl`.
+//! Gradients with what belongs to them, chunk by chunk: the twin of `shaders/shared/fused.wgsl`.
 
 use std::sync::Arc;
 

@@ -4,20 +4,20 @@
 @group(0) @binding(0) var<uniform> job: Job;
 @group(0) @binding(1) var<uniform> hyper: Hyper;
 @group(0) @binding(2) var<uniform> progress: Progress;
-@group(0) @binding(3) var<storage, read> rows: array<JointRow>;
-@group(0) @binding(4) var<storage, read> tensors: array<JointTensor>;
+@group(0) @binding(3) var<storage, read> rows: array<FusedRow>;
+@group(0) @binding(4) var<storage, read> tensors: array<FusedTensor>;
 @group(0) @binding(5) var<storage, read> outcomes: array<Outcome>;
 //@each binding
 @group(1) @binding(SLOT) var<storage, read_write> slot_SLOT: array<u32>;
 //@end
 
-fn segment_of(row: JointRow, tensor: JointTensor, i: u32) -> u32 {
+fn segment_of(row: FusedRow, tensor: FusedTensor, i: u32) -> u32 {
     let e = row.first + i;
     return row.segment + (e / tensor.low) % tensor.kept + (e / tensor.high) % tensor.outer * tensor.kept;
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn joint(
+fn fused(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
@@ -28,5 +28,5 @@ fn joint(
     }
     let row = rows[job.first_row + index];
     let tensor = tensors[row.tensor];
-    joint_chunk(row, tensor, lane);
+    fused_chunk(row, tensor, lane);
 }

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use gradclip::layout::LEN_BITS;
-use gradclip::plan::{Joined, Joint, Placement, Plan, PlanLimits};
+use gradclip::plan::{FusedPlan, Operands, Placement, Plan, PlanLimits};
 use gradclip::{Clip, DType, Group, PlanError, PrepareError};
 use proptest::prelude::*;
 
@@ -32,8 +32,8 @@ fn limits(slots: u32, bindings: u32) -> PlanLimits {
 /// Where a tensor lies: buffer and first byte.
 type At = (usize, u64);
 
-/// A gradient with three tensors beside it.
-fn joined(i: usize, elements: u64, dtype: DType, [g, p, m, v]: [At; 4]) -> Joined {
+/// A gradient with three tensors updated it.
+fn joined(i: usize, elements: u64, dtype: DType, [g, p, m, v]: [At; 4]) -> Operands {
     let at = |(buffer, offset): At, dtype| Placement {
         name: format!("t{i}"),
         buffer,
@@ -43,21 +43,21 @@ fn joined(i: usize, elements: u64, dtype: DType, [g, p, m, v]: [At; 4]) -> Joine
         dtype,
         ..Placement::default()
     };
-    let beside = [p, m, v].map(|a| at(a, DType::F32)).to_vec();
-    Joined { gradient: at(g, dtype), beside, lr_scale: 1.0, weight_decay: 0.0 }
+    let updated = [p, m, v].map(|a| at(a, DType::F32)).to_vec();
+    Operands { gradient: at(g, dtype), updated, lr_scale: 1.0, weight_decay: 0.0 }
 }
 
-fn plan(tensors: &[Joined], limits: &PlanLimits) -> Result<Joint, PrepareError> {
+fn plan(tensors: &[Operands], limits: &PlanLimits) -> Result<FusedPlan, PrepareError> {
     let gradients: Vec<Placement> = tensors.iter().map(|t| t.gradient.clone()).collect();
-    Plan::new(&gradients, &Clip::measure(), limits).unwrap().joint(tensors, limits)
+    Plan::new(&gradients, &Clip::measure(), limits).unwrap().fused(tensors, limits)
 }
 
 /// Every element of every tensor is worked on once, inside the windows bound, which never overlap.
-fn check(joint: &Joint, tensors: &[Joined], limits: &PlanLimits) {
+fn check(fused: &FusedPlan, tensors: &[Operands], limits: &PlanLimits) {
     let mut met = HashSet::new();
-    for (dispatch, pattern) in &joint.dispatches {
+    for (dispatch, pattern) in &fused.dispatches {
         let (all, a_slot) = (&dispatch.windows, pattern.bindings());
-        assert_eq!(pattern.roles(), 4);
+        assert_eq!(pattern.operands(), 4);
         assert!(all.len() <= limits.bindings as usize && all.len() / a_slot <= limits.slots as usize);
         for (i, a) in all.iter().enumerate() {
             assert!(a.offset % limits.alignment == 0 && a.size % 4 == 0 && a.size <= limits.max_binding);
@@ -67,11 +67,11 @@ fn check(joint: &Joint, tensors: &[Joined], limits: &PlanLimits) {
                 assert!(apart, "{a:?} and {b:?} overlap");
             }
         }
-        for row in &joint.rows[dispatch.rows.start as usize..dispatch.rows.end as usize] {
+        for row in &fused.rows[dispatch.rows.start as usize..dispatch.rows.end as usize] {
             let t = &tensors[row.tensor as usize];
             let (slot, len) = (row.slot_len >> LEN_BITS, u64::from(row.slot_len & ((1 << LEN_BITS) - 1)));
             let starts = [row.start, row.parameter, row.moment, row.second_moment];
-            let places = std::iter::once(&t.gradient).chain(&t.beside);
+            let places = std::iter::once(&t.gradient).chain(&t.updated);
             for ((place, start), binding) in places.zip(starts).zip(pattern.binding_of()) {
                 let (window, size) = (all[slot as usize * a_slot + binding], place.dtype.size());
                 assert_eq!(window.buffer, place.buffer);
@@ -100,23 +100,23 @@ fn ten_thousand_tensors_take_one_dispatch() {
     let together = |i: u64| [0, 1, 2, 3].map(|role| (0, (i * 4 + role) * 400));
     let blocks = |i: u64| [0, 1, 2, 3].map(|role| (0, (role * n + i) * 400));
     for place in [&apart as &dyn Fn(u64) -> [At; 4], &together, &blocks] {
-        let tensors: Vec<Joined> = (0..n).map(|i| joined(i as usize, 100, DType::F32, place(i))).collect();
+        let tensors: Vec<Operands> = (0..n).map(|i| joined(i as usize, 100, DType::F32, place(i))).collect();
         let limits = limits(7, 30);
-        let joint = plan(&tensors, &limits).unwrap();
-        check(&joint, &tensors, &limits);
-        assert_eq!(joint.dispatches.len(), 1);
+        let fused = plan(&tensors, &limits).unwrap();
+        check(&fused, &tensors, &limits);
+        assert_eq!(fused.dispatches.len(), 1);
     }
 }
 
 #[test]
 fn separate_buffers_fill_the_slots() {
     let own = |i: usize| [4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3].map(|buffer| (buffer, 0));
-    let tensors: Vec<Joined> = (0..148).map(|i| joined(i, 70_000, DType::F32, own(i))).collect();
+    let tensors: Vec<Operands> = (0..148).map(|i| joined(i, 70_000, DType::F32, own(i))).collect();
     for (bindings, dispatches) in [(29, 22), (5, 148), (4, 148)] {
         let limits = limits(7, bindings);
-        let joint = plan(&tensors, &limits).unwrap();
-        check(&joint, &tensors, &limits);
-        assert_eq!(joint.dispatches.len(), dispatches, "{bindings} bindings");
+        let fused = plan(&tensors, &limits).unwrap();
+        check(&fused, &tensors, &limits);
+        assert_eq!(fused.dispatches.len(), dispatches, "{bindings} bindings");
     }
     let refused = plan(&tensors, &limits(7, 3)).unwrap_err();
     assert!(
@@ -130,37 +130,37 @@ fn larger_than_a_binding_is_cut() {
     // 154 MB each, as GPT-2's embedding: two windows of every tensor.
     let tensors = [joined(0, 38_597_376, DType::F32, [(0, 0), (1, 0), (2, 0), (3, 0)])];
     let limits = limits(7, 29);
-    let joint = plan(&tensors, &limits).unwrap();
-    check(&joint, &tensors, &limits);
-    assert!(joint.dispatches.len() <= 2, "{}", joint.dispatches.len());
+    let fused = plan(&tensors, &limits).unwrap();
+    check(&fused, &tensors, &limits);
+    assert!(fused.dispatches.len() <= 2, "{}", fused.dispatches.len());
 }
 
 #[test]
 fn what_does_not_fit_a_gradient_is_refused() {
     let good = || joined(0, 10, DType::F32, [(0, 0), (1, 0), (2, 0), (3, 0)]);
     let limits = limits(7, 29);
-    let error = |tensors: &[Joined]| match plan(tensors, &limits) {
+    let error = |tensors: &[Operands]| match plan(tensors, &limits) {
         Err(PrepareError::Plan(error)) => error,
         other => panic!("{other:?}"),
     };
     let mut short = good();
-    short.beside[1].elements = 9;
-    assert!(matches!(error(&[short]), PlanError::Joined { required: 10, given: 9, .. }));
+    short.updated[1].elements = 9;
+    assert!(matches!(error(&[short]), PlanError::Operands { required: 10, given: 9, .. }));
     let mut half = good();
-    half.beside[0].dtype = DType::F16;
-    assert!(matches!(error(&[half]), PlanError::Joined { required: 4, given: 2, .. }));
+    half.updated[0].dtype = DType::F16;
+    assert!(matches!(error(&[half]), PlanError::Operands { required: 4, given: 2, .. }));
     let mut more = good();
-    more.beside.push(more.beside[0].clone());
-    assert!(matches!(error(&[more]), PlanError::Joined { required: 3, given: 4, .. }));
+    more.updated.push(more.updated[0].clone());
+    assert!(matches!(error(&[more]), PlanError::Operands { required: 3, given: 4, .. }));
     let mut same = good();
-    same.beside[1].buffer = 1;
+    same.updated[1].buffer = 1;
     assert!(matches!(error(&[same]), PlanError::Overlap { .. }));
     let gradients = [good().gradient, good().gradient];
     let plan = Plan::new(&gradients[..1], &Clip::measure(), &limits).unwrap();
     let two = [good(), good()];
     assert!(matches!(
-        plan.joint(&two, &limits),
-        Err(PrepareError::Plan(PlanError::Joined { required: 1, given: 2, .. }))
+        plan.fused(&two, &limits),
+        Err(PrepareError::Plan(PlanError::Operands { required: 1, given: 2, .. }))
     ));
 }
 
@@ -192,15 +192,15 @@ proptest! {
             });
             joined_up.push(joined(i, elements, dtype, places));
         }
-        let joint = plan(&joined_up, &limits).unwrap();
-        check(&joint, &joined_up, &limits);
+        let fused = plan(&joined_up, &limits).unwrap();
+        check(&fused, &joined_up, &limits);
     }
 }
 
 /// Rows name segments that have an outcome, those of excluded groups among them.
 #[test]
 fn rows_name_segments_that_are_decided() {
-    let mut tensors: Vec<Joined> = (0..5)
+    let mut tensors: Vec<Operands> = (0..5)
         .map(|i| joined(i, 20_000, DType::F32, [0, 1, 2, 3].map(|role| (role, i as u64 * 80_000))))
         .collect();
     for tensor in &mut tensors[2..4] {
@@ -210,8 +210,8 @@ fn rows_name_segments_that_are_decided() {
     let limits = limits(7, 30);
     for clip in [Clip::measure(), Clip::per_tensor_norm(1.0)] {
         let plan = Plan::new(&placements, &clip, &limits).unwrap();
-        let joint = plan.joint(&tensors, &limits).unwrap();
-        let segments: Vec<u32> = joint.rows.iter().map(|row| row.segment).collect();
+        let fused = plan.fused(&tensors, &limits).unwrap();
+        let segments: Vec<u32> = fused.rows.iter().map(|row| row.segment).collect();
         assert!(segments.iter().all(|&segment| (segment as usize) < plan.segment_count()), "{segments:?}");
         assert!(plan.segment_count() > 1);
     }

@@ -1,0 +1,68 @@
+//! Records on the device that a program may bind to shaders of its own, as Rust types and as WGSL.
+//!
+//! | buffer | holds | written by |
+//! |---|---|---|
+//! | [`Pass::progress`](crate::Pass::progress) | one [`Progress`]: loss scale, optimiser steps | the apply half |
+//! | [`Pass::tally`](crate::Pass::tally) | one [`Tally`]: steps so far, segments clipped in the last one | the apply half |
+//! | [`Pass::outcomes`](crate::Pass::outcomes) | an [`Outcome`] a segment: norm, coefficient, what was done | the apply half |
+//! | [`Pass::segment_sums`](crate::Pass::segment_sums) | a [`Sum`] a segment, for norms over several machines | the norm half |
+//! | [`Pass::tensor_sums`](crate::Pass::tensor_sums) | a [`Sum`] a tensor | the norm half |
+//!
+//! All fields are words of four bytes, in the order of the Rust types, without padding. [`VERSION`] counts the changes
+//! of this layout: fields keep their places within one, and a record that grows is a new one.
+//!
+//! # In a shader
+//!
+//! [`wgsl`] gives the declarations, with a prefix for their names. A forward pass that multiplies its loss by the loss
+//! scale as it is on the device:
+//!
+//! ```
+//! let shader = gradclip::records::wgsl("Clip") + "
+//! @group(0) @binding(0) var<storage, read> progress: ClipProgress;
+//! @group(0) @binding(1) var<storage, read_write> loss: array<f32>;
+//! @compute @workgroup_size(64)
+//! fn scaled(@builtin(global_invocation_id) id: vec3u) {
+//!     if (id.x < arrayLength(&loss)) { loss[id.x] *= progress.scale; }
+//! }";
+//! assert!(shader.contains("const CLIP_SKIPPED: u32 = 8u;"));
+//! ```
+
+use crate::layout;
+
+pub use crate::layout::{
+    BY_TOTAL, CLAMP, CLIPPED, FILL, KEEP, LEFT_OUT, MULTIPLY, NAN, NON_FINITE, NONE, Outcome, Progress,
+    SANITIZE, SIGN, SKIPPED, Sum, TOWARD_ZERO, Tally,
+};
+
+/// The version of the layout.
+pub const VERSION: u32 = 1;
+
+/// The records' fields with the types that a reading shader wants: `f32` where the library's own shaders, which compute
+/// with integers, have bits, and no atomics.
+const DECLARATIONS: &str = include_str!("../shaders/records.wgsl");
+
+/// The records and their constants as WGSL: `struct {prefix}Outcome`, `const {PREFIX}_CLIPPED` and so on. The prefix is
+/// part of an identifier, in the case of types (`Clip`); the empty one leaves names as they are.
+pub fn wgsl(prefix: &str) -> String {
+    let constant_prefix = if prefix.is_empty() { String::new() } else { prefix.to_uppercase() + "_" };
+    let constants = layout::declared![
+        CLIPPED,
+        NON_FINITE,
+        NAN,
+        SKIPPED,
+        BY_TOTAL,
+        LEFT_OUT,
+        KEEP,
+        MULTIPLY,
+        FILL,
+        CLAMP,
+        SIGN,
+        SANITIZE,
+        TOWARD_ZERO,
+        NONE
+    ];
+    let constants =
+        constants.iter().map(|(name, value)| format!("const {constant_prefix}{name}: u32 = {value}u;\n"));
+    let structs = DECLARATIONS.replace("struct ", &format!("struct {prefix}"));
+    constants.chain([structs]).collect()
+}
