@@ -5,11 +5,13 @@
 
 mod gpu;
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clip::Clip;
 use crate::cpu::{self, GradMut};
-use crate::error::{PrepareError, SessionError};
+use crate::error::{PrepareError, SessionError, WordError};
 use crate::gpu::Clipper;
 use crate::history::History;
 use crate::plan::PlanLimits;
@@ -23,9 +25,12 @@ pub use gpu::adapter_name;
 const LEAST_WORKGROUP: u32 = 128;
 
 /// Where to clip.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// As words: `auto`, `cpu`, `gpu`, and anything else is the name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Target {
+    #[default]
     /// The best GPU, else the CPU path, which is also where what the GPU cannot hold goes. Never a software
     /// adapter: it runs on the same cores as the CPU path, many times slower.
     Auto,
@@ -35,6 +40,34 @@ pub enum Target {
     Gpu,
     /// The best adapter whose `backend/name` contains this, ignoring case.
     Named(String),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Target::Auto => "auto",
+            Target::Cpu => "cpu",
+            Target::Gpu => "gpu",
+            Target::Named(name) => name,
+        })
+    }
+}
+
+impl FromStr for Target {
+    type Err = WordError;
+
+    fn from_str(text: &str) -> Result<Target, WordError> {
+        match text.trim().to_lowercase().as_str() {
+            "" => {
+                let required = "auto, cpu, gpu or a part of an adapter's `backend/name`";
+                Err(WordError { what: "where to clip", required, given: text.into() })
+            }
+            "auto" => Ok(Target::Auto),
+            "cpu" => Ok(Target::Cpu),
+            "gpu" => Ok(Target::Gpu),
+            part => Ok(Target::Named(part.into())),
+        }
+    }
 }
 
 /// A device, opened, or the CPU path.
@@ -211,4 +244,18 @@ impl Session {
 /// Whether another device might do what this one did not.
 fn concerns_device(error: &SessionError) -> bool {
     !matches!(error, SessionError::Clip(_) | SessionError::Prepare(PrepareError::Clip(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Target;
+
+    #[test]
+    fn words_name_targets_and_back() {
+        for target in [Target::Auto, Target::Cpu, Target::Gpu, Target::Named("vulkan/llvm".into())] {
+            assert_eq!(target.to_string().parse(), Ok(target));
+        }
+        assert_eq!(" CPU ".parse(), Ok(Target::Cpu));
+        assert!("  ".parse::<Target>().is_err());
+    }
 }

@@ -1,7 +1,6 @@
 //! `--device`: what its words mean, and what is said about the choice.
 
-use gradclip::{Session, Target, wgpu};
-use gradclip::{adapter_name, adapters, is_software};
+use gradclip::{Session, Target, adapter_name, adapters, is_software, wgpu};
 
 use crate::failure::Failure;
 use crate::input::{Parameters, Set};
@@ -17,13 +16,7 @@ pub(crate) const HELP: &str = "Where to compute: `auto` takes the best GPU, else
 
 /// Reads the option's value.
 pub(crate) fn target(text: &str) -> Result<Target, String> {
-    match text.trim().to_lowercase().as_str() {
-        "" => Err("expected auto, cpu, gpu or a part of an adapter's `backend/name`".into()),
-        "auto" => Ok(Target::Auto),
-        "cpu" => Ok(Target::Cpu),
-        "gpu" => Ok(Target::Gpu),
-        part => Ok(Target::Named(part.into())),
-    }
+    text.parse().map_err(|_| "expected auto, cpu, gpu or a part of an adapter's `backend/name`".into())
 }
 
 /// Opens what was asked for; for `auto` says what was taken.
