@@ -162,7 +162,7 @@ impl Plan {
         })
     }
 
-    /// Plans work on the same tensors with what belongs to each of them: a step, an accumulation.
+    /// Plans work on the same tensors with those updated with each of them: a step, an accumulation.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-// Gradients with what belongs to them. One workgroup a chunk; the gradient is read through the outcome of its segment and
-// never written. What belongs to it, and what becomes of that, each kernel says: `Own`, `own`, `stepped`, `put`.
+// Gradients with the tensors updated with them. One workgroup a chunk; the gradient is read through the outcome of its segment and
+// never written. Which tensors those are, and what becomes of them, each kernel says: `Own`, `own`, `stepped`, `put`.
 
 @group(0) @binding(0) var<uniform> job: Job;
 @group(0) @binding(1) var<uniform> hyper: Hyper;

@@ -1,4 +1,4 @@
-// Four elements a turn, all of what belongs to them in flight before the first store; little code a slot.
+// Four elements a turn, all of their operands in flight before the first store; little code a slot.
 
 struct One {
     word: u32,

@@ -16,7 +16,7 @@ use crate::plan::Dispatch;
 
 use super::options::ClipperOptions;
 
-/// Of PCI.
+/// Its vendor number on PCI.
 const NVIDIA: u32 = 0x10de;
 /// The block kernels give a lane four columns of 1,024.
 const BLOCKS_WORKGROUP: u32 = 256;

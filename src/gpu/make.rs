@@ -87,7 +87,7 @@ impl<'a> Make<'a> {
         self.table("gradclip hyper", &[hyper], hyper, Usage::UNIFORM | Usage::COPY_DST | Usage::COPY_SRC)
     }
 
-    /// A kernel over gradients with what belongs to them. `begins` is for accumulation.
+    /// A kernel over gradients with the tensors updated with them. `begins` is for accumulation.
     pub(crate) fn fused(
         &mut self,
         kernel: Kernel,

@@ -1,4 +1,4 @@
-//! Where gradients and what belongs to them lie, as a plan sees it.
+//! Where gradients and the tensors updated with them lie, as a plan sees it.
 
 use std::collections::HashMap;
 

@@ -44,27 +44,27 @@ pub(crate) const FORMS: [Form; 9] = {
 
 const WORDS: Form = Form { loads: Loads::Words, ..FORMS[0] };
 
-/// Of a kernel that exists in one form.
+/// For a kernel that exists in one form.
 pub(super) fn one(_: Kind, _: Form) -> Form {
     Form::default()
 }
 
-/// Of one that has loads in flight by words alone.
+/// For one whose loads in flight are words alone.
 pub(super) fn by_words(_: Kind, wanted: Form) -> Form {
     if wanted.loads == Loads::Few { Form::default() } else { WORDS }
 }
 
-/// Of one that has them so for norms in integers.
+/// For one whose loads are so for norms in integers.
 pub(super) fn by_words_but_any_p(kind: Kind, wanted: Form) -> Form {
     if is_any_p(kind) { Form::default() } else { by_words(kind, wanted) }
 }
 
-/// Of one with all loads there are.
+/// For one with every kind of loads.
 pub(super) fn by_loads(_: Kind, wanted: Form) -> Form {
     Form { loads: wanted.loads, ..Form::default() }
 }
 
-/// Of the one that sums whole chunks: products are squares of L2.
+/// For the one that sums whole chunks; `full_multiply` matters for the squares of L2 alone.
 pub(super) fn of_chunks(kind: Kind, wanted: Form) -> Form {
     match kind {
         _ if wanted.loads == Loads::Few => Form::default(),

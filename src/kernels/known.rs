@@ -33,7 +33,7 @@ impl Kernel {
         !self.row().rules.is_empty()
     }
 
-    /// Whether it works on gradients together with what belongs to them.
+    /// Whether it works on gradients together with the tensors updated with them.
     pub(super) fn is_fused(self) -> bool {
         self.row().operands > 1
     }

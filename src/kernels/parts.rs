@@ -133,7 +133,7 @@ pub(super) fn apply_units(variant: &Variant) -> Vec<File> {
     write(&[vectors(variant), own, wgsl!["apply_units"]].concat())
 }
 
-/// Gradients with what belongs to them.
+/// Gradients with the tensors updated with them.
 pub(super) fn fused(variant: &Variant, own: &[File]) -> Vec<File> {
     let turns: &[File] = match variant.form.loads {
         Loads::Few => wgsl!["shared/fused_each"],

@@ -65,7 +65,7 @@ pub struct Progress {
     pub second_correction: f32,
 }
 
-/// One chunk of a gradient with what belongs to it: places in elements of the slot's windows.
+/// One chunk of a gradient with the tensors updated with it: places in elements of the slot's windows.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct FusedRow {

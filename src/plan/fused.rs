@@ -1,4 +1,4 @@
-//! Gradients together with what belongs to them: parameter and optimiser state, or an accumulator.
+//! Gradients with the tensors updated with them (operands): parameter and optimiser state, or an accumulator.
 //!
 //! A slot holds a window of each. Where these lie so close in one buffer that their aligned windows
 //! would overlap, they share one.
@@ -14,10 +14,10 @@ use super::limits::PlanLimits;
 use super::pack::runs;
 use super::placement::Placement;
 
-/// Most tensors that belong together: gradient, parameter and two moments.
+/// Most operands of a kernel: gradient, parameter and two moments.
 pub const MOST_OPERANDS: usize = 4;
 
-/// Which of a slot's bindings the gradient and each tensor updated it lie in.
+/// Which of a slot's bindings the gradient and each tensor updated with it lie in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Pattern {
     binding: [u8; MOST_OPERANDS],
@@ -46,7 +46,7 @@ impl Pattern {
         all
     }
 
-    /// Number of tensors that belong together.
+    /// Number of operands.
     pub fn operands(&self) -> usize {
         self.operands.into()
     }
@@ -62,7 +62,7 @@ impl Pattern {
     }
 }
 
-/// A gradient with what belongs to it.
+/// A gradient with the tensors updated with it.
 #[derive(Clone, Debug, Default)]
 pub struct Operands {
     /// The gradient.
@@ -75,7 +75,7 @@ pub struct Operands {
     pub weight_decay: f32,
 }
 
-/// Dispatches over gradients and what belongs to them.
+/// Dispatches over gradients and the tensors updated with them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FusedPlan {
     /// The dispatches, with the pattern of each; their windows are listed slot by slot.
@@ -86,7 +86,7 @@ pub struct FusedPlan {
     pub tensors: Vec<FusedTensor>,
 }
 
-/// A chunk, with a range of bytes for each tensor that belongs together.
+/// A chunk, with a range of bytes for each operand.
 struct Piece<'a> {
     operands: &'a Operands,
     tensor: usize,
@@ -111,7 +111,7 @@ struct Filled {
 }
 
 impl FusedPlan {
-    /// Plans work on tensors with what belongs to each, in the order of those that `parts` are of.
+    /// Plans work on tensors with those updated with each, in the order of those that `parts` are of.
     pub(crate) fn new(
         tensors: &[Operands],
         parts: &Segments,

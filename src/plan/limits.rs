@@ -12,7 +12,7 @@ pub(crate) const BLOCK: u32 = 4096;
 pub struct PlanLimits {
     /// Windows that one dispatch can bind, at least 1.
     pub slots: u32,
-    /// Windows that one dispatch over gradients and what belongs to them can bind; a slot of it takes
+    /// Windows that one dispatch over gradients and the tensors updated with them can bind; a slot of it takes
     /// several.
     pub bindings: u32,
     /// Bytes from which a window has a dispatch of its own, although others would have room in it.

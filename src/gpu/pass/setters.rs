@@ -156,7 +156,7 @@ impl Pass {
     /// The memory of this pass, for another one with this clip and number of limits.
     pub(in crate::gpu) fn memory_for(&self, clip: &Clip, limits: usize) -> Result<Arc<Memory>, ClipError> {
         let mut own = History::new(&self.clip(), self.plan.limit_count());
-        // Not the form that any history fits.
+        // A history of no step fits any clip, which this one is not to.
         own.tally.steps = 1;
         own.fit(clip, limits)?;
         Ok(self.workspace.records.memory.clone())
