@@ -1,4 +1,4 @@
-//! Clip and step in one, beside clipping in place and a step after it: time, bytes, dispatches, on the CPU
+//! Clip and step in one, prepared on the CPU path and not, beside clipping in place and a step after it: time, bytes, dispatches, on the CPU
 //! path and on an adapter. Both end in the same parameters, which is checked first, as is the norm against
 //! f64.
 //!
@@ -84,6 +84,39 @@ fn fused_on_cpu<'a>(set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
     };
     let parameters = Box::new(move || now.borrow().clone());
     Arm { device: "cpu".into(), how: "fused", step: Box::new(step), parameters, dispatches: 0 }
+}
+
+/// As [`fused_on_cpu`], prepared once.
+fn prepared_on_cpu<'a>(set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
+    let parameters = shared(set.parameters.clone());
+    let now = parameters.clone();
+    let gradients = cut_ref(&set.sizes, &set.gradients);
+    let mut prepared = {
+        let mut parameters = parameters.borrow_mut();
+        let like = cut(set.sizes.iter().copied(), &mut parameters).into_iter().zip(&gradients);
+        let like: Vec<StepMut<'_>> = like.map(|(p, g)| StepMut::new("t", *g, p)).collect();
+        cpu::prepare_step(&like, &clip, optimizer).unwrap()
+    };
+    let step = move || {
+        let mut parameters = parameters.borrow_mut();
+        let parameters = cut(set.sizes.iter().copied(), &mut parameters);
+        let start = Instant::now();
+        prepared.step(gradients.iter().copied().zip(parameters)).unwrap();
+        let time = start.elapsed();
+        assert!((prepared.norm().unwrap() / set.norm - 1.0).abs() < 1.2e-7);
+        time
+    };
+    let parameters = Box::new(move || now.borrow().clone());
+    Arm { device: "cpu".into(), how: "prepared", step: Box::new(step), parameters, dispatches: 0 }
+}
+
+fn cut_ref<'a>(sizes: &[usize], mut rest: &'a [f32]) -> Vec<&'a [f32]> {
+    let one = |&len: &usize| {
+        let (own, after) = rest.split_at(len);
+        rest = after;
+        own
+    };
+    sizes.iter().map(one).collect()
 }
 
 /// Clipping in place, then an update written as anybody would, in parallel blocks.
@@ -260,7 +293,9 @@ fn main() {
         for (optimizer_name, optimizer) in optimizers() {
             for (regime, threshold) in [("clipped", 0.5 * set.norm as f32), ("not clipped", f32::INFINITY)] {
                 let clip = Clip::global_norm(threshold);
-                let on_cpu = vec![fused_on_cpu(&set, clip, optimizer), apart_on_cpu(&set, clip, optimizer)];
+                let on_cpu =
+                    [fused_on_cpu, prepared_on_cpu, apart_on_cpu].map(|arm| arm(&set, clip, optimizer));
+                let on_cpu = Vec::from(on_cpu);
                 let on_gpu = gpu.as_ref().map(|g| {
                     vec![fused_on_gpu(g, &set, clip, optimizer), apart_on_gpu(g, &set, clip, optimizer)]
                 });

@@ -34,6 +34,7 @@ mod element;
 mod flow;
 mod grads;
 mod joint;
+mod kept;
 mod lanes;
 mod partials;
 mod power;
@@ -74,7 +75,7 @@ pub use grads::{GradMut, Slice, SliceMut};
 pub use prepared::{Prepared, prepare};
 #[cfg(test)]
 pub(crate) use random::words;
-pub use step::{Moments, StepMut, step};
+pub use step::{Moments, PreparedStep, StepMut, prepare_step, step};
 pub use trace::Trace;
 
 /// Clips gradients in place and reports. Runs on rayon's current thread pool; small sets run on

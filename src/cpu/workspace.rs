@@ -73,19 +73,18 @@ impl Workspace {
         stages::outcomes(history, parts, &self.settings, &self.segment_sums, kind, &mut self.outcomes);
     }
 
-    /// What the last step measured and did.
+    /// What the last step measured and did. `lr` is its learning rate, if it had one.
     pub(super) fn report(
         &self,
         infos: &[TensorInfo],
         parts: &Segments,
         clip: &Clip,
         history: &History,
+        lr: Option<f32>,
     ) -> Report {
-        report::report(clip, infos, parts, &self.tensor_sums, self.reported(parts), &history.tally).advanced(
-            clip,
-            &history.progress,
-            None,
-        )
+        let (sums, outcomes) = (&self.tensor_sums, self.reported(parts));
+        let report = report::report(clip, infos, parts, sums, outcomes, &history.tally);
+        report.advanced(clip, &history.progress, lr)
     }
 
     /// Those of which a report tells: of units and rows only the whole set.

@@ -316,11 +316,7 @@ impl Stepper {
     ) -> Result<(), OptimizerError> {
         let optimizer = optimizer.into();
         optimizer.validate()?;
-        let same = std::mem::discriminant(&optimizer) == std::mem::discriminant(&self.optimizer);
-        if !same || optimizer.moments() != self.optimizer.moments() {
-            let (what, required) = ("another optimiser", "the state that this one has");
-            return Err(OptimizerError::Combination { what, required });
-        }
+        optimizer.goes_on_from(&self.optimizer)?;
         self.optimizer = optimizer;
         for (tensor, own) in self.tensors.iter_mut().zip(&self.own_decay) {
             tensor.weight_decay = own.unwrap_or(optimizer.weight_decay()) as f32;
