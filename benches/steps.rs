@@ -3,7 +3,7 @@
 //! f64.
 //!
 //! Arms take turns in one process, gradients are restored outside the timing, and the copy bandwidth is
-//! measured in the same run. `GRADCLIP_BENCH=gpt2,tiny` picks sets, `GRADCLIP_TEST_ADAPTER` the adapter,
+//! measured in the same run. `GRADCLIP_BENCH=gpt2,tiny,1000x1000` picks sets, `GRADCLIP_TEST_ADAPTER` the adapter,
 //! `GRADCLIP_ROUNDS=9` the number of turns; `GRADCLIP_RECORD=FILE` appends the figures to a CSV file.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
@@ -37,8 +37,15 @@ struct Set {
     norm: f64,
 }
 
+/// `1000x768`: a thousand tensors of 768.
+fn many(name: &str) -> Option<Vec<Vec<u64>>> {
+    let (tensors, elements) = name.split_once('x')?;
+    Some(vec![vec![elements.parse().ok()?]; tensors.parse().ok()?])
+}
+
 fn set(name: &str) -> Set {
-    let shapes = sets::shapes(name).unwrap_or_else(|| panic!("no gradient set `{name}`"));
+    let shapes =
+        sets::shapes(name).or_else(|| many(name)).unwrap_or_else(|| panic!("no gradient set `{name}`"));
     let sizes: Vec<usize> = shapes.iter().map(|s| s.iter().product::<u64>() as usize).collect();
     let n = sizes.iter().sum();
     let gradients = random(n, 42, 1e-3);

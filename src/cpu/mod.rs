@@ -50,6 +50,7 @@ mod step;
 mod threads;
 mod threshold;
 mod trace;
+mod unit_sums;
 mod units;
 mod update;
 mod workspace;
@@ -111,7 +112,8 @@ pub fn clip_with(grads: &mut [GradMut<'_>], clip: &Clip, history: &mut History) 
     let (set, parameters) = Set::of(grads, clip)?;
     history.fit(clip, set.parts.limits.len())?;
     if !set.double {
-        return Ok(clip_set(grads, &set, &parameters, clip, history).report);
+        let workspace = Workspace::new(&set.infos, &set.parts);
+        return Ok(clip_set(grads, &set, &parameters, clip, history, workspace).report);
     }
     let thresholds = set.parts.thresholds(clip);
     Ok(in_one_piece(grads, |blocks| clip_in_double(blocks, &parameters, &set, (clip, &thresholds), history)))
@@ -145,7 +147,9 @@ pub fn clip_traced_with(
         });
     }
     history.fit(clip, set.parts.limits.len())?;
-    Ok(clip_set(grads, &set, &parameters, clip, history))
+    let mut workspace = Workspace::new(&set.infos, &set.parts);
+    workspace.traced = true;
+    Ok(clip_set(grads, &set, &parameters, clip, history, workspace))
 }
 
 fn clip_set(
@@ -154,8 +158,8 @@ fn clip_set(
     parameters: &[Values<'_>],
     clip: &Clip,
     history: &mut History,
+    mut workspace: Workspace,
 ) -> Trace {
-    let mut workspace = Workspace::new(&set.infos, &set.parts);
     let asked = (clip, &set.parts.thresholds(clip)[..]);
     in_one_piece(grads, |blocks| {
         clip_in_single(blocks, parameters, set, asked, &mut workspace, history, &mut Room::default());
