@@ -1,9 +1,9 @@
-//! Clip and step in one, beside clipping in place and a step after it: time, bytes, dispatches, on the CPU
+//! Clip and step in one, prepared on the CPU path and not, beside clipping in place and a step after it: time, bytes, dispatches, on the CPU
 //! path and on an adapter. Both end in the same parameters, which is checked first, as is the norm against
 //! f64.
 //!
 //! Arms take turns in one process, gradients are restored outside the timing, and the copy bandwidth is
-//! measured in the same run. `GRADCLIP_BENCH=gpt2,tiny` picks sets, `GRADCLIP_TEST_ADAPTER` the adapter,
+//! measured in the same run. `GRADCLIP_BENCH=gpt2,tiny,1000x1000` picks sets, `GRADCLIP_TEST_ADAPTER` the adapter,
 //! `GRADCLIP_ROUNDS=9` the number of turns; `GRADCLIP_RECORD=FILE` appends the figures to a CSV file.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
@@ -37,8 +37,15 @@ struct Set {
     norm: f64,
 }
 
+/// `1000x768`: a thousand tensors of 768.
+fn many(name: &str) -> Option<Vec<Vec<u64>>> {
+    let (tensors, elements) = name.split_once('x')?;
+    Some(vec![vec![elements.parse().ok()?]; tensors.parse().ok()?])
+}
+
 fn set(name: &str) -> Set {
-    let shapes = sets::shapes(name).unwrap_or_else(|| panic!("no gradient set `{name}`"));
+    let shapes =
+        sets::shapes(name).or_else(|| many(name)).unwrap_or_else(|| panic!("no gradient set `{name}`"));
     let sizes: Vec<usize> = shapes.iter().map(|s| s.iter().product::<u64>() as usize).collect();
     let n = sizes.iter().sum();
     let gradients = random(n, 42, 1e-3);
@@ -84,6 +91,39 @@ fn fused_on_cpu<'a>(set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
     };
     let parameters = Box::new(move || now.borrow().clone());
     Arm { device: "cpu".into(), how: "fused", step: Box::new(step), parameters, dispatches: 0 }
+}
+
+/// As [`fused_on_cpu`], prepared once.
+fn prepared_on_cpu<'a>(set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
+    let parameters = shared(set.parameters.clone());
+    let now = parameters.clone();
+    let gradients = cut_ref(&set.sizes, &set.gradients);
+    let mut prepared = {
+        let mut parameters = parameters.borrow_mut();
+        let like = cut(set.sizes.iter().copied(), &mut parameters).into_iter().zip(&gradients);
+        let like: Vec<StepMut<'_>> = like.map(|(p, g)| StepMut::new("t", *g, p)).collect();
+        cpu::prepare_step(&like, &clip, optimizer).unwrap()
+    };
+    let step = move || {
+        let mut parameters = parameters.borrow_mut();
+        let parameters = cut(set.sizes.iter().copied(), &mut parameters);
+        let start = Instant::now();
+        prepared.step(gradients.iter().copied().zip(parameters)).unwrap();
+        let time = start.elapsed();
+        assert!((prepared.norm().unwrap() / set.norm - 1.0).abs() < 1.2e-7);
+        time
+    };
+    let parameters = Box::new(move || now.borrow().clone());
+    Arm { device: "cpu".into(), how: "prepared", step: Box::new(step), parameters, dispatches: 0 }
+}
+
+fn cut_ref<'a>(sizes: &[usize], mut rest: &'a [f32]) -> Vec<&'a [f32]> {
+    let one = |&len: &usize| {
+        let (own, after) = rest.split_at(len);
+        rest = after;
+        own
+    };
+    sizes.iter().map(one).collect()
 }
 
 /// Clipping in place, then an update written as anybody would, in parallel blocks.
@@ -260,7 +300,9 @@ fn main() {
         for (optimizer_name, optimizer) in optimizers() {
             for (regime, threshold) in [("clipped", 0.5 * set.norm as f32), ("not clipped", f32::INFINITY)] {
                 let clip = Clip::global_norm(threshold);
-                let on_cpu = vec![fused_on_cpu(&set, clip, optimizer), apart_on_cpu(&set, clip, optimizer)];
+                let on_cpu =
+                    [fused_on_cpu, prepared_on_cpu, apart_on_cpu].map(|arm| arm(&set, clip, optimizer));
+                let on_cpu = Vec::from(on_cpu);
                 let on_gpu = gpu.as_ref().map(|g| {
                     vec![fused_on_gpu(g, &set, clip, optimizer), apart_on_gpu(g, &set, clip, optimizer)]
                 });

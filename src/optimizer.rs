@@ -202,28 +202,38 @@ impl Optimizer {
     /// `f32` holds; a β outside 0 to below 1; Nesterov's momentum without momentum or with dampening.
     pub fn validate(&self) -> Result<(), OptimizerError> {
         let (lr, weight_decay) = (self.lr(), self.weight_decay());
-        let mut constants = vec![("learning rate", lr), ("weight decay", weight_decay)];
-        match *self {
+        let own = match *self {
             Optimizer::Sgd(sgd) => {
-                constants.push(("momentum", sgd.momentum));
                 at_least_0("dampening", sgd.dampening.abs())?;
                 let plain = sgd.momentum > 0.0 && sgd.dampening == 0.0;
                 if sgd.nesterov && !plain {
                     let (what, required) = ("Nesterov's momentum", "a momentum above 0 and no dampening");
                     return Err(OptimizerError::Combination { what, required });
                 }
+                ("momentum", sgd.momentum)
             }
             Optimizer::Adam(adam) => {
-                constants.push(("eps", adam.eps));
                 for (what, given) in [("β₁", adam.betas.0), ("β₂", adam.betas.1)] {
                     // What rounds to 1 would make the correction infinite.
                     if !(0.0..1.0).contains(&given) || (1.0 - given) as f32 == 0.0 || given as f32 == 1.0 {
                         return Err(OptimizerError::Constant { what, required: "from 0 to below 1", given });
                     }
                 }
+                ("eps", adam.eps)
             }
-        }
+        };
+        let constants = [("learning rate", lr), ("weight decay", weight_decay), own];
         constants.into_iter().try_for_each(|(what, given)| at_least_0(what, given))
+    }
+
+    /// That it can go on with the state of another one.
+    pub(crate) fn goes_on_from(&self, previous: &Optimizer) -> Result<(), OptimizerError> {
+        let same = std::mem::discriminant(self) == std::mem::discriminant(previous);
+        if same && self.moments() == previous.moments() {
+            return Ok(());
+        }
+        let (what, required) = ("another optimiser", "the state that this one has");
+        Err(OptimizerError::Combination { what, required })
     }
 
     /// The same constants as the kernels and the CPU path use them.

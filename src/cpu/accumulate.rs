@@ -113,6 +113,8 @@ pub fn accumulate_clipped(
 }
 
 fn add(sums: &mut [SumMut<'_>], begins: bool, parts: &Segments, outcomes: &[Outcome]) {
-    let tensors = sums.iter_mut().map(|s| (&mut s.joined, &mut [][..], Action::Add { begins }));
-    fused::run(tensors, parts, outcomes);
+    let members = sums.iter_mut().map(|SumMut { joined, .. }| {
+        (joined.gradient, &mut *joined.target, &mut [][..], Action::Add { begins })
+    });
+    fused::run(members, parts, outcomes, &mut Vec::new());
 }

@@ -92,6 +92,21 @@ impl<'a> Decider<'a> {
         Decider { setting, kind, limit, kept: Factor::new(Real::ONE, setting) }
     }
 
+    /// What magnitudes or squares add up to at most, where their norm is surely not over its limit and what happens is what happens
+    /// under a norm of 0; below 0 where that is not known. Far enough below the limit that no rounding counts.
+    pub(crate) fn surely_kept(&self) -> f64 {
+        const LEAST: f64 = 1e-30;
+        let setting = self.setting;
+        let limit = f64::from(setting.threshold) * 2f64.powi(setting.lift);
+        let apart = matches!(setting.rule, RULE_AGC | RULE_NORMALIZE) || limit < LEAST;
+        let largest = limit / f64::from(setting.unscale) * (1.0 - 2f64.powi(-17));
+        match self.kind {
+            Kind::One if !apart => largest,
+            Kind::Two if !apart => largest * largest,
+            _ => -1.0,
+        }
+    }
+
     /// `parameters` is the sum of the parameters where the rule compares with it.
     pub(crate) fn decide(&self, sum: &Sum, parameters: &Sum) -> Outcome {
         let Decider { setting, kind, .. } = *self;

@@ -58,8 +58,12 @@ impl<'a> Joined<'a> {
     }
 }
 
+/// A gradient, what it goes into with the moments of that, and how.
+pub(super) type Member<'a> = (Values<'a>, &'a mut [f32], &'a mut [Vec<f32>], Action);
+
 /// A chunk and what it does.
-struct Work<'a> {
+#[derive(Debug)]
+pub(super) struct Work<'a> {
     gradient: Values<'a>,
     target: Target<'a>,
     action: Action,
@@ -68,32 +72,33 @@ struct Work<'a> {
     units: Option<(u64, UnitView)>,
 }
 
-/// Lets every gradient do what it does, read through the outcomes of its segments.
-pub(super) fn run<'t, 'a: 't>(
-    tensors: impl Iterator<Item = (&'t mut Joined<'a>, &'t mut [Vec<f32>], Action)>,
+/// Lets every gradient do what it does, read through the outcomes of its segments. `work` is room for what has to be done.
+pub(super) fn run<'a>(
+    members: impl Iterator<Item = Member<'a>>,
     parts: &Segments,
-    outcomes: &[Outcome],
+    outcomes: &'a [Outcome],
+    work: &mut Vec<Work<'a>>,
 ) {
     let mut elements = 0;
-    let mut work = Vec::new();
-    for ((joined, moments, action), &owner) in tensors.zip(&parts.owners) {
-        elements += joined.target.len() as u64;
+    for ((gradient, target, moments, action), &owner) in members.zip(&parts.owners) {
+        elements += target.len() as u64;
         let own = outcomes_of(owner, outcomes);
         let view = if let Owner::Units { view, .. } = owner { Some(view) } else { None };
         let len = CHUNK as usize;
         let mut moments = moments.iter_mut().map(|m| m.chunks_mut(len));
         let (mut m, mut v) = (moments.next(), moments.next());
-        let next = |chunks: &mut Option<std::slice::ChunksMut<'t, f32>>| {
+        let next = |chunks: &mut Option<std::slice::ChunksMut<'a, f32>>| {
             chunks.as_mut().and_then(Iterator::next).unwrap_or_default()
         };
-        for (at, parameter) in (0..).step_by(len).zip(joined.target.chunks_mut(len)) {
-            let gradient = joined.gradient.range(at, parameter.len());
+        for (at, parameter) in (0..).step_by(len).zip(target.chunks_mut(len)) {
+            let gradient = gradient.range(at, parameter.len());
             let target = Target { parameter, moments: [next(&mut m), next(&mut v)] };
             let units = view.map(|view| (at as u64, view));
             work.push(Work { gradient, target, action, outcomes: own, units });
         }
     }
-    threads::share(&mut work, elements, &|_, own| own.iter_mut().for_each(Work::run));
+    threads::share(work, elements, &|_, own| own.iter_mut().for_each(Work::run));
+    work.clear();
 }
 
 impl Work<'_> {

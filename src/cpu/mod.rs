@@ -34,6 +34,7 @@ mod element;
 mod flow;
 mod fused;
 mod grads;
+mod kept;
 mod lanes;
 mod partials;
 mod power;
@@ -49,6 +50,7 @@ mod step;
 mod threads;
 mod threshold;
 mod trace;
+mod unit_sums;
 mod units;
 mod update;
 mod view;
@@ -75,7 +77,7 @@ pub use grads::{GradMut, Slice, SliceMut};
 pub use prepared::{Prepared, prepare};
 #[cfg(test)]
 pub(crate) use random::words;
-pub use step::{Moments, StepMut, step};
+pub use step::{Moments, PreparedStep, StepMut, prepare_step, step};
 #[doc(hidden)]
 pub use trace::Trace;
 
@@ -112,7 +114,8 @@ pub fn clip_with(grads: &mut [GradMut<'_>], clip: &Clip, history: &mut History) 
     let (set, parameters) = Set::of(grads, clip)?;
     history.fit(clip, set.parts.limits.len())?;
     if !set.double {
-        return Ok(clip_set(grads, &set, &parameters, clip, history).report);
+        let workspace = Workspace::new(&set.infos, &set.parts);
+        return Ok(clip_set(grads, &set, &parameters, clip, history, workspace).report);
     }
     let thresholds = set.parts.thresholds(clip);
     Ok(in_one_piece(grads, |blocks| clip_in_double(blocks, &parameters, &set, (clip, &thresholds), history)))
@@ -148,7 +151,9 @@ pub fn clip_traced_with(
         });
     }
     history.fit(clip, set.parts.limits.len())?;
-    Ok(clip_set(grads, &set, &parameters, clip, history))
+    let mut workspace = Workspace::new(&set.infos, &set.parts);
+    workspace.traced = true;
+    Ok(clip_set(grads, &set, &parameters, clip, history, workspace))
 }
 
 fn clip_set(
@@ -157,8 +162,8 @@ fn clip_set(
     parameters: &[Values<'_>],
     clip: &Clip,
     history: &mut History,
+    mut workspace: Workspace,
 ) -> Trace {
-    let mut workspace = Workspace::new(&set.infos, &set.parts);
     let asked = (clip, &set.parts.thresholds(clip)[..]);
     in_one_piece(grads, |blocks| {
         clip_in_single(blocks, parameters, set, asked, &mut workspace, history, &mut Room::default());

@@ -3,16 +3,16 @@
 use crate::clip::Clip;
 use crate::error::ClipError;
 use crate::history::History;
-use crate::report::{self, Report, SegmentReport};
+use crate::report::{Report, SegmentReport};
 use crate::segments::check_in_place;
 use crate::tensor::{DType, TensorInfo};
 
 use super::block::{Block, Values};
 use super::flow::{clip_in_double, clip_in_single};
 use super::grads::{GradMut, Slice, SliceMut};
+use super::kept::Kept;
 use super::room::{Room, recycled};
 use super::set::Set;
-use super::workspace::Workspace;
 
 /// A clip for tensors of one form, prepared by [`prepare`]: the CPU path's [`Pass`](crate::Pass).
 ///
@@ -20,11 +20,7 @@ use super::workspace::Workspace;
 /// (but for what rayon may for its own queue). It has its own [`History`], so that thresholds may adapt.
 #[derive(Debug)]
 pub struct Prepared {
-    clip: Clip,
-    thresholds: Vec<f64>,
-    set: Set,
-    workspace: Workspace,
-    history: History,
+    kept: Kept,
     /// Of a set that is measured as `f64`, whose records are others.
     report: Option<Report>,
     room: Room,
@@ -56,17 +52,7 @@ pub struct Prepared {
 /// A [`Clip`] that does not validate, or tensors without what it needs.
 pub fn prepare(grads: &[GradMut<'_>], clip: &Clip) -> Result<Prepared, ClipError> {
     let (set, _) = Set::of(grads, clip)?;
-    let mut history = History::default();
-    history.fit(clip, set.parts.limits.len())?;
-    Ok(Prepared {
-        clip: *clip,
-        thresholds: set.parts.thresholds(clip),
-        workspace: Workspace::new(&set.infos, &set.parts),
-        set,
-        history,
-        report: None,
-        room: Room::default(),
-    })
+    Ok(Prepared { kept: Kept::new(set, clip)?, report: None, room: Room::default() })
 }
 
 impl Prepared {
@@ -82,7 +68,7 @@ impl Prepared {
     where
         T: Into<SliceMut<'a>>,
     {
-        if self.set.parts.parameters {
+        if self.kept.set.parts.parameters {
             return Err(ClipError::Combination {
                 what: "adaptive gradient clipping",
                 required: "parameters beside the gradients: `Prepared::clip_with_parameters`",
@@ -113,7 +99,7 @@ impl Prepared {
         for (i, (grad, parameter)) in grads.into_iter().enumerate() {
             blocks.push(grad.into().block);
             // Those of excluded tensors are not read.
-            let excluded = self.set.infos.get(i).is_some_and(TensorInfo::excluded);
+            let excluded = self.kept.set.infos.get(i).is_some_and(TensorInfo::excluded);
             parameters.push(if excluded { Values::F32(&[]) } else { parameter.into().data });
         }
         let result = self.clip_blocks(&mut blocks, &parameters);
@@ -122,43 +108,29 @@ impl Prepared {
     }
 
     fn clip_blocks(&mut self, blocks: &mut [Block<'_>], parameters: &[Values<'_>]) -> Result<(), ClipError> {
-        self.check(blocks, parameters)?;
-        let Prepared { clip, thresholds, set, workspace, history, room, .. } = self;
+        self.kept.check(blocks.iter().map(|b| (b.len(), b.dtype())))?;
+        self.check_parameters(parameters)?;
+        let Prepared { kept: Kept { clip, thresholds, set, workspace, history }, report, room } = self;
         if set.double {
-            self.report = Some(clip_in_double(blocks, parameters, set, (clip, thresholds), history));
+            *report = Some(clip_in_double(blocks, parameters, set, (clip, thresholds), history));
             return Ok(());
         }
         clip_in_single(blocks, parameters, set, (clip, thresholds), workspace, history, room);
         Ok(())
     }
 
-    /// That all is as it was prepared.
-    fn check(&self, blocks: &[Block<'_>], parameters: &[Values<'_>]) -> Result<(), ClipError> {
-        let infos = &self.set.infos;
-        if blocks.len() != infos.len() {
-            let (required, given) = (infos.len(), blocks.len());
-            return Err(ClipError::Count { required, given });
-        }
-        let wrong = |i: usize, required: String, given: String| ClipError::Tensor {
-            tensor: infos[i].name.to_string(),
-            required,
-            given,
-        };
-        for (i, (block, info)) in blocks.iter().zip(infos).enumerate() {
-            if block.len() as u64 != info.elements || block.dtype() != info.dtype {
-                let required =
-                    format!("a gradient of {} elements of {}, as prepared", info.elements, info.dtype);
-                return Err(wrong(i, required, format!("{} of {}", block.len(), block.dtype())));
-            }
-        }
+    /// That parameters are as long as their gradients, and measured as these are.
+    fn check_parameters(&self, parameters: &[Values<'_>]) -> Result<(), ClipError> {
+        let Set { infos, double, .. } = &self.kept.set;
         for (i, (parameter, info)) in parameters.iter().zip(infos).enumerate() {
             let len = if info.excluded() { 0 } else { info.elements };
             if parameter.len() as u64 != len {
-                return Err(wrong(i, format!("a parameter of {len} elements"), parameter.len().to_string()));
+                let required = format!("a parameter of {len} elements");
+                return Err(self.kept.wrong(i, required, parameter.len().to_string()));
             }
-            if parameter.dtype() == DType::F64 && !self.set.double {
+            if parameter.dtype() == DType::F64 && !double {
                 let required = "a parameter of f32, f16 or bf16, as prepared".to_owned();
-                return Err(wrong(i, required, DType::F64.to_string()));
+                return Err(self.kept.wrong(i, required, DType::F64.to_string()));
             }
         }
         Ok(())
@@ -171,10 +143,7 @@ impl Prepared {
     ///
     /// [`ClipError::Threshold`] for one that is negative or NaN; nothing changes then.
     pub fn set_threshold(&mut self, threshold: impl Into<f64>) -> Result<(), ClipError> {
-        let clip = Clip { threshold: threshold.into(), ..self.clip };
-        clip.validate()?;
-        self.thresholds.fill(clip.threshold);
-        Ok(())
+        self.kept.set_threshold(threshold.into())
     }
 
     /// Changes the factor that gradients are multiplied by first, from the next step on.
@@ -184,16 +153,15 @@ impl Prepared {
     /// [`ClipError::Unscale`] for one that is not positive and finite, [`ClipError::LossyUnscale`] where
     /// `f16` gradients would lose small ones; nothing changes then.
     pub fn set_unscale(&mut self, unscale: f32) -> Result<(), ClipError> {
-        let clip = self.clip.unscale(unscale);
-        clip.validate()?;
-        check_in_place(&self.set.infos, &clip)?;
-        self.clip = clip;
+        let clip = self.kept.with_unscale(unscale)?;
+        check_in_place(&self.kept.set.infos, &clip)?;
+        self.kept.clip = clip;
         Ok(())
     }
 
     /// What thresholds and the loss scale remember.
     pub fn history(&self) -> &History {
-        &self.history
+        &self.kept.history
     }
 
     /// Goes on from another history, of a step that was saved say.
@@ -201,10 +169,8 @@ impl Prepared {
     /// # Errors
     ///
     /// [`ClipError::State`] for the history of another clip; nothing changes then.
-    pub fn restore_history(&mut self, mut history: History) -> Result<(), ClipError> {
-        history.fit(&self.clip, self.set.parts.limits.len())?;
-        self.history = history;
-        Ok(())
+    pub fn restore_history(&mut self, history: History) -> Result<(), ClipError> {
+        self.kept.restore_history(history)
     }
 
     /// The norm of the last step's gradients before they were clipped, excluded groups left out, where it is one segment; none
@@ -219,21 +185,11 @@ impl Prepared {
     }
 
     fn whole(&self) -> Option<SegmentReport> {
-        let Prepared { set: Set { parts, .. }, workspace, report, .. } = self;
-        if let Some(report) = report {
-            return report.single().cloned();
-        }
-        let mut limited = parts.limits.iter().filter(|l| !l.excluded);
-        let limit = limited.next().filter(|l| limited.next().is_none() && l.segments == 1)?;
-        workspace.reported(parts).get(limit.first as usize).map(report::segment)
+        self.report.as_ref().map_or_else(|| self.kept.whole(), |report| report.single().cloned())
     }
 
     /// What the last step measured and did; none before the first. This allocates.
     pub fn report(&self) -> Option<Report> {
-        let Prepared { clip, set: Set { infos, parts, double }, workspace, history, report, .. } = self;
-        if *double || workspace.tensor_sums.len() != parts.sums() {
-            return report.clone();
-        }
-        Some(workspace.report(infos, parts, clip, history))
+        self.report.clone().or_else(|| self.kept.begun().then(|| self.kept.report(None)))
     }
 }

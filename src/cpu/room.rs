@@ -2,6 +2,7 @@
 
 use super::block::{Block, Values};
 use super::change::Change;
+use super::fused::Work;
 
 /// Vectors without elements, kept for what they hold on to.
 #[derive(Debug, Default)]
@@ -9,7 +10,9 @@ pub(super) struct Room {
     pub(super) blocks: Vec<Block<'static>>,
     pub(super) values: Vec<Values<'static>>,
     pub(super) parameters: Vec<Values<'static>>,
+    pub(super) targets: Vec<&'static mut [f32]>,
     pub(super) work: Vec<Change<'static>>,
+    pub(super) fused: Vec<Work<'static>>,
 }
 
 /// An empty vector of other elements in the same place: what one step leaves, the next one fills.

@@ -13,13 +13,13 @@ use crate::plan::BLOCK;
 use crate::segments::{Owner, Segments};
 
 use super::coefficient::{Decider, decide, limit_by_total};
-use super::sources::Source;
 use super::threads;
 use super::threshold::{Step, Whole};
+use super::unit_sums::Units;
 use crate::combine;
 
 /// Segments above this many are decided by all threads.
-const MANY: u32 = 4096;
+const MANY: usize = 4096;
 
 /// One record a tensor, in the order of sums. `own` are the partials of each number, `blocks` room for sums between.
 pub(super) fn tensor_sums(
@@ -52,18 +52,25 @@ pub(super) fn tensor_sums(
     sums.extend(parts.order.iter().copied().chain(parameters).map(of));
 }
 
-/// One record a segment, the whole set's, and those of parameters.
-pub(super) fn segment_sums(
-    sources: &[Source],
-    partials: &[Partial],
+/// One record a segment, the whole set's, and those of parameters. Units that are `direct` have none.
+pub(super) fn segment_sums<'a>(
+    units: impl Iterator<Item = Units<'a>>,
+    direct: bool,
     tensor_sums: &[Sum],
     parts: &Segments,
     kind: Kind,
     sums: &mut Vec<Sum>,
 ) {
+    let whole = |owner: &Owner| if let Owner::One(segment) = owner { Some(segment + 1) } else { None };
+    let len = if direct { parts.owners.iter().filter_map(whole).max().unwrap_or(0) } else { parts.summed() };
     // What no tensor belongs to stays the sum of nothing; everything else is written.
-    sums.resize(parts.summed() as usize, combine::NOTHING);
-    unit_sums(sources, partials, parts, kind, sums);
+    sums.resize(len as usize, combine::NOTHING);
+    for units in units.filter(|_| !direct) {
+        let own = &mut sums[units.first as usize..][..units.count];
+        threads::each(own, 1024, &|first, to| {
+            (first..).zip(to).for_each(|(unit, to)| *to = units.sum(unit));
+        });
+    }
     whole_sums(tensor_sums, parts, kind, sums);
     if parts.total {
         let limited = tensor_sums[..parts.limited as usize].iter().copied();
@@ -90,42 +97,6 @@ fn whole_sums(tensor_sums: &[Sum], parts: &Segments, kind: Kind, sums: &mut [Sum
             sums[(segment + parts.decided()) as usize] = own(first + tensors);
         }
         first += members;
-    }
-}
-
-/// Sums of units, each over the chunks of all tensors that share its segment.
-fn unit_sums(sources: &[Source], partials: &[Partial], parts: &Segments, kind: Kind, sums: &mut [Sum]) {
-    let tensors = parts.owners.len();
-    let mut at = 0;
-    while at < sources.len() {
-        let Owner::Units { first, view } = parts.owner_of(sources[at].number) else {
-            at += 1;
-            continue;
-        };
-        let shares = |s: &&Source| matches!(parts.owner_of(s.number), Owner::Units { first: f, view: v } if (f, v.units) == (first, view.units));
-        let group = if view.units == 0 { 1 } else { sources[at..].iter().take_while(shares).count() };
-        let (own, units) = (&sources[at..at + group], view.units as usize);
-        let item = |s: &Source, p: &Partial| combine::item(p, (s.number % tensors) as u32, kind);
-        let whole = own.iter().all(|s| s.partials.len() == units);
-        let sum_of = |unit: usize| {
-            // A chunk each of every tensor, as most are, or several.
-            if let ([s], true) = (own, whole) {
-                return item(s, &partials[s.partials.start + unit]);
-            }
-            if whole {
-                let items = own.iter().map(|s| item(s, &partials[s.partials.start + unit]));
-                return combine::combine(items, kind);
-            }
-            let items = own.iter().flat_map(|s| {
-                let chunks = partials[s.partials.clone()].iter().skip(unit).step_by(units);
-                chunks.map(move |p| item(s, p))
-            });
-            combine::combine(items, kind)
-        };
-        threads::each(&mut sums[first as usize..first as usize + units], 1024, &|first, to| {
-            (first..).zip(to).for_each(|(unit, to)| *to = sum_of(unit));
-        });
-        at += group;
     }
 }
 
@@ -162,20 +133,30 @@ pub(super) fn thresholds(
 }
 
 fn whole_of(parts: &Segments, settings: &[Setting], sums: &[Sum], kind: Kind) -> Option<Outcome> {
-    let sum = &sums[parts.count as usize..parts.decided() as usize];
-    sum.first().zip(settings.last()).map(|(sum, setting)| decide(sum, setting, sum, kind))
+    let sum = sums.get(parts.count as usize).filter(|_| parts.total);
+    sum.zip(settings.last()).map(|(sum, setting)| decide(sum, setting, sum, kind))
 }
 
-/// One record a segment, and that of the whole set.
-pub(super) fn outcomes(
+/// Whether the units of a set are decided from their partials at once: their norms are asked for by nobody, and nothing else
+/// but their own norms is compared with a limit.
+pub(super) fn direct(parts: &Segments, history: &History, kind: Kind) -> bool {
+    let sums = matches!(kind, Kind::One | Kind::Two);
+    sums && parts.cut() && !parts.total && !parts.parameters && history.states.is_empty()
+}
+
+/// One record a segment, and that of the whole set. Of `direct` units it has what applies it needs, and no norm of those that are
+/// surely kept.
+pub(super) fn outcomes<'a>(
     history: &mut History,
     parts: &Segments,
     settings: &[Setting],
-    sums: &[Sum],
+    (sums, direct): (&[Sum], impl Iterator<Item = Units<'a>>),
     kind: Kind,
     outcomes: &mut Vec<Outcome>,
 ) {
     let whole = whole_of(parts, settings, sums, kind);
+    // In the order of their limits.
+    let mut direct = direct.peekable();
     // Each is written, so that nothing has to be cleared.
     outcomes.truncate(parts.count as usize);
     outcomes.resize(parts.count as usize, Outcome::zeroed());
@@ -187,41 +168,29 @@ pub(super) fn outcomes(
             setting.total &= 1 - state.alone;
         }
         let decider = Decider::new(&setting, kind);
-        let decided = |segment: u32| {
-            let sum = &sums[segment as usize];
-            let parameters = if parts.parameters { &sums[(segment + parts.decided()) as usize] } else { sum };
-            let mut out = decider.decide(sum, parameters);
-            // Whether its own norm was over its threshold.
-            let over = sum.non_finite == 0 && out.flags & CLIPPED != 0;
-            if let (Some(whole), 1) = (&whole, setting.total) {
-                limit_by_total(&mut out, whole, &settings[settings.len() - 1]);
-            }
-            (out, over)
-        };
         let segments = own.first as usize..(own.first + own.segments) as usize;
-        let counts = [const { AtomicU32::new(0) }; 5];
-        let decide_all = |first: usize, to: &mut [Outcome]| {
-            let mut own_counts = [0; 5];
-            for (segment, to) in (own.first + first as u32..).zip(to) {
-                let over;
-                (*to, over) = decided(segment);
-                let counted = counted(to, over);
-                own_counts.iter_mut().zip(counted).for_each(|(count, counts)| *count += u32::from(counts));
-            }
-            counts.iter().zip(own_counts).for_each(|(all, own)| {
-                all.fetch_add(own, Ordering::Relaxed);
-            });
+        let to = &mut outcomes[segments.clone()];
+        let counted = match direct.next_if(|units| (units.first, units.count) == (own.first, to.len())) {
+            Some(units) => decide_direct(&decider, &units, to),
+            None => decide_all(to, &|segment, out| {
+                let segment = segments.start + segment;
+                let sum = &sums[segment];
+                let parameters =
+                    if parts.parameters { &sums[segment + parts.decided() as usize] } else { sum };
+                *out = decider.decide(sum, parameters);
+                // Whether its own norm was over its threshold.
+                let over = sum.non_finite == 0 && out.flags & CLIPPED != 0;
+                if let (Some(whole), 1) = (&whole, setting.total) {
+                    limit_by_total(out, whole, &settings[settings.len() - 1]);
+                }
+                over
+            }),
         };
-        if own.segments > MANY {
-            threads::each(&mut outcomes[segments.clone()], MANY as usize / 4, &decide_all);
-        } else {
-            decide_all(0, &mut outcomes[segments.clone()]);
-        }
         let tally = &mut history.tally;
         let mut over = 0;
         let totals =
             [&mut tally.clipped, &mut tally.skipped, &mut tally.changed, &mut tally.non_finite, &mut over];
-        totals.into_iter().zip(counts).for_each(|(total, own)| *total += own.into_inner());
+        totals.into_iter().zip(counted).for_each(|(total, own)| *total += own);
         if let Some(state) = state {
             let counted = sums[segments].iter().filter(|sum| sum.non_finite == 0).count() as u32;
             (state.counted, state.over) = (counted, over);
@@ -231,6 +200,45 @@ pub(super) fn outcomes(
     history.tally.clipped_steps += u32::from(clipped > 0);
     history.tally.skipped_steps += u32::from(skipped > 0);
     outcomes.extend(whole);
+}
+
+/// Decides about units by their partials. What is surely not over its limit has the outcome of a norm of 0, which is decided
+/// once.
+fn decide_direct(decider: &Decider<'_>, units: &Units<'_>, to: &mut [Outcome]) -> [u32; 5] {
+    let bound = decider.surely_kept();
+    let kept = decider.decide(&combine::NOTHING, &combine::NOTHING);
+    decide_all(to, &|unit, out| {
+        if !units.about(unit).is_some_and(|sum| sum <= bound) {
+            *out = decider.decide(&units.sum(unit), &combine::NOTHING);
+        } else if bytemuck::bytes_of(out) != bytemuck::bytes_of(&kept) {
+            // Most were kept in the last step as well: what is not written has not to be brought to memory.
+            *out = kept;
+        }
+        false
+    })
+}
+
+/// An outcome each, by all threads where there are many, and how many count as each of [`counted`]. `decide` tells whether a
+/// segment's own norm is over its threshold.
+fn decide_all(to: &mut [Outcome], decide: &(impl Fn(usize, &mut Outcome) -> bool + Sync)) -> [u32; 5] {
+    let counts = [const { AtomicU32::new(0) }; 5];
+    let run = |first: usize, to: &mut [Outcome]| {
+        let mut own_counts = [0; 5];
+        for (segment, to) in (first..).zip(to) {
+            let over = decide(segment, to);
+            let counted = counted(to, over);
+            own_counts.iter_mut().zip(counted).for_each(|(count, counts)| *count += u32::from(counts));
+        }
+        counts.iter().zip(own_counts).for_each(|(all, own)| {
+            all.fetch_add(own, Ordering::Relaxed);
+        });
+    };
+    if to.len() > MANY {
+        threads::each(to, MANY / 4, &run);
+    } else {
+        run(0, to);
+    }
+    counts.map(AtomicU32::into_inner)
 }
 
 /// Whether a segment counts as clipped, skipped, changed, as one with what is not finite, and as over its threshold.

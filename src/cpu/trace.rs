@@ -52,7 +52,7 @@ pub(super) fn trace(
     clip: &Clip,
     history: &History,
 ) -> Trace {
-    let report = workspace.report(infos, parts, clip, history);
+    let report = workspace.report(infos, parts, clip, history, None);
     let Workspace { partials, tensor_sums, segment_sums, outcomes, .. } = workspace;
     Trace { partials, tensor_sums, segment_sums, outcomes, tally: history.tally, report }
 }

@@ -11,7 +11,7 @@ use super::element::Element;
 const BLOCK: usize = 1024;
 
 /// The constants of one tensor in one step.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Rates {
     hyper: Hyper,
     share: f32,
@@ -40,7 +40,7 @@ impl Rates {
 }
 
 /// What a gradient does.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Action {
     /// It moves a parameter.
     Update(Rates),
@@ -49,7 +49,7 @@ pub(super) enum Action {
 }
 
 /// Neighbouring elements of a parameter and its moments, or of an accumulator.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Target<'a> {
     pub(super) parameter: &'a mut [f32],
     /// None, one or two of the parameter's length.

@@ -15,6 +15,7 @@ use super::block::Values;
 use super::partials::{On, Reduction};
 use super::sources::{Given, Source, sources};
 use super::stages;
+use super::unit_sums::Units;
 
 /// The records of every stage, and how the work is cut.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(super) struct Workspace {
     /// The partials of each tensor, then of each parameter.
     own: Vec<Range<usize>>,
     reduction: Reduction,
+    /// Whether every record of every segment is asked for.
+    pub(super) traced: bool,
     pub(super) partials: Vec<Partial>,
     blocks: Vec<Sum>,
     pub(super) tensor_sums: Vec<Sum>,
@@ -42,6 +45,7 @@ impl Workspace {
             sources,
             own,
             reduction,
+            traced: false,
             blocks: Vec::new(),
             tensor_sums: Vec::new(),
             segment_sums: Vec::new(),
@@ -66,26 +70,28 @@ impl Workspace {
         let given = Given::new(tensors, parameters, unscale);
         reduction.run(On { parts, given, kind }, partials);
         stages::tensor_sums(own, partials, parts, kind, blocks, tensor_sums);
-        stages::segment_sums(sources, partials, tensor_sums, parts, kind, &mut self.segment_sums);
+        let direct = !self.traced && stages::direct(parts, history, kind);
+        let units = || Units::all(sources, partials, parts, kind);
+        stages::segment_sums(units(), direct, tensor_sums, parts, kind, &mut self.segment_sums);
         let clip = Clip { unscale: unscale.into(), ..*clip };
         parts.settings_into(&clip, thresholds, &mut self.settings);
         stages::thresholds(history, parts, &self.settings, &self.segment_sums, kind);
-        stages::outcomes(history, parts, &self.settings, &self.segment_sums, kind, &mut self.outcomes);
+        let sums = (&self.segment_sums[..], units().filter(|_| direct));
+        stages::outcomes(history, parts, &self.settings, sums, kind, &mut self.outcomes);
     }
 
-    /// What the last step measured and did.
+    /// What the last step measured and did. `lr` is its learning rate, if it had one.
     pub(super) fn report(
         &self,
         infos: &[TensorInfo],
         parts: &Segments,
         clip: &Clip,
         history: &History,
+        lr: Option<f32>,
     ) -> Report {
-        report::report(clip, infos, parts, &self.tensor_sums, self.reported(parts), &history.tally).advanced(
-            clip,
-            &history.progress,
-            None,
-        )
+        let (sums, outcomes) = (&self.tensor_sums, self.reported(parts));
+        let report = report::report(clip, infos, parts, sums, outcomes, &history.tally);
+        report.advanced(clip, &history.progress, lr)
     }
 
     /// Those of which a report tells: of units and rows only the whole set.

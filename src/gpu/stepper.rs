@@ -311,11 +311,7 @@ impl Stepper {
         let optimizer = optimizer.into();
         optimizer.validate()?;
         let mut current = self.current();
-        let same = std::mem::discriminant(&optimizer) == std::mem::discriminant(&*current);
-        if !same || optimizer.moments() != current.moments() {
-            let (what, required) = ("another optimiser", "the state that this one has");
-            return Err(OptimizerError::Combination { what, required });
-        }
+        optimizer.goes_on_from(&current)?;
         let decays = self.own_decay.iter().map(|own| own.unwrap_or(optimizer.weight_decay()) as f32);
         let with = |(tensor, weight_decay): (&FusedTensor, f32)| FusedTensor { weight_decay, ..*tensor };
         let tensors: Vec<FusedTensor> = self.tensors.iter().zip(decays).map(with).collect();

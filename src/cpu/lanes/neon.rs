@@ -1,6 +1,7 @@
 //! Lanes as vectors of aarch64, where NEON is always there.
 
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 use super::operations::{LANES, Lanes};
 
@@ -34,6 +35,32 @@ fn shr_by(values: uint64x2_t, amounts: uint64x2_t) -> uint64x2_t {
     }
 }
 
+/// To the nearest `f16`, ties to even; of a NaN the sign and its upper bits, made quiet. The intrinsic needs the type `f16` of
+/// Rust, which is not stable.
+#[inline(always)]
+fn narrowed(values: uint32x4_t) -> uint16x4_t {
+    let halves: uint16x4_t;
+    // SAFETY: the conversion belongs to the NEON of every aarch64; it reads one register and writes another. Rust code runs in the
+    // default floating-point environment, whose rounding is to nearest and whose halves are IEEE's.
+    unsafe {
+        asm!("fcvtn {to:v}.4h, {from:v}.4s", to = out(vreg) halves, from = in(vreg) values,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    halves
+}
+
+/// The `f32` equal to each `f16`.
+#[inline(always)]
+fn widened(halves: uint16x4_t) -> uint32x4_t {
+    let values: uint32x4_t;
+    // SAFETY: as for [`narrowed`].
+    unsafe {
+        asm!("fcvtl {to:v}.4s, {from:v}.4h", to = out(vreg) values, from = in(vreg) halves,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    values
+}
+
 #[inline(always)]
 fn add_each(sums: Sums, f: impl Fn(usize, [uint64x2_t; 2]) -> [uint64x2_t; 2]) -> Sums {
     std::array::from_fn(|i| f(i, sums[i]))
@@ -61,6 +88,18 @@ impl Lanes for Neon {
     fn load_bf16(values: &[u16; LANES]) -> Self {
         let (quads, _) = values.as_chunks::<4>();
         Neon(std::array::from_fn(|i| unsafe { vshlq_n_u32::<16>(vmovl_u16(vld1_u16(quads[i].as_ptr()))) }))
+    }
+
+    #[inline(always)]
+    fn load_f16(values: &[u16; LANES]) -> Self {
+        let (quads, _) = values.as_chunks::<4>();
+        Neon(std::array::from_fn(|i| widened(unsafe { vld1_u16(quads[i].as_ptr()) })))
+    }
+
+    #[inline(always)]
+    fn store_f16(self, to: &mut [u16; LANES]) {
+        let (quads, _) = to.as_chunks_mut::<4>();
+        quads.iter_mut().zip(self.0).for_each(|(to, a)| unsafe { vst1_u16(to.as_mut_ptr(), narrowed(a)) });
     }
 
     #[inline(always)]

@@ -102,6 +102,29 @@ fn neon() {
     equal_those_of_any_processor::<neon::Neon>();
 }
 
+/// Every half, what lies between it and the next one, and both neighbours of each; NaNs of all kinds, whose bits are those of
+/// `half` as well.
+#[test]
+#[cfg(target_arch = "aarch64")]
+fn neon_narrows_as_half_does() {
+    let mut next = words(11);
+    for half in 0..=u16::MAX {
+        let [bits, above] = [half, half.wrapping_add(1)].map(|h| f16::from_bits(h).to_f32_const().to_bits());
+        let tie = bits / 2 + above / 2 + (bits & above & 1);
+        let near = [bits, above, tie].map(|b| [b.wrapping_sub(1), b, b.wrapping_add(1)]);
+        let nan =
+            [0x7f80_0001, 0x7fbf_ffff, 0x7fc0_2000].map(|nan| nan | u32::from(half) << 16 & 0x8000_0000);
+        let mut given = [0; LANES];
+        given[..9].copy_from_slice(near.as_flattened());
+        given[9..12].copy_from_slice(&nan);
+        given[12..].fill_with(&mut next);
+        let mut stored = [0; LANES];
+        neon::Neon::load(&given).store_f16(&mut stored);
+        let expected = given.map(|bits| f16::from_f32_const(f32::from_bits(bits)).to_bits());
+        assert_eq!(stored, expected, "{given:x?}");
+    }
+}
+
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn avx2() {

@@ -1,0 +1,107 @@
+//! What clips and steps that are prepared keep from step to step: settings, checked tensors, records, history.
+
+use crate::clip::Clip;
+use crate::error::ClipError;
+use crate::history::History;
+use crate::report::{self, Report, SegmentReport};
+use crate::tensor::DType;
+
+use super::block::Values;
+use super::set::Set;
+use super::workspace::Workspace;
+
+/// A clip of tensors of one form, with the records of its last step.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) clip: Clip,
+    /// One a limit.
+    pub(super) thresholds: Vec<f64>,
+    pub(super) set: Set,
+    pub(super) workspace: Workspace,
+    pub(super) history: History,
+}
+
+impl Kept {
+    /// With a history that has not begun.
+    pub(super) fn new(set: Set, clip: &Clip) -> Result<Kept, ClipError> {
+        let mut history = History::default();
+        history.fit(clip, set.parts.limits.len())?;
+        Ok(Kept {
+            clip: *clip,
+            thresholds: set.parts.thresholds(clip),
+            workspace: Workspace::new(&set.infos, &set.parts),
+            set,
+            history,
+        })
+    }
+
+    /// That gradients are as many, as long and of the types that were prepared.
+    pub(super) fn check(
+        &self,
+        given: impl ExactSizeIterator<Item = (usize, DType)>,
+    ) -> Result<(), ClipError> {
+        let infos = &self.set.infos;
+        if given.len() != infos.len() {
+            let (required, given) = (infos.len(), given.len());
+            return Err(ClipError::Count { required, given });
+        }
+        for (i, ((len, dtype), info)) in given.zip(infos).enumerate() {
+            if len as u64 != info.elements || dtype != info.dtype {
+                let required =
+                    format!("a gradient of {} elements of {}, as prepared", info.elements, info.dtype);
+                return Err(self.wrong(i, required, format!("{len} of {dtype}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tensor `i` is not what is required of it.
+    pub(super) fn wrong(&self, i: usize, required: String, given: String) -> ClipError {
+        ClipError::Tensor { tensor: self.set.infos[i].name.to_string(), required, given }
+    }
+
+    /// Norms, thresholds and coefficients of gradients of which none is measured as `f64`.
+    pub(super) fn decide(&mut self, gradients: &[Values<'_>], parameters: &[Values<'_>]) {
+        let Kept { clip, thresholds, set, workspace, history } = self;
+        workspace.decide(gradients, parameters, &set.parts, (clip, thresholds), history);
+    }
+
+    /// Changes the threshold of every limit; groups lose their own.
+    pub(super) fn set_threshold(&mut self, threshold: f64) -> Result<(), ClipError> {
+        Clip { threshold, ..self.clip }.validate()?;
+        self.thresholds.fill(threshold);
+        Ok(())
+    }
+
+    /// The clip with another factor.
+    pub(super) fn with_unscale(&self, unscale: f32) -> Result<Clip, ClipError> {
+        let clip = self.clip.unscale(unscale);
+        clip.validate()?;
+        Ok(clip)
+    }
+
+    pub(super) fn restore_history(&mut self, mut history: History) -> Result<(), ClipError> {
+        history.fit(&self.clip, self.set.parts.limits.len())?;
+        self.history = history;
+        Ok(())
+    }
+
+    /// The only segment that is clipped, once there was a step.
+    pub(super) fn whole(&self) -> Option<SegmentReport> {
+        let (parts, workspace) = (&self.set.parts, &self.workspace);
+        let mut limited = parts.limits.iter().filter(|l| !l.excluded);
+        let limit = limited.next().filter(|l| limited.next().is_none() && l.segments == 1)?;
+        workspace.reported(parts).get(limit.first as usize).map(report::segment)
+    }
+
+    /// Whether there was a step.
+    pub(super) fn begun(&self) -> bool {
+        self.workspace.tensor_sums.len() == self.set.parts.sums()
+    }
+
+    /// What the last step measured and did. `lr` is its learning rate, if it had one.
+    pub(super) fn report(&self, lr: Option<f32>) -> Report {
+        let Kept { clip, set: Set { infos, parts, .. }, workspace, history, .. } = self;
+        workspace.report(infos, parts, clip, history, lr)
+    }
+}

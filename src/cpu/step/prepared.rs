@@ -1,0 +1,275 @@
+//! A clip and an optimiser's step prepared for tensors that come again.
+
+use crate::clip::{Clip, LossScale};
+use crate::cpu::advance::advance;
+use crate::cpu::block::Values;
+use crate::cpu::fused;
+use crate::cpu::grads::Slice;
+use crate::cpu::kept::Kept;
+use crate::cpu::room::{Room, recycled};
+use crate::cpu::set::Set;
+use crate::cpu::update::{Action, Rates};
+use crate::error::{ClipError, OptimizerError, StepError};
+use crate::history::History;
+use crate::optimizer::Optimizer;
+use crate::report::Report;
+use crate::segments::Segments;
+
+use super::moments::Moments;
+use super::tensor::StepMut;
+
+/// Clip and step for tensors of one form, prepared by [`prepare_step`]: the twin of [`Stepper`](crate::Stepper).
+///
+/// Names, shapes and groups are checked once, and a step allocates nothing (but for what rayon may for its own queue). It has
+/// its own [`History`] and [`Moments`], so that it counts steps, and thresholds may adapt.
+#[derive(Debug)]
+pub struct PreparedStep {
+    kept: Kept,
+    optimizer: Optimizer,
+    moments: Moments,
+    /// The factor of the learning rate of each tensor, and its own weight decay.
+    own: Vec<(f64, Option<f64>)>,
+    /// The learning rate of the last step.
+    lr: Option<f32>,
+    room: Room,
+}
+
+/// Prepares clip and step of `optimizer` for tensors like these, whose elements are not read: names, lengths, types, shapes,
+/// groups, and what each has of its own of learning rate and weight decay.
+///
+/// ```
+/// use gradclip::{Adam, Clip, Schedule, cpu::{self, StepMut}};
+///
+/// let (mut w, mut b) = (vec![1.0f32; 4], vec![0.0f32; 2]);
+/// let (mut dw, mut db) = (vec![0.0f32; 4], vec![0.0f32; 2]);
+/// let like = [StepMut::new("w", &dw[..], &mut w), StepMut::new("b", &db[..], &mut b).weight_decay(0.0)];
+/// let mut prepared = cpu::prepare_step(&like, &Clip::global_norm(4.0), Adam::decoupled(1e-3))?;
+/// let schedule = Schedule::cosine(1e-3, 0.0, 3)?;
+/// for t in 0..3 {
+///     prepared.set_lr(schedule.at(t))?;
+///     // Where the backward pass would be:
+///     dw.copy_from_slice(&[-2.0, 0.0, 0.0, 4.0]);
+///     db.copy_from_slice(&[1.0, -2.0]);
+///     prepared.step([(&dw[..], &mut w[..]), (&db[..], &mut b[..])])?;
+/// }
+/// assert_eq!(prepared.norm(), Some(5.0));
+/// assert_eq!(prepared.report().map(|report| report.updates), Some(3));
+/// assert!(w[0] > 1.0 && w[3] < 1.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// A clip or optimiser that does not validate, a parameter of another length than its gradient, tensors without what the clip
+/// needs.
+pub fn prepare_step(
+    steps: &[StepMut<'_>],
+    clip: &Clip,
+    optimizer: impl Into<Optimizer>,
+) -> Result<PreparedStep, StepError> {
+    let mut prepared = PreparedStep::without_moments(steps, clip, optimizer.into())?;
+    prepared.restore_moments(Moments::default())?;
+    Ok(prepared)
+}
+
+impl PreparedStep {
+    /// What needs moments before it makes a step.
+    pub(super) fn without_moments(
+        steps: &[StepMut<'_>],
+        clip: &Clip,
+        optimizer: Optimizer,
+    ) -> Result<PreparedStep, StepError> {
+        optimizer.validate()?;
+        steps.iter().try_for_each(StepMut::check)?;
+        let infos: Vec<_> = steps.iter().map(|s| s.joined.info()).collect();
+        let parts = Segments::new(&infos, clip)?;
+        Ok(PreparedStep {
+            kept: Kept::new(Set { infos, parts, double: false }, clip)?,
+            optimizer,
+            moments: Moments::default(),
+            own: steps.iter().map(|s| (s.lr_scale, s.weight_decay)).collect(),
+            lr: None,
+            room: Room::default(),
+        })
+    }
+
+    /// Clips and makes a step, with each gradient and its parameter in the order prepared: the same bits as
+    /// [`step`](super::step()). Gradients are read and never written. Runs on rayon's current thread pool; small sets run on
+    /// the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// [`ClipError::Tensor`] for a gradient or parameter of another length or type than was prepared, [`ClipError::Count`]
+    /// where there are more or fewer. Nothing is written then.
+    pub fn step<'a, G>(
+        &mut self,
+        tensors: impl IntoIterator<Item = (G, &'a mut [f32])>,
+    ) -> Result<(), ClipError>
+    where
+        G: Into<Slice<'a>>,
+    {
+        let mut gradients = recycled(std::mem::take(&mut self.room.values));
+        let mut targets = recycled(std::mem::take(&mut self.room.targets));
+        for (gradient, parameter) in tensors {
+            gradients.push(gradient.into().data);
+            targets.push(parameter);
+        }
+        let checked = self.check(&gradients, &targets);
+        if checked.is_ok() {
+            self.run(&gradients, &mut targets);
+        }
+        (self.room.values, self.room.targets) = (recycled(gradients), recycled(targets));
+        checked
+    }
+
+    fn check(&self, gradients: &[Values<'_>], parameters: &[&mut [f32]]) -> Result<(), ClipError> {
+        self.kept.check(gradients.iter().map(|g| (g.len(), g.dtype())))?;
+        for (i, (parameter, info)) in parameters.iter().zip(&self.kept.set.infos).enumerate() {
+            if parameter.len() as u64 != info.elements {
+                let required = format!("a parameter of {} elements, as prepared", info.elements);
+                return Err(self.kept.wrong(i, required, parameter.len().to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Of tensors that fit.
+    fn run(&mut self, gradients: &[Values<'_>], targets: &mut [&mut [f32]]) {
+        let PreparedStep { kept, optimizer, moments, own, lr, room } = self;
+        let mut parameters = recycled(std::mem::take(&mut room.parameters));
+        if kept.set.parts.parameters {
+            parameters.extend(targets.iter().map(|target| Values::F32(target)));
+        }
+        kept.decide(gradients, &parameters);
+        room.parameters = recycled(parameters);
+        let hyper = LossScale::add_to(kept.clip.loss_scale, optimizer.record());
+        let History { tally, progress, .. } = &mut kept.history;
+        advance(&hyper, tally, progress);
+        *lr = Some(hyper.lr);
+        if progress.moves != 1 {
+            return;
+        }
+        let each = gradients.iter().zip(targets).zip(&mut moments.tensors).zip(own);
+        let members = each.map(|(((gradient, target), moments), (lr_scale, weight_decay))| {
+            let decay = weight_decay.unwrap_or(optimizer.weight_decay());
+            let rates = Rates::new(&hyper, progress, *lr_scale as f32, decay as f32);
+            (*gradient, &mut **target, &mut moments[..], Action::Update(rates))
+        });
+        let mut work = recycled(std::mem::take(&mut room.fused));
+        fused::run(members, &kept.set.parts, &kept.workspace.outcomes, &mut work);
+        room.fused = recycled(work);
+    }
+
+    /// As [`PreparedStep::step`] for a history and moments that someone else keeps, and tensors that fit.
+    pub(super) fn step_for(
+        &mut self,
+        (history, moments): (&mut History, &mut Moments),
+        gradients: &[Values<'_>],
+        targets: &mut [&mut [f32]],
+    ) -> Result<Report, ClipError> {
+        let Set { infos, parts, .. } = &self.kept.set;
+        history.fit(&self.kept.clip, parts.limits.len())?;
+        moments.fit(infos, self.optimizer.moments())?;
+        let mut exchange = |own: &mut PreparedStep| {
+            std::mem::swap(&mut own.kept.history, history);
+            std::mem::swap(&mut own.moments, moments);
+        };
+        exchange(self);
+        self.run(gradients, targets);
+        let report = self.kept.report(self.lr);
+        exchange(self);
+        Ok(report)
+    }
+
+    /// The optimiser as it is set.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// Changes the learning rate from the next step on.
+    ///
+    /// # Errors
+    ///
+    /// [`OptimizerError::Constant`] for one that is negative, infinite or NaN; nothing changes then.
+    pub fn set_lr(&mut self, lr: f64) -> Result<(), OptimizerError> {
+        self.set_optimizer(self.optimizer.with_lr(lr))
+    }
+
+    /// Changes the optimiser's constants from the next step on.
+    ///
+    /// # Errors
+    ///
+    /// Constants out of their range, and [`OptimizerError::Combination`] for an optimiser that needs another state; nothing
+    /// changes then.
+    pub fn set_optimizer(&mut self, optimizer: impl Into<Optimizer>) -> Result<(), OptimizerError> {
+        let optimizer = optimizer.into();
+        optimizer.validate()?;
+        optimizer.goes_on_from(&self.optimizer)?;
+        self.optimizer = optimizer;
+        Ok(())
+    }
+
+    /// The optimiser's state.
+    pub fn moments(&self) -> &Moments {
+        &self.moments
+    }
+
+    /// Goes on from another state, of a step that was saved say; the default begins anew.
+    ///
+    /// # Errors
+    ///
+    /// [`ClipError::State`] for the state of other tensors or of another optimiser; nothing changes then.
+    pub fn restore_moments(&mut self, mut moments: Moments) -> Result<(), ClipError> {
+        moments.fit(&self.kept.set.infos, self.optimizer.moments())?;
+        self.moments = moments;
+        Ok(())
+    }
+
+    /// As [`Prepared::set_threshold`](crate::cpu::Prepared::set_threshold).
+    ///
+    /// # Errors
+    ///
+    /// [`ClipError::Threshold`] for one that is negative or NaN; nothing changes then.
+    pub fn set_threshold(&mut self, threshold: impl Into<f64>) -> Result<(), ClipError> {
+        self.kept.set_threshold(threshold.into())
+    }
+
+    /// Changes the factor that gradients are multiplied by first, from the next step on.
+    ///
+    /// # Errors
+    ///
+    /// [`ClipError::Unscale`] for one that is not positive and finite; nothing changes then.
+    pub fn set_unscale(&mut self, unscale: f32) -> Result<(), ClipError> {
+        self.kept.clip = self.kept.with_unscale(unscale)?;
+        Ok(())
+    }
+
+    /// What thresholds, the loss scale and the count of steps remember.
+    pub fn history(&self) -> &History {
+        &self.kept.history
+    }
+
+    /// Goes on from another history, of a step that was saved say.
+    ///
+    /// # Errors
+    ///
+    /// [`ClipError::State`] for the history of another clip; nothing changes then.
+    pub fn restore_history(&mut self, history: History) -> Result<(), ClipError> {
+        self.kept.restore_history(history)
+    }
+
+    /// The norm of the last step's gradients before they were clipped: as [`Prepared::norm`](crate::cpu::Prepared::norm).
+    pub fn norm(&self) -> Option<f64> {
+        self.kept.whole().map(|segment| segment.norm)
+    }
+
+    /// The coefficient of the last step, as [`PreparedStep::norm`].
+    pub fn coefficient(&self) -> Option<f64> {
+        self.kept.whole().map(|segment| segment.coefficient)
+    }
+
+    /// What the last step measured and did; none before the first. This allocates.
+    pub fn report(&self) -> Option<Report> {
+        self.lr.map(|lr| self.kept.report(Some(lr)))
+    }
+}
