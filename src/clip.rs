@@ -2,18 +2,18 @@
 
 mod adapt;
 mod check;
-mod kind;
 mod loss_scale;
 #[cfg(feature = "serde")]
 pub(crate) mod number;
 mod rule;
+mod summation;
 mod words;
 
 pub use adapt::{Adapt, Reaction};
-pub(crate) use kind::Kind;
 pub use loss_scale::LossScale;
 pub(crate) use loss_scale::MOST_SCALE;
 pub use rule::{Axes, NonFinite, NormType, Rule, Scope, Units};
+pub(crate) use summation::Summation;
 
 /// How to clip: rule, norm, scope, threshold, and what surrounds them. The same value drives the GPU
 /// and the CPU path.
@@ -283,7 +283,7 @@ impl Clip {
 
     /// Whether the norm of the result must not exceed C by any rounding.
     pub(crate) fn is_never_above(&self) -> bool {
-        let exact = !matches!(Kind::from(self.norm), Kind::P(_));
+        let exact = !matches!(Summation::from(self.norm), Summation::P(_));
         self.never_above.unwrap_or(self.scope == Scope::Row && exact)
     }
 

@@ -1,6 +1,6 @@
 //! partials -> tensors -> segments: the twin of `shaders/shared/combine.wgsl`.
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::layout::{GUARD, NONE, Partial, Sum};
 
 /// The sum of no items.
@@ -9,8 +9,8 @@ pub(crate) const NOTHING: Sum =
 
 /// A chunk's partial as the sum of one item of tensor `tensor`.
 #[inline]
-pub(crate) fn item(partial: &Partial, tensor: u32, kind: Kind) -> Sum {
-    let guard = if let Kind::P(_) = kind { 0 } else { GUARD };
+pub(crate) fn item(partial: &Partial, tensor: u32, summation: Summation) -> Sum {
+    let guard = if let Summation::P(_) = summation { 0 } else { GUARD };
     let mantissa = (u128::from(partial.lo) | (u128::from(partial.hi) << 32)) << guard;
     let non_finite = partial.non_finite & 0x7fff_ffff;
     Sum {
@@ -27,7 +27,7 @@ pub(crate) fn item(partial: &Partial, tensor: u32, kind: Kind) -> Sum {
 /// The order of the items changes no bit. Groups of them added up before may, unless each is aligned to the largest
 /// exponent of all, as blocks of a tensor are on a GPU.
 #[inline]
-pub(crate) fn combine(items: impl Iterator<Item = Sum> + Clone, kind: Kind) -> Sum {
+pub(crate) fn combine(items: impl Iterator<Item = Sum> + Clone, summation: Summation) -> Sum {
     let mut total = NOTHING;
     for sum in items.clone() {
         total.exponent = total.exponent.max(sum.exponent);
@@ -35,9 +35,9 @@ pub(crate) fn combine(items: impl Iterator<Item = Sum> + Clone, kind: Kind) -> S
         total.nan |= sum.nan;
         total.first = total.first.min(sum.first);
     }
-    total.mantissa = match kind {
-        Kind::P(p) => add_powers(items, total.exponent, f32::from_bits(p)),
-        _ => add(items, total.exponent, kind.align()),
+    total.mantissa = match summation {
+        Summation::P(p) => add_powers(items, total.exponent, f32::from_bits(p)),
+        _ => add(items, total.exponent, summation.align()),
     };
     total
 }

@@ -1,28 +1,28 @@
 //! The norm that a sum stands for: what is compared with a threshold, and what a report tells.
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::layout::{GUARD, Sum};
 use crate::real::{F32_MIN_EXPONENT, Real, Rounded};
 
 /// The norm that a sum stands for, before any rounding but the root's.
 #[inline]
-pub(crate) fn norm_of(sum: &Sum, kind: Kind) -> Real {
+pub(crate) fn norm_of(sum: &Sum, summation: Summation) -> Real {
     let [lo, mid, hi] = sum.mantissa.map(u128::from);
     let mantissa = lo | (mid << 32) | (hi << 64);
     let guard = GUARD as i32;
-    match kind {
-        Kind::Inf => Real::from_f32(f32::from_bits(sum.exponent)),
-        Kind::One => Real::new(mantissa, sum.exponent as i32 - 174 - guard, false),
-        Kind::P(p) => of_powers(sum, f32::from_bits(p)),
-        Kind::Two => Real::square_root(mantissa, 2 * (sum.exponent as i32 - 150) - guard),
+    match summation {
+        Summation::Inf => Real::from_f32(f32::from_bits(sum.exponent)),
+        Summation::One => Real::new(mantissa, sum.exponent as i32 - 174 - guard, false),
+        Summation::P(p) => of_powers(sum, f32::from_bits(p)),
+        Summation::Two => Real::square_root(mantissa, 2 * (sum.exponent as i32 - 150) - guard),
     }
 }
 
 /// The norm of the unscaled gradients as it is reported and compared: an `f32` whose exponent has
 /// no upper end.
 #[inline]
-pub(crate) fn unscaled_norm(sum: &Sum, kind: Kind, unscale: f32) -> Rounded {
-    unscaled(norm_of(sum, kind), unscale)
+pub(crate) fn unscaled_norm(sum: &Sum, summation: Summation, unscale: f32) -> Rounded {
+    unscaled(norm_of(sum, summation), unscale)
 }
 
 /// A norm times the unscale factor, rounded so.

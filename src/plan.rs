@@ -14,7 +14,7 @@ mod placed;
 mod placement;
 mod sums;
 
-use crate::clip::{Adapt, Clip, Kind};
+use crate::clip::{Adapt, Clip, Summation};
 use crate::error::PrepareError;
 use crate::layout::{
     Adaptation, ChunkRow, MapRow, Outcome, Partial, Progress, Run, STAGE_DECIDE, STAGE_SEGMENTS,
@@ -112,7 +112,7 @@ impl Plan {
         check::ranges(&ranges.collect::<Vec<_>>())?;
         let norms = history_norms(clip, &parts);
         check::sizes(&placed, &parts, norms, limits)?;
-        let packed = pack::rows(&placed, &limits.for_norm(Kind::from(clip.norm)))?;
+        let packed = pack::rows(&placed, &limits.for_norm(Summation::from(clip.norm)))?;
 
         let partials: u32 = placed.iter().map(|p| p.partials).sum();
         let mut of_partials = sums::of_tensors(&placed, &parts);

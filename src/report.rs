@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::clip::{Clip, Kind, NonFinite, NormType};
+use crate::clip::{Clip, NonFinite, NormType, Summation};
 use crate::combine::combine;
 use crate::layout::{
     CLAMP, CLIPPED, KEEP, NONE, Outcome, Progress, SANITIZE, SIGN, SKIPPED, Sum, TOWARD_ZERO, Tally,
@@ -278,15 +278,15 @@ pub(crate) fn report(
     let decided = Decided { segments, total, multiplies };
     let mut place = vec![0; tensors.len()];
     parts.order.iter().enumerate().for_each(|(at, &tensor)| place[tensor as usize] = at);
-    let kind = Kind::from(clip.norm);
+    let summation = Summation::from(clip.norm);
     let measured = |sum: &Sum, parameter: Option<&Sum>| Measured {
-        norm: unscaled_norm(sum, kind, tally.unscale).to_f64(),
+        norm: unscaled_norm(sum, summation, tally.unscale).to_f64(),
         non_finite: sum.non_finite.into(),
         infinite: sum.nan == 0,
         non_finite_parameters: parameter.map_or(0, |p| p.non_finite.into()),
     };
     let limited = place.iter().zip(tensors).filter(|(_, info)| !info.excluded()).map(|(&at, _)| sums[at]);
-    let whole = measured(&combine(limited, kind), None);
+    let whole = measured(&combine(limited, summation), None);
     build(clip, tensors, parts, decided, tally, &whole, |i| {
         let parameter = if parts.parameters { sums.get(place[i] + tensors.len()) } else { None };
         measured(&sums[place[i]], parameter)

@@ -1,6 +1,6 @@
 //! What a [`Clip`] must be, and what goes together.
 
-use super::{Adapt, Clip, Kind, LossScale, NonFinite, NormType, Rule, Scope};
+use super::{Adapt, Clip, LossScale, NonFinite, NormType, Rule, Scope, Summation};
 use crate::error::ClipError;
 
 impl Clip {
@@ -45,7 +45,7 @@ impl Clip {
         let quantile = matches!(self.adapt, Some(Adapt::Quantile { .. }));
         let wrong = [
             (
-                self.rule == Rule::Value && Kind::from(self.norm) != Kind::Inf,
+                self.rule == Rule::Value && Summation::from(self.norm) != Summation::Inf,
                 ("value clipping", "norm type infinity, the largest magnitude"),
             ),
             (
@@ -53,7 +53,7 @@ impl Clip {
                 ("NonFinite::Keep", "value clipping; a norm has to be finite"),
             ),
             (
-                self.never_above == Some(true) && matches!(Kind::from(self.norm), Kind::P(_)),
+                self.never_above == Some(true) && matches!(Summation::from(self.norm), Summation::P(_)),
                 ("never_above", "a norm of type 1, 2 or infinity; others are not exact"),
             ),
             (

@@ -13,7 +13,7 @@ use crate::tensor::{Group, TensorInfo};
 
 use super::advance;
 use super::block::Values;
-use super::fused::{self, Joined};
+use super::fused::{self, Operands};
 use super::grads::Slice;
 use super::set::parameters;
 use super::trace::decided;
@@ -22,7 +22,7 @@ use super::update::Action;
 /// One gradient of a micro-batch, which is only read, and the accumulator it is added to.
 #[derive(Debug)]
 pub struct SumMut<'a> {
-    joined: Joined<'a>,
+    operands: Operands<'a>,
     parameter: Option<Values<'a>>,
 }
 
@@ -33,7 +33,7 @@ impl<'a> SumMut<'a> {
         gradient: impl Into<Slice<'a>>,
         accumulator: &'a mut [f32],
     ) -> SumMut<'a> {
-        SumMut { joined: Joined::new(name.into(), gradient.into().data, accumulator), parameter: None }
+        SumMut { operands: Operands::new(name.into(), gradient.into().data, accumulator), parameter: None }
     }
 
     /// Names the parameters that this is the gradient of: a slice of as many elements.
@@ -46,14 +46,14 @@ impl<'a> SumMut<'a> {
     /// Sets the shape, row-major, for scopes that cut tensors into units or rows.
     #[must_use]
     pub fn shape(mut self, shape: &[u64]) -> SumMut<'a> {
-        self.joined.shape = Some(shape.into());
+        self.operands.shape = Some(shape.into());
         self
     }
 
     /// Puts the tensor into a group.
     #[must_use]
     pub fn group(mut self, group: &Group) -> SumMut<'a> {
-        self.joined.group = Some(group.clone());
+        self.operands.group = Some(group.clone());
         self
     }
 }
@@ -78,8 +78,8 @@ impl<'a> SumMut<'a> {
 ///
 /// An accumulator of another length than its gradient. Nothing is written then.
 pub fn accumulate(sums: &mut [SumMut<'_>], first: bool) -> Result<(), ClipError> {
-    sums.iter().try_for_each(|s| s.joined.check("an accumulator"))?;
-    let infos: Vec<TensorInfo> = sums.iter().map(|s| s.joined.info()).collect();
+    sums.iter().try_for_each(|s| s.operands.check("an accumulator"))?;
+    let infos: Vec<TensorInfo> = sums.iter().map(|s| s.operands.info()).collect();
     let parts = Segments::new(&infos, &Clip::measure())?;
     // All zeros keep gradients as they are.
     add(sums, first, &parts, &[bytemuck::Zeroable::zeroed()]);
@@ -97,14 +97,16 @@ pub fn accumulate_clipped(
     clip: &Clip,
     history: &mut History,
 ) -> Result<Report, ClipError> {
-    sums.iter().try_for_each(|s| s.joined.check("an accumulator"))?;
-    let infos: Vec<TensorInfo> =
-        sums.iter().map(|s| TensorInfo { has_parameter: s.parameter.is_some(), ..s.joined.info() }).collect();
+    sums.iter().try_for_each(|s| s.operands.check("an accumulator"))?;
+    let infos: Vec<TensorInfo> = sums
+        .iter()
+        .map(|s| TensorInfo { has_parameter: s.parameter.is_some(), ..s.operands.info() })
+        .collect();
     let parts = Segments::new(&infos, clip)?;
     let given: Vec<Option<Values<'_>>> = sums.iter().map(|s| s.parameter).collect();
     let parameters = parameters(&given, &infos, &parts)?;
     history.fit(clip, parts.limits.len())?;
-    let gradients: Vec<Values<'_>> = sums.iter().map(|s| s.joined.gradient).collect();
+    let gradients: Vec<Values<'_>> = sums.iter().map(|s| s.operands.gradient).collect();
     let trace = decided(&gradients, &parameters, &infos, &parts, clip, history);
     let hyper = LossScale::add_to(clip.loss_scale, bytemuck::Zeroable::zeroed());
     advance::advance(&hyper, &history.tally, &mut history.progress);
@@ -113,8 +115,8 @@ pub fn accumulate_clipped(
 }
 
 fn add(sums: &mut [SumMut<'_>], begins: bool, parts: &Segments, outcomes: &[Outcome]) {
-    let members = sums.iter_mut().map(|SumMut { joined, .. }| {
-        (joined.gradient, &mut *joined.target, &mut [][..], Action::Add { begins })
+    let members = sums.iter_mut().map(|SumMut { operands, .. }| {
+        (operands.gradient, &mut *operands.target, &mut [][..], Action::Add { begins })
     });
     fused::run(members, parts, outcomes, &mut Vec::new());
 }

@@ -1,7 +1,7 @@
 //! sum and setting of a segment -> outcome: the twin of `shaders/coefficient.wgsl` and
 //! `shaders/shared/decide.wgsl`.
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::layout::{
     BY_TOTAL, CLAMP, CLIPPED, FILL, KEEP, MULTIPLY, NAN, NON_FINITE, Outcome, POLICY_KEEP, POLICY_NAN,
     POLICY_SANITIZE, POLICY_SKIP, RULE_AGC, RULE_NORMALIZE, RULE_SIGN, RULE_VALUE, SANITIZE, SIGN, SKIPPED,
@@ -14,9 +14,9 @@ use crate::real::{F32_MIN_EXPONENT, NO_MIN_EXPONENT, Real, Rounded};
 
 /// A norm as it is compared, never below that of the unscaled gradients: sums and roots drop bits downwards, less than
 /// a share of 2^-26 of them (see [`crate::numbers`]).
-fn unscaled_above(norm: Real, kind: Kind, unscale: f32) -> Rounded {
-    let above = match kind {
-        Kind::Inf => norm,
+fn unscaled_above(norm: Real, summation: Summation, unscale: f32) -> Rounded {
+    let above = match summation {
+        Summation::Inf => norm,
         _ => norm.enlarged(norm.share(26) + 2),
     };
     above.multiply(Real::from_f32(unscale)).round_up()
@@ -36,12 +36,12 @@ fn larger(a: Rounded, b: Rounded) -> Rounded {
 }
 
 /// The largest norm allowed; `parameters` is the sum of the parameters where the rule compares with it.
-fn limit_of(setting: &Setting, parameters: &Sum, kind: Kind) -> Real {
+fn limit_of(setting: &Setting, parameters: &Sum, summation: Summation) -> Real {
     let lifted = Real::from_f32(setting.threshold).times_power_of_two(setting.lift);
     if setting.rule != RULE_AGC {
         return lifted;
     }
-    let norm = rounded(norm_of(parameters, kind), F32_MIN_EXPONENT, setting);
+    let norm = rounded(norm_of(parameters, summation), F32_MIN_EXPONENT, setting);
     lifted.multiply(larger(norm, exactly(setting.floor)).to_real())
 }
 
@@ -61,7 +61,7 @@ fn quotient(norm: Rounded, limit: Rounded, setting: &Setting) -> Real {
 /// What decides about segments with one setting; what they have in common is computed once.
 pub(crate) struct Decider<'a> {
     setting: &'a Setting,
-    kind: Kind,
+    summation: Summation,
     /// The limit, where it does not follow from parameters.
     limit: Option<Limit>,
     /// The factor of what is not over it.
@@ -82,14 +82,14 @@ struct Factor {
 }
 
 /// Decides what happens to a segment.
-pub(crate) fn decide(sum: &Sum, setting: &Setting, parameters: &Sum, kind: Kind) -> Outcome {
-    Decider::new(setting, kind).decide(sum, parameters)
+pub(crate) fn decide(sum: &Sum, setting: &Setting, parameters: &Sum, summation: Summation) -> Outcome {
+    Decider::new(setting, summation).decide(sum, parameters)
 }
 
 impl<'a> Decider<'a> {
-    pub(crate) fn new(setting: &'a Setting, kind: Kind) -> Decider<'a> {
-        let limit = (setting.rule != RULE_AGC).then(|| Limit::new(setting, &combine::NOTHING, kind));
-        Decider { setting, kind, limit, kept: Factor::new(Real::ONE, setting) }
+    pub(crate) fn new(setting: &'a Setting, summation: Summation) -> Decider<'a> {
+        let limit = (setting.rule != RULE_AGC).then(|| Limit::new(setting, &combine::NOTHING, summation));
+        Decider { setting, summation, limit, kept: Factor::new(Real::ONE, setting) }
     }
 
     /// What magnitudes or squares add up to at most, where their norm is surely not over its limit and what happens is what happens
@@ -100,22 +100,23 @@ impl<'a> Decider<'a> {
         let limit = f64::from(setting.threshold) * 2f64.powi(setting.lift);
         let apart = matches!(setting.rule, RULE_AGC | RULE_NORMALIZE) || limit < LEAST;
         let largest = limit / f64::from(setting.unscale) * (1.0 - 2f64.powi(-17));
-        match self.kind {
-            Kind::One if !apart => largest,
-            Kind::Two if !apart => largest * largest,
+        match self.summation {
+            Summation::One if !apart => largest,
+            Summation::Two if !apart => largest * largest,
             _ => -1.0,
         }
     }
 
     /// `parameters` is the sum of the parameters where the rule compares with it.
     pub(crate) fn decide(&self, sum: &Sum, parameters: &Sum) -> Outcome {
-        let Decider { setting, kind, .. } = *self;
-        let exact_norm = norm_of(sum, kind);
+        let Decider { setting, summation, .. } = *self;
+        let exact_norm = norm_of(sum, summation);
         let norm = unscaled(exact_norm, setting.unscale);
         let unlimited = setting.threshold == f32::INFINITY;
-        let Limit { exact, threshold } = self.limit.unwrap_or_else(|| Limit::new(setting, parameters, kind));
+        let Limit { exact, threshold } =
+            self.limit.unwrap_or_else(|| Limit::new(setting, parameters, summation));
         let compared = match setting.below {
-            1 => unscaled_above(exact_norm, kind, setting.unscale),
+            1 => unscaled_above(exact_norm, summation, setting.unscale),
             _ => norm,
         };
         let over = !unlimited && compared.exceeds(exact);
@@ -147,11 +148,11 @@ impl<'a> Decider<'a> {
 }
 
 impl Limit {
-    fn new(setting: &Setting, parameters: &Sum, kind: Kind) -> Limit {
+    fn new(setting: &Setting, parameters: &Sum, summation: Summation) -> Limit {
         if setting.threshold == f32::INFINITY {
             return Limit { exact: Real::ZERO.round(NO_MIN_EXPONENT), threshold: f32::INFINITY };
         }
-        let limit = limit_of(setting, parameters, kind);
+        let limit = limit_of(setting, parameters, summation);
         Limit {
             exact: rounded(limit, NO_MIN_EXPONENT, setting),
             threshold: rounded(limit, F32_MIN_EXPONENT, setting).to_f32(),

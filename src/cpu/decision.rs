@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::clip::{Clip, Kind, NormType};
+use crate::clip::{Clip, NormType, Summation};
 use crate::combine;
 use crate::error::ClipError;
 use crate::history::History;
@@ -173,7 +173,7 @@ pub struct Norm {
 /// Of either path.
 #[derive(Clone, Debug)]
 enum Sums {
-    Single(Kind, Sum),
+    Single(Summation, Sum),
     Double(double::Running),
 }
 
@@ -181,8 +181,8 @@ impl Norm {
     /// Of nothing yet. A norm of any p other than 1, 2 and infinity depends on how pieces are cut, in its
     /// last bits.
     pub fn new(norm: NormType) -> Norm {
-        let kind = Kind::from(norm);
-        Norm { norm, sums: Sums::Single(kind, combine::NOTHING) }
+        let summation = Summation::from(norm);
+        Norm { norm, sums: Sums::Single(summation, combine::NOTHING) }
     }
 
     /// As [`Norm::new`], for pieces of which any is of `f64`: all are added as `f64`, to a norm within
@@ -196,15 +196,15 @@ impl Norm {
     pub fn add<'a>(&mut self, piece: impl Into<Slice<'a>>) {
         let values = piece.into().data;
         match &mut self.sums {
-            Sums::Single(kind, sum) if values.dtype() == DType::F64 => {
+            Sums::Single(summation, sum) if values.dtype() == DType::F64 => {
                 let mut running = match *sum == combine::NOTHING {
                     true => double::Running::new(self.norm.into()),
-                    false => double::Running::after(sum, *kind),
+                    false => double::Running::after(sum, *summation),
                 };
                 running.add(values);
                 self.sums = Sums::Double(running);
             }
-            Sums::Single(kind, sum) => *sum = sum_with(*sum, values, *kind),
+            Sums::Single(summation, sum) => *sum = sum_with(*sum, values, *summation),
             Sums::Double(running) => running.add(values),
         }
     }
@@ -212,8 +212,8 @@ impl Norm {
     /// The norm so far: infinite or NaN where elements are.
     pub fn norm(&self) -> f64 {
         match &self.sums {
-            Sums::Single(kind, sum) => match (sum.non_finite, sum.nan) {
-                (0, _) => norm_of(sum, *kind).round(F32_MIN_EXPONENT).to_f64(),
+            Sums::Single(summation, sum) => match (sum.non_finite, sum.nan) {
+                (0, _) => norm_of(sum, *summation).round(F32_MIN_EXPONENT).to_f64(),
                 (_, 0) => f64::INFINITY,
                 _ => f64::NAN,
             },
@@ -222,16 +222,16 @@ impl Norm {
     }
 }
 
-fn sum_with(before: Sum, values: Values<'_>, kind: Kind) -> Sum {
+fn sum_with(before: Sum, values: Values<'_>, summation: Summation) -> Sum {
     let chunks = values.len().div_ceil(CHUNK as usize);
     let next = Values::F32(&[]);
     let mut sums = vec![before; chunks + 1];
     threads::each(&mut sums[1..], 4, &|first, own| {
         let scratch = &mut Scratch::new();
         for (i, to) in (first as u64..).zip(own) {
-            let partial = values.chunk(i * u64::from(CHUNK)).reduce(next, kind, scratch);
-            *to = combine::item(&partial, 0, kind);
+            let partial = values.chunk(i * u64::from(CHUNK)).reduce(next, summation, scratch);
+            *to = combine::item(&partial, 0, summation);
         }
     });
-    combine::combine(sums.into_iter(), kind)
+    combine::combine(sums.into_iter(), summation)
 }

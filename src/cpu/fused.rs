@@ -1,4 +1,4 @@
-//! Gradients with what belongs to them, chunk by chunk: the twin of `shaders/shared/fused.wgsl`.
+//! Gradients with the tensors updated with them, chunk by chunk: the twin of `shaders/shared/fused.wgsl`.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::update::{Action, Target};
 
 /// A gradient, and the parameter or accumulator that it goes into.
 #[derive(Debug)]
-pub(super) struct Joined<'a> {
+pub(super) struct Operands<'a> {
     name: Arc<str>,
     pub(super) gradient: Values<'a>,
     pub(super) target: &'a mut [f32],
@@ -22,9 +22,9 @@ pub(super) struct Joined<'a> {
     pub(super) group: Option<Group>,
 }
 
-impl<'a> Joined<'a> {
-    pub(super) fn new(name: Arc<str>, gradient: Values<'a>, target: &'a mut [f32]) -> Joined<'a> {
-        Joined { name, gradient, target, shape: None, group: None }
+impl<'a> Operands<'a> {
+    pub(super) fn new(name: Arc<str>, gradient: Values<'a>, target: &'a mut [f32]) -> Operands<'a> {
+        Operands { name, gradient, target, shape: None, group: None }
     }
 
     pub(super) fn info(&self) -> TensorInfo {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::layout::{CHUNK, Partial};
 use crate::segments::{Owner, Segments};
 
@@ -39,13 +39,13 @@ struct Work {
 pub(super) struct On<'a> {
     pub(super) parts: &'a Segments,
     pub(super) given: Given<'a>,
-    pub(super) kind: Kind,
+    pub(super) summation: Summation,
 }
 
 impl Work {
     /// `next` is what will be read after it.
     fn run(&self, on: On<'_>, next: Values<'_>, scratch: &mut Scratch, to: &mut [Partial]) {
-        let (On { parts, given, kind }, number) = (on, self.number as usize);
+        let (On { parts, given, summation }, number) = (on, self.number as usize);
         let values = given.values(number);
         scratch.largest = given.largest(number);
         match parts.owner_of(number) {
@@ -53,12 +53,12 @@ impl Work {
                 let count = to.len() as u64;
                 for (i, to) in (0..).zip(to) {
                     let at = |i: u64| values.chunk((self.chunk + i) * u64::from(CHUNK));
-                    *to = at(i).reduce(if i + 1 < count { at(i + 1) } else { next }, kind, scratch);
+                    *to = at(i).reduce(if i + 1 < count { at(i + 1) } else { next }, summation, scratch);
                 }
             }
             Owner::Units { view, .. } => {
                 let range = (self.unit, self.unit + u64::from(self.partials));
-                values.reduce_units(&view, self.chunk, range, kind, scratch, to);
+                values.reduce_units(&view, self.chunk, range, summation, scratch, to);
             }
         }
     }

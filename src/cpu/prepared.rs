@@ -71,7 +71,7 @@ impl Prepared {
         if self.kept.set.parts.parameters {
             return Err(ClipError::Combination {
                 what: "adaptive gradient clipping",
-                required: "parameters beside the gradients: `Prepared::clip_with_parameters`",
+                required: "parameters with the gradients: `Prepared::clip_with_parameters`",
             });
         }
         let mut blocks = recycled(std::mem::take(&mut self.room.blocks));

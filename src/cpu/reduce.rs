@@ -6,7 +6,7 @@ mod side_by_side;
 #[cfg(test)]
 mod tests;
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::layout::{CHUNK, Partial, ROWS};
 
 use super::block::{Values, not_here, with_elements};
@@ -45,30 +45,35 @@ impl Scratch {
 }
 
 /// Adds up one chunk of 1 to [`CHUNK`] elements. `next` is what will be read after it.
-pub(crate) fn reduce<T: Element>(chunk: &[T], next: &[Line], kind: Kind, scratch: &mut Scratch) -> Partial {
+pub(crate) fn reduce<T: Element>(
+    chunk: &[T],
+    next: &[Line],
+    summation: Summation,
+    scratch: &mut Scratch,
+) -> Partial {
     debug_assert!(!chunk.is_empty() && chunk.len() <= CHUNK as usize);
-    match kind {
-        Kind::P(p) => power::reduce(chunk, f32::from_bits(p), scratch.largest),
-        _ => reduce_bits(T::bits(chunk), next, kind, scratch),
+    match summation {
+        Summation::P(p) => power::reduce(chunk, f32::from_bits(p), scratch.largest),
+        _ => reduce_bits(T::bits(chunk), next, summation, scratch),
     }
 }
 
 impl Values<'_> {
     /// The partial of a chunk; `next` is what will be read after it.
-    pub(crate) fn reduce(&self, next: Values<'_>, kind: Kind, scratch: &mut Scratch) -> Partial {
+    pub(crate) fn reduce(&self, next: Values<'_>, summation: Summation, scratch: &mut Scratch) -> Partial {
         let next = next.bytes().as_chunks().0;
-        with_elements!(Values, self, e => reduce(e, next, kind, scratch), _e => not_here())
+        with_elements!(Values, self, e => reduce(e, next, summation, scratch), _e => not_here())
     }
 }
 
-fn reduce_bits<E: Bits>(chunk: &[E], next: &[Line], kind: Kind, scratch: &mut Scratch) -> Partial {
-    by_lanes(Chunk { chunk, next, kind, scratch })
+fn reduce_bits<E: Bits>(chunk: &[E], next: &[Line], summation: Summation, scratch: &mut Scratch) -> Partial {
+    by_lanes(Chunk { chunk, next, summation, scratch })
 }
 
 struct Chunk<'a, E> {
     chunk: &'a [E],
     next: &'a [Line],
-    kind: Kind,
+    summation: Summation,
     scratch: &'a mut Scratch,
 }
 
@@ -77,11 +82,11 @@ impl<E: Bits> ByLanes for Chunk<'_, E> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) -> Partial {
-        let Chunk { chunk, next, kind, scratch } = self;
-        match kind {
-            Kind::One => reduce_by::<L, One, E>(chunk, next, scratch),
-            Kind::Inf | Kind::P(_) => reduce_by::<L, Inf, E>(chunk, next, scratch),
-            Kind::Two => reduce_by::<L, Two, E>(chunk, next, scratch),
+        let Chunk { chunk, next, summation, scratch } = self;
+        match summation {
+            Summation::One => reduce_by::<L, One, E>(chunk, next, scratch),
+            Summation::Inf | Summation::P(_) => reduce_by::<L, Inf, E>(chunk, next, scratch),
+            Summation::Two => reduce_by::<L, Two, E>(chunk, next, scratch),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytemuck::Zeroable;
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::history::History;
 use crate::layout::{CLIPPED, KEEP, NON_FINITE, Outcome, Partial, RULE_FREE, SKIPPED, Setting, Sum, Tally};
 use crate::norm::unscaled_norm;
@@ -26,7 +26,7 @@ pub(super) fn tensor_sums(
     own: &[Range<usize>],
     partials: &[Partial],
     parts: &Segments,
-    kind: Kind,
+    summation: Summation,
     blocks: &mut Vec<Sum>,
     sums: &mut Vec<Sum>,
 ) {
@@ -34,8 +34,9 @@ pub(super) fn tensor_sums(
     let of = |number: u32| {
         let own = &partials[own[number as usize].clone()];
         let tensor = number % tensors.max(1);
-        let sum =
-            |own: &[Partial]| combine::combine(own.iter().map(|p| combine::item(p, tensor, kind)), kind);
+        let sum = |own: &[Partial]| {
+            combine::combine(own.iter().map(|p| combine::item(p, tensor, summation)), summation)
+        };
         if !cut || own.len() <= BLOCK as usize {
             return sum(own);
         }
@@ -45,7 +46,7 @@ pub(super) fn tensor_sums(
             let of_blocks = own.chunks(BLOCK as usize).skip(first);
             to.iter_mut().zip(of_blocks).for_each(|(to, block)| *to = sum(block));
         });
-        combine::combine(blocks.iter().copied(), kind)
+        combine::combine(blocks.iter().copied(), summation)
     };
     let parameters = parts.order.iter().map(|tensor| tensor + tensors).filter(|_| parts.parameters);
     sums.clear();
@@ -58,7 +59,7 @@ pub(super) fn segment_sums<'a>(
     direct: bool,
     tensor_sums: &[Sum],
     parts: &Segments,
-    kind: Kind,
+    summation: Summation,
     sums: &mut Vec<Sum>,
 ) {
     let whole = |owner: &Owner| if let Owner::One(segment) = owner { Some(segment + 1) } else { None };
@@ -71,15 +72,15 @@ pub(super) fn segment_sums<'a>(
             (first..).zip(to).for_each(|(unit, to)| *to = units.sum(unit));
         });
     }
-    whole_sums(tensor_sums, parts, kind, sums);
+    whole_sums(tensor_sums, parts, summation, sums);
     if parts.total {
         let limited = tensor_sums[..parts.limited as usize].iter().copied();
-        sums[parts.count as usize] = combine::combine(limited, kind);
+        sums[parts.count as usize] = combine::combine(limited, summation);
     }
 }
 
 /// Sums of segments that hold tensors whole, and of their parameters.
-fn whole_sums(tensor_sums: &[Sum], parts: &Segments, kind: Kind, sums: &mut [Sum]) {
+fn whole_sums(tensor_sums: &[Sum], parts: &Segments, summation: Summation, sums: &mut [Sum]) {
     let tensors = parts.owners.len();
     let mut first = 0;
     while first < tensors {
@@ -91,7 +92,8 @@ fn whole_sums(tensor_sums: &[Sum], parts: &Segments, kind: Kind, sums: &mut [Sum
             .iter()
             .take_while(|&&tensor| parts.owners[tensor as usize] == Owner::One(segment))
             .count();
-        let own = |from: usize| combine::combine(tensor_sums[from..from + members].iter().copied(), kind);
+        let own =
+            |from: usize| combine::combine(tensor_sums[from..from + members].iter().copied(), summation);
         sums[segment as usize] = own(first);
         if parts.parameters {
             sums[(segment + parts.decided()) as usize] = own(first + tensors);
@@ -106,12 +108,12 @@ pub(super) fn thresholds(
     parts: &Segments,
     settings: &[Setting],
     sums: &[Sum],
-    kind: Kind,
+    summation: Summation,
 ) {
     let History { adaptation, tally, states, norms, .. } = history;
     *tally = Tally { steps: tally.steps + 1, clipped: 0, skipped: 0, changed: 0, non_finite: 0, ..*tally };
     tally.unscale = settings.first().map_or(tally.unscale, |s| s.unscale);
-    let whole = whole_of(parts, settings, sums, kind);
+    let whole = whole_of(parts, settings, sums, summation);
     let whole = whole.map_or(Whole { coefficient: 1.0, finite: true }, |w| Whole {
         coefficient: w.coefficient,
         finite: w.flags & NON_FINITE == 0,
@@ -123,7 +125,7 @@ pub(super) fn thresholds(
         let step = Step {
             adaptation,
             initial: setting.threshold,
-            norm: unscaled_norm(sum, kind, setting.unscale).to_f32().min(f32::MAX),
+            norm: unscaled_norm(sum, summation, setting.unscale).to_f32().min(f32::MAX),
             measured: sum.non_finite == 0,
             whole,
             free: setting.rule == RULE_FREE,
@@ -132,15 +134,15 @@ pub(super) fn thresholds(
     }
 }
 
-fn whole_of(parts: &Segments, settings: &[Setting], sums: &[Sum], kind: Kind) -> Option<Outcome> {
+fn whole_of(parts: &Segments, settings: &[Setting], sums: &[Sum], summation: Summation) -> Option<Outcome> {
     let sum = sums.get(parts.count as usize).filter(|_| parts.total);
-    sum.zip(settings.last()).map(|(sum, setting)| decide(sum, setting, sum, kind))
+    sum.zip(settings.last()).map(|(sum, setting)| decide(sum, setting, sum, summation))
 }
 
 /// Whether the units of a set are decided from their partials at once: their norms are asked for by nobody, and nothing else
 /// but their own norms is compared with a limit.
-pub(super) fn direct(parts: &Segments, history: &History, kind: Kind) -> bool {
-    let sums = matches!(kind, Kind::One | Kind::Two);
+pub(super) fn direct(parts: &Segments, history: &History, summation: Summation) -> bool {
+    let sums = matches!(summation, Summation::One | Summation::Two);
     sums && parts.cut() && !parts.total && !parts.parameters && history.states.is_empty()
 }
 
@@ -151,10 +153,10 @@ pub(super) fn outcomes<'a>(
     parts: &Segments,
     settings: &[Setting],
     (sums, direct): (&[Sum], impl Iterator<Item = Units<'a>>),
-    kind: Kind,
+    summation: Summation,
     outcomes: &mut Vec<Outcome>,
 ) {
-    let whole = whole_of(parts, settings, sums, kind);
+    let whole = whole_of(parts, settings, sums, summation);
     // In the order of their limits.
     let mut direct = direct.peekable();
     // Each is written, so that nothing has to be cleared.
@@ -167,7 +169,7 @@ pub(super) fn outcomes<'a>(
             (setting.threshold, setting.lift) = (state.threshold, 0);
             setting.total &= 1 - state.alone;
         }
-        let decider = Decider::new(&setting, kind);
+        let decider = Decider::new(&setting, summation);
         let segments = own.first as usize..(own.first + own.segments) as usize;
         let to = &mut outcomes[segments.clone()];
         let counted = match direct.next_if(|units| (units.first, units.count) == (own.first, to.len())) {

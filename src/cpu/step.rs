@@ -46,7 +46,7 @@ pub fn step(
     moments: &mut Moments,
 ) -> Result<Report, StepError> {
     let mut prepared = PreparedStep::without_moments(steps, clip, *optimizer)?;
-    let gradients: Vec<Values<'_>> = steps.iter().map(|s| s.joined.gradient).collect();
-    let mut targets: Vec<&mut [f32]> = steps.iter_mut().map(|s| &mut *s.joined.target).collect();
+    let gradients: Vec<Values<'_>> = steps.iter().map(|s| s.operands.gradient).collect();
+    let mut targets: Vec<&mut [f32]> = steps.iter_mut().map(|s| &mut *s.operands.target).collect();
     Ok(prepared.step_for((history, moments), &gradients, &mut targets)?)
 }

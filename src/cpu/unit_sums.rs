@@ -1,6 +1,6 @@
 //! Units and rows: the partials of each, and what they add up to.
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::combine;
 use crate::layout::{Partial, Sum};
 use crate::segments::{Owner, Segments};
@@ -19,7 +19,7 @@ pub(super) struct Units<'a> {
     tensors: usize,
     /// Whether each unit has one chunk of each tensor.
     whole: bool,
-    kind: Kind,
+    summation: Summation,
 }
 
 impl<'a> Units<'a> {
@@ -28,7 +28,7 @@ impl<'a> Units<'a> {
         sources: &'a [Source],
         partials: &'a [Partial],
         parts: &'a Segments,
-        kind: Kind,
+        summation: Summation,
     ) -> impl Iterator<Item = Units<'a>> {
         let mut rest = sources;
         std::iter::from_fn(move || {
@@ -44,19 +44,19 @@ impl<'a> Units<'a> {
                 let count = view.units as usize;
                 let whole = own.iter().all(|s| s.partials.len() == count);
                 let tensors = parts.owners.len();
-                return Some(Units { first, count, own, partials, tensors, whole, kind });
+                return Some(Units { first, count, own, partials, tensors, whole, summation });
             }
         })
     }
 
     fn item(&self, s: &Source, p: &Partial) -> Sum {
-        combine::item(p, (s.number % self.tensors) as u32, self.kind)
+        combine::item(p, (s.number % self.tensors) as u32, self.summation)
     }
 
     /// What a unit adds up to.
     #[inline]
     pub(super) fn sum(&self, unit: usize) -> Sum {
-        let Units { own, partials, kind, .. } = *self;
+        let Units { own, partials, summation, .. } = *self;
         // A chunk each of every tensor, as most are, or several.
         if let ([s], true) = (own, self.whole) {
             return self.item(s, &partials[s.partials.start + unit]);
@@ -64,24 +64,24 @@ impl<'a> Units<'a> {
         if self.whole {
             return combine::combine(
                 own.iter().map(|s| self.item(s, &partials[s.partials.start + unit])),
-                kind,
+                summation,
             );
         }
         let items = own.iter().flat_map(|s| {
             let chunks = partials[s.partials.clone()].iter().skip(unit).step_by(self.count);
             chunks.map(move |p| self.item(s, p))
         });
-        combine::combine(items, kind)
+        combine::combine(items, summation)
     }
 
     /// About what its elements' magnitudes or squares add up to, within 2^-40 of it; none where one is not finite, or where a
     /// unit has several chunks.
     #[inline]
     pub(super) fn about(&self, unit: usize) -> Option<f64> {
-        let (align, unit_of) = match self.kind {
-            Kind::One => (1, 174),
-            Kind::Two => (2, 300),
-            Kind::Inf | Kind::P(_) => return None,
+        let (align, unit_of) = match self.summation {
+            Summation::One => (1, 174),
+            Summation::Two => (2, 300),
+            Summation::Inf | Summation::P(_) => return None,
         };
         if !self.whole {
             return None;

@@ -4,7 +4,7 @@ mod scattered;
 mod short;
 mod singles;
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::layout::{CHUNK, Partial};
 use crate::segments::UnitView;
 
@@ -22,16 +22,18 @@ pub(crate) fn reduce<T: Element>(
     view: &UnitView,
     chunk: u64,
     (first, end): (u64, u64),
-    kind: Kind,
+    summation: Summation,
     scratch: &mut Scratch,
     partials: &mut [Partial],
 ) {
     let from = chunk * u64::from(CHUNK);
     let len = (view.len - from).min(u64::from(CHUNK));
-    let power = matches!(kind, Kind::P(_));
+    let power = matches!(summation, Summation::P(_));
     if view.contiguous() {
         let (first, partials) = match len <= SHORT && !power {
-            true => short::transposed(elements, view, len as usize, first, kind, scratch.largest, partials),
+            true => {
+                short::transposed(elements, view, len as usize, first, summation, scratch.largest, partials)
+            }
             false => (first, partials),
         };
         for (unit, to) in (first..end).zip(partials) {
@@ -39,14 +41,14 @@ pub(crate) fn reduce<T: Element>(
             let own = &elements[at..at + len as usize];
             let short = len <= SHORT && !power;
             *to = if short {
-                singles(own, kind, scratch.largest)
+                singles(own, summation, scratch.largest)
             } else {
-                reduce::reduce(own, &[], kind, scratch)
+                reduce::reduce(own, &[], summation, scratch)
             };
         }
         return;
     }
-    scattered(elements, view, (from, len), first, kind, scratch, partials);
+    scattered(elements, view, (from, len), first, summation, scratch, partials);
 }
 
 impl Values<'_> {
@@ -56,14 +58,14 @@ impl Values<'_> {
         view: &UnitView,
         chunk: u64,
         range: (u64, u64),
-        kind: Kind,
+        summation: Summation,
         scratch: &mut Scratch,
         partials: &mut [Partial],
     ) {
         with_elements!(
             Values,
             self,
-            e => reduce(e, view, chunk, range, kind, scratch, partials),
+            e => reduce(e, view, chunk, range, summation, scratch, partials),
             _e => not_here()
         );
     }
@@ -89,19 +91,19 @@ mod tests {
                 }
                 let mut halves: Vec<half::f16> = all.iter().map(|&x| half::f16::from_f32(x)).collect();
                 halves.iter_mut().for_each(|x| *x = if x.is_infinite() { half::f16::ONE } else { *x });
-                for kind in [Kind::One, Kind::Two, Kind::Inf] {
-                    check(&all, &view, kind, &mut scratch);
-                    check(&halves, &view, kind, &mut scratch);
+                for summation in [Summation::One, Summation::Two, Summation::Inf] {
+                    check(&all, &view, summation, &mut scratch);
+                    check(&halves, &view, summation, &mut scratch);
                 }
             }
         }
     }
 
-    fn check<T: Element>(elements: &[T], view: &UnitView, kind: Kind, scratch: &mut Scratch) {
+    fn check<T: Element>(elements: &[T], view: &UnitView, summation: Summation, scratch: &mut Scratch) {
         let mut partials = vec![bytemuck::Zeroable::zeroed(); view.units as usize];
-        reduce(elements, view, 0, (0, view.units), kind, scratch, &mut partials);
-        let right = elements.chunks(view.len as usize).map(|unit| singles(unit, kind, scratch.largest));
-        assert_eq!(partials, right.collect::<Vec<_>>(), "{view:?} {kind:?}");
+        reduce(elements, view, 0, (0, view.units), summation, scratch, &mut partials);
+        let right = elements.chunks(view.len as usize).map(|unit| singles(unit, summation, scratch.largest));
+        assert_eq!(partials, right.collect::<Vec<_>>(), "{view:?} {summation:?}");
     }
 
     /// A short unit's sum is that of the columns, at any length and for any bits.
@@ -112,11 +114,11 @@ mod tests {
         let mut scratch = Scratch::new();
         for len in 1..=SHORT as usize {
             let unit: Vec<f32> = (0..len).map(|_| next()).collect();
-            for kind in [Kind::One, Kind::Two, Kind::Inf] {
+            for summation in [Summation::One, Summation::Two, Summation::Inf] {
                 assert_eq!(
-                    singles(&unit, kind, scratch.largest),
-                    reduce::reduce(&unit, &[], kind, &mut scratch),
-                    "{len} {kind:?}"
+                    singles(&unit, summation, scratch.largest),
+                    reduce::reduce(&unit, &[], summation, &mut scratch),
+                    "{len} {summation:?}"
                 );
             }
         }

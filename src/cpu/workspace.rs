@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytemuck::Zeroable;
 
-use crate::clip::{Clip, Kind};
+use crate::clip::{Clip, Summation};
 use crate::history::History;
 use crate::layout::{Outcome, Partial, Setting, Sum};
 use crate::report::{self, Report};
@@ -64,20 +64,20 @@ impl Workspace {
         history: &mut History,
     ) {
         let Workspace { sources, own, reduction, partials, blocks, tensor_sums, .. } = self;
-        let kind = Kind::from(clip.norm);
+        let summation = Summation::from(clip.norm);
         // As the device has it: the product of two f32, which an infinity would make of every element.
         let unscale = (clip.unscale as f32 * history.progress.unscale).min(f32::MAX);
         let given = Given::new(tensors, parameters, unscale);
-        reduction.run(On { parts, given, kind }, partials);
-        stages::tensor_sums(own, partials, parts, kind, blocks, tensor_sums);
-        let direct = !self.traced && stages::direct(parts, history, kind);
-        let units = || Units::all(sources, partials, parts, kind);
-        stages::segment_sums(units(), direct, tensor_sums, parts, kind, &mut self.segment_sums);
+        reduction.run(On { parts, given, summation }, partials);
+        stages::tensor_sums(own, partials, parts, summation, blocks, tensor_sums);
+        let direct = !self.traced && stages::direct(parts, history, summation);
+        let units = || Units::all(sources, partials, parts, summation);
+        stages::segment_sums(units(), direct, tensor_sums, parts, summation, &mut self.segment_sums);
         let clip = Clip { unscale: unscale.into(), ..*clip };
         parts.settings_into(&clip, thresholds, &mut self.settings);
-        stages::thresholds(history, parts, &self.settings, &self.segment_sums, kind);
+        stages::thresholds(history, parts, &self.settings, &self.segment_sums, summation);
         let sums = (&self.segment_sums[..], units().filter(|_| direct));
-        stages::outcomes(history, parts, &self.settings, sums, kind, &mut self.outcomes);
+        stages::outcomes(history, parts, &self.settings, sums, summation, &mut self.outcomes);
     }
 
     /// What the last step measured and did. `lr` is its learning rate, if it had one.

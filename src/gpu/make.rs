@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytemuck::{NoUninit, Zeroable};
 use wgpu::BufferUsages as Usage;
 
-use crate::clip::{Adapt, Clip, Kind};
+use crate::clip::{Adapt, Clip, Summation};
 use crate::error::PrepareError;
 use crate::kernels::{Form, Kernel, Variant};
 use crate::layout::{ADAPT_NONE, Hyper, Job, NONE};
@@ -29,7 +29,7 @@ pub(crate) struct Step {
 pub(crate) struct Make<'a> {
     pub(super) clipper: &'a Clipper,
     buffers: &'a [wgpu::Buffer],
-    kind: Kind,
+    summation: Summation,
     adapt: u32,
     scaled: bool,
     /// Of the kernels over whole chunks that are made next.
@@ -61,12 +61,12 @@ pub(super) fn job() -> Job {
 
 impl<'a> Make<'a> {
     pub(crate) fn new(clipper: &'a Clipper, buffers: &'a [wgpu::Buffer], clip: &Clip) -> Make<'a> {
-        let (kind, adapt) = (Kind::from(clip.norm), Adapt::record(clip.adapt).rule);
+        let (summation, adapt) = (Summation::from(clip.norm), Adapt::record(clip.adapt).rule);
         let scaled = clip.loss_scale.is_some();
         Make {
             clipper,
             buffers,
-            kind,
+            summation,
             adapt,
             scaled,
             form: Form::default(),
@@ -121,7 +121,7 @@ impl<'a> Make<'a> {
         let each = kernel.rows_each(limits.workgroup_size);
         self.form = self.clipper.forms.of(dispatch);
         let mut workgroups = (rows.len() as u64).div_ceil(each.into());
-        if kernel.form(self.kind, self.form).stays {
+        if kernel.form(self.summation, self.form).stays {
             workgroups = workgroups.min(self.clipper.forms.resident.into());
         }
         let grid = grid(workgroups, limits)?;
@@ -157,14 +157,14 @@ impl<'a> Make<'a> {
         let pipeline = pipelines.get(Variant {
             kernel,
             // Others are compiled once for all norms.
-            kind: if kernel.has_norm() { self.kind } else { Kind::Two },
+            summation: if kernel.has_norm() { self.summation } else { Summation::Two },
             dtype,
             slots: slots.as_ref().map_or(0, |s| self.clipper.slots(s.windows.len(), &s.pattern)),
             pattern: slots.as_ref().map_or(Pattern::default(), |s| s.pattern),
             workgroup_size: limits.workgroup_size,
             adapt: if kernel.has_rule() { self.adapt } else { ADAPT_NONE },
             scaled: kernel.reduces() && self.scaled,
-            form: kernel.form(self.kind, self.form),
+            form: kernel.form(self.summation, self.form),
             advances: kernel.finishes() && self.advances,
         })?;
         self.wanted.push(pipeline.clone());

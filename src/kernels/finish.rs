@@ -21,7 +21,7 @@ pub(super) fn bindings(variant: &Variant) -> Vec<Binding> {
 }
 
 pub(super) fn parts(variant: &Variant) -> Vec<File> {
-    let combining: &[File] = match is_any_p(variant.kind) {
+    let combining: &[File] = match is_any_p(variant.summation) {
         true => wgsl!["shared/power", "shared/lanes", "shared/combine", "shared/combine_power"],
         false => wgsl!["shared/combine", "shared/combine_integer"],
     };

@@ -1,6 +1,6 @@
 //! How kernels are written for a device.
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 
 /// How a kernel reads gradients chunk by chunk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -45,35 +45,35 @@ pub(crate) const FORMS: [Form; 9] = {
 const WORDS: Form = Form { loads: Loads::Words, ..FORMS[0] };
 
 /// For a kernel that exists in one form.
-pub(super) fn one(_: Kind, _: Form) -> Form {
+pub(super) fn one(_: Summation, _: Form) -> Form {
     Form::default()
 }
 
 /// For one whose loads in flight are words alone.
-pub(super) fn by_words(_: Kind, wanted: Form) -> Form {
+pub(super) fn by_words(_: Summation, wanted: Form) -> Form {
     if wanted.loads == Loads::Few { Form::default() } else { WORDS }
 }
 
 /// For one whose loads are so for norms in integers.
-pub(super) fn by_words_but_any_p(kind: Kind, wanted: Form) -> Form {
-    if is_any_p(kind) { Form::default() } else { by_words(kind, wanted) }
+pub(super) fn by_words_but_any_p(summation: Summation, wanted: Form) -> Form {
+    if is_any_p(summation) { Form::default() } else { by_words(summation, wanted) }
 }
 
-/// For one with every kind of loads.
-pub(super) fn by_loads(_: Kind, wanted: Form) -> Form {
+/// For one with every summation of loads.
+pub(super) fn by_loads(_: Summation, wanted: Form) -> Form {
     Form { loads: wanted.loads, ..Form::default() }
 }
 
 /// For the one that sums whole chunks; `full_multiply` matters for the squares of L2 alone.
-pub(super) fn of_chunks(kind: Kind, wanted: Form) -> Form {
-    match kind {
+pub(super) fn of_chunks(summation: Summation, wanted: Form) -> Form {
+    match summation {
         _ if wanted.loads == Loads::Few => Form::default(),
-        Kind::Two => wanted,
-        Kind::One | Kind::Inf => Form { full_multiply: false, ..wanted },
-        Kind::P(_) => by_words(kind, wanted),
+        Summation::Two => wanted,
+        Summation::One | Summation::Inf => Form { full_multiply: false, ..wanted },
+        Summation::P(_) => by_words(summation, wanted),
     }
 }
 
-pub(super) fn is_any_p(kind: Kind) -> bool {
-    matches!(kind, Kind::P(_))
+pub(super) fn is_any_p(summation: Summation) -> bool {
+    matches!(summation, Summation::P(_))
 }

@@ -1,6 +1,6 @@
 //! What is known of kernels and their variants: their rows of the table, read.
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 
 use super::form::{Form, Loads};
 use super::kernel::{Binding, File, Kernel};
@@ -59,8 +59,8 @@ impl Kernel {
     }
 
     /// The form in which it exists nearest to the one wanted.
-    pub(crate) fn form(self, kind: Kind, wanted: Form) -> Form {
-        (self.row().form)(kind, wanted)
+    pub(crate) fn form(self, summation: Summation, wanted: Form) -> Form {
+        (self.row().form)(summation, wanted)
     }
 
     /// Rows that a workgroup of this size takes.
@@ -74,8 +74,8 @@ impl Kernel {
     }
 
     /// Whether it has sixteen elements of an invocation in flight, each by its own word.
-    pub(super) fn has_quads(self, kind: Kind, form: Form) -> bool {
-        (self.row().has_quads)(kind) && form.loads != Loads::Few
+    pub(super) fn has_quads(self, summation: Summation, form: Form) -> bool {
+        (self.row().has_quads)(summation) && form.loads != Loads::Few
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every shader the library can make, as text: for tests, and for `benches/isa.rs`, which shows them to compilers.
 //! Not part of the library's promises.
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::layout::{ADAPT_NONE, CHUNK};
 use crate::plan::Pattern;
 use crate::tensor::DType;
@@ -15,7 +15,8 @@ use super::variant::Variant;
 const MOST_BINDINGS: u32 = 30;
 
 /// Those summed in integers first.
-const NORMS: [Kind; 4] = [Kind::One, Kind::Two, Kind::Inf, Kind::P(2.5f32.to_bits())];
+const NORMS: [Summation; 4] =
+    [Summation::One, Summation::Two, Summation::Inf, Summation::P(2.5f32.to_bits())];
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
 /// How a shader uses a buffer.
@@ -77,14 +78,14 @@ pub(crate) fn every(workgroup_size: u32, slots: &[u32]) -> Vec<Variant> {
     let mut all = Vec::new();
     for row in TABLE {
         let kinds = match row.norms {
-            Norms::Same => &[Kind::Two],
+            Norms::Same => &[Summation::Two],
             Norms::Integer => &NORMS[..3],
             Norms::All => &NORMS[..],
         };
-        for &kind in kinds {
+        for &summation in kinds {
             let plain = Variant {
                 kernel: row.kernel,
-                kind,
+                summation,
                 dtype: DType::F32,
                 slots: 0,
                 workgroup_size,
@@ -131,7 +132,7 @@ fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
                 let forms = FORMS
                     .into_iter()
                     .skip(1)
-                    .filter(|&form| kernel.form(variant.kind, form) == form && is_apart(&variant));
+                    .filter(|&form| kernel.form(variant.summation, form) == form && is_apart(&variant));
                 for form in std::iter::once(variant.form).chain(forms) {
                     all.push(Variant { form, ..variant });
                     if kernel.reduces() && i == 0 {
@@ -160,7 +161,7 @@ impl Shader {
         let (through, through_most) = through(variant);
         Shader {
             kernel: kernel.stem(),
-            norm: if kernel.has_norm() { norm(variant.kind) } else { String::new() },
+            norm: if kernel.has_norm() { norm(variant.summation) } else { String::new() },
             dtype: kernel.slots().map(|_| dtype),
             slots,
             plain: is_plain(variant),
@@ -188,12 +189,12 @@ impl From<Binding> for Bound {
     }
 }
 
-fn norm(kind: Kind) -> String {
-    match kind {
-        Kind::One => "1".into(),
-        Kind::Two => "2".into(),
-        Kind::Inf => "inf".into(),
-        Kind::P(bits) => f32::from_bits(bits).to_string(),
+fn norm(summation: Summation) -> String {
+    match summation {
+        Summation::One => "1".into(),
+        Summation::Two => "2".into(),
+        Summation::Inf => "inf".into(),
+        Summation::P(bits) => f32::from_bits(bits).to_string(),
     }
 }
 
@@ -204,7 +205,9 @@ fn apart(variant: &Variant) -> String {
     }
     match variant.form.loads {
         Loads::Few => {}
-        Loads::Words if variant.kernel.has_quads(variant.kind, variant.form) => words.push("quads".into()),
+        Loads::Words if variant.kernel.has_quads(variant.summation, variant.form) => {
+            words.push("quads".into())
+        }
         Loads::Words => words.push("words".into()),
         Loads::Vectors => words.push("vectors".into()),
     }
@@ -229,18 +232,18 @@ fn apart(variant: &Variant) -> String {
 
 /// Whether a kernel loads a word of gradients once for all elements in it; others load the whole word for each.
 fn word_by_word(variant: &Variant) -> bool {
-    (variant.form.loads != Loads::Few && !variant.kernel.has_quads(variant.kind, variant.form))
+    (variant.form.loads != Loads::Few && !variant.kernel.has_quads(variant.summation, variant.form))
         || (variant.kernel.slots() == Some(Binding::ReadWrite) && !variant.kernel.is_fused())
 }
 
 /// The common case by its instructions: all squares of a chunk are summed, all powers taken; an outcome that
 /// fills or keeps is cheaper than one that multiplies.
 fn through(variant: &Variant) -> (&'static [&'static str], u32) {
-    match variant.kind {
+    match variant.summation {
         _ if !variant.kernel.reduces() => (&["v_mul_f32"], 1),
-        Kind::Two => (&["v_mul_", "v_mad_", "v_dot"], u32::MAX),
-        Kind::P(_) => (&["v_exp_f32", "v_log_f32"], u32::MAX),
-        Kind::One | Kind::Inf => (&[], 0),
+        Summation::Two => (&["v_mul_", "v_mad_", "v_dot"], u32::MAX),
+        Summation::P(_) => (&["v_exp_f32", "v_log_f32"], u32::MAX),
+        Summation::One | Summation::Inf => (&[], 0),
     }
 }
 

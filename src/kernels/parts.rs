@@ -13,7 +13,7 @@ pub(super) const NUMBERS: &[File] =
 
 /// A workgroup a chunk.
 pub(super) fn reduce(variant: &Variant) -> Vec<File> {
-    let power: &[File] = match is_any_p(variant.kind) {
+    let power: &[File] = match is_any_p(variant.summation) {
         true => wgsl!["shared/power", "shared/lanes"],
         false => &[],
     };
@@ -35,7 +35,7 @@ pub(super) fn reduce_short(variant: &Variant) -> Vec<File> {
 
 pub(super) fn reduce_units(variant: &Variant) -> Vec<File> {
     let own: &[File] = match variant.form.loads {
-        _ if is_any_p(variant.kind) => wgsl!["shared/power", "shared/unit_power", "shared/units_alone"],
+        _ if is_any_p(variant.summation) => wgsl!["shared/power", "shared/unit_power", "shared/units_alone"],
         Loads::Few => {
             wgsl!["shared/column", "shared/single", "shared/unit_integer", "shared/units_alone"]
         }
@@ -52,7 +52,7 @@ fn read(own: &[File]) -> Vec<File> {
 
 /// How a workgroup adds up a chunk, and where the kernel does not say otherwise, what it does with it.
 pub(super) fn sums_of_chunks(variant: &Variant) -> Vec<File> {
-    let any_p = is_any_p(variant.kind);
+    let any_p = is_any_p(variant.summation);
     let own: &[File] = match variant.form.loads {
         Loads::Few if any_p => wgsl!["shared/chunk", "shared/power_each", "reduce_power"],
         _ if any_p => {
@@ -74,7 +74,7 @@ pub(super) fn sums_of_chunks(variant: &Variant) -> Vec<File> {
 
 /// Sums of items.
 pub(super) fn combine(variant: &Variant, own: &[File]) -> Vec<File> {
-    let items: &[File] = match is_any_p(variant.kind) {
+    let items: &[File] = match is_any_p(variant.summation) {
         true => {
             wgsl!["shared/fields", "shared/power", "shared/lanes", "shared/combine", "shared/combine_power"]
         }

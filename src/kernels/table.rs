@@ -1,6 +1,6 @@
 //! One row per kernel.
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::layout::{
     ADAPT_ADAGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_NONE, ADAPT_PERCENTILE, ADAPT_QUANTILE, ADAPT_ZSCORE, TEAM,
 };
@@ -31,9 +31,9 @@ pub(super) struct Row {
     /// The rules of thresholds it is made for, where its text depends on them.
     pub(super) rules: &'static [u32],
     /// The form in which it exists nearest to the one wanted.
-    pub(super) form: fn(Kind, Form) -> Form,
+    pub(super) form: fn(Summation, Form) -> Form,
     /// Whether it has sixteen elements of an invocation in flight, each by its own word, where loads are not few.
-    pub(super) has_quads: fn(Kind) -> bool,
+    pub(super) has_quads: fn(Summation) -> bool,
     /// Rows that a workgroup of so many invocations takes.
     pub(super) rows_each: fn(u32) -> u32,
     /// Whether a workgroup takes a chunk, its invocations equal shares of it.

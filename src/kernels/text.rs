@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::layout::{CHUNK, ROWS, wgsl_constants};
 use crate::plan::Pattern;
 use crate::tensor::DType;
@@ -14,11 +14,11 @@ impl Variant {
     pub(crate) fn source(&self) -> String {
         let mut text = wgsl_constants();
         let _ = writeln!(text, "const WORKGROUP: u32 = {}u;", self.workgroup_size);
-        let (norm, p) = match self.kind {
-            Kind::Inf => (0, 1.0),
-            Kind::One => (1, 1.0),
-            Kind::Two => (2, 2.0),
-            Kind::P(bits) => (3, f32::from_bits(bits)),
+        let (norm, p) = match self.summation {
+            Summation::Inf => (0, 1.0),
+            Summation::One => (1, 1.0),
+            Summation::Two => (2, 2.0),
+            Summation::P(bits) => (3, f32::from_bits(bits)),
         };
         for (name, value) in [("NORM_INF", 0), ("NORM_ONE", 1), ("NORM_P", 3), ("NORM", norm)] {
             let _ = writeln!(text, "const {name}: u32 = {value}u;");
@@ -29,7 +29,7 @@ impl Variant {
         let turns = turns(self.dtype);
         let _ = writeln!(text, "const VECTORS: u32 = {}u;", vectors(self.dtype) / turns);
         let _ = writeln!(text, "const VECTOR_TURNS: u32 = {turns}u;");
-        let _ = writeln!(text, "const ALIGN: u32 = {}u;", self.kind.align());
+        let _ = writeln!(text, "const ALIGN: u32 = {}u;", self.summation.align());
         let _ = writeln!(text, "const FULL_MULTIPLY: bool = {};", self.form.full_multiply);
         for part in self.parts() {
             let _ = writeln!(text, "// {}.wgsl", part.stem);

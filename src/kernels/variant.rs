@@ -1,6 +1,6 @@
 //! What kernels are compiled for.
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::plan::Pattern;
 use crate::tensor::DType;
 
@@ -12,7 +12,7 @@ use super::kernel::Kernel;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Variant {
     pub(crate) kernel: Kernel,
-    pub(crate) kind: Kind,
+    pub(crate) summation: Summation,
     pub(crate) dtype: DType,
     pub(crate) slots: u32,
     pub(crate) workgroup_size: u32,

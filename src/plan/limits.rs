@@ -1,6 +1,6 @@
 //! What a device allows.
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::error::PlanError;
 use crate::layout::TEAM;
 
@@ -40,7 +40,7 @@ pub struct PlanLimits {
     pub workgroup_size: u32,
     /// Storage buffers that a stage can bind.
     pub storage: u32,
-    /// Buffers of any kind that a stage can bind.
+    /// Buffers of any summation that a stage can bind.
     pub buffers: u32,
     /// Whether one workgroup sums and decides small sets by itself: see [`Plan::finish`](super::Plan::finish).
     pub finish: bool,
@@ -53,7 +53,7 @@ pub(crate) const LONG_UNIT: u64 = 256;
 const SHORT_FROM: u64 = 1024;
 /// Storage buffers of the chunk kernels besides the slots.
 pub(crate) const OTHER_STORAGE: u32 = 2;
-/// Buffers of any kind of the chunk kernels besides the slots.
+/// Buffers of any summation of the chunk kernels besides the slots.
 pub(crate) const OTHER_BUFFERS: u32 = 4;
 /// Storage buffers of the kernel that has most of them.
 pub(crate) const MOST_STORAGE: u32 = 6;
@@ -117,9 +117,9 @@ impl PlanLimits {
     }
 
     /// Sums for any p are rounded: there is no kernel for short chunks nor for teams, and no invocation adds up a long unit.
-    pub(super) fn for_norm(&self, kind: Kind) -> PlanLimits {
-        match kind {
-            Kind::P(_) => PlanLimits {
+    pub(super) fn for_norm(&self, summation: Summation) -> PlanLimits {
+        match summation {
+            Summation::P(_) => PlanLimits {
                 short_from: u64::MAX,
                 long_unit: self.long_unit.min(LONG_UNIT),
                 teams: false,

@@ -124,7 +124,7 @@ mod tests {
         equals_each_element(|v: bf16| bf16::from_bits(v.to_bits() - 1));
     }
 
-    /// A unit that is kept keeps the bits of what is no number, beside units that are multiplied.
+    /// A unit that is kept keeps the bits of NaN elements, next to units that are multiplied.
     #[test]
     fn what_is_kept_keeps_its_bits() {
         let signalling = f32::from_bits(0x7f80_0001);

@@ -1,6 +1,6 @@
 //! Which norm is summed, and in which units.
 
-use crate::clip::{Kind, NormType};
+use crate::clip::{NormType, Summation};
 
 /// Low bits that are dropped of the sum of a few squares.
 pub(super) const DROPPED: u32 = 16;
@@ -30,13 +30,13 @@ impl From<NormType> for Norm {
     }
 }
 
-impl From<Kind> for Norm {
-    fn from(kind: Kind) -> Norm {
-        match kind {
-            Kind::One => Norm::One,
-            Kind::Two => Norm::Two,
-            Kind::Inf => Norm::Inf,
-            Kind::P(p) => Norm::P(f32::from_bits(p).into()),
+impl From<Summation> for Norm {
+    fn from(summation: Summation) -> Norm {
+        match summation {
+            Summation::One => Norm::One,
+            Summation::Two => Norm::Two,
+            Summation::Inf => Norm::Inf,
+            Summation::P(p) => Norm::P(f32::from_bits(p).into()),
         }
     }
 }

@@ -32,7 +32,7 @@ pub(super) enum Towards {
 pub(super) const F64_MIN_EXPONENT: i32 = -1074;
 /// For [`Real::round`]: 53 bits at any exponent.
 pub(super) const NO_MIN_EXPONENT: i32 = -1 << 28;
-/// Bits of an `f64` mantissa, and those of a [`Real`] beside them.
+/// Bits of an `f64` mantissa, and those of a [`Real`] below them.
 const BITS: u32 = 53;
 const SPARE: i32 = 64 - BITS as i32;
 

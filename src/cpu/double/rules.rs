@@ -122,7 +122,7 @@ fn limit_of(threshold: f64, elements: u64, rule: Rule) -> Option<Real> {
 mod tests {
     use super::*;
 
-    /// The last magnitudes, beside the first that overflow, found another way: by hardware for factors
+    /// The last magnitudes next to the first that overflow, found another way: by hardware for factors
     /// whose products with an `f32` are exact.
     #[test]
     fn the_last_magnitude_that_stays_finite() {

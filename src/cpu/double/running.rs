@@ -1,6 +1,6 @@
 //! The norm of pieces, taken one after the other.
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::layout::{self, GUARD};
 
 use super::super::block::Values;
@@ -23,8 +23,8 @@ impl Running {
     }
 
     /// Going on from a sum of `f32` elements, which has lost up to 2^-26 of itself.
-    pub(crate) fn after(sum: &layout::Sum, kind: Kind) -> Running {
-        let norm = Norm::from(kind);
+    pub(crate) fn after(sum: &layout::Sum, summation: Summation) -> Running {
+        let norm = Norm::from(summation);
         let mantissa = sum.mantissa.iter().rev().fold(0, |sum, &w| (sum << 32) | u128::from(w));
         let (exponent, guard) = (sum.exponent as i32, GUARD as i32);
         let grid = |unit: i32| {

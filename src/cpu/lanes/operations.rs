@@ -96,7 +96,7 @@ pub(super) fn widened_f16(half: u16) -> u32 {
     sign | if bits >= 0x7c00 { special } else { finite }
 }
 
-/// The `f32` nearest to zero of the two beside an exact product.
+/// The `f32` nearest to zero of the two on either side of an exact product.
 #[inline(always)]
 pub(crate) fn toward_zero(exact: f64) -> f32 {
     let near = exact as f32;

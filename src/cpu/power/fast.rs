@@ -53,7 +53,7 @@ impl<E: Bits> ByLanes for Look<'_, E> {
 ///
 /// Either sum rounds an addition by 2^-53 of at most itself. A power 2^y is off by what its y is, times ln 2: by p times 2^-45
 /// where the series of a logarithm ends, and by |y| 2^-52 by roundings; by 2^-47 where its own series ends; those below 2^-64 do
-/// not count beside the largest element's, 1. The constants are at least twice as large as what follows.
+/// not count next to the largest element's, 1. The constants are at least twice as large as what follows.
 pub(super) fn bound(n: usize, p: f64) -> f64 {
     (n as f64 + 64.0) * 2f64.powi(-52) + (p + 1.0) * 2f64.powi(-44)
 }

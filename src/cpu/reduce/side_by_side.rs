@@ -1,6 +1,6 @@
 //! Chunks of neighbouring units at once, a unit a lane: nothing is gathered, and what one lane does all do.
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::cpu::lanes::{Bits, ByLanes, LANES, Lanes, by_lanes};
 use crate::layout::Partial;
 
@@ -11,18 +11,18 @@ use super::rule::{Inf, One, Rule, Two};
 /// `largest` or any p is asked for.
 pub(crate) fn side_by_side<E: Bits>(
     lines: &[[E; LANES]],
-    kind: Kind,
+    summation: Summation,
     largest: u32,
 ) -> Option<[Partial; LANES]> {
-    match kind {
-        Kind::P(_) => None,
-        _ => by_lanes(Chunks { lines, kind, largest }),
+    match summation {
+        Summation::P(_) => None,
+        _ => by_lanes(Chunks { lines, summation, largest }),
     }
 }
 
 pub(super) struct Chunks<'a, E> {
     pub(super) lines: &'a [[E; LANES]],
-    pub(super) kind: Kind,
+    pub(super) summation: Summation,
     pub(super) largest: u32,
 }
 
@@ -38,10 +38,10 @@ impl<E: Bits> ByLanes for Chunks<'_, E> {
         if top.largest() > self.largest {
             return None;
         }
-        Some(match self.kind {
-            Kind::One => partials::<L, One, E>(self.lines, top),
-            Kind::Inf | Kind::P(_) => partials::<L, Inf, E>(self.lines, top),
-            Kind::Two => partials::<L, Two, E>(self.lines, top),
+        Some(match self.summation {
+            Summation::One => partials::<L, One, E>(self.lines, top),
+            Summation::Inf | Summation::P(_) => partials::<L, Inf, E>(self.lines, top),
+            Summation::Two => partials::<L, Two, E>(self.lines, top),
         })
     }
 }

@@ -41,7 +41,7 @@ fn sums_are_those_of_the_definition() {
                     if zeros > 0 && (i % 1024).is_multiple_of(zeros) { 0 } else { bits }
                 };
                 let chunk: Vec<u32> = (0..len).map(&mut element).collect();
-                let given = reduce_bits(&chunk, &[], Kind::Two, &mut scratch);
+                let given = reduce_bits(&chunk, &[], Summation::Two, &mut scratch);
                 assert_eq!(given, by_definition(&chunk), "{len} elements, exponents from {least}, {zeros}");
             }
         }
@@ -57,26 +57,26 @@ fn all_lane_types_agree() {
         for mask in [u32::MAX, 0x3fff_ffff, 0x007f_ffff] {
             let words: Vec<u32> = (0..len).map(|_| next() & mask).collect();
             let halves: Vec<u16> = words.iter().map(|&word| (word >> 16 ^ word << 3) as u16).collect();
-            for kind in [Kind::One, Kind::Two, Kind::Inf] {
-                agree(&words, kind, &mut scratch);
-                agree::<F16Bits>(bytemuck::cast_slice(&halves), kind, &mut scratch);
-                agree::<Bf16Bits>(bytemuck::cast_slice(&halves), kind, &mut scratch);
+            for summation in [Summation::One, Summation::Two, Summation::Inf] {
+                agree(&words, summation, &mut scratch);
+                agree::<F16Bits>(bytemuck::cast_slice(&halves), summation, &mut scratch);
+                agree::<Bf16Bits>(bytemuck::cast_slice(&halves), summation, &mut scratch);
             }
         }
     }
 }
 
 /// All registers, and `f32` of the same values.
-fn agree<E: Bits>(chunk: &[E], kind: Kind, scratch: &mut Scratch) {
+fn agree<E: Bits>(chunk: &[E], summation: Summation, scratch: &mut Scratch) {
     let widened: Vec<u32> = chunk.iter().map(|e| e.f32_bits()).collect();
-    let portable = Chunk { chunk: &widened, next: &[], kind, scratch }.run::<Portable>();
-    let what = (chunk.len(), size_of::<E>(), kind);
-    assert_eq!(Chunk { chunk, next: &[], kind, scratch }.run::<Portable>(), portable, "{what:?}");
-    assert_eq!(reduce_bits(chunk, &[], kind, scratch), portable, "{what:?}");
+    let portable = Chunk { chunk: &widened, next: &[], summation, scratch }.run::<Portable>();
+    let what = (chunk.len(), size_of::<E>(), summation);
+    assert_eq!(Chunk { chunk, next: &[], summation, scratch }.run::<Portable>(), portable, "{what:?}");
+    assert_eq!(reduce_bits(chunk, &[], summation, scratch), portable, "{what:?}");
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
         // SAFETY: just detected.
-        let avx2 = unsafe { avx2::run(Chunk { chunk, next: &[], kind, scratch }) };
+        let avx2 = unsafe { avx2::run(Chunk { chunk, next: &[], summation, scratch }) };
         assert_eq!(avx2, portable, "{what:?}");
     }
 }
@@ -89,22 +89,22 @@ fn units_side_by_side_are_units() {
     for len in [1, 2, 25, 1023, 1024, 1025, 3000, 16_384] {
         for mask in [0x7f7f_ffff, 0x3fff_ffff, 0x007f_ffff] {
             let lines: Vec<[u32; LANES]> = (0..len).map(|_| std::array::from_fn(|_| next() & mask)).collect();
-            for kind in [Kind::One, Kind::Two, Kind::Inf] {
-                let chunks = || side_by_side::Chunks { lines: &lines, kind, largest: INFINITY_BITS - 1 };
-                let all = side_by_side(&lines, kind, INFINITY_BITS - 1);
-                assert_eq!(all, chunks().run::<Portable>(), "{len} {kind:?}");
+            for summation in [Summation::One, Summation::Two, Summation::Inf] {
+                let chunks = || side_by_side::Chunks { lines: &lines, summation, largest: INFINITY_BITS - 1 };
+                let all = side_by_side(&lines, summation, INFINITY_BITS - 1);
+                assert_eq!(all, chunks().run::<Portable>(), "{len} {summation:?}");
                 #[cfg(target_arch = "x86_64")]
                 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
                     // SAFETY: just detected.
-                    assert_eq!(all, unsafe { avx2::run(chunks()) }, "{len} {kind:?}");
+                    assert_eq!(all, unsafe { avx2::run(chunks()) }, "{len} {summation:?}");
                 }
                 let unit = |k: usize| lines.iter().map(|line| line[k]).collect::<Vec<u32>>();
-                let each = std::array::from_fn(|k| reduce_bits(&unit(k), &[], kind, &mut scratch));
-                assert_eq!(all, Some(each), "{len} {kind:?}");
+                let each = std::array::from_fn(|k| reduce_bits(&unit(k), &[], summation, &mut scratch));
+                assert_eq!(all, Some(each), "{len} {summation:?}");
             }
         }
     }
     let mut lines = vec![[0u32; LANES]; 30];
     lines[7][3] = INFINITY_BITS;
-    assert_eq!(side_by_side(&lines, Kind::Two, INFINITY_BITS - 1), None);
+    assert_eq!(side_by_side(&lines, Summation::Two, INFINITY_BITS - 1), None);
 }

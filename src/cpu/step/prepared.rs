@@ -81,7 +81,7 @@ impl PreparedStep {
     ) -> Result<PreparedStep, StepError> {
         optimizer.validate()?;
         steps.iter().try_for_each(StepMut::check)?;
-        let infos: Vec<_> = steps.iter().map(|s| s.joined.info()).collect();
+        let infos: Vec<_> = steps.iter().map(|s| s.operands.info()).collect();
         let parts = Segments::new(&infos, clip)?;
         Ok(PreparedStep {
             kept: Kept::new(Set { infos, parts, double: false }, clip)?,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::cpu::fused::Joined;
+use crate::cpu::fused::Operands;
 use crate::cpu::grads::Slice;
 use crate::error::StepError;
 use crate::optimizer::at_least_0;
@@ -11,7 +11,7 @@ use crate::tensor::Group;
 /// One parameter with its gradient, which is only read.
 #[derive(Debug)]
 pub struct StepMut<'a> {
-    pub(super) joined: Joined<'a>,
+    pub(super) operands: Operands<'a>,
     pub(super) lr_scale: f64,
     pub(super) weight_decay: Option<f64>,
 }
@@ -23,21 +23,21 @@ impl<'a> StepMut<'a> {
         gradient: impl Into<Slice<'a>>,
         parameter: &'a mut [f32],
     ) -> StepMut<'a> {
-        let joined = Joined::new(name.into(), gradient.into().data, parameter);
-        StepMut { joined, lr_scale: 1.0, weight_decay: None }
+        let operands = Operands::new(name.into(), gradient.into().data, parameter);
+        StepMut { operands, lr_scale: 1.0, weight_decay: None }
     }
 
     /// Sets the shape, row-major, for scopes that cut tensors into units or rows.
     #[must_use]
     pub fn shape(mut self, shape: &[u64]) -> StepMut<'a> {
-        self.joined.shape = Some(shape.into());
+        self.operands.shape = Some(shape.into());
         self
     }
 
     /// Puts the tensor into a group.
     #[must_use]
     pub fn group(mut self, group: &Group) -> StepMut<'a> {
-        self.joined.group = Some(group.clone());
+        self.operands.group = Some(group.clone());
         self
     }
 
@@ -54,7 +54,7 @@ impl<'a> StepMut<'a> {
     }
 
     pub(super) fn check(&self) -> Result<(), StepError> {
-        self.joined.check("a parameter")?;
+        self.operands.check("a parameter")?;
         at_least_0("learning rate factor", self.lr_scale)?;
         at_least_0("weight decay", self.weight_decay.unwrap_or(0.0))?;
         Ok(())

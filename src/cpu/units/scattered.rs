@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::cpu::element::Element;
 use crate::cpu::lanes::{Bits, ByLanes, LANES, Lanes, by_lanes};
 use crate::cpu::reduce::{self, Scratch};
@@ -22,14 +22,14 @@ pub(super) fn scattered<T: Element>(
     view: &UnitView,
     (from, len): (u64, u64),
     first: u64,
-    kind: Kind,
+    summation: Summation,
     scratch: &mut Scratch,
     partials: &mut [Partial],
 ) {
     let mut gathered = GATHERED_LINES.take();
     let at_once = groups_at_once(len) as usize * LANES;
     for (unit, to) in (first..).step_by(at_once).zip(partials.chunks_mut(at_once)) {
-        let lines = groups_side_by_side(view, unit, to.len(), kind) * len as usize * LANES;
+        let lines = groups_side_by_side(view, unit, to.len(), summation) * len as usize * LANES;
         // Of elements of 16 bits the first half.
         gathered.resize(lines, 0);
         let (lines, _) = bytemuck::cast_slice_mut::<_, T::Bits>(&mut gathered)[..lines].as_chunks_mut();
@@ -37,10 +37,10 @@ pub(super) fn scattered<T: Element>(
         by_lanes(Gathering { elements: T::bits(elements), view, origin, chunk: (from, len), to: lines });
         let mut lines = lines.chunks(len as usize);
         for (own, unit) in to.chunks_mut(LANES).zip((unit..).step_by(LANES)) {
-            let all = lines.next().and_then(|lines| reduce::side_by_side(lines, kind, scratch.largest));
+            let all = lines.next().and_then(|lines| reduce::side_by_side(lines, summation, scratch.largest));
             match all {
                 Some(all) => own.copy_from_slice(&all),
-                None => one_by_one(elements, view, unit, (from, len), kind, scratch, own),
+                None => one_by_one(elements, view, unit, (from, len), summation, scratch, own),
             }
         }
     }
@@ -48,8 +48,8 @@ pub(super) fn scattered<T: Element>(
 }
 
 /// How many groups of the units from one on lie side by side; none goes by lanes under any p.
-fn groups_side_by_side(view: &UnitView, unit: u64, units: usize, kind: Kind) -> usize {
-    let most = if matches!(kind, Kind::P(_)) { 0 } else { units / LANES };
+fn groups_side_by_side(view: &UnitView, unit: u64, units: usize, summation: Summation) -> usize {
+    let most = if matches!(summation, Summation::P(_)) { 0 } else { units / LANES };
     let side_by_side = |&groups: &usize| neighbours(view, unit, (groups * LANES) as u64);
     (1..=most).rev().find(side_by_side).unwrap_or(0)
 }
@@ -117,7 +117,7 @@ fn one_by_one<T: Element>(
     view: &UnitView,
     unit: u64,
     (from, len): (u64, u64),
-    kind: Kind,
+    summation: Summation,
     scratch: &mut Scratch,
     partials: &mut [Partial],
 ) {
@@ -130,6 +130,6 @@ fn one_by_one<T: Element>(
         }
     }
     for (own, to) in gathered.iter().zip(partials) {
-        *to = reduce::reduce(own, &[], kind, scratch);
+        *to = reduce::reduce(own, &[], summation, scratch);
     }
 }

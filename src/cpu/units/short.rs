@@ -2,7 +2,7 @@
 
 use bytemuck::Zeroable;
 
-use crate::clip::Kind;
+use crate::clip::Summation;
 use crate::cpu::element::Element;
 use crate::cpu::lanes::LANES;
 use crate::cpu::reduce;
@@ -18,7 +18,7 @@ pub(super) fn transposed<'p, T: Element>(
     view: &UnitView,
     len: usize,
     first: u64,
-    kind: Kind,
+    summation: Summation,
     largest: u32,
     partials: &'p mut [Partial],
 ) -> (u64, &'p mut [Partial]) {
@@ -34,12 +34,12 @@ pub(super) fn transposed<'p, T: Element>(
                 line[k] = element;
             }
         }
-        match reduce::side_by_side(lines, kind, largest) {
+        match reduce::side_by_side(lines, summation, largest) {
             Some(all) => *to = all,
             None => to
                 .iter_mut()
                 .zip(at)
-                .for_each(|(to, at)| *to = singles(&elements[at..at + len], kind, largest)),
+                .for_each(|(to, at)| *to = singles(&elements[at..at + len], summation, largest)),
         }
         unit += LANES as u64;
     }
