@@ -24,7 +24,7 @@ fn optimizers() -> Vec<Optimizer> {
         Sgd::new(0.1).momentum(0.9).nesterov(true).into(),
         Adam::new(0.01).betas(0.8, 0.95).eps(1e-3).weight_decay(0.1).into(),
         Adam::new(0.01).eps(1e-4).eps_hat(true).into(),
-        Adam::decoupled(0.01).into(),
+        Adam::adamw(0.01).into(),
     ]
 }
 
@@ -287,12 +287,12 @@ fn rates_and_decay_of_each_tensor() {
 fn saved_and_restored() {
     let clip = Clip::global_norm(1.0).adapt(Adapt::Mean { factor: 0.9, window: 2 });
     let mut set = Set::new(&[500, 25, 75]);
-    let mut here = cpu::prepare_step(&set.steps(&clip), &clip, Adam::decoupled(0.1)).unwrap();
+    let mut here = cpu::prepare_step(&set.steps(&clip), &clip, Adam::adamw(0.1)).unwrap();
     for step in 0..3 {
         set.next(step, false);
         set.step(&mut here).unwrap();
     }
-    let mut there = cpu::prepare_step(&set.steps(&clip), &clip, Adam::decoupled(0.1)).unwrap();
+    let mut there = cpu::prepare_step(&set.steps(&clip), &clip, Adam::adamw(0.1)).unwrap();
     there.restore_history(History::from_bytes(&here.history().to_bytes()).unwrap()).unwrap();
     there.restore_moments(here.moments().clone()).unwrap();
     let before = set.parameters.clone();

@@ -43,7 +43,7 @@ pub struct PreparedStep {
 /// let (mut w, mut b) = (vec![1.0f32; 4], vec![0.0f32; 2]);
 /// let (mut dw, mut db) = (vec![0.0f32; 4], vec![0.0f32; 2]);
 /// let like = [StepMut::new("w", &dw[..], &mut w), StepMut::new("b", &db[..], &mut b).weight_decay(0.0)];
-/// let mut prepared = cpu::prepare_step(&like, &Clip::global_norm(4.0), Adam::decoupled(1e-3))?;
+/// let mut prepared = cpu::prepare_step(&like, &Clip::global_norm(4.0), Adam::adamw(1e-3))?;
 /// let schedule = Schedule::cosine(1e-3, 0.0, 3)?;
 /// for t in 0..3 {
 ///     prepared.set_lr(schedule.at(t))?;
