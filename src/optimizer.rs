@@ -1,10 +1,10 @@
-//! The step that uses the clipped gradients, as plain data: SGD, Adam and AdamW.
+//! The step that uses the clipped gradients, as plain data: SGD, Adam, AdamW, Lion.
 //!
 //! A step reads gradients through the outcome of their segment, so they are never rewritten: clip and
 //! step read them twice, and write parameters and state once.
 
 use crate::error::OptimizerError;
-use crate::layout::{ADAM, DECOUPLED, EPS_HAT, Hyper, NESTEROV, STEPS};
+use crate::layout::{ADAM, AMSGRAD, DECOUPLED, EPS_HAT, Hyper, LION, MAXIMIZE, NESTEROV, STEPS};
 
 /// An update rule with its constants. Constants are `f64` as in PyTorch, and rounded once.
 ///
@@ -24,6 +24,8 @@ pub enum Optimizer {
     Sgd(Sgd),
     /// Adam or AdamW.
     Adam(Adam),
+    /// Lion.
+    Lion(Lion),
 }
 
 /// Stochastic gradient descent as `torch.optim.SGD` defines it. With the clipped gradient g, parameter
@@ -49,6 +51,9 @@ pub struct Sgd {
     pub nesterov: bool,
     /// L2 penalty. 0 unless set.
     pub weight_decay: f64,
+    /// Whether the step goes up the gradient.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub maximize: bool,
 }
 
 /// Adam (Kingma and Ba 2015, arXiv 1412.6980) and AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101)
@@ -78,12 +83,43 @@ pub struct Adam {
     /// Whether eps is added to √v before its correction, as Keras does ("epsilon hat" of the paper's
     /// section 2): it then counts for more in the first steps.
     pub eps_hat: bool,
+    /// Whether the largest v so far takes its place in the step (Reddi et al. 2018, arXiv 1904.09237), which needs a third
+    /// moment.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub amsgrad: bool,
+    /// Whether the step goes up the gradient.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub maximize: bool,
+}
+
+/// Lion (Chen et al. 2023, arXiv 2302.06675) as `optax.lion` defines it. With the clipped gradient g, parameter p and momentum m:
+///
+/// ```text
+/// c ← β₁ m + (1 − β₁) g
+/// p ← p − lr · (sign(c) + weight_decay · p)
+/// m ← β₂ m + (1 − β₂) g
+/// ```
+///
+/// Elements move by lr whatever their gradient: a global norm that is clipped changes what the momentum remembers, not how far
+/// a step goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Lion {
+    /// Learning rate, 0 or more.
+    pub lr: f64,
+    /// β₁ and β₂, from 0 to below 1. 0.9 and 0.99 unless set.
+    pub betas: (f64, f64),
+    /// Decay of the parameter. 0 unless set.
+    pub weight_decay: f64,
+    /// Whether the step goes up the gradient.
+    pub maximize: bool,
 }
 
 impl Sgd {
     /// Plain gradient descent.
     pub fn new(lr: f64) -> Sgd {
-        Sgd { lr, momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.0 }
+        Sgd { lr, momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.0, maximize: false }
     }
 
     /// Sets the momentum.
@@ -109,12 +145,20 @@ impl Sgd {
     pub fn weight_decay(self, weight_decay: f64) -> Sgd {
         Sgd { weight_decay, ..self }
     }
+
+    /// Sets whether the step goes up the gradient.
+    #[must_use]
+    pub fn maximize(self, maximize: bool) -> Sgd {
+        Sgd { maximize, ..self }
+    }
 }
 
 impl Adam {
     /// Adam with PyTorch's defaults and no decay.
     pub fn new(lr: f64) -> Adam {
-        Adam { lr, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, decoupled: false, eps_hat: false }
+        let (betas, eps) = ((0.9, 0.999), 1e-8);
+        let (decoupled, eps_hat, amsgrad, maximize) = (false, false, false, false);
+        Adam { lr, betas, eps, weight_decay: 0.0, decoupled, eps_hat, amsgrad, maximize }
     }
 
     /// AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) with PyTorch's defaults: a decay of 0.01.
@@ -146,6 +190,49 @@ impl Adam {
     pub fn weight_decay(self, weight_decay: f64) -> Adam {
         Adam { weight_decay, ..self }
     }
+
+    /// Sets whether the largest second moment so far takes its place.
+    #[must_use]
+    pub fn amsgrad(self, amsgrad: bool) -> Adam {
+        Adam { amsgrad, ..self }
+    }
+
+    /// Sets whether the step goes up the gradient.
+    #[must_use]
+    pub fn maximize(self, maximize: bool) -> Adam {
+        Adam { maximize, ..self }
+    }
+}
+
+impl Lion {
+    /// Lion with its paper's β and no decay.
+    pub fn new(lr: f64) -> Lion {
+        Lion { lr, betas: (0.9, 0.99), weight_decay: 0.0, maximize: false }
+    }
+
+    /// Sets β₁ and β₂.
+    #[must_use]
+    pub fn betas(self, first: f64, second: f64) -> Lion {
+        Lion { betas: (first, second), ..self }
+    }
+
+    /// Sets the decay.
+    #[must_use]
+    pub fn weight_decay(self, weight_decay: f64) -> Lion {
+        Lion { weight_decay, ..self }
+    }
+
+    /// Sets whether the step goes up the gradient.
+    #[must_use]
+    pub fn maximize(self, maximize: bool) -> Lion {
+        Lion { maximize, ..self }
+    }
+}
+
+impl From<Lion> for Optimizer {
+    fn from(lion: Lion) -> Optimizer {
+        Optimizer::Lion(lion)
+    }
 }
 
 impl From<Sgd> for Optimizer {
@@ -166,6 +253,7 @@ impl Optimizer {
         match self {
             Optimizer::Sgd(sgd) => sgd.lr,
             Optimizer::Adam(adam) => adam.lr,
+            Optimizer::Lion(lion) => lion.lr,
         }
     }
 
@@ -175,6 +263,7 @@ impl Optimizer {
         match self {
             Optimizer::Sgd(sgd) => Optimizer::Sgd(Sgd { lr, ..sgd }),
             Optimizer::Adam(adam) => Optimizer::Adam(Adam { lr, ..adam }),
+            Optimizer::Lion(lion) => Optimizer::Lion(Lion { lr, ..lion }),
         }
     }
 
@@ -183,14 +272,16 @@ impl Optimizer {
         match self {
             Optimizer::Sgd(sgd) => sgd.weight_decay,
             Optimizer::Adam(adam) => adam.weight_decay,
+            Optimizer::Lion(lion) => lion.weight_decay,
         }
     }
 
-    /// State tensors that each parameter needs: 0, 1 or 2, `f32` in the parameter's shape.
+    /// State tensors that each parameter needs: 0 to 3, `f32` in the parameter's shape.
     pub fn moments(&self) -> usize {
         match self {
             Optimizer::Sgd(sgd) => usize::from(sgd.momentum != 0.0),
-            Optimizer::Adam(_) => 2,
+            Optimizer::Adam(adam) => 2 + usize::from(adam.amsgrad),
+            Optimizer::Lion(_) => 1,
         }
     }
 
@@ -213,13 +304,12 @@ impl Optimizer {
                 ("momentum", sgd.momentum)
             }
             Optimizer::Adam(adam) => {
-                for (what, given) in [("β₁", adam.betas.0), ("β₂", adam.betas.1)] {
-                    // What rounds to 1 would make the correction infinite.
-                    if !(0.0..1.0).contains(&given) || (1.0 - given) as f32 == 0.0 || given as f32 == 1.0 {
-                        return Err(OptimizerError::Constant { what, required: "from 0 to below 1", given });
-                    }
-                }
+                betas_below_1(adam.betas)?;
                 ("eps", adam.eps)
+            }
+            Optimizer::Lion(lion) => {
+                betas_below_1(lion.betas)?;
+                ("learning rate", lr)
             }
         };
         let constants = [("learning rate", lr), ("weight decay", weight_decay), own];
@@ -240,14 +330,14 @@ impl Optimizer {
     pub(crate) fn record(&self) -> Hyper {
         let nothing = bytemuck::Zeroable::zeroed();
         match *self {
-            Optimizer::Sgd(Sgd { lr, momentum, dampening, nesterov, .. }) => Hyper {
+            Optimizer::Sgd(Sgd { lr, momentum, dampening, nesterov, maximize, .. }) => Hyper {
                 lr: lr as f32,
                 decay: momentum as f32,
                 share: (1.0 - dampening) as f32,
-                flags: STEPS | if nesterov { NESTEROV } else { 0 },
+                flags: STEPS | flag(nesterov, NESTEROV) | flag(maximize, MAXIMIZE),
                 ..nothing
             },
-            Optimizer::Adam(Adam { lr, betas, eps, decoupled, eps_hat, .. }) => Hyper {
+            Optimizer::Adam(Adam { lr, betas, eps, decoupled, eps_hat, amsgrad, maximize, .. }) => Hyper {
                 lr: lr as f32,
                 decay: betas.0 as f32,
                 share: (1.0 - betas.0) as f32,
@@ -256,12 +346,37 @@ impl Optimizer {
                 eps: eps as f32,
                 flags: STEPS
                     | ADAM
-                    | if decoupled { DECOUPLED } else { 0 }
-                    | if eps_hat { EPS_HAT } else { 0 },
+                    | flag(decoupled, DECOUPLED)
+                    | flag(eps_hat, EPS_HAT)
+                    | flag(amsgrad, AMSGRAD)
+                    | flag(maximize, MAXIMIZE),
+                ..nothing
+            },
+            Optimizer::Lion(Lion { lr, betas, maximize, .. }) => Hyper {
+                lr: lr as f32,
+                decay: betas.0 as f32,
+                share: (1.0 - betas.0) as f32,
+                second_decay: betas.1 as f32,
+                second_share: (1.0 - betas.1) as f32,
+                flags: STEPS | LION | DECOUPLED | flag(maximize, MAXIMIZE),
                 ..nothing
             },
         }
     }
+}
+
+fn flag(set: bool, bit: u32) -> u32 {
+    if set { bit } else { 0 }
+}
+
+fn betas_below_1((first, second): (f64, f64)) -> Result<(), OptimizerError> {
+    for (what, given) in [("β₁", first), ("β₂", second)] {
+        // What rounds to 1 would make the correction infinite.
+        if !(0.0..1.0).contains(&given) || (1.0 - given) as f32 == 0.0 || given as f32 == 1.0 {
+            return Err(OptimizerError::Constant { what, required: "from 0 to below 1", given });
+        }
+    }
+    Ok(())
 }
 
 /// Whether a constant is 0 or more and an `f32` holds it.

@@ -99,7 +99,20 @@ fn records_have_the_offsets_that_naga_computes() {
         interval,
         flags
     );
-    same!(shared, "", FusedRow, start, slot_len, first, segment, parameter, moment, second_moment, tensor);
+    same!(
+        shared,
+        "",
+        FusedRow,
+        start,
+        slot_len,
+        first,
+        segment,
+        parameter,
+        moment,
+        second_moment,
+        largest_moment,
+        tensor
+    );
     same!(shared, "", FusedTensor, lr_scale, weight_decay, low, kept, high, outer);
     // Those that programs bind are declared once more for them.
     for (module, prefix) in [(shared, ""), (&parsed(&records::wgsl("Clip")), "Clip")] {

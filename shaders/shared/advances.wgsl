@@ -41,7 +41,7 @@ fn begin_update(moves: bool) {
     progress.share = hyper.share;
     if (hyper.flags & ADAM) == 0u {
         // Nothing has been remembered yet, so nothing is dampened.
-        progress.share = select(hyper.share, ONE_BITS, progress.updates == 1u);
+        progress.share = select(hyper.share, ONE_BITS, progress.updates == 1u && (hyper.flags & LION) == 0u);
         return;
     }
     progress.correction = f_div(ONE_BITS, complement_of_power(hyper.share, progress.updates));

@@ -50,6 +50,7 @@ struct FusedRow {
     parameter: u32,
     moment: u32,
     second_moment: u32,
+    largest_moment: u32,
     tensor: u32,
 }
 

@@ -9,12 +9,13 @@ fn passes_over(outcome: Outcome) -> bool {
     return (outcome.flags & LEFT_OUT) != 0u;
 }
 
-// The gradient with the L2 penalty, where there is one.
+// What is stepped against: the gradient, of what is maximised its negative, with the L2 penalty where there is one.
 fn penalised(gradient: u32, parameter: u32, tensor: FusedTensor, finite: bool) -> f32 {
+    let g = gradient ^ select(0u, 0x80000000u, (hyper.flags & MAXIMIZE) != 0u);
     if tensor.weight_decay == 0u || (hyper.flags & DECOUPLED) != 0u {
-        return bitcast<f32>(gradient);
+        return bitcast<f32>(g);
     }
-    return within(bitcast<f32>(gradient) + bitcast<f32>(tensor.weight_decay) * bitcast<f32>(parameter), finite);
+    return within(bitcast<f32>(g) + bitcast<f32>(tensor.weight_decay) * bitcast<f32>(parameter), finite);
 }
 
 // parameter - lr * direction. What does not move keeps every bit: a driver may flush subnormals.

@@ -2,7 +2,7 @@
 //! `shaders/advance.wgsl`, in `f32` operations that every processor rounds correctly.
 
 use crate::clip::MOST_SCALE;
-use crate::layout::{ADAM, Hyper, Progress, SCALES_LOSS, STEPS, Tally};
+use crate::layout::{ADAM, Hyper, LION, Progress, SCALES_LOSS, STEPS, Tally};
 
 pub(super) fn advance(hyper: &Hyper, tally: &Tally, progress: &mut Progress) {
     if hyper.flags & SCALES_LOSS != 0 {
@@ -36,7 +36,7 @@ fn begin_update(hyper: &Hyper, moves: bool, progress: &mut Progress) {
     progress.updates += 1;
     progress.share = hyper.share;
     if hyper.flags & ADAM == 0 {
-        if progress.updates == 1 {
+        if progress.updates == 1 && hyper.flags & LION == 0 {
             progress.share = 1.0;
         }
         return;

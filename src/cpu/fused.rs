@@ -86,13 +86,13 @@ pub(super) fn run<'a>(
         let view = if let Owner::Units { view, .. } = owner { Some(view) } else { None };
         let len = CHUNK as usize;
         let mut moments = moments.iter_mut().map(|m| m.chunks_mut(len));
-        let (mut m, mut v) = (moments.next(), moments.next());
+        let mut moments = [moments.next(), moments.next(), moments.next()];
         let next = |chunks: &mut Option<std::slice::ChunksMut<'a, f32>>| {
             chunks.as_mut().and_then(Iterator::next).unwrap_or_default()
         };
         for (at, parameter) in (0..).step_by(len).zip(target.chunks_mut(len)) {
             let gradient = gradient.range(at, parameter.len());
-            let target = Target { parameter, moments: [next(&mut m), next(&mut v)] };
+            let target = Target { parameter, moments: moments.each_mut().map(next) };
             let units = view.map(|view| (at as u64, view));
             work.push(Work { gradient, target, action, outcomes: own, units });
         }
@@ -105,15 +105,15 @@ impl Work<'_> {
     /// Once: nothing is left of its target.
     fn run(&mut self) {
         let Work { gradient, target, action, outcomes, units } = self;
-        let Target { mut parameter, moments: [mut m, mut v] } = std::mem::take(target);
+        let Target { mut parameter, mut moments } = std::mem::take(target);
         let Some((first, view)) = *units else {
-            return gradient.act(&outcomes[0], action, Target { parameter, moments: [m, v] });
+            return gradient.act(&outcomes[0], action, Target { parameter, moments });
         };
         for (run, unit) in view.runs(first, parameter.len()) {
             let len = run.len();
             let target = Target {
                 parameter: split(&mut parameter, len),
-                moments: [split(&mut m, len), split(&mut v, len)],
+                moments: moments.each_mut().map(|moment| split(moment, len)),
             };
             gradient.range(run.start, len).act(&outcomes[unit], action, target);
         }

@@ -1,7 +1,9 @@
-//! gradient, outcome -> parameter, moments: the twin of `shaders/update_sgd.wgsl`,
-//! `shaders/update_momentum.wgsl` and `shaders/update_adam.wgsl`.
+//! gradient, outcome -> parameter, moments: the twin of the `shaders/update_*.wgsl`.
 
-use crate::layout::{ADAM, DECOUPLED, EPS_HAT, Hyper, KEEP, MULTIPLY, NESTEROV, Outcome, Progress, SKIPPED};
+use crate::layout::{
+    ADAM, AMSGRAD, DECOUPLED, EPS_HAT, Hyper, KEEP, LION, MAXIMIZE, MULTIPLY, NESTEROV, Outcome, Progress,
+    SKIPPED,
+};
 
 use super::apply;
 use super::block::{Values, not_here, with_elements};
@@ -52,8 +54,8 @@ pub(super) enum Action {
 #[derive(Debug, Default)]
 pub(super) struct Target<'a> {
     pub(super) parameter: &'a mut [f32],
-    /// None, one or two of the parameter's length.
-    pub(super) moments: [&'a mut [f32]; 2],
+    /// None to three of the parameter's length.
+    pub(super) moments: [&'a mut [f32]; 3],
 }
 
 impl Values<'_> {
@@ -65,24 +67,28 @@ impl Values<'_> {
 
 /// Lets a gradient, which is only read, move a parameter or add to an accumulator.
 fn act<T: Element>(gradient: &[T], outcome: &Outcome, action: &Action, target: Target<'_>) {
-    let Target { parameter, moments: [first, second] } = target;
+    let Target { parameter, mut moments } = target;
     let mut block = [0.0f32; BLOCK];
     for (at, gradient) in (0..).step_by(BLOCK).zip(gradient.chunks(BLOCK)) {
         let range = at..at + gradient.len();
         let (gradient, scale) = clipped(gradient, outcome, &mut block[..gradient.len()]);
         let parameter = &mut parameter[range.clone()];
-        match action {
-            Action::Add { begins } => add(gradient, scale, outcome, *begins, parameter),
-            Action::Update(rates) if rates.hyper.flags & ADAM != 0 => {
-                let (m, v) = (&mut first[range.clone()], &mut second[range]);
-                dispatch(Adam, gradient, scale, rates, parameter, m, v);
+        let rates = match action {
+            Action::Add { begins } => {
+                add(gradient, scale, outcome, *begins, parameter);
+                continue;
             }
-            Action::Update(rates) if first.is_empty() => {
-                dispatch(Plain, gradient, scale, rates, parameter, &mut [], &mut []);
-            }
-            Action::Update(rates) => {
-                dispatch(Momentum, gradient, scale, rates, parameter, &mut first[range], &mut []);
-            }
+            Action::Update(rates) => rates,
+        };
+        let moments = moments.each_mut().map(|moment| moment.get_mut(range.clone()).unwrap_or_default());
+        let ascends = rates.hyper.flags & MAXIMIZE != 0;
+        let operands = Operands { gradient, scale: if ascends { -scale } else { scale }, parameter, moments };
+        match rates.hyper.flags & (ADAM | AMSGRAD | LION) {
+            0 if operands.moments[0].is_empty() => dispatch(Plain, operands, rates),
+            0 => dispatch(Momentum, operands, rates),
+            LION => dispatch(Lion, operands, rates),
+            ADAM => dispatch(Adam::<false>, operands, rates),
+            _ => dispatch(Adam::<true>, operands, rates),
         }
     }
 }
@@ -126,23 +132,35 @@ fn within(value: f32, finite: bool) -> f32 {
     if finite & (value.abs() > f32::MAX) { f32::MAX.copysign(value) } else { value }
 }
 
-/// An update rule over slices of one length.
+/// Slices of one length, but for the moments that a rule does not have.
+struct Operands<'a> {
+    gradient: &'a [f32],
+    /// Factor of the gradient.
+    scale: f32,
+    parameter: &'a mut [f32],
+    moments: [&'a mut [f32]; 3],
+}
+
+/// An update rule.
 trait Rule: Copy {
-    fn run(self, g: &[f32], scale: f32, rates: &Rates, p: &mut [f32], m: &mut [f32], v: &mut [f32]);
+    fn run(self, operands: Operands<'_>, rates: &Rates);
 }
 
 #[derive(Clone, Copy)]
 struct Plain;
 #[derive(Clone, Copy)]
 struct Momentum;
+/// Whether with the largest second moment.
 #[derive(Clone, Copy)]
-struct Adam;
+struct Adam<const AMSGRAD: bool>;
+#[derive(Clone, Copy)]
+struct Lion;
 
 impl Rule for Plain {
     #[inline(always)]
-    fn run(self, g: &[f32], scale: f32, rates: &Rates, p: &mut [f32], _: &mut [f32], _: &mut [f32]) {
+    fn run(self, Operands { gradient, scale, parameter, .. }: Operands<'_>, rates: &Rates) {
         let penalty = rates.penalty();
-        for (p, &g) in p.iter_mut().zip(g) {
+        for (p, &g) in parameter.iter_mut().zip(gradient) {
             let (g, finite) = (g * scale, g.is_finite() & p.is_finite());
             let direction = penalised(g, *p, penalty, finite);
             *p = within(*p - within(rates.lr * direction, finite), finite);
@@ -152,10 +170,10 @@ impl Rule for Plain {
 
 impl Rule for Momentum {
     #[inline(always)]
-    fn run(self, g: &[f32], scale: f32, rates: &Rates, p: &mut [f32], m: &mut [f32], _: &mut [f32]) {
+    fn run(self, Operands { gradient, scale, parameter, moments: [m, ..] }: Operands<'_>, rates: &Rates) {
         let (penalty, decay) = (rates.penalty(), rates.hyper.decay);
         let nesterov = rates.hyper.flags & NESTEROV != 0;
-        for ((p, m), &g) in p.iter_mut().zip(m).zip(g) {
+        for ((p, m), &g) in parameter.iter_mut().zip(m).zip(gradient) {
             let finite = g.is_finite() & p.is_finite();
             let g = penalised(g * scale, *p, penalty, finite);
             *m = within(decay * *m + rates.share * g, finite);
@@ -165,20 +183,44 @@ impl Rule for Momentum {
     }
 }
 
-impl Rule for Adam {
+impl Rule for Lion {
     #[inline(always)]
-    fn run(self, g: &[f32], scale: f32, rates: &Rates, p: &mut [f32], m: &mut [f32], v: &mut [f32]) {
+    fn run(self, Operands { gradient, scale, parameter, moments: [m, ..] }: Operands<'_>, rates: &Rates) {
+        let Hyper { decay, share, second_decay, second_share, .. } = rates.hyper;
+        for ((p, m), &g) in parameter.iter_mut().zip(m).zip(gradient) {
+            let finite = g.is_finite() & p.is_finite();
+            let within = |value: f32| within(value, finite);
+            let g = g * scale;
+            let mean = within(decay * *m + share * g);
+            *m = within(second_decay * *m + second_share * g);
+            let sign = if mean == 0.0 || mean.is_nan() { mean } else { 1f32.copysign(mean) };
+            *p = within(*p - within(rates.lr * within(sign + rates.weight_decay * *p)));
+        }
+    }
+}
+
+impl<const AMSGRAD: bool> Rule for Adam<AMSGRAD> {
+    #[inline(always)]
+    fn run(self, Operands { gradient, scale, parameter, moments: [m, v, x] }: Operands<'_>, rates: &Rates) {
         let Hyper { decay, second_decay, second_share, eps, flags, .. } = rates.hyper;
         let eps = if flags & EPS_HAT != 0 { eps * rates.second_correction } else { eps };
         let penalty = rates.penalty();
         let decayed = if flags & DECOUPLED != 0 { rates.weight_decay } else { 0.0 };
-        for (((p, m), v), &g) in p.iter_mut().zip(m).zip(v).zip(g) {
+        // Of one length with the others, so that no index is checked.
+        let x = if AMSGRAD { &mut x[..gradient.len()] } else { x };
+        for (i, (((p, m), v), &g)) in parameter.iter_mut().zip(m).zip(v).zip(gradient).enumerate() {
             let finite = g.is_finite() & p.is_finite();
             let within = |value: f32| within(value, finite);
             let g = penalised(g * scale, *p, penalty, finite);
             *m = within(decay * *m + rates.share * g);
             *v = within(second_decay * *v + second_share * g * g);
-            let size = within(v.sqrt() * rates.second_correction + eps);
+            let mut second = *v;
+            if AMSGRAD {
+                // As integers: magnitudes compare alike, and NaN is larger than all.
+                x[i] = f32::from_bits((second.to_bits() & 0x7fff_ffff).max(x[i].to_bits()));
+                second = x[i];
+            }
+            let size = within(second.sqrt() * rates.second_correction + eps);
             // 0 / 0: nothing has ever moved this element.
             let still = *m == 0.0 && size == 0.0;
             let direction = if still { 0.0 } else { within(within(*m * rates.correction) / size) };
@@ -194,45 +236,29 @@ fn penalised(gradient: f32, parameter: f32, penalty: f32, finite: bool) -> f32 {
 }
 
 /// The same loop for the widest vectors there are; every operation rounds alike in all.
-fn dispatch(
-    rule: impl Rule,
-    g: &[f32],
-    scale: f32,
-    rates: &Rates,
-    p: &mut [f32],
-    m: &mut [f32],
-    v: &mut [f32],
-) {
+fn dispatch(rule: impl Rule, operands: Operands<'_>, rates: &Rates) {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the feature that the function is compiled for was just detected.
-            return unsafe { avx512(rule, g, scale, rates, p, m, v) };
+            return unsafe { avx512(rule, operands, rates) };
         }
         if is_x86_feature_detected!("avx2") {
             // SAFETY: as above.
-            return unsafe { avx2(rule, g, scale, rates, p, m, v) };
+            return unsafe { avx2(rule, operands, rates) };
         }
     }
-    rule.run(g, scale, rates, p, m, v);
+    rule.run(operands, rates);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn avx512(
-    rule: impl Rule,
-    g: &[f32],
-    scale: f32,
-    rates: &Rates,
-    p: &mut [f32],
-    m: &mut [f32],
-    v: &mut [f32],
-) {
-    rule.run(g, scale, rates, p, m, v);
+fn avx512(rule: impl Rule, operands: Operands<'_>, rates: &Rates) {
+    rule.run(operands, rates);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn avx2(rule: impl Rule, g: &[f32], scale: f32, rates: &Rates, p: &mut [f32], m: &mut [f32], v: &mut [f32]) {
-    rule.run(g, scale, rates, p, m, v);
+fn avx2(rule: impl Rule, operands: Operands<'_>, rates: &Rates) {
+    rule.run(operands, rates);
 }

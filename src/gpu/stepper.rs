@@ -222,7 +222,9 @@ impl Stepper {
         let decision =
             make.decision(pass.plan(), &pass.clip(), records, pass.norm(), (Some(&hyper), false))?;
         let kernel = match (&optimizer, optimizer.moments()) {
+            (Optimizer::Adam(_), 3) => Kernel::UpdateAmsgrad,
             (Optimizer::Adam(_), _) => Kernel::UpdateAdam,
+            (Optimizer::Lion(_), _) => Kernel::UpdateLion,
             (Optimizer::Sgd(_), 0) => Kernel::UpdateSgd,
             (Optimizer::Sgd(_), _) => Kernel::UpdateMomentum,
         };
@@ -338,7 +340,7 @@ shares_pass!(Stepper);
 /// Parameter and moments of a gradient.
 fn updated(grad: &Grad, moments: &[Moment], buffers: &mut Buffers) -> Vec<crate::plan::Placement> {
     let parameter = grad.parameter.iter().map(|p| ("parameter", (&p.buffer, p.offset)));
-    let names = ["first moment", "second moment"];
+    let names = ["first moment", "second moment", "largest second moment"];
     let moments = names.into_iter().zip(moments).map(|(what, m)| (what, (&m.buffer, m.offset)));
     parameter.chain(moments).map(|(what, at)| buffers.operand(grad, what, DType::F32, at)).collect()
 }

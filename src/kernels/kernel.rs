@@ -19,6 +19,8 @@ pub(crate) enum Kernel {
     UpdateSgd,
     UpdateMomentum,
     UpdateAdam,
+    UpdateAmsgrad,
+    UpdateLion,
     Accumulate,
 }
 

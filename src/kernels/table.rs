@@ -272,9 +272,25 @@ pub(super) static TABLE: &[Row] = &[
     Row {
         kernel: Kernel::UpdateAdam,
         stem: "update_adam",
-        parts: |variant| parts::fused(variant, wgsl!["shared/update", "update_adam"]),
-        operands: MOST_OPERANDS,
+        parts: |variant| parts::fused(variant, wgsl!["shared/update", "shared/adam", "update_adam"]),
+        operands: 4,
         needs_no_checks: Some(Kernel::UpdateAdam),
+        ..UPDATE
+    },
+    Row {
+        kernel: Kernel::UpdateAmsgrad,
+        stem: "update_amsgrad",
+        parts: |variant| parts::fused(variant, wgsl!["shared/update", "shared/adam", "update_amsgrad"]),
+        operands: MOST_OPERANDS,
+        needs_no_checks: Some(Kernel::UpdateAmsgrad),
+        ..UPDATE
+    },
+    Row {
+        kernel: Kernel::UpdateLion,
+        stem: "update_lion",
+        parts: |variant| parts::fused(variant, wgsl!["shared/update", "update_lion"]),
+        operands: 3,
+        needs_no_checks: Some(Kernel::UpdateLion),
         ..UPDATE
     },
     // Gradients, outcomes -> accumulators; cpu/accumulate.rs.

@@ -74,7 +74,7 @@ fn expand_rows(source: &str, dtype: DType) -> String {
 }
 
 /// Repeats what stands between the lines `//@each slot` and `//@end` once a slot, with `SLOT`
-/// replaced by its number and `OPERAND0` to `OPERAND3` by the bindings of the operands. Between
+/// replaced by its number and `OPERAND0` to `OPERAND4` by the bindings of the operands. Between
 /// `//@each binding` and `//@end` the same once a binding.
 fn expand(source: &str, slots: u32, pattern: &Pattern) -> String {
     let a_slot = pattern.bindings().max(1);

@@ -169,6 +169,9 @@ pub fn wgsl_constants() -> String {
         NESTEROV,
         DECOUPLED,
         EPS_HAT,
+        AMSGRAD,
+        MAXIMIZE,
+        LION,
     ];
     constants.iter().map(|(name, value)| format!("const {name}: u32 = {value}u;\n")).collect()
 }

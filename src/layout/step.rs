@@ -15,6 +15,13 @@ pub const DECOUPLED: u32 = 16;
 /// Bit of [`Hyper::flags`]: eps is added before the second moment is corrected.
 pub const EPS_HAT: u32 = 32;
 
+/// Bit of [`Hyper::flags`]: the largest second moment so far takes the place of the second moment.
+pub const AMSGRAD: u32 = 64;
+/// Bit of [`Hyper::flags`]: the step goes up the gradient.
+pub const MAXIMIZE: u32 = 128;
+/// Bit of [`Hyper::flags`]: the step is Lion's.
+pub const LION: u32 = 256;
+
 /// The constants of loss scaling and of an optimiser, see [`LossScale`](crate::LossScale) and
 /// [`Optimizer`](crate::Optimizer).
 #[repr(C)]
@@ -39,7 +46,7 @@ pub struct Hyper {
     pub backoff: f32,
     /// See `growth`.
     pub interval: u32,
-    /// [`SCALES_LOSS`], [`STEPS`], [`ADAM`], [`NESTEROV`], [`DECOUPLED`], [`EPS_HAT`].
+    /// [`SCALES_LOSS`], [`STEPS`], [`ADAM`], [`NESTEROV`], [`DECOUPLED`], [`EPS_HAT`], [`AMSGRAD`], [`MAXIMIZE`], [`LION`].
     pub flags: u32,
 }
 
@@ -83,6 +90,8 @@ pub struct FusedRow {
     pub moment: u32,
     /// First element of the second moment.
     pub second_moment: u32,
+    /// First element of the largest second moment.
+    pub largest_moment: u32,
     /// Index of the tensor's [`FusedTensor`].
     pub tensor: u32,
 }

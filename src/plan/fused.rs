@@ -14,8 +14,8 @@ use super::limits::PlanLimits;
 use super::pack::runs;
 use super::placement::Placement;
 
-/// Most operands of a kernel: gradient, parameter and two moments.
-pub const MOST_OPERANDS: usize = 4;
+/// Most operands of a kernel: gradient, parameter and three moments.
+pub const MOST_OPERANDS: usize = 5;
 
 /// Which of a slot's bindings the gradient and each tensor updated with it lie in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -29,7 +29,7 @@ impl Pattern {
     /// Each of `operands` tensors in a binding of its own.
     pub fn apart(operands: usize) -> Pattern {
         let operands = operands.min(MOST_OPERANDS) as u8;
-        Pattern { binding: [0, 1, 2, 3], operands, bindings: operands }
+        Pattern { binding: [0, 1, 2, 3, 4], operands, bindings: operands }
     }
 
     /// All there are of `operands` tensors: each lies in the binding of an earlier one or in the next new one.
@@ -67,7 +67,7 @@ impl Pattern {
 pub struct Operands {
     /// The gradient.
     pub gradient: Placement,
-    /// Tensors of as many elements of 4 bytes, at most three.
+    /// Tensors of as many elements of 4 bytes, at most four.
     pub updated: Vec<Placement>,
     /// Factor of the learning rate.
     pub lr_scale: f32,
@@ -246,6 +246,7 @@ impl Piece<'_> {
             parameter: at(1),
             moment: at(2),
             second_moment: at(3),
+            largest_moment: at(4),
             tensor: self.tensor as u32,
         }
     }

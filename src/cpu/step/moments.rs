@@ -3,10 +3,10 @@
 use crate::error::ClipError;
 use crate::tensor::TensorInfo;
 
-/// The state of an optimiser, one or two moments a tensor; it takes its form at the first step.
+/// The state of an optimiser, up to three moments a tensor; it takes its form at the first step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Moments {
-    /// Tensor by tensor: no, one or two moments of as many elements as the parameter.
+    /// Tensor by tensor: no, one, two or three moments of as many elements as the parameter.
     pub tensors: Vec<Vec<Vec<f32>>>,
 }
 

@@ -1,0 +1,29 @@
+// What Adam does with and without the largest second moment.
+
+// The first moment and the second one that a gradient leaves.
+fn moments_of(first: u32, second: u32, g: f32, finite: bool) -> vec2<f32> {
+    let kept = bitcast<f32>(hyper.decay) * bitcast<f32>(first);
+    let second_kept = bitcast<f32>(hyper.second_decay) * bitcast<f32>(second);
+    return vec2(
+        within(kept + bitcast<f32>(progress.share) * g, finite),
+        within(second_kept + bitcast<f32>(hyper.second_share) * g * g, finite)
+    );
+}
+
+fn direction_of(first: f32, second: f32, finite: bool) -> f32 {
+    let correction = bitcast<f32>(progress.second_correction);
+    let eps = bitcast<f32>(hyper.eps) * select(1.0, correction, (hyper.flags & EPS_HAT) != 0u);
+    let size = within(sqrt(second) * correction + eps, finite);
+    let corrected = within(first * bitcast<f32>(progress.correction), finite);
+    // 0 / 0: nothing has ever moved this element.
+    return select(within(corrected / size, finite), 0.0, first == 0.0 && size == 0.0);
+}
+
+// The parameter after a step along the moments.
+fn moved_along(moments: vec2<f32>, parameter: u32, tensor: FusedTensor, finite: bool) -> u32 {
+    var direction = direction_of(moments.x, moments.y, finite);
+    if (hyper.flags & DECOUPLED) != 0u {
+        direction = within(direction + bitcast<f32>(tensor.weight_decay) * bitcast<f32>(parameter), finite);
+    }
+    return moved(parameter, direction, tensor, finite);
+}

@@ -1,0 +1,35 @@
+// gradient, parameter, momentum -> parameter, momentum: Lion.
+
+struct Own {
+    parameter: u32,
+    momentum: u32,
+}
+
+//@each slot
+fn own_SLOT(row: FusedRow, i: u32) -> Own {
+    return Own(OPERAND1[row.parameter + i], OPERAND2[row.moment + i]);
+}
+
+fn put_SLOT(row: FusedRow, i: u32, own: Own) {
+    OPERAND1[row.parameter + i] = own.parameter;
+    OPERAND2[row.moment + i] = own.momentum;
+}
+//@end
+
+fn mean_of(decay: u32, share: u32, momentum: u32, g: f32, finite: bool) -> f32 {
+    return within(bitcast<f32>(decay) * bitcast<f32>(momentum) + bitcast<f32>(share) * g, finite);
+}
+
+fn stepped(own: Own, tensor: FusedTensor, gradient: u32, outcome: Outcome) -> Own {
+    let parameter = own.parameter;
+    let finite = is_finite(gradient) && is_finite(parameter);
+    let g = penalised(gradient, parameter, tensor, finite);
+    let mean = bitcast<u32>(mean_of(hyper.decay, hyper.share, own.momentum, g, finite));
+    let momentum = mean_of(hyper.second_decay, hyper.second_share, own.momentum, g, finite);
+    // 1 with the sign of what is not 0; NaN stays.
+    let magnitude = mean & 0x7fffffffu;
+    let one = (mean & 0x80000000u) | 0x3f800000u;
+    var direction = bitcast<f32>(select(one, mean, magnitude == 0u || magnitude > 0x7f800000u));
+    direction = within(direction + bitcast<f32>(tensor.weight_decay) * bitcast<f32>(parameter), finite);
+    return Own(moved(parameter, direction, tensor, finite), bitcast<u32>(momentum));
+}
