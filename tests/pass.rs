@@ -123,15 +123,7 @@ fn a_tensor_larger_than_a_binding() {
 #[test]
 fn a_grid_of_two_dimensions() {
     let Some(gpu) = gpu() else { return };
-    let adapter = gpu.adapter.clone();
-    let required_limits = wgpu::Limits {
-        max_compute_workgroups_per_dimension: 7,
-        ..wgpu::Limits::default().or_worse_values_from(&adapter.limits())
-    };
-    let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
-    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
-    let clipper = gradclip::Clipper::new(&device).unwrap();
-    let narrow = common::Gpu { name: "narrow".into(), adapter, device, queue, clipper };
+    let narrow = gpu.other(|device| device.required_limits.max_compute_workgroups_per_dimension = 7);
     let tensors: Vec<_> = (0..30).map(|i| data(Kind::Uniform(1.0), 1 + i * 1000, i as u64)).collect();
     let grads = narrow.arena(&tensors, 0, 0);
     let clip = Clip::global_norm(1.0);
@@ -195,10 +187,10 @@ fn a_thousand_steps_without_growth() {
     let mut late = std::collections::VecDeque::new();
     for step in 0..1000 {
         pass.set_threshold(&gpu.queue, 1e6 + step as f32).unwrap();
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        pass.record(&mut encoder);
-        late.extend(pass.read_back(&mut encoder));
-        gpu.queue.submit([encoder.finish()]);
+        gpu.submit(|encoder| {
+            pass.record(encoder);
+            late.extend(pass.read_back(encoder));
+        });
         gpu.device.poll(wgpu::PollType::Poll).unwrap();
         if late.len() == 3 || step == 999 {
             let report = late.pop_front().unwrap().wait().unwrap();

@@ -7,10 +7,10 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use common::{Kind, data};
+use common::{Kind, bits, data, floats, grads};
 use gradclip::cpu::{self, GradMut, Prepared};
 use gradclip::{Adapt, Clip, ClipError, Group, History, LossScale, NonFinite, NormType, Rule, Units};
-use gradclip_verify::oracle::plain;
+use gradclip_verify::inputs;
 use half::{bf16, f16};
 
 /// Counts what this thread allocates.
@@ -50,23 +50,17 @@ fn uniform(len: usize, seed: u64) -> Vec<f32> {
 /// Every rule, scope and norm of `f32` gradients: as `clip_with`, for three steps of other elements.
 #[test]
 fn the_same_bits_as_unprepared() {
-    for how in plain::clips() {
-        let set = plain::random_set(7, &how);
-        let parameters: Vec<Vec<f32>> =
-            set.iter().map(|t| t.parameter.iter().map(|&x| x as f32).collect()).collect();
+    for how in inputs::clips() {
+        let mut set = inputs::four_rows(7, &how);
+        set.iter_mut().for_each(|t| t.parameter = t.parameter.as_ref().map(|p| p.floats().into()));
+        let parameters = common::stepping::parameters(&set);
         let (mut history, mut prepared) = (History::default(), None::<Prepared>);
         for step in 0..3u64 {
-            let elements = |i: usize| uniform(set[i].values.len(), 31 * step + i as u64);
-            let mut expected: Vec<Vec<f32>> = (0..set.len()).map(elements).collect();
-            let mut given = expected.clone();
-            let all = expected.iter_mut().zip(&set).zip(&parameters).enumerate();
-            let mut grads: Vec<GradMut<'_>> = all
-                .map(|(i, ((values, tensor), parameter))| {
-                    let grad = GradMut::new(format!("t{i}"), values).shape(&tensor.shape);
-                    let grad = grad.parameter(&parameter[..]);
-                    if let Some(group) = tensor.group() { grad.group(&group) } else { grad }
-                })
-                .collect();
+            for (i, tensor) in set.iter_mut().enumerate() {
+                tensor.data = uniform(tensor.data.len(), 31 * step + i as u64).into();
+            }
+            let (mut given, mut expected) = (floats(&set), set.clone());
+            let mut grads = grads(&mut expected);
             let prepared = prepared.get_or_insert_with(|| cpu::prepare(&grads, &how).unwrap());
             let report = cpu::clip_with(&mut grads, &how, &mut history).unwrap();
             let slices = given.iter_mut().map(|v| &mut v[..]);
@@ -76,7 +70,7 @@ fn the_same_bits_as_unprepared() {
                 }
                 _ => prepared.clip(slices).unwrap(),
             }
-            assert_eq!(common::bits(&given), common::bits(&expected), "{how:?}, step {step}");
+            assert_eq!(bits(&given), bits(&floats(&expected)), "{how:?}, step {step}");
             assert_eq!(prepared.report().as_ref(), Some(&report), "{how:?}, step {step}");
             assert_eq!(prepared.norm(), report.norm(), "{how:?}");
             assert_eq!(prepared.coefficient(), report.coefficient(), "{how:?}");
@@ -114,7 +108,7 @@ fn many_steps_that_remember() {
             let prepared = prepared.get_or_insert_with(|| cpu::prepare(&grads, &clip).unwrap());
             let report = cpu::clip_with(&mut grads, &clip, &mut history).unwrap();
             prepared.clip(given.iter_mut().map(|v| &mut v[..])).unwrap();
-            assert_eq!(common::bits(&given), common::bits(&expected), "{clip:?}, step {step}");
+            assert_eq!(bits(&given), bits(&expected), "{clip:?}, step {step}");
             assert_eq!(format!("{:?}", prepared.report().unwrap()), format!("{report:?}"), "{clip:?}");
             assert_eq!(*prepared.history(), history, "{clip:?}");
         }
@@ -132,7 +126,7 @@ fn many_steps_that_remember() {
         for (prepared, own) in [&mut here, &mut there].into_iter().zip(&mut tensors) {
             prepared.clip(own.iter_mut().map(|v| &mut v[..])).unwrap();
         }
-        assert_eq!(common::bits(&tensors[0]), common::bits(&tensors[1]), "{clip:?}");
+        assert_eq!(bits(&tensors[0]), bits(&tensors[1]), "{clip:?}");
         assert_eq!(here.history(), there.history());
         assert_eq!(here.history().steps(), 5);
     }
@@ -275,7 +269,7 @@ fn threads_change_nothing() {
                 own.iter_mut().map(|v| (shape(v), v)).map(|(s, v)| GradMut::new("t", v).shape(&s)).collect();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let trace = pool.install(|| cpu::clip_traced(&mut grads, &clip)).unwrap();
-            (format!("{trace:?}"), common::bits(&own))
+            (format!("{trace:?}"), bits(&own))
         };
         let alone = traced(1);
         for threads in 2..=4 {

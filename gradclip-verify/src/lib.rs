@@ -10,6 +10,7 @@
 //! assert!(checks.count(false) > 100);
 //! ```
 
+pub mod budget;
 pub mod check;
 pub mod compare;
 mod failure;
@@ -19,5 +20,6 @@ pub mod oracle;
 pub mod sets;
 pub mod tally;
 pub mod tensor;
+pub mod tolerance;
 
 pub use failure::Failure;
