@@ -7,26 +7,11 @@ use std::collections::HashSet;
 use gradclip::layout::LEN_BITS;
 use gradclip::plan::{Joined, Joint, Placement, Plan, PlanLimits};
 use gradclip::{Clip, DType, Group, PlanError, PrepareError};
+use gradclip_verify::{budget, inputs};
 use proptest::prelude::*;
 
 fn limits(slots: u32, bindings: u32) -> PlanLimits {
-    PlanLimits {
-        slots,
-        bindings,
-        alone_from: u64::MAX,
-        long_unit: 256,
-        short_from: 1024,
-        vectors: false,
-        teams: false,
-        block: 4096,
-        max_binding: 128 << 20,
-        alignment: 256,
-        max_workgroups: 65_535,
-        workgroup_size: 256,
-        storage: 10,
-        buffers: 24,
-        finish: true,
-    }
+    PlanLimits { slots, bindings, ..inputs::limits() }
 }
 
 /// Where a tensor lies: buffer and first byte.
@@ -165,7 +150,7 @@ fn what_does_not_fit_a_gradient_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(budget::JOINT_PLAN_CASES))]
 
     /// Tensors anywhere: roles in buffers of their own or shared, in any order, with any gaps.
     #[test]
@@ -176,8 +161,8 @@ proptest! {
         alignment in prop::sample::select(vec![4u64, 32, 256]),
         max_binding in (1u64 << 18)..(1 << 21),
     ) {
-        let limits = PlanLimits { slots, bindings, alone_from: u64::MAX, long_unit: 256, short_from: 1024,
-        vectors: false, teams: false, block: 4096, alignment, max_binding: max_binding & !3, max_workgroups: 300, workgroup_size: 64, storage: 8, buffers: 24, finish: true };
+        let small = PlanLimits { max_workgroups: 300, workgroup_size: 64, storage: 8, ..limits(slots, bindings) };
+        let limits = PlanLimits { alignment, max_binding: max_binding & !3, ..small };
         let mut ends = [0u64; 4];
         let mut joined_up = Vec::new();
         for (i, (elements, half, buffers, gap)) in tensors.into_iter().enumerate() {

@@ -30,7 +30,7 @@ fn norms() -> impl Strategy<Value = NormType> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: common::budget::PROPERTY_CASES, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(common::budget::PROPERTY_CASES))]
 
     /// The norm afterwards is the threshold within four roundings: 1.3 of the reported norm, one of the
     /// coefficient, one of the products, and rounding up. Where products are subnormal their error is

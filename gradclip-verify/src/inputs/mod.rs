@@ -2,6 +2,7 @@
 
 mod every;
 mod kinds;
+mod limits;
 mod random;
 pub(crate) mod recipes;
 pub(crate) mod scopes;
@@ -14,6 +15,7 @@ use gradclip::{Clip, ClipError, NonFinite, NormType, Rule, Scope};
 
 pub use every::{NORMS, RULES, SCOPES, clips, four_rows};
 pub use kinds::{KINDS, Kind, data};
+pub use limits::limits;
 pub use random::Random;
 
 use crate::budget::MANY;
