@@ -16,7 +16,7 @@ mod clock;
 mod cpu;
 #[path = "arm/gpu.rs"]
 mod gpu;
-#[path = "common/opened.rs"]
+#[path = "arm/opened.rs"]
 mod opened;
 #[path = "arm/prepared.rs"]
 mod prepared;

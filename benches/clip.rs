@@ -14,7 +14,7 @@ use criterion::{
 };
 use gradclip::cpu::{self, GradMut};
 use gradclip::{Clip, Grad, wgpu};
-use gradclip_verify::sets;
+use gradclip_verify::{sets, tolerance};
 
 mod common;
 
@@ -41,9 +41,10 @@ impl Set {
     /// Within an ulp of f64, whose own error over 1e8 terms is far below that.
     fn check(&self, who: &str, norm: Option<f64>, first: f32, clipped: bool) {
         let error = (norm.unwrap() / self.norm - 1.0).abs();
-        assert!(error < 1.2e-7, "{who}: norm {norm:?}, not {}", self.norm);
+        assert!(error < tolerance::NORM, "{who}: norm {norm:?}, not {}", self.norm);
         let want = if clipped { self.values[0] / 2.0 } else { self.values[0] };
-        assert!((first / want - 1.0).abs() < 1e-6, "{who}: first element {first}, not {want}");
+        let error = (f64::from(first) / f64::from(want) - 1.0).abs();
+        assert!(error < tolerance::SCALED_TWICE, "{who}: first element {first}, not {want}");
     }
 }
 

@@ -20,8 +20,6 @@ mod compute;
 mod device;
 #[path = "kernels/forms.rs"]
 mod forms;
-#[path = "common/opened.rs"]
-mod opened;
 #[path = "kernels/options.rs"]
 mod options;
 #[path = "kernels/plain.rs"]
@@ -64,8 +62,7 @@ impl Bench {
         let device = Device::open()?;
         let forms = forms::forms(&device, &options.resident)?;
         let commit = option_env!("GRADCLIP_COMMIT").unwrap_or("unknown");
-        let run =
-            Run { commit, device: device.name.clone(), driver: device.driver.clone(), clock: device.clock() };
+        let run = Run { commit, device: device.gpu.name(), driver: device.driver(), clock: device.clock() };
         say(&format!("{}, {}; commit {commit}; times by {}", run.device, run.driver, run.clock));
         Ok(Bench { device, forms, options, run, begun })
     }

@@ -13,6 +13,7 @@ use gradclip::layout::Outcome;
 use gradclip::{Clip, Grad, Scope};
 use gradclip_verify::sets;
 use gradclip_verify::sets::scope::{self, Cut};
+use gradclip_verify::tolerance;
 
 mod common;
 
@@ -45,7 +46,7 @@ impl Set {
         assert_eq!(outcomes.len(), norms.len(), "{who}");
         for (outcome, exact) in outcomes.iter().zip(norms) {
             let error = (f64::from(outcome.norm) / exact - 1.0).abs();
-            assert!(error < 1.2e-7, "{who}: norm {}, not {exact}", outcome.norm);
+            assert!(error < tolerance::NORM, "{who}: norm {}, not {exact}", outcome.norm);
         }
     }
 

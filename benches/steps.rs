@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use gradclip::cpu::{self, GradMut, Moments, StepMut};
 use gradclip::{Adam, Clip, DType, Grad, History, Optimizer, Sgd, wgpu};
-use gradclip_verify::sets;
+use gradclip_verify::{sets, tolerance};
 use rayon::prelude::*;
 
 mod common;
@@ -86,7 +86,7 @@ fn fused_on_cpu<'a>(set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
         let start = Instant::now();
         let report = cpu::step(&mut steps, &clip, &optimizer, &mut history, &mut moments).unwrap();
         let time = start.elapsed();
-        assert!((report.norm().unwrap() / set.norm - 1.0).abs() < 1.2e-7);
+        assert!((report.norm().unwrap() / set.norm - 1.0).abs() < tolerance::NORM);
         time
     };
     let parameters = Box::new(move || now.borrow().clone());

@@ -12,20 +12,14 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use gradclip::{Clipper, wgpu};
+use gradclip_verify::gpu::Gpu;
 
+#[path = "../tests/common/files.rs"]
+mod files;
 #[path = "../tests/common/trajectory/mod.rs"]
 mod trajectory;
 
-use trajectory::{Attempt, Case, Machine, PLACINGS, Replay, folders};
-
-/// An adapter, opened.
-struct Opened {
-    name: String,
-    device: wgpu::Device,
-    queue: wgpu::Queue,
-    clipper: Clipper,
-}
+use trajectory::{Attempt, Case, PLACINGS, Replay, folders};
 
 fn main() -> ExitCode {
     let mut arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
@@ -34,14 +28,14 @@ fn main() -> ExitCode {
     }
     let mut failures = Vec::new();
     let cases = cases(&arguments, &mut failures);
-    let machines: Vec<Opened> = gradclip::adapters()
+    let gpus: Vec<Gpu> = gradclip::adapters()
         .iter()
-        .filter_map(|adapter| open(adapter).map_err(|error| failures.push(error)).ok())
+        .filter_map(|adapter| Gpu::open(adapter).map_err(|error| failures.push(error.to_string())).ok())
         .collect();
-    let names: Vec<&str> = machines.iter().map(|m| m.name.as_str()).collect();
+    let names: Vec<String> = gpus.iter().map(Gpu::name).collect();
     println!("| case | steps | CPU path | {} |", names.join(" | "));
     println!("|---|---|---|{}", "---|".repeat(names.len()));
-    cases.iter().for_each(|case| print_row(case, &machines, &mut failures));
+    cases.iter().for_each(|case| print_row(case, &gpus, &mut failures));
     if cases.is_empty() {
         failures.push("no case with steps".into());
     }
@@ -68,17 +62,7 @@ fn cases(arguments: &[PathBuf], failures: &mut Vec<String>) -> Vec<Case> {
     cases
 }
 
-fn open(adapter: &wgpu::Adapter) -> Attempt<Opened> {
-    let name = gradclip::adapter_name(&adapter.get_info());
-    let required_limits = Clipper::recommended_limits(adapter);
-    let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
-    let (device, queue) =
-        pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| format!("{name}: {e}"))?;
-    let clipper = Clipper::new(&device).map_err(|e| format!("{name}: {e}"))?;
-    Ok(Opened { name, device, queue, clipper })
-}
-
-fn print_row(case: &Case, machines: &[Opened], failures: &mut Vec<String>) {
+fn print_row(case: &Case, gpus: &[Gpu], failures: &mut Vec<String>) {
     let mut cell = |what: &str, replays: Vec<Attempt<Replay>>| {
         let before = failures.len();
         let mut worst = 0.0f64;
@@ -95,9 +79,8 @@ fn print_row(case: &Case, machines: &[Opened], failures: &mut Vec<String>) {
         if failures.len() == before { format!("{worst:.3}") } else { format!("FAILED ({worst:.3})") }
     };
     let mut cells = vec![cell("the CPU path", vec![case.on_cpu()])];
-    for Opened { name, device, queue, clipper } in machines {
-        let machine = Machine { device, queue, clipper };
-        cells.push(cell(name, PLACINGS.map(|placing| case.on_device(machine, placing)).into()));
+    for gpu in gpus {
+        cells.push(cell(&gpu.name(), PLACINGS.map(|placing| case.on_device(gpu, placing)).into()));
     }
     println!("| {} | {} | {} |", case.name, case.steps.len(), cells.join(" | "));
 }

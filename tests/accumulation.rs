@@ -4,92 +4,107 @@
 
 mod common;
 
-use common::{Kind, contents, data, gpu};
-use gradclip::cpu::{self, GradMut, SumMut};
-use gradclip::{
-    Clip, ClipError, DType, Grad, Group, History, NonFinite, PlanError, PrepareError, Scope, Units,
+use common::tolerance::{SCALED_BY_PARAMETERS, SUM_OF_FIVE};
+use common::{
+    Data, Distribution, Element, Gpu, Operands, Placed, Placing, Tensor, assert_close, bits, data, floats,
+    gpu, named, traced,
 };
-use half::{bf16, f16};
+use gradclip::cpu::{self, SumMut};
+use gradclip::{Clip, ClipError, Grad, Group, History, NonFinite, PlanError, PrepareError, Scope, Units};
+use gradclip_verify::gpu::MicroBatch;
 
 const SIZES: [usize; 4] = [3, 20_001, 1, 700];
 const BATCHES: usize = 5;
 
 fn micro(batch: usize) -> Vec<Vec<f32>> {
-    SIZES.iter().zip(batch as u64 * 10..).map(|(&n, seed)| data(Kind::Uniform(1.0), n, seed)).collect()
+    SIZES
+        .iter()
+        .zip(batch as u64 * 10..)
+        .map(|(&n, seed)| data(Distribution::Uniform(1.0), n, seed))
+        .collect()
 }
 
-/// Adds a micro-batch that was put where it is, to plain sums or to clipped ones.
-macro_rules! record {
-    ($gpu:expr, $accumulator:expr, $batch:expr) => {{
-        let mut encoder = $gpu.device.create_command_encoder(&Default::default());
-        match $batch {
-            0 => $accumulator.record_first(&mut encoder),
-            _ => $accumulator.record_next(&mut encoder),
-        }
-        $gpu.queue.submit([encoder.finish()]);
-    }};
+/// Sums on the CPU path, clipped where a clip is given. What was there before does not matter.
+struct Here {
+    sums: Vec<Vec<f32>>,
+    clip: Option<Clip>,
+    history: History,
 }
 
-/// Bytes of a micro-batch in a type, and the values that they are.
-fn stored(values: &[f32], dtype: DType) -> (Vec<u8>, Vec<f32>) {
-    match dtype {
-        DType::F16 => {
-            let short: Vec<f16> = values.iter().map(|&x| f16::from_f32(x)).collect();
-            (bytemuck::cast_slice(&short).to_vec(), short.iter().map(|x| x.to_f32()).collect())
+impl Here {
+    fn new(tensors: &[Tensor], clip: Option<Clip>) -> Here {
+        let sums = tensors.iter().map(|t| vec![f32::NAN; t.data.len()]).collect();
+        Here { sums, clip, history: History::default() }
+    }
+
+    fn add(&mut self, tensors: &[Tensor], batch: usize) {
+        let mut sums: Vec<_> = tensors.iter().zip(&mut self.sums).map(|(t, sum)| t.sum(sum)).collect();
+        match &self.clip {
+            None => cpu::accumulate(&mut sums, batch == 0).unwrap(),
+            Some(clip) => {
+                drop(cpu::accumulate_clipped(&mut sums, batch == 0, clip, &mut self.history).unwrap())
+            }
         }
-        DType::Bf16 => {
-            let short: Vec<bf16> = values.iter().map(|&x| bf16::from_f32(x)).collect();
-            (bytemuck::cast_slice(&short).to_vec(), short.iter().map(|x| x.to_f32()).collect())
-        }
-        _ => (bytemuck::cast_slice(values).to_vec(), values.to_vec()),
     }
 }
 
-/// f32 sums of at most five numbers below 1: four roundings of values below 5.
-const SUM_ERROR: f64 = 4.0 * 5.0 * f32::EPSILON as f64 / 2.0;
+/// The same on a device.
+struct There<'g> {
+    gpu: &'g Gpu,
+    placed: Placed,
+    sums: Operands,
+    accumulator: MicroBatch,
+}
+
+impl<'g> There<'g> {
+    fn new(gpu: &'g Gpu, mut placed: Placed, here: &Here) -> There<'g> {
+        let data: Vec<Data> = here.sums.iter().map(Data::from).collect();
+        let sums = Operands::upload(gpu, data.iter(), Placing::arena(4, 0));
+        for (i, grad) in placed.grads.iter_mut().enumerate() {
+            let (buffer, offset) = sums.at(i);
+            *grad = grad.clone().accumulator(buffer, offset);
+        }
+        let accumulator = gpu.accumulation(&placed.grads, here.clip.as_ref()).unwrap();
+        There { gpu, placed, sums, accumulator }
+    }
+
+    /// Gradients are only read.
+    fn add(&mut self, tensors: &[Tensor], batch: usize) {
+        self.placed.put(self.gpu, tensors);
+        self.gpu.submit(|encoder| (self.accumulator)(batch == 0, encoder));
+        let staged = self.gpu.submit(|encoder| self.gpu.stage(encoder, &self.placed.buffers));
+        assert!(self.placed.untouched(&self.gpu.collect(&staged).unwrap()));
+    }
+
+    /// The sums, next to which nothing was written.
+    fn sums(&self) -> Vec<Vec<f32>> {
+        self.sums.read(self.gpu).unwrap().iter().map(Data::floats).collect()
+    }
+}
 
 #[test]
 fn sums_of_every_type_begin_anew() {
     let gpu = gpu();
-    for dtype in [DType::F32, DType::F16, DType::Bf16] {
+    for element in Element::ON_DEVICES {
         let n = 20_001;
-        // What was there before does not matter.
-        let mut on_host = vec![f32::NAN; n];
+        let micro = |batch: usize| {
+            named([Data::rounded(element, &data(Distribution::Uniform(1.0), n, batch as u64))])
+        };
         let mut want = vec![0.0f64; n];
-        let there = gpu.as_ref().map(|gpu| {
-            let sum = gpu.buffer(bytemuck::cast_slice(&vec![f32::NAN; n + 3]));
-            // Halves in the middle of a word, sums at an odd place.
-            let lead = if dtype == DType::F32 { 4 } else { 2 };
-            let grads = gpu.placed(4 * n + 8, &[(lead, stored(&vec![0.0; n], dtype).0, dtype)]);
-            let grads: Vec<Grad> = grads.into_iter().map(|g| g.accumulator(&sum, 4)).collect();
-            (gpu.clipper.prepare_accumulation(&grads).unwrap(), grads, sum, lead)
-        });
+        let mut here = Here::new(&micro(0), None);
+        // Halves in the middle of a word, sums at an odd place.
+        let lead = if element == Element::F32 { 4 } else { 2 };
+        let there = gpu.as_ref().map(|gpu| (gpu, Placed::at(gpu, &micro(0), &[(0, lead)])));
+        let mut there = there.map(|(gpu, placed)| There::new(gpu, placed, &here));
         for batch in 0..BATCHES {
-            let (bytes, values) = stored(&data(Kind::Uniform(1.0), n, batch as u64), dtype);
-            values.iter().zip(&mut want).for_each(|(v, w)| *w += f64::from(*v));
-            let (short, brain): (&[f16], &[bf16]) = match dtype {
-                DType::F32 => (&[], &[]),
-                _ => (bytemuck::cast_slice(&bytes), bytemuck::cast_slice(&bytes)),
-            };
-            let sum = match dtype {
-                DType::F32 => SumMut::new("t", &values[..], &mut on_host),
-                DType::F16 => SumMut::new("t", short, &mut on_host),
-                _ => SumMut::new("t", brain, &mut on_host),
-            };
-            cpu::accumulate(&mut [sum], batch == 0).unwrap();
-            if let (Some(gpu), Some((accumulator, grads, _, lead))) = (&gpu, &there) {
-                let mut all = gpu.read::<u8>(grads[0].buffer());
-                all[*lead..*lead + bytes.len()].copy_from_slice(&bytes);
-                gpu.queue.write_buffer(grads[0].buffer(), 0, &all);
-                record!(gpu, accumulator, batch);
-                assert!(gpu.read::<u8>(grads[0].buffer()) == all, "gradients are only read");
-            }
+            let tensors = micro(batch);
+            tensors[0].data.values().zip(&mut want).for_each(|(v, w)| *w += v);
+            here.add(&tensors, batch);
+            there.iter_mut().for_each(|there| there.add(&tensors, batch));
         }
-        assert!(on_host.iter().zip(&want).all(|(g, w)| (f64::from(*g) - w).abs() <= SUM_ERROR), "{dtype}");
-        if let (Some(gpu), Some((_, _, sum, _))) = (&gpu, &there) {
-            let got: Vec<f32> = gpu.read(sum);
-            assert!(got[1..=n] == on_host, "{dtype} on {}", gpu.name);
-            assert!(got[0].is_nan() && got[n + 1].is_nan(), "wrote beside the sums");
+        assert_close(here.sums[0].iter().copied(), want, 0.0, SUM_OF_FIVE, &format!("{element:?}"));
+        if let Some(there) = there {
+            assert!(there.sums() == here.sums, "{element:?} on {}", there.gpu.name);
         }
     }
 }
@@ -98,60 +113,42 @@ fn sums_of_every_type_begin_anew() {
 #[test]
 fn accumulate_then_clip() {
     let gpu = gpu();
-    let mut mean: Vec<Vec<f64>> = SIZES.iter().map(|&n| vec![0.0; n]).collect();
-    for batch in 0..BATCHES {
-        let pairs = mean.iter_mut().flatten().zip(micro(batch).into_iter().flatten());
-        pairs.for_each(|(m, g)| *m += f64::from(g) / BATCHES as f64);
-    }
-    let norm = mean.iter().flatten().map(|m| m * m).sum::<f64>().sqrt();
-    let clip = Clip::global_norm(1.0).unscale(1.0 / BATCHES as f32);
-    let right = |got: &[Vec<f32>], what: &str| {
-        for (g, m) in got.iter().flatten().zip(mean.iter().flatten()) {
-            let want = m / norm;
-            let bound = (SUM_ERROR / BATCHES as f64) / norm + want.abs() * 4e-7;
-            assert!((f64::from(*g) - want).abs() <= bound, "{what}: {g} {want}");
-        }
-    };
-    let mut sums: Vec<Vec<f32>> = SIZES.iter().map(|&n| vec![f32::NAN; n]).collect();
+    let mut mean: Vec<f64> = vec![0.0; SIZES.iter().sum()];
+    let (tensors, clip) = (named(micro(0)), Clip::global_norm(1.0).unscale(1.0 / BATCHES as f32));
+    let mut here = Here::new(&tensors, None);
+    let mut there = gpu.as_ref().map(|gpu| There::new(gpu, gpu.place(&tensors, Placing::APART), &here));
     for batch in 0..BATCHES {
         let gradients = micro(batch);
-        let mut pairs: Vec<_> =
-            sums.iter_mut().zip(&gradients).map(|(s, g)| SumMut::new("t", &g[..], s)).collect();
-        cpu::accumulate(&mut pairs, batch == 0).unwrap();
+        mean.iter_mut().zip(gradients.concat()).for_each(|(m, g)| *m += f64::from(g) / BATCHES as f64);
+        here.add(&named(&gradients), batch);
+        there.iter_mut().for_each(|there| there.add(&named(&gradients), batch));
     }
-    let mut grads: Vec<_> = sums.iter_mut().map(|s| GradMut::new("t", s)).collect();
-    cpu::clip(&mut grads, &clip).unwrap();
-    right(&sums, "CPU");
-    let Some(gpu) = gpu else { return };
-    let there = gpu.separate(&sums);
-    let grads: Vec<Grad> =
-        gpu.separate(&micro(0)).into_iter().zip(&there).map(|(g, s)| g.accumulator(s.buffer(), 0)).collect();
-    let accumulator = gpu.clipper.prepare_accumulation(&grads).unwrap();
-    for batch in 0..BATCHES {
-        for (grad, g) in grads.iter().zip(micro(batch)) {
-            gpu.queue.write_buffer(grad.buffer(), 0, bytemuck::cast_slice(&g));
-        }
-        record!(gpu, accumulator, batch);
-    }
-    gpu.run(&gpu.clipper.prepare(&there, &clip).unwrap());
-    let got = contents(&gpu, &there, &sums);
-    right(&got, &gpu.name);
-    assert!(common::bits(&got) == common::bits(&sums), "{}", gpu.name);
+    let norm = mean.iter().map(|m| m * m).sum::<f64>().sqrt();
+    let (_, clipped) = traced(&named(&here.sums), &clip).unwrap();
+    let want = mean.iter().map(|m| m / norm);
+    let bound = (SUM_OF_FIVE / BATCHES as f64) / norm;
+    assert_close(floats(&clipped).concat(), want, SCALED_BY_PARAMETERS, bound, "mean");
+    let Some(there) = there else { return };
+    let gpu = there.gpu;
+    let (buffers, of) = (&there.sums, |i| there.placed.grads[i as usize].elements());
+    let grad = |i: usize| Grad::range(format!("t{i}"), buffers.at(i).0, buffers.at(i).1, of(i as u64));
+    let grads: Vec<Grad> = (0..SIZES.len()).map(grad).collect();
+    gpu.run(&gpu.clipper.prepare(&grads, &clip).unwrap());
+    assert!(bits(&there.sums()) == bits(&floats(&clipped)), "{}", gpu.name);
 }
 
 /// Each micro-batch by its own norms; one that is not finite adds nothing, also when it begins.
 #[test]
 fn clip_then_accumulate() {
     let gpu = gpu();
-    let batches: Vec<Vec<Vec<f32>>> = (0..BATCHES)
-        .map(|batch| {
-            let mut tensors = micro(batch);
-            if batch == 0 || batch == 3 {
-                tensors[1][20_000] = f32::INFINITY;
-            }
-            tensors
-        })
-        .collect();
+    let batch = |batch: usize| -> Vec<Tensor> {
+        let mut values = micro(batch);
+        if batch == 0 || batch == 3 {
+            values[1][20_000] = f32::INFINITY;
+        }
+        named(values).into_iter().zip(SIZES).map(|(tensor, n)| tensor.shape(&shape(n))).collect()
+    };
+    let batches: Vec<Vec<Tensor>> = (0..BATCHES).map(batch).collect();
     for clip in [
         Clip::global_norm(1.0),
         Clip::per_tensor_norm(1.0),
@@ -161,53 +158,29 @@ fn clip_then_accumulate() {
     ] {
         // Clipping by itself, then adding in f64.
         let mut want: Vec<Vec<f64>> = SIZES.iter().map(|&n| vec![0.0; n]).collect();
-        for tensors in &batches {
-            let mut clipped = tensors.clone();
-            let mut grads: Vec<_> =
-                clipped.iter_mut().zip(SIZES).map(|(g, n)| GradMut::new("t", g).shape(&shape(n))).collect();
-            let report = cpu::clip(&mut grads, &clip).unwrap();
+        let mut here = Here::new(&batches[0], Some(clip));
+        let mut there =
+            gpu.as_ref().map(|gpu| There::new(gpu, gpu.place(&batches[0], Placing::APART), &here));
+        for (batch, tensors) in batches.iter().enumerate() {
+            let (trace, clipped) = traced(tensors, &clip).unwrap();
             for (t, g) in clipped.iter().enumerate() {
-                let width = if shape(g.len()).len() == 2 { 3 } else { g.len() };
+                let n = g.data.len();
+                let width = if shape(n).len() == 2 { 3 } else { n };
+                let finite = |i: usize| tensors[t].data.value(i).is_finite();
                 let skipped = |i: usize| match clip.scope {
-                    Scope::Unit(_) => tensors[t][i / width * width..][..width].iter().any(|x| !x.is_finite()),
-                    _ => report.segments[report.tensors[t].segment].skipped,
+                    Scope::Unit(_) => !(i / width * width..(i / width + 1) * width).all(finite),
+                    _ => trace.report.segments[trace.report.tensors[t].segment].skipped,
                 };
-                let added = g.iter().zip(&mut want[t]).enumerate().filter(|(i, _)| !skipped(*i));
-                added.for_each(|(_, (g, w))| *w += f64::from(*g));
+                let added = g.data.values().zip(&mut want[t]).enumerate().filter(|(i, _)| !skipped(*i));
+                added.for_each(|(_, (g, w))| *w += g);
             }
+            here.add(tensors, batch);
+            there.iter_mut().for_each(|there| there.add(tensors, batch));
         }
-        let mut sums: Vec<Vec<f32>> = SIZES.iter().map(|&n| vec![f32::NAN; n]).collect();
-        let mut history = History::default();
-        for (batch, tensors) in batches.iter().enumerate() {
-            let mut pairs: Vec<_> = sums
-                .iter_mut()
-                .zip(tensors)
-                .map(|(s, g)| SumMut::new("t", &g[..], s).shape(&shape(g.len())))
-                .collect();
-            cpu::accumulate_clipped(&mut pairs, batch == 0, &clip, &mut history).unwrap();
+        assert_close(here.sums.concat(), want.concat(), 0.0, SUM_OF_FIVE, &format!("{clip:?}"));
+        if let Some(there) = there {
+            assert!(there.sums() == here.sums, "{clip:?} on {}", there.gpu.name);
         }
-        for (s, w) in sums.iter().flatten().zip(want.iter().flatten()) {
-            assert!((f64::from(*s) - w).abs() <= SUM_ERROR, "{clip:?}: {s} {w}");
-        }
-        let Some(gpu) = &gpu else { continue };
-        let there = gpu.separate(&sums);
-        let grads: Vec<Grad> = gpu
-            .separate(&batches[0])
-            .into_iter()
-            .zip(&there)
-            .map(|(g, s)| {
-                let shape = shape(g.elements() as usize);
-                g.shape(&shape).accumulator(s.buffer(), 0)
-            })
-            .collect();
-        let accumulator = gpu.clipper.prepare_clipped_accumulation(&grads, &clip).unwrap();
-        for (batch, tensors) in batches.iter().enumerate() {
-            for (grad, g) in grads.iter().zip(tensors) {
-                gpu.queue.write_buffer(grad.buffer(), 0, bytemuck::cast_slice(g));
-            }
-            record!(gpu, accumulator, batch);
-        }
-        assert!(contents(gpu, &there, &sums) == sums, "{clip:?} on {}", gpu.name);
     }
 }
 
@@ -241,24 +214,17 @@ fn signs_of_zero() {
     let batches = [[0.0f32, -0.0, -0.0, 0.0, 1.0], [-0.0, 0.0, -0.0, 0.0, -1.0], [f32::NAN; 5]];
     let want = [0.0f32, 0.0, -0.0, 0.0, 0.0];
     let same = |got: &[f32]| got.iter().zip(want).all(|(g, w)| g.to_bits() == w.to_bits());
-    let clip = Clip::measure();
-    let (mut sum, mut history) = ([f32::NAN; 5], History::default());
-    for (batch, g) in batches.iter().enumerate() {
-        let mut pairs = [SumMut::new("t", &g[..], &mut sum)];
-        cpu::accumulate_clipped(&mut pairs, batch == 0, &clip, &mut history).unwrap();
+    let batch = |batch: usize| named([batches[batch].to_vec()]);
+    let mut here = Here::new(&batch(0), Some(Clip::measure()));
+    let mut there = gpu.as_ref().map(|gpu| There::new(gpu, gpu.place(&batch(0), Placing::APART), &here));
+    for i in 0..batches.len() {
+        here.add(&batch(i), i);
+        there.iter_mut().for_each(|there| there.add(&batch(i), i));
     }
-    assert!(same(&sum), "{sum:?}");
-    let Some(gpu) = gpu else { return };
-    let there = gpu.separate(&[vec![f32::NAN; 5]]);
-    let grads = gpu.separate(&[vec![0.0; 5]]);
-    let grads = [grads[0].clone().accumulator(there[0].buffer(), 0)];
-    let accumulator = gpu.clipper.prepare_clipped_accumulation(&grads, &clip).unwrap();
-    for (batch, g) in batches.iter().enumerate() {
-        gpu.queue.write_buffer(grads[0].buffer(), 0, bytemuck::cast_slice(g));
-        record!(gpu, accumulator, batch);
+    assert!(same(&here.sums[0]), "{:?}", here.sums);
+    if let Some(there) = there {
+        assert!(same(&there.sums()[0]), "{:?} on {}", there.sums(), there.gpu.name);
     }
-    let got: Vec<f32> = gpu.read(there[0].buffer());
-    assert!(same(&got), "{got:?} on {}", gpu.name);
 }
 
 /// Plain sums take excluded groups too: all are added as they are.
@@ -268,7 +234,7 @@ fn groups_that_no_norm_counts_are_added_too() {
     let tensors = micro(0);
     let grads = gpu.separate(&tensors);
     let sums: Vec<_> =
-        tensors.iter().map(|t| gpu.buffer(bytemuck::cast_slice(&vec![7.0f32; t.len()]))).collect();
+        tensors.iter().map(|t| gpu.upload(bytemuck::cast_slice(&vec![7.0f32; t.len()]))).collect();
     let grads: Vec<Grad> = grads
         .into_iter()
         .zip(&sums)
@@ -279,8 +245,8 @@ fn groups_that_no_norm_counts_are_added_too() {
         })
         .collect();
     let accumulator = gpu.clipper.prepare_accumulation(&grads).unwrap();
-    record!(gpu, accumulator, 0);
-    record!(gpu, accumulator, 1);
+    gpu.submit(|encoder| accumulator.record_first(encoder));
+    gpu.submit(|encoder| accumulator.record_next(encoder));
     for (sum, tensor) in sums.iter().zip(&tensors) {
         let twice: Vec<f32> = tensor.iter().map(|x| x + x).collect();
         assert_eq!(gpu.read::<f32>(sum)[..tensor.len()], twice, "{}", gpu.name);

@@ -18,12 +18,12 @@ fn files_below(folder: &Path, found: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// The file of `mod name;` that stands in `file`: beside a root or a `mod.rs`, else in the folder of the file's name.
+/// The file of `mod name;` that stands in `file`: folder a root or a `mod.rs`, else in the folder of the file's name.
 fn module_file(file: &Path, root: bool, name: &str) -> PathBuf {
-    let beside = file.parent().unwrap();
+    let folder = file.parent().unwrap();
     let folder = match root || file.ends_with("mod.rs") {
-        true => beside.to_owned(),
-        false => beside.join(file.file_stem().unwrap()),
+        true => folder.to_owned(),
+        false => folder.join(file.file_stem().unwrap()),
     };
     let flat = folder.join(format!("{name}.rs"));
     if flat.exists() { flat } else { folder.join(name).join("mod.rs") }
@@ -65,7 +65,7 @@ fn every_file_is_compiled() {
         for folder in ["tests", "benches"].map(|folder| home.join(package).join(folder)) {
             let mut left = BTreeSet::new();
             files_below(&folder, &mut left);
-            // Cargo builds a program of each file beside the others, and of each folder with a `main.rs`.
+            // Cargo builds a program of each file next to the others, and of each folder with a `main.rs`.
             let roots: Vec<PathBuf> = left
                 .iter()
                 .filter(|file| file.parent() == Some(&folder) || file.ends_with("main.rs"))

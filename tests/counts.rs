@@ -5,10 +5,10 @@
 
 mod common;
 
-use common::{Kind, Random, data, gpu, scopes};
+use common::{Distribution, Placing, Random, SCOPES, data, gpu, named, on_cpu, shaped, traced};
 use gradclip::cpu::{self, GradMut};
 use gradclip::layout::{NONE, Outcome};
-use gradclip::{Clip, DType, Grad, NonFinite, NormType, Scope, Units};
+use gradclip::{Clip, NonFinite, NormType, Scope, Units};
 
 const SHAPES: [[u64; 2]; 4] = [[6, 5], [6, 3000], [6, 64], [6, 1]];
 
@@ -18,7 +18,7 @@ fn totals_segments_and_names_agree() {
     let mut random = Random(9);
     for turn in 0..24u64 {
         let spoilt = |len: usize, random: &mut Random, seed: u64| {
-            let mut values = data(Kind::Uniform(1.0), len, seed);
+            let mut values = data(Distribution::Uniform(1.0), len, seed);
             for _ in 0..random.bits() % 3 {
                 let at = random.bits() as usize % len;
                 values[at] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][random.bits() as usize % 3];
@@ -29,7 +29,9 @@ fn totals_segments_and_names_agree() {
         let grads: Vec<Vec<f32>> = lens.iter().map(|&n| spoilt(n, &mut random, turn)).collect();
         let parameters: Vec<Vec<f32>> = lens.iter().map(|&n| spoilt(n, &mut random, turn + 99)).collect();
         let count = |t: &[f32]| t.iter().filter(|x| !x.is_finite()).count() as u64;
-        for scope in scopes() {
+        let mut set = shaped(&SHAPES, |i, _| grads[i].clone());
+        set.iter_mut().zip(&parameters).for_each(|(tensor, p)| tensor.parameter = Some(p.into()));
+        for scope in SCOPES {
             let agc = turn % 2 == 0 && scope != Scope::Row;
             let norm = [NormType::Two, NormType::One, NormType::Inf, NormType::P(3.0)][turn as usize / 2 % 4];
             let policies = [NonFinite::Skip, NonFinite::Sanitize, NonFinite::Zero, NonFinite::Nan];
@@ -44,15 +46,7 @@ fn totals_segments_and_names_agree() {
             let total: u64 = (0..4).map(own).sum();
             let first = (0..4).find(|&i| own(i) > 0).map(|i| format!("t{i}"));
 
-            let mut after = grads.clone();
-            let mut set: Vec<GradMut<'_>> = after
-                .iter_mut()
-                .enumerate()
-                .map(|(i, t)| {
-                    GradMut::new(format!("t{i}"), t).shape(&SHAPES[i]).parameter(&parameters[i][..])
-                })
-                .collect();
-            let trace = cpu::clip_traced(&mut set, &clip).unwrap();
+            let (trace, _) = traced(&set, &clip).unwrap();
             let check = |report: &gradclip::Report, outcomes: &[Outcome], what: &str| {
                 let what = format!("{what}, turn {turn}: {clip:?}");
                 assert_eq!(report.non_finite(), total, "{what}");
@@ -85,16 +79,8 @@ fn totals_segments_and_names_agree() {
                 }
             }
             let Some(gpu) = &gpu else { continue };
-            let set: Vec<Grad> = gpu
-                .separate(&grads)
-                .into_iter()
-                .enumerate()
-                .map(|(i, g)| {
-                    let parameter = gpu.buffer(bytemuck::cast_slice(&parameters[i]));
-                    g.shape(&SHAPES[i]).parameter(&parameter, 0, DType::F32)
-                })
-                .collect();
-            let pass = gpu.clipper.prepare(&set, &clip).unwrap();
+            let placed = gpu.place(&set, Placing::APART);
+            let pass = gpu.clipper.prepare(&placed.grads, &clip).unwrap();
             check(&gpu.run(&pass), &gpu.read(pass.outcomes()), &gpu.name);
         }
     }
@@ -130,13 +116,10 @@ fn norms_of_tensors_that_are_not_finite() {
                 // NaN is not equal to itself, but it prints alike.
                 assert_eq!(format!("{norms:?}"), format!("{wanted:?}"), "{what}: {clip:?}");
             };
-            let mut own = tensors.clone();
-            let mut set: Vec<GradMut<'_>> = own.iter_mut().map(|t| GradMut::new("t", t)).collect();
-            check(&cpu::clip(&mut set, &clip).unwrap(), "CPU");
-            let double = |t: &Vec<f32>| t.iter().map(|&x| x.into()).collect();
-            let mut own: Vec<Vec<f64>> = tensors.iter().map(double).collect();
-            let mut set: Vec<GradMut<'_>> = own.iter_mut().map(|t| GradMut::f64("t", t)).collect();
-            check(&cpu::clip(&mut set, &clip).unwrap(), "f64");
+            check(&on_cpu(&tensors, &clip).0, "CPU");
+            let double = |t: &Vec<f32>| t.iter().map(|&x| x.into()).collect::<Vec<f64>>();
+            let mut own = named(tensors.iter().map(double));
+            check(&cpu::clip(&mut common::grads(&mut own), &clip).unwrap(), "f64");
             if let Some(gpu) = &gpu {
                 check(&gpu.clip(&tensors, &clip).0, &gpu.name);
             }

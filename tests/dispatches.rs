@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Gpu, Kind, data, gpu};
+use common::{Distribution, Gpu, data, gpu};
 use gradclip::layout::Outcome;
 use gradclip::plan::{FINISH_ITEMS, FINISH_SEGMENTS, FINISH_WINDOWS};
 use gradclip::{Adam, Adapt, Clip, Clipper, ClipperOptions, DType, Grad, Group, LossScale, Units};
@@ -110,9 +110,9 @@ fn the_numbers_are_those_of_the_table() {
     }
     let clip = Clip::global_norm(1.0);
     let grads = arena(&gpu, &[[8, 30], [8, 7]], &clip);
-    let other = gpu.buffer(&[0; 4 * 300]);
-    let beside = |g: &Grad, i: usize| g.clone().parameter(&other, i as u64 * 960, DType::F32);
-    let stepped: Vec<Grad> = grads.iter().enumerate().map(|(i, g)| beside(g, i)).collect();
+    let other = gpu.upload(&[0; 4 * 300]);
+    let parameter = |g: &Grad, i: usize| g.clone().parameter(&other, i as u64 * 960, DType::F32);
+    let stepped: Vec<Grad> = grads.iter().enumerate().map(|(i, g)| parameter(g, i)).collect();
     let accumulated: Vec<Grad> =
         grads.iter().enumerate().map(|(i, g)| g.clone().accumulator(&other, i as u64 * 960)).collect();
     let step = |clipper: &Clipper| {
@@ -144,19 +144,19 @@ fn a_measuring_pass_becomes_a_clip_when_it_is_set_to_one() {
     let Some(gpu) = gpu() else { return };
     for finish in [false, true] {
         let clipper = gpu.clipper_with(ClipperOptions::default().finish(finish));
-        let before = data(Kind::Uniform(3.0), 1000, 1);
+        let before = data(Distribution::Uniform(3.0), 1000, 1);
         let grads = gpu.separate(std::slice::from_ref(&before));
         let pass = clipper.prepare(&grads, &Clip::measure()).unwrap();
         let measuring = pass.dispatch_count();
         let norm = gpu.run(&pass).norm().unwrap();
         // Recorded while it measures, submitted when it no longer does.
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        pass.record(&mut encoder);
-        pass.record_norm(&mut encoder);
-        pass.record_apply(&mut encoder);
-        pass.set_threshold(&gpu.queue, norm as f32 / 2.0).unwrap();
-        pass.set_unscale(&gpu.queue, 0.5).unwrap();
-        gpu.queue.submit([encoder.finish()]);
+        gpu.submit(|encoder| {
+            pass.record(encoder);
+            pass.record_norm(encoder);
+            pass.record_apply(encoder);
+            pass.set_threshold(&gpu.queue, norm as f32 / 2.0).unwrap();
+            pass.set_unscale(&gpu.queue, 0.5).unwrap();
+        });
         assert_eq!(gpu.read::<f32>(grads[0].buffer()), before);
         let outcome = gpu.read::<Outcome>(pass.outcomes())[0];
         assert_eq!((outcome.threshold, outcome.coefficient, outcome.scale), (f32::INFINITY, 1.0, 1.0));

@@ -5,12 +5,11 @@
 
 use gradclip::cpu::{self, GradMut};
 use gradclip::{Clip, NormType, Report, Scope, Units};
+use gradclip_verify::budget::{EXACT_ELEMENTS, EXACT_SETS_F64};
 use gradclip_verify::inputs::Random;
 use gradclip_verify::oracle::exact::{error_in_ulp, sum, units};
+use gradclip_verify::tolerance::NORM_F64_ULP as BOUND;
 use half::{bf16, f16};
-
-/// The bound that the path's own page derives, in ulp; the promise is 0.65.
-const BOUND: f64 = 0.51;
 
 fn clip(tensors: &mut [Vec<f64>], clip: &Clip) -> Report {
     let mut grads: Vec<_> = tensors.iter_mut().map(|t| GradMut::f64("g", t)).collect();
@@ -49,7 +48,7 @@ fn norms_are_within_the_bound_of_exact() {
     for (i, fields) in FIELDS.into_iter().enumerate() {
         for (k, len) in LENGTHS.into_iter().enumerate() {
             // Big integers are slow; the longest sets meet two of the ranges.
-            if len > 20_000 && i % 4 != 0 {
+            if len > EXACT_ELEMENTS && i % 4 != 0 {
                 continue;
             }
             let mut tensors = set(&mut random, len, fields);
@@ -158,7 +157,7 @@ fn is_within(values: impl IntoIterator<Item = f64>, threshold: f64, squares: boo
 fn never_above_is_meant_exactly() {
     let mut random = Random(4);
     let (mut unchanged, mut equal) = (0, 0);
-    for round in 0..10_000u64 {
+    for round in 0..EXACT_SETS_F64 {
         let len = 1 + random.below(40);
         let spread = 1 + random.below(60);
         let middle = 400 + random.below(1200);

@@ -4,19 +4,9 @@
 
 mod common;
 
-use common::{Gpu, Kind, data, gpu};
+use common::{Distribution, Gpu, data, gpu};
 use gradclip::cpu::{self, GradMut};
-use gradclip::{Clip, Clipper, ClipperOptions, PrepareError, ReadBackError, wgpu};
-
-/// A device of its own, to be mistreated.
-fn device(gpu: &Gpu, change: impl FnOnce(&mut wgpu::Limits)) -> Gpu {
-    let mut required_limits = wgpu::Limits::default().or_worse_values_from(&gpu.adapter.limits());
-    change(&mut required_limits);
-    let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
-    let (device, queue) = pollster::block_on(gpu.adapter.request_device(&descriptor)).unwrap();
-    let clipper = Clipper::new(&device).unwrap();
-    Gpu { name: gpu.name.clone(), adapter: gpu.adapter.clone(), device, queue, clipper }
-}
+use gradclip::{Clip, ClipperOptions, PrepareError, ReadBackError, wgpu};
 
 /// Runs `work` and returns the validation error that wgpu raised aside, if any.
 fn raised(gpu: &Gpu, work: impl FnOnce()) -> Option<wgpu::Error> {
@@ -53,7 +43,7 @@ fn a_buffer_destroyed_between_prepare_and_submit() {
 #[test]
 fn a_device_that_is_destroyed() {
     let Some(gpu) = gpu() else { return };
-    let lost = device(&gpu, |_| {});
+    let lost = gpu.other(|_| {});
     let grads = lost.separate(&[vec![3.0, 4.0]]);
     let pass = lost.clipper.prepare(&grads, &Clip::measure()).unwrap();
     assert_eq!(lost.run(&pass).norm(), Some(5.0));
@@ -77,7 +67,7 @@ fn a_device_that_is_destroyed() {
 #[test]
 fn a_shader_that_the_device_cannot_take() {
     let Some(gpu) = gpu() else { return };
-    let small = device(&gpu, |limits| limits.max_bindings_per_bind_group = 2);
+    let small = gpu.other(|device| device.required_limits.max_bindings_per_bind_group = 2);
     let grads = small.separate(&[vec![1.0]]);
     let e = small.clipper.prepare(&grads, &Clip::measure()).unwrap_err();
     assert!(
@@ -94,7 +84,7 @@ fn a_shader_that_the_device_cannot_take() {
 #[test]
 fn scratch_larger_than_any_buffer() {
     let Some(gpu) = gpu() else { return };
-    let small = device(&gpu, |limits| limits.max_buffer_size = 1 << 17);
+    let small = gpu.other(|device| device.required_limits.max_buffer_size = 1 << 17);
     let tensors = vec![vec![1.0]; 20_000];
     let e = small.clipper.prepare(&small.arena(&tensors, 0, 0), &Clip::measure()).unwrap_err();
     assert!(matches!(e, PrepareError::Device(_)), "{e}");
@@ -108,7 +98,8 @@ fn scratch_larger_than_any_buffer() {
 #[test]
 fn ten_thousand_tensors() {
     let Some(gpu) = gpu() else { return };
-    let mut tensors: Vec<_> = (0..10_000).map(|i| data(Kind::Uniform(1.0), i % 7, i as u64)).collect();
+    let mut tensors: Vec<_> =
+        (0..10_000).map(|i| data(Distribution::Uniform(1.0), i % 7, i as u64)).collect();
     let clip = Clip::global_norm(1.0);
     for grads in [gpu.arena(&tensors, 1, 0), gpu.separate(&tensors)] {
         let pass = gpu.clipper.prepare(&grads, &clip).unwrap();
@@ -151,9 +142,9 @@ fn offsets_past_32_bits() {
         );
         return;
     }
-    let large = device(&gpu, |limits| {
-        limits.max_buffer_size = size;
-        limits.max_storage_buffer_binding_size = best.max_storage_buffer_binding_size;
+    let large = gpu.other(|device| {
+        device.required_limits.max_buffer_size = size;
+        device.required_limits.max_storage_buffer_binding_size = best.max_storage_buffer_binding_size;
     });
     let scope = large.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
     let buffer = large.device.create_buffer(&wgpu::BufferDescriptor {

@@ -34,8 +34,8 @@ fn halves_are_not_unscaled_in_place_unless_asked() {
     assert!(report.norm().unwrap() > 0.0 && halves == [f16::ZERO; 64]);
 
     let Some(gpu) = gpu() else { return };
-    let buffer = gpu.buffer(bytemuck::cast_slice(&before));
-    let p = gpu.buffer(&[0; 256]);
+    let buffer = gpu.upload(bytemuck::cast_slice(&before));
+    let p = gpu.upload(&[0; 256]);
     let grads = [Grad::new("h", &buffer).dtype(DType::F16).parameter(&p, 0, DType::F32)];
     for clip in [clip, scaled] {
         let refused = gpu.clipper.prepare(&grads, &clip).unwrap_err();
@@ -47,10 +47,10 @@ fn halves_are_not_unscaled_in_place_unless_asked() {
     assert!(pass.set_unscale(&gpu.queue, 1.0).is_ok());
     // A step reads them as f32 and loses nothing; its clip by itself writes no gradient.
     let stepper = gpu.clipper.prepare_step(&grads, &clip, Sgd::new(1.0)).unwrap();
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    stepper.pass().record(&mut encoder);
-    stepper.record_step(&mut encoder);
-    gpu.queue.submit([encoder.finish()]);
+    gpu.submit(|encoder| {
+        stepper.pass().record(encoder);
+        stepper.record_step(encoder);
+    });
     assert_eq!(gpu.read::<f16>(&buffer), before);
     let moved = f32::from(before[0]) / 65_536.0;
     assert!(gpu.read::<f32>(&p).iter().all(|&x| x == -moved), "{moved:e}");
@@ -60,7 +60,7 @@ fn halves_are_not_unscaled_in_place_unless_asked() {
 fn a_gradient_is_its_whole_buffer_whatever_its_type() {
     let Some(gpu) = gpu() else { return };
     let halves = [f16::from_f32(10.0); 8];
-    let buffer = gpu.buffer(bytemuck::cast_slice(&halves));
+    let buffer = gpu.upload(bytemuck::cast_slice(&halves));
     let grad = Grad::new("h", &buffer).dtype(DType::F16);
     assert_eq!(grad.elements(), 8);
     let report = gpu.run(&gpu.clipper.prepare(&[grad], &Clip::global_norm(1.0)).unwrap());
@@ -161,7 +161,7 @@ fn clips_come_back_from_json() {
 #[test]
 fn absurd_counts_are_refused_before_anything_is_allocated() {
     let Some(gpu) = gpu() else { return };
-    let (g, p) = (gpu.buffer(&[0; 64]), gpu.buffer(&[0; 64]));
+    let (g, p) = (gpu.upload(&[0; 64]), gpu.upload(&[0; 64]));
     for elements in [17, 1 << 40, 1 << 62, u64::MAX / 4, u64::MAX] {
         let grad = Grad::range("w", &g, 0, elements).parameter(&p, 0, DType::F32);
         let refused = gpu
@@ -171,7 +171,7 @@ fn absurd_counts_are_refused_before_anything_is_allocated() {
         assert!(matches!(refused, PrepareError::Plan(_)), "{elements}: {refused}");
         assert!(gpu.clipper.prepare(&[grad], &Clip::measure()).is_err());
     }
-    let short = gpu.buffer(&[0; 32]);
+    let short = gpu.upload(&[0; 32]);
     let grad = Grad::new("w", &g).parameter(&short, 0, DType::F32);
     let refused = gpu.clipper.prepare_step(&[grad], &Clip::measure(), Adam::new(0.1)).unwrap_err();
     assert!(matches!(refused, PrepareError::Plan(PlanError::OutOfRange { .. })), "{refused}");
@@ -239,10 +239,10 @@ fn a_forgotten_encoder_holds_up_no_report() {
     telemetry.record(&pass, &mut forgotten);
     let mut steps = Vec::new();
     for _ in 0..5 {
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        pass.record(&mut encoder);
-        telemetry.record(&pass, &mut encoder);
-        gpu.queue.submit([encoder.finish()]);
+        gpu.submit(|encoder| {
+            pass.record(encoder);
+            telemetry.record(&pass, encoder);
+        });
         gpu.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
         while let Some(report) = telemetry.poll() {
             steps.push(report.unwrap().step);
@@ -267,16 +267,14 @@ fn accumulation_under_agc_and_other_thresholds() {
     cpu::accumulate_clipped(sums, true, &clip, &mut History::default()).unwrap();
     assert_eq!(sum, [0.3, 0.4, 0.0, 0.1]);
     let Some(gpu) = gpu() else { return };
-    let [grad, parameter] = [g, p].map(|v| gpu.buffer(bytemuck::cast_slice(&v)));
-    let to = gpu.buffer(&[0; 16]);
+    let [grad, parameter] = [g, p].map(|v| gpu.upload(bytemuck::cast_slice(&v)));
+    let to = gpu.upload(&[0; 16]);
     let grads =
         [Grad::new("w", &grad).shape(&[2, 2]).parameter(&parameter, 0, DType::F32).accumulator(&to, 0)];
     let accumulator = gpu.clipper.prepare_clipped_accumulation(&grads, &clip).unwrap();
     for threshold in [0.5f32, 1.0] {
         accumulator.set_threshold(&gpu.queue, threshold).unwrap();
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        accumulator.record_first(&mut encoder);
-        gpu.queue.submit([encoder.finish()]);
+        gpu.submit(|encoder| accumulator.record_first(encoder));
         let want = if threshold == 0.5 { sum } else { [0.6, 0.8, 0.0, 0.1] };
         assert_eq!(gpu.read::<f32>(&to), want);
     }

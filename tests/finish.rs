@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{Gpu, Kind, data, gpu};
+use common::{Data, Distribution, Element, Gpu, Placed, Placing, Tensor, data, gpu};
 use gradclip::layout::STAGE_TENSORS;
 use gradclip::{
     Adam, Adapt, Clip, Clipper, ClipperOptions, DType, Grad, Group, LossScale, NonFinite, NormType, Pass,
@@ -30,7 +30,7 @@ impl Left {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Recorded {
-    Operands,
+    Together,
     Halves,
 }
 
@@ -41,7 +41,8 @@ fn grads(gpu: &Gpu, shapes: &[[u64; 2]], clip: &Clip) -> Vec<Grad> {
         .iter()
         .enumerate()
         .map(|(i, s)| {
-            let mut t = data(Kind::Uniform(10f32.powi(i as i32 % 4)), (s[0] * s[1]) as usize, i as u64);
+            let mut t =
+                data(Distribution::Uniform(10f32.powi(i as i32 % 4)), (s[0] * s[1]) as usize, i as u64);
             if clip.non_finite == NonFinite::Sanitize && i == 1 {
                 (t[0], t[3]) = (f32::NAN, f32::INFINITY);
             }
@@ -74,20 +75,15 @@ fn run(gpu: &Gpu, clipper: &Clipper, shapes: &[[u64; 2]], clip: &Clip, recorded:
 
 fn run_pass(gpu: &Gpu, pass: &Pass, grads: &[Grad], steps: usize, recorded: Recorded) -> Left {
     for _ in 0..steps {
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        match recorded {
-            Recorded::Operands => pass.record(&mut encoder),
+        gpu.submit(|encoder| match recorded {
+            Recorded::Together => pass.record(encoder),
             Recorded::Halves => {
-                pass.record_norm(&mut encoder);
-                pass.record_apply(&mut encoder);
+                pass.record_norm(encoder);
+                pass.record_apply(encoder);
             }
-        }
-        gpu.queue.submit([encoder.finish()]);
+        });
     }
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    let history = pass.save_history(&mut encoder).unwrap();
-    gpu.queue.submit([encoder.finish()]);
-    let history = history.wait().unwrap().to_bytes();
+    let history = gpu.save(pass).to_bytes();
     Left(vec![
         ("partials", gpu.read(pass.partials())),
         ("sums of tensors", gpu.read(pass.tensor_sums())),
@@ -117,15 +113,15 @@ fn check(gpu: &Gpu, clippers: &[Clipper; 2], shapes: &[[u64; 2]], clip: &Clip) {
     let beyond = plan.plan().segment_count() > 256 || windows && several;
     assert_eq!(plan.plan().finish.is_some(), binds && !beyond, "{what}");
     let [finished, halves] =
-        [Recorded::Operands, Recorded::Halves].map(|r| run(gpu, &clippers[0], shapes, clip, r));
+        [Recorded::Together, Recorded::Halves].map(|r| run(gpu, &clippers[0], shapes, clip, r));
     finished.assert_same(&halves, &format!("finished in halves: {what}"));
     let apart = run(gpu, &clippers[1], shapes, clip, Recorded::Halves);
     // Norms of any p are rounded, and not promised to the bit.
     if !matches!(clip.norm, NormType::P(_)) {
         finished.assert_same(&apart, &format!("a dispatch a stage: {what}"));
     }
-    let joined = run(gpu, &clippers[1], shapes, clip, Recorded::Operands);
-    apart.assert_same(&joined, &format!("a dispatch a stage, in one go: {what}"));
+    let together = run(gpu, &clippers[1], shapes, clip, Recorded::Together);
+    apart.assert_same(&together, &format!("a dispatch a stage, in one go: {what}"));
 }
 
 /// Chunks enough that some runs are added up by all lanes, some by one.
@@ -214,17 +210,13 @@ fn around_the_limits() {
     }
 }
 
-/// A tensor of one chunk in bytes of a type, a NaN among its elements where asked.
-fn only(n: usize, dtype: DType, nan: bool) -> Vec<u8> {
-    let mut values = data(Kind::Uniform(3.0), n, 7);
+/// A tensor of one chunk of a type, a NaN among its elements where asked.
+fn only(n: usize, element: Element, nan: bool) -> Tensor {
+    let mut values = data(Distribution::Uniform(3.0), n, 7);
     if nan {
         values[n / 2] = f32::NAN;
     }
-    match dtype {
-        DType::F16 => values.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect(),
-        DType::Bf16 => values.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect(),
-        _ => bytemuck::cast_slice(&values).to_vec(),
-    }
+    Tensor::new("only", Data::rounded(element, &values)).shape(&[1, n as u64])
 }
 
 /// A set of one chunk is reduced and decided by one dispatch: what it leaves is what two leave, and what one a stage leaves,
@@ -248,37 +240,29 @@ fn one_chunk() {
     let slow = gpu.compiles_slowly();
     let clips = if slow { &every[5..6] } else { &every[..] };
     // Norms and types meet in other tests: here each meets the finish.
-    let dtypes = |clip: &Clip| match *clip == global {
-        true => vec![DType::F32, DType::F16, DType::Bf16],
-        false => vec![DType::F32],
-    };
+    let elements = |clip: &Clip| if *clip == global { &Element::ON_DEVICES[..] } else { &[Element::F32] };
     for form in [false, true] {
-        let joined = gpu.clipper_with(options.finish(true).vector_loads(form));
-        if joined.plan_limits().storage < 9 {
+        let together = gpu.clipper_with(options.finish(true).vector_loads(form));
+        if together.plan_limits().storage < 9 {
             return;
         }
-        for (clip, dtype) in clips.iter().flat_map(|clip| dtypes(clip).into_iter().map(move |d| (clip, d))) {
+        for (clip, &element) in clips.iter().flat_map(|clip| elements(clip).iter().map(move |e| (clip, e))) {
             for (i, (n, start)) in
                 [(1, 0), (900, 3), (1025, 1), (16_384, 0), (16_384, 1)].into_iter().enumerate()
             {
-                let what = format!("{n} of {dtype} from {start}, form {form}, {clip:?} on {}", gpu.name);
-                let at = start * dtype.size() as usize;
-                let grads = || {
-                    let placed = [(at, only(n, dtype, i == 2), dtype)];
-                    let grad = gpu.placed(at + n * 4 + 64, &placed).remove(0);
-                    [if clip.scope == Scope::Row { grad.shape(&[1, n as u64]) } else { grad }]
-                };
+                let what = format!("{n} of {element:?} from {start}, form {form}, {clip:?} on {}", gpu.name);
+                let tensor = [only(n, element, i == 2)];
                 let run = |clipper: &Clipper, recorded| {
-                    let grads = grads();
+                    let grads = Placed::at(&gpu, &tensor, &[(0, start * element.size())]).grads;
                     let pass = clipper.prepare(&grads, clip).unwrap();
                     let reduces = pass.plan().finish.as_ref().is_some_and(|f| f.reduces);
                     // Units are for kernels of their own, unless they are long.
-                    let takes = std::ptr::eq(clipper, &joined) && pass.plan().units.is_empty();
+                    let takes = std::ptr::eq(clipper, &together) && pass.plan().units.is_empty();
                     assert_eq!(reduces, takes, "{what}");
                     run_pass(&gpu, &pass, &grads, STEPS, recorded)
                 };
-                let one = run(&joined, Recorded::Operands);
-                one.assert_same(&run(&joined, Recorded::Halves), &what);
+                let one = run(&together, Recorded::Together);
+                one.assert_same(&run(&together, Recorded::Halves), &what);
                 if !matches!(clip.norm, NormType::P(_)) {
                     one.assert_same(&run(&apart, Recorded::Halves), &what);
                 }
@@ -293,7 +277,7 @@ fn one_chunk_that_is_left_out() {
     let Some(gpu) = gpu() else { return };
     let options = ClipperOptions::default().workgroup_size(256).finish(true).vector_loads(true);
     let clipper = gpu.clipper_with(options);
-    let values = data(Kind::Uniform(3.0), 9000, 1);
+    let values = data(Distribution::Uniform(3.0), 9000, 1);
     let grads = [gpu.separate(std::slice::from_ref(&values)).remove(0).shape(&[1, 9000])];
     let pass = clipper.prepare(&grads, &Clip::per_row_norm(1.0)).unwrap();
     let finish = pass.plan().finish.as_ref().unwrap();
@@ -312,52 +296,50 @@ fn one_chunk_that_is_left_out() {
 fn steps_and_accumulations() {
     let Some(gpu) = gpu() else { return };
     let clip = Clip::global_norm(1.0).loss_scale(LossScale::default().interval(2));
-    let sets = [(&[300, 20_000, 7][..], DType::F32), (&[5000], DType::F32), (&[5000], DType::F16)];
-    for (sizes, dtype) in sets {
-        check_steps(&gpu, sizes, dtype, &clip);
+    let sets = [(&[300, 20_000, 7][..], Element::F32), (&[5000], Element::F32), (&[5000], Element::F16)];
+    for (sizes, element) in sets {
+        check_steps(&gpu, sizes, element, &clip);
     }
     // An element that unscaling takes above the largest f32 does not count as finite.
-    check_steps(&gpu, &[5000], DType::F32, &Clip::global_norm(1.0).unscale(2.0));
+    check_steps(&gpu, &[5000], Element::F32, &Clip::global_norm(1.0).unscale(2.0));
 }
 
-fn check_steps(gpu: &Gpu, sizes: &[usize], dtype: DType, clip: &Clip) {
+fn check_steps(gpu: &Gpu, sizes: &[usize], element: Element, clip: &Clip) {
     let clippers = clippers(gpu);
-    let mut tensors: Vec<_> = sizes.iter().map(|&n| data(Kind::Uniform(2.0), n, n as u64)).collect();
+    let mut tensors: Vec<_> = sizes.iter().map(|&n| data(Distribution::Uniform(2.0), n, n as u64)).collect();
     if clip.unscale > 1.0 {
         tensors[0][9] = 3e38;
     }
     let step = |clipper: &Clipper, recorded: Recorded| {
-        let beside = gpu.separate(&tensors);
-        let gradients = match dtype {
-            DType::F32 => gpu.arena(&tensors, 0, 0),
-            _ => gpu.placed(2 * sizes[0], &[(0, only(sizes[0], dtype, false), dtype)]),
+        let parameters = gpu.separate(&tensors);
+        let gradients = match element {
+            Element::F32 => gpu.arena(&tensors, 0, 0),
+            _ => gpu.place(&[only(sizes[0], element, false)], Placing::PACKED).grads,
         };
-        let pairs = gradients.into_iter().zip(&beside);
+        let pairs = gradients.into_iter().zip(&parameters);
         let grads: Vec<Grad> = pairs.map(|(g, p)| g.parameter(p.buffer(), 0, DType::F32)).collect();
         let stepper = clipper.prepare_step(&grads, clip, Adam::adamw(1e-2)).unwrap();
         for _ in 0..STEPS {
-            let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            match recorded {
-                Recorded::Operands => stepper.record_step(&mut encoder),
+            gpu.submit(|encoder| match recorded {
+                Recorded::Together => stepper.record_step(encoder),
                 Recorded::Halves => {
-                    stepper.record_norm(&mut encoder);
-                    stepper.record_update(&mut encoder);
+                    stepper.record_norm(encoder);
+                    stepper.record_update(encoder);
                 }
-            }
-            gpu.queue.submit([encoder.finish()]);
+            });
         }
         let mut left = vec![
             ("progress", gpu.read(stepper.pass().progress())),
             ("tally", gpu.read(stepper.pass().tally())),
             ("outcomes", gpu.read(stepper.pass().outcomes())),
         ];
-        left.extend(beside.iter().map(|p| ("parameters", gpu.read(p.buffer()))));
+        left.extend(parameters.iter().map(|p| ("parameters", gpu.read(p.buffer()))));
         left.extend(stepper.moments().iter().flatten().map(|m| ("moments", gpu.read(&m.buffer))));
         Left(left)
     };
-    let first = step(&clippers[0], Recorded::Operands);
+    let first = step(&clippers[0], Recorded::Together);
     step(&clippers[0], Recorded::Halves).assert_same(&first, "steps finished in halves");
-    step(&clippers[1], Recorded::Operands).assert_same(&first, "steps, a dispatch a stage");
+    step(&clippers[1], Recorded::Together).assert_same(&first, "steps, a dispatch a stage");
     step(&clippers[1], Recorded::Halves).assert_same(&first, "steps, a dispatch a stage, in halves");
 
     let accumulate = |clipper: &Clipper| {
@@ -365,10 +347,10 @@ fn check_steps(gpu: &Gpu, sizes: &[usize], dtype: DType, clip: &Clip) {
         let pairs = gpu.arena(&tensors, 0, 0).into_iter().zip(&sums);
         let grads: Vec<Grad> = pairs.map(|(g, s)| g.accumulator(s.buffer(), 0)).collect();
         let accumulator = clipper.prepare_clipped_accumulation(&grads, clip).unwrap();
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        accumulator.record_first(&mut encoder);
-        accumulator.record_next(&mut encoder);
-        gpu.queue.submit([encoder.finish()]);
+        gpu.submit(|encoder| {
+            accumulator.record_first(encoder);
+            accumulator.record_next(encoder);
+        });
         let pass = accumulator.pass();
         let mut left = vec![("progress", gpu.read(pass.progress())), ("tally", gpu.read(pass.tally()))];
         left.extend(sums.iter().map(|s| ("sums", gpu.read(s.buffer()))));

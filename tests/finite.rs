@@ -5,81 +5,46 @@
 
 mod common;
 
-use common::{Gpu, Random, gpu};
-use gradclip::cpu::{self, GradMut, Moments, StepMut, SumMut};
-use gradclip::layout::Partial;
+use common::{Data, Element, Gpu, Placing, Random, Tensor, gpu, on_both, on_cpu, steps};
+use gradclip::cpu::{self, Moments, SumMut};
 use gradclip::{
-    Adam, Clip, DType, Grad, History, LossScale, NonFinite, NormType, Optimizer, Report, Scope, Sgd, Units,
+    Adam, Clip, Grad, History, LossScale, NonFinite, NormType, Optimizer, Report, Scope, Sgd, Units,
 };
-use half::{bf16, f16};
 
-/// Clips bytes of a type in place on the CPU path, and on the GPU where there is one; both must agree.
-fn clipped(gpu: &Option<common::Held>, bytes: &[u8], dtype: DType, clip: &Clip) -> (Report, Vec<u8>) {
-    let clip = &clip.lossy_unscale(true);
-    let n = bytes.len() as u64 / dtype.size();
-    let shape = [n / 2, 2];
+/// Clips in place on the CPU path, and on the GPU where there is one; both must agree.
+fn clipped(gpu: &Option<common::Held>, data: impl Into<Data>, clip: &Clip) -> (Report, Vec<f32>) {
+    let tensor = Tensor::new("g", data);
     let cut = matches!(clip.scope, Scope::Unit(_) | Scope::Row);
-    let shaped = |g: Grad| if cut { g.shape(&shape) } else { g };
-    let (report, after, partials) = match dtype {
-        DType::F16 => on_cpu::<f16>(bytes, clip, |n, e| GradMut::f16(n, e), cut.then_some(shape)),
-        DType::Bf16 => on_cpu::<bf16>(bytes, clip, |n, e| GradMut::bf16(n, e), cut.then_some(shape)),
-        _ => on_cpu::<f32>(bytes, clip, |n, e| GradMut::new(n, e), cut.then_some(shape)),
-    };
-    if let Some(gpu) = gpu {
-        let buffer = gpu.buffer(bytes);
-        let grad = shaped(Grad::range("g", &buffer, 0, n).dtype(dtype));
-        let pass = gpu.clipper.prepare(&[grad], clip).unwrap();
-        assert_eq!(gpu.run(&pass), report, "{clip:?} on {}", gpu.name);
-        assert_eq!(gpu.read::<Partial>(pass.partials())[..partials.len()], partials, "{clip:?}");
-        assert!(gpu.read::<u8>(&buffer)[..bytes.len()] == after, "{dtype}, {clip:?} on {}", gpu.name);
+    let half = tensor.data.len() as u64 / 2;
+    let tensor = if cut { tensor.shape(&[half, 2]) } else { tensor };
+    let (report, after) = on_both(gpu, &[tensor], &clip.lossy_unscale(true));
+    (report, after[0].data.floats())
+}
+
+/// The largest magnitude whose product with a factor is finite, and the next: by halving, without the library.
+fn last_finite(factor: f32) -> (f32, f32) {
+    let (mut low, mut high) = (0u32, f32::INFINITY.to_bits());
+    while high - low > 1 {
+        let middle = (low + high) / 2;
+        if (f32::from_bits(middle) * factor).is_finite() { low = middle } else { high = middle }
     }
-    (report, after)
-}
-
-fn on_cpu<T: bytemuck::Pod>(
-    bytes: &[u8],
-    clip: &Clip,
-    grad: impl for<'a> Fn(&'static str, &'a mut [T]) -> GradMut<'a>,
-    shape: Option<[u64; 2]>,
-) -> (Report, Vec<u8>, Vec<Partial>) {
-    let mut elements: Vec<T> = bytemuck::pod_collect_to_vec(bytes);
-    let trace = {
-        let grad = grad("g", &mut elements);
-        let grad = if let Some(shape) = shape { grad.shape(&shape) } else { grad };
-        cpu::clip_traced(&mut [grad], clip).unwrap()
-    };
-    (trace.report, bytemuck::cast_slice(&elements).to_vec(), trace.partials)
-}
-
-fn f32s(bytes: &[u8]) -> Vec<f32> {
-    bytemuck::pod_collect_to_vec(bytes)
-}
-
-fn bytes(values: &[f32]) -> Vec<u8> {
-    bytemuck::cast_slice(values).to_vec()
+    (f32::from_bits(low), f32::from_bits(high))
 }
 
 /// TRIED T4, and its like: results of 16 bits.
 #[test]
 fn results_of_short_types_are_at_most_their_largest() {
     let gpu = gpu();
-    let h = |v: &[f32]| -> Vec<u8> { v.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect() };
-    let read = |b: &[u8]| -> Vec<f32> {
-        bytemuck::pod_collect_to_vec::<u8, f16>(b).iter().map(|x| x.to_f32()).collect()
-    };
-    let (_, after) = clipped(&gpu, &h(&[100.0, 1.0]), DType::F16, &Clip::global_norm(1e6).unscale(1000.0));
-    assert_eq!(read(&after), [65_504.0, 1000.0]);
-    let (_, after) = clipped(&gpu, &h(&[6e4, -6e4, 0.0, 1.0]), DType::F16, &Clip::sign(1e4).threshold(7e4));
-    assert_eq!(read(&after), [65_504.0, -65_504.0, 0.0, 65_504.0]);
-    let infinite = h(&[f32::INFINITY, f32::NEG_INFINITY, 5.0, -70.0]);
-    let (_, after) = clipped(&gpu, &infinite, DType::F16, &Clip::value(1e5));
-    assert_eq!(read(&after), [65_504.0, -65_504.0, 5.0, -70.0]);
-    let (_, after) = clipped(&gpu, &h(&[3.0, 4.0]), DType::F16, &Clip::normalize(1e6));
-    assert_eq!(read(&after), [65_504.0, 65_504.0]);
+    let h = |values: &[f32], clip: Clip| clipped(&gpu, Data::rounded(Element::F16, values), &clip).1;
+    let (inf, most) = (f32::INFINITY, 65_504.0);
+    assert_eq!(h(&[100.0, 1.0], Clip::global_norm(1e6).unscale(1000.0)), [most, 1000.0]);
+    assert_eq!(h(&[6e4, -6e4, 0.0, 1.0], Clip::sign(1e4).threshold(7e4)), [most, -most, 0.0, most]);
+    assert_eq!(h(&[inf, -inf, 5.0, -70.0], Clip::value(1e5)), [most, -most, 5.0, -70.0]);
+    assert_eq!(h(&[3.0, 4.0], Clip::normalize(1e6)), [most, most]);
     // Finite in f32, above the largest bf16 when rounded to it.
-    let b: Vec<u8> = [3e38f32, 1.0].iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect();
-    let (_, after) = clipped(&gpu, &b, DType::Bf16, &Clip::measure().unscale(1.132));
-    assert_eq!(bytemuck::pod_collect_to_vec::<u8, bf16>(&after)[0], bf16::MAX);
+    let b = Data::rounded(Element::Bf16, &[3e38, 1.0]);
+    let (_, after) = clipped(&gpu, b, &Clip::measure().unscale(1.132));
+    assert_eq!(after[0], half::bf16::MAX.to_f32());
 }
 
 trait WithThreshold {
@@ -102,31 +67,23 @@ fn what_unscaling_makes_infinite_is_told_at_the_last_bit() {
     let mut scales = vec![2.0f32, 1.0f32.next_up(), 3.0, 1000.0, 1e30];
     scales.extend((0..8).map(|_| 1.0 + random.unit().abs() * 2f32.powi((random.bits() % 60) as i32)));
     for unscale in scales {
-        // By halving: the largest finite one.
-        let (mut low, mut high) = (0u32, f32::INFINITY.to_bits());
-        while high - low > 1 {
-            let middle = (low + high) / 2;
-            if (f32::from_bits(middle) * unscale).is_finite() { low = middle } else { high = middle }
-        }
-        let (last, next) = (f32::from_bits(low), f32::from_bits(high));
+        let (last, next) = last_finite(unscale);
         for norm in [NormType::Two, NormType::One, NormType::Inf, NormType::P(3.0)] {
             let clip = Clip::global_norm(1.0).norm_type(norm).unscale(unscale);
             if matches!(norm, NormType::P(_)) {
-                let mut g = [last, -next, 1e-3, next];
-                let report = cpu::clip(&mut [GradMut::new("g", &mut g)], &clip).unwrap();
+                let (report, _) = on_cpu(&[vec![last, -next, 1e-3, next]], &clip);
                 assert_eq!(report.non_finite(), 2, "{unscale:e}");
                 continue;
             }
-            let (report, after) = clipped(&gpu, &bytes(&[last, -last]), DType::F32, &clip);
+            let (report, after) = clipped(&gpu, vec![last, -last], &clip);
             assert_eq!((report.non_finite(), report.clipped()), (0, true), "{unscale:e} {norm:?}");
-            assert!(f32s(&after).iter().all(|x| x.is_finite()), "{unscale:e} {norm:?}");
-            let offending = bytes(&[1e-3, -next, last, next]);
-            let (report, after) = clipped(&gpu, &offending, DType::F32, &clip);
+            assert!(after.iter().all(|x| x.is_finite()), "{unscale:e} {norm:?}");
+            let offending = vec![1e-3, -next, last, next];
+            let (report, after) = clipped(&gpu, &offending, &clip);
             assert_eq!((report.non_finite(), report.segments[0].non_finite), (2, 2), "{unscale:e} {norm:?}");
             assert!(report.segments[0].skipped && after == offending);
             let sanitize = clip.on_non_finite(NonFinite::Sanitize);
-            let (report, after) = clipped(&gpu, &offending, DType::F32, &sanitize);
-            let after = f32s(&after);
+            let (report, after) = clipped(&gpu, &offending, &sanitize);
             assert!(report.non_finite() == 2 && after[1] == 0.0 && after[3] == 0.0 && after[2] != 0.0);
             assert!(report.norm().unwrap() >= f64::from(last) * f64::from(unscale) * (1.0 - 1e-6));
         }
@@ -135,7 +92,7 @@ fn what_unscaling_makes_infinite_is_told_at_the_last_bit() {
             let mut many = vec![1e-20f32; 40_000];
             (many[7], many[39_998], many[20_000]) = (next, -next, last);
             let clip = Clip::global_norm(1.0).scope(scope).unscale(unscale).never_above(false);
-            let (report, _) = clipped(&gpu, &bytes(&many), DType::F32, &clip);
+            let (report, _) = clipped(&gpu, many, &clip);
             assert_eq!((report.non_finite(), report.first_non_finite()), (2, Some("g")), "{scope:?}");
         }
     }
@@ -147,22 +104,16 @@ fn a_small_loss_scale_is_unscaled_exactly() {
     let gpu = gpu();
     let scale = LossScale::default().initial(0.5).growth(1.0);
     let clip = Clip::measure().loss_scale(scale).unscale(3.0);
-    // Times 6: the same by halving, without the library.
-    let (mut low, mut high) = (0u32, f32::INFINITY.to_bits());
-    while high - low > 1 {
-        let middle = (low + high) / 2;
-        if (f32::from_bits(middle) * 6.0).is_finite() { low = middle } else { high = middle }
-    }
-    for (bits, offends) in [(low, 0), (high, 1)] {
-        let mut g = [f32::from_bits(bits), 1.0];
-        let grads = &mut [GradMut::new("g", &mut g)];
-        let report = cpu::clip_with(grads, &clip, &mut History::default()).unwrap();
+    // Times 6.
+    let (last, next) = last_finite(6.0);
+    for (value, offends) in [(last, 0), (next, 1)] {
+        let mut own = [Tensor::new("g", vec![value, 1.0])];
+        let placed = gpu.as_ref().map(|gpu| gpu.place(&own, Placing::APART));
+        let report = cpu::clip_with(&mut common::grads(&mut own), &clip, &mut History::default()).unwrap();
         assert_eq!(report.non_finite(), offends);
-        let Some(gpu) = &gpu else { continue };
-        let grads = gpu.separate(&[vec![f32::from_bits(bits), 1.0]]);
-        let named = Grad::new("g", grads[0].buffer());
-        assert_eq!(gpu.run(&gpu.clipper.prepare(&[named], &clip).unwrap()), report, "{}", gpu.name);
-        assert_eq!(gpu.read::<f32>(grads[0].buffer()), g);
+        let (Some(gpu), Some(placed)) = (&gpu, placed) else { continue };
+        assert_eq!(gpu.run(&gpu.clipper.prepare(&placed.grads, &clip).unwrap()), report, "{}", gpu.name);
+        assert_eq!(placed.read(gpu).unwrap()[0].floats(), own[0].data.floats());
     }
 }
 
@@ -170,10 +121,9 @@ fn a_small_loss_scale_is_unscaled_exactly() {
 #[test]
 fn products_saturate() {
     let gpu = gpu();
-    let big = [f32::MAX, -f32::MAX / 2.0, 1.0, 0.0];
-    let (_, after) =
-        clipped(&gpu, &bytes(&big), DType::F32, &Clip::normalize(f32::MAX).norm_type(NormType::One));
-    assert!(f32s(&after).iter().all(|x| x.is_finite()));
+    let big = vec![f32::MAX, -f32::MAX / 2.0, 1.0, 0.0];
+    let (_, after) = clipped(&gpu, big, &Clip::normalize(f32::MAX).norm_type(NormType::One));
+    assert!(after.iter().all(|x| x.is_finite()));
     // Average norms allow norms above the largest f32.
     let mut random = Random(6);
     let any: Vec<f32> = (0..3000).map(|_| f32::from_bits(random.bits() as u32 & 0xff7f_ffff)).collect();
@@ -187,32 +137,35 @@ fn products_saturate() {
         Clip::value(f32::INFINITY).unscale(1e20),
     ] {
         for policy in [NonFinite::Skip, NonFinite::Sanitize] {
-            let (_, after) = clipped(&gpu, &bytes(&any), DType::F32, &clip.on_non_finite(policy));
-            assert!(f32s(&after).iter().all(|x| x.is_finite()), "{clip:?}");
+            let (_, after) = clipped(&gpu, &any, &clip.on_non_finite(policy));
+            assert!(after.iter().all(|x| x.is_finite()), "{clip:?}");
         }
     }
 }
 
-fn step_on(
-    gpu: &Gpu,
-    g: &[f32],
-    p: &[f32],
+/// Parameter and moments after some steps on the CPU path, and where there is a device on that.
+fn after_steps(
+    gpu: Option<&Gpu>,
+    tensor: &Tensor,
     optimizer: Optimizer,
     clip: &Clip,
-    steps: usize,
-) -> Vec<Vec<f32>> {
-    let buffers = [g, p].map(|v| gpu.buffer(bytemuck::cast_slice(v)));
-    let grad = Grad::new("g", &buffers[0]).parameter(&buffers[1], 0, DType::F32);
-    let stepper = gpu.clipper.prepare_step(&[grad], clip, optimizer).unwrap();
-    for _ in 0..steps {
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        stepper.record_step(&mut encoder);
-        gpu.queue.submit([encoder.finish()]);
+    steps_: usize,
+) -> Vec<Vec<Vec<f32>>> {
+    let mut own = [tensor.clone()];
+    let (mut history, mut moments) = (History::default(), Moments::default());
+    for _ in 0..steps_ {
+        cpu::step(&mut steps(&mut own), clip, &optimizer, &mut history, &mut moments).unwrap();
     }
-    let mut all = vec![gpu.read::<f32>(&buffers[1])];
-    for moment in stepper.moments()[0].iter() {
-        all.push(gpu.read::<f32>(&moment.buffer)[..g.len()].to_vec());
-    }
+    let parameter = own[0].parameter.as_ref().unwrap().floats();
+    let mut all = vec![[vec![parameter], moments.tensors.concat()].concat()];
+    all.extend(gpu.map(|gpu| {
+        let placed = gpu.place(std::slice::from_ref(tensor), Placing::APART);
+        let stepper = gpu.clipper.prepare_step(&placed.grads, clip, optimizer).unwrap();
+        (0..steps_).for_each(|_| gpu.submit(|encoder| stepper.record_step(encoder)));
+        let parameter = placed.parameters.as_ref().unwrap().read(gpu).unwrap()[0].floats();
+        let moment = |buffer| gpu.read::<f32>(buffer)[..tensor.data.len()].to_vec();
+        [vec![parameter], stepper.moments()[0].iter().map(|m| moment(&m.buffer)).collect()].concat()
+    }));
     all
 }
 
@@ -220,19 +173,17 @@ fn step_on(
 #[test]
 fn steps_end_in_finite_parameters_and_state() {
     let gpu = gpu();
-    let mut parameters = [1.0f32, 2.0];
-    let (mut history, mut moments) = (History::default(), Moments::default());
-    let g = [1e38f32, 1.0];
+    let tensor = Tensor::new("w", vec![1e38f32, 1.0]).parameter(vec![1.0f32, 2.0]);
     let clip = Clip::measure().unscale(1000.0);
-    let sgd = Optimizer::from(Sgd::new(1.0));
-    let mut steps = [StepMut::new("w", &g[..], &mut parameters)];
-    let report = cpu::step(&mut steps, &clip, &sgd, &mut history, &mut moments).unwrap();
-    assert_eq!((report.non_finite(), history.updates(), parameters), (1, 0, [1.0, 2.0]));
-    if let Some(gpu) = &gpu {
-        assert_eq!(step_on(gpu, &g, &[1.0, 2.0], sgd, &clip, 1)[0], [1.0, 2.0]);
+    let mut history = History::default();
+    let (sgd, moments) = (Optimizer::from(Sgd::new(1.0)), &mut Moments::default());
+    let report = cpu::step(&mut steps(&mut [tensor.clone()]), &clip, &sgd, &mut history, moments).unwrap();
+    assert_eq!((report.non_finite(), history.updates()), (1, 0));
+    for all in after_steps(gpu.as_deref(), &tensor, sgd, &clip, 1) {
+        assert_eq!(all[0], [1.0, 2.0]);
     }
-    let g = [3e38f32, -3e38, 1e25, 1e-30, 0.0, f32::MAX];
-    let p = [-3e38f32, 3e38, 1.0, -1.0, 0.0, f32::MIN];
+    let g = vec![3e38f32, -3e38, 1e25, 1e-30, 0.0, f32::MAX];
+    let tensor = Tensor::new("w", g).parameter(vec![-3e38f32, 3e38, 1.0, -1.0, 0.0, f32::MIN]);
     for optimizer in [
         Optimizer::from(Sgd::new(10.0)),
         Sgd::new(1e30).momentum(0.9).into(),
@@ -241,20 +192,9 @@ fn steps_end_in_finite_parameters_and_state() {
         Adam::new(0.1).betas(0.999, 0.5).weight_decay(1e10).into(),
         Adam::adamw(1e20).weight_decay(1e20).into(),
     ] {
-        let mut parameters = p;
-        let (mut history, mut moments) = (History::default(), Moments::default());
-        for _ in 0..5 {
-            let mut steps = [StepMut::new("w", &g[..], &mut parameters)];
-            cpu::step(&mut steps, &Clip::measure(), &optimizer, &mut history, &mut moments).unwrap();
+        for all in after_steps(gpu.as_deref(), &tensor, optimizer, &Clip::measure(), 5) {
+            assert!(all.iter().flatten().all(|x| x.is_finite()), "{optimizer:?}: {all:?}");
         }
-        let state = || moments.tensors.iter().flatten().flatten();
-        assert!(
-            parameters.iter().chain(state()).all(|x| x.is_finite()),
-            "{optimizer:?}: {parameters:?} {moments:?}"
-        );
-        let Some(gpu) = &gpu else { continue };
-        let all = step_on(gpu, &g, &p, optimizer, &Clip::measure(), 5);
-        assert!(all.iter().flatten().all(|x| x.is_finite()), "{optimizer:?} on {}: {all:?}", gpu.name);
     }
 }
 
@@ -270,19 +210,16 @@ fn accumulators_saturate_and_hide_nothing() {
     }
     assert_eq!(sum, want);
     let Some(gpu) = &gpu else { return };
-    let micro = gpu.buffer(bytemuck::cast_slice(&batches[0]));
-    let sum = gpu.buffer(&[0; 16]);
+    let micro = gpu.upload(bytemuck::cast_slice(&batches[0]));
+    let sum = gpu.storage(16);
     let accumulator =
         gpu.clipper.prepare_accumulation(&[Grad::new("w", &micro).accumulator(&sum, 0)]).unwrap();
     for (i, g) in batches.iter().enumerate() {
         gpu.queue.write_buffer(&micro, 0, bytemuck::cast_slice(g));
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        if i == 0 {
-            accumulator.record_first(&mut encoder)
-        } else {
-            accumulator.record_next(&mut encoder)
-        }
-        gpu.queue.submit([encoder.finish()]);
+        gpu.submit(|encoder| match i {
+            0 => accumulator.record_first(encoder),
+            _ => accumulator.record_next(encoder),
+        });
     }
     assert_eq!(gpu.read::<f32>(&sum), want, "{}", gpu.name);
 }

@@ -5,48 +5,42 @@
 
 mod common;
 
-use common::{Gpu, Random, gpu};
-use gradclip::cpu::{self, GradMut};
-use gradclip::layout::{Partial, Sum};
-use gradclip::{Clip, Clipper, ClipperOptions, DType, LossScale, NormType, Units};
-use half::{bf16, f16};
-
-/// Software's kernels, and those of hardware.
-fn forms(gpu: &Gpu) -> [Clipper; 2] {
-    let plain = ClipperOptions::default().workgroup_size(256);
-    [plain.vector_loads(false), plain.vector_loads(true)].map(|options| gpu.clipper_with(options))
-}
+use common::{
+    Data, Distribution, Element, Gpu, Placed, Placing, Random, Tensor, gpu, named, tolerance, traced,
+};
+use gradclip::layout::Partial;
+use gradclip::{Clip, Clipper, ClipperOptions, LossScale, NormType, Units};
 
 /// Any bits: subnormals, what is not finite and every exponent, or, where `mild`, exponents near each other.
-fn elements(len: usize, dtype: DType, mild: bool, seed: u64) -> Vec<u8> {
+fn elements(len: usize, element: Element, mild: bool, seed: u64) -> Data {
     let mut random = Random(seed);
-    let mut out = Vec::with_capacity(len * dtype.size() as usize);
-    for _ in 0..len {
+    let mut one = || {
         let bits = random.bits() as u32;
-        match dtype {
-            DType::F32 if mild => out.extend((bits & 0x83ff_ffff | 0x3c00_0000).to_le_bytes()),
-            DType::F32 => out.extend(bits.to_le_bytes()),
-            DType::F16 if mild => out.extend((bits as u16 & 0x9fff).to_le_bytes()),
-            DType::Bf16 if mild => out.extend((bits as u16 & 0x83ff | 0x3c00).to_le_bytes()),
-            _ => out.extend((bits as u16).to_le_bytes()),
+        match element {
+            Element::F32 if mild => bits & 0x83ff_ffff | 0x3c00_0000,
+            Element::F16 if mild => bits & 0x9fff,
+            Element::Bf16 if mild => bits & 0x83ff | 0x3c00,
+            _ => bits,
         }
-    }
-    out
+    };
+    let bytes: Vec<u8> =
+        (0..len).flat_map(|_| one().to_le_bytes().into_iter().take(element.size())).collect();
+    Data::from_bytes(element, &bytes)
 }
 
-/// The CPU path's partials of one tensor.
-fn on_cpu(bytes: &[u8], dtype: DType, shape: &[u64], clip: &Clip) -> Vec<Partial> {
-    macro_rules! traced {
-        ($type:ty, $make:expr) => {{
-            let mut values: Vec<$type> = bytemuck::pod_collect_to_vec(bytes);
-            cpu::clip_traced(&mut [$make("t0", &mut values).shape(shape)], clip).unwrap().partials
-        }};
-    }
-    match dtype {
-        DType::F16 => traced!(f16, GradMut::f16),
-        DType::Bf16 => traced!(bf16, GradMut::bf16),
-        _ => traced!(f32, GradMut::new),
-    }
+/// Partials that a clip of what is placed leaves.
+fn partials(gpu: &Gpu, clipper: &Clipper, placed: &Placed, clip: &Clip) -> Vec<Partial> {
+    placed.restore(gpu);
+    let pass = clipper.prepare(&placed.grads, clip).unwrap();
+    gpu.run(&pass);
+    gpu.read(pass.partials())
+}
+
+/// Every partial is the CPU path's.
+fn assert_partials(ours: &[Partial], expected: &[Partial], what: &str) {
+    assert_eq!(ours.len(), expected.len(), "{what}");
+    let wrong = ours.iter().zip(expected).position(|(a, b)| a != b);
+    assert_eq!(wrong.map(|i| (i, ours[i], expected[i])), None, "{what}");
 }
 
 /// A tensor's shape, and what its units are.
@@ -55,43 +49,25 @@ type Cut = (Vec<u64>, Units);
 fn check(gpu: &Gpu, forms: &[Clipper], (shape, units): &Cut, norm: NormType, unscale: f32, seed: u64) {
     let clip = Clip::per_unit_norm(1.0, *units).norm_type(norm).unscale(unscale).lossy_unscale(true);
     let len = shape.iter().product::<u64>() as usize;
-    for dtype in [DType::F32, DType::F16, DType::Bf16] {
-        let size = dtype.size() as usize;
+    for element in Element::ON_DEVICES {
         // Halves begin in the middle of a word too.
-        let lead = [0, 1, 6][seed as usize % 3] * size;
-        let bytes = elements(len, dtype, seed.is_multiple_of(2), seed);
-        let expected = on_cpu(&bytes, dtype, shape, &clip);
-        let total = (lead + bytes.len() + 16).next_multiple_of(4);
-        let mut grads = gpu.placed(total, &[(lead, bytes, dtype)]);
-        grads[0] = grads[0].clone().shape(shape);
-        let before = gpu.read::<u8>(grads[0].buffer());
+        let lead = [0, 1, 6][seed as usize % 3] * element.size();
+        let data = elements(len, element, seed.is_multiple_of(2), seed);
+        let tensor = [Tensor::new("t0", data).shape(shape)];
+        let expected = traced(&tensor, &clip).unwrap().0.partials;
+        let placed = Placed::at(gpu, &tensor, &[(0, lead)]);
         for (form, clipper) in forms.iter().enumerate() {
-            gpu.queue.write_buffer(grads[0].buffer(), 0, &before);
-            let pass = clipper.prepare(&grads, &clip).unwrap();
-            gpu.run(&pass);
-            let ours = gpu.read::<Partial>(pass.partials());
-            let wrong = ours.iter().zip(&expected).position(|(a, b)| a != b);
-            assert_eq!(ours.len(), expected.len());
-            assert_eq!(
-                wrong.map(|i| (i, ours[i], expected[i])),
-                None,
-                "{shape:?} by {units:?}, {dtype} from byte {lead}, {norm:?}, form {form} on {}",
-                gpu.name
-            );
+            let what = format!("{shape:?} by {units:?}, {element:?} from byte {lead}, {norm:?}, form {form}");
+            assert_partials(&partials(gpu, clipper, &placed, &clip), &expected, &what);
         }
     }
-}
-
-/// SwiftShader takes ten times as long as others to compile a kernel: one norm has to do there.
-fn norms(gpu: &Gpu) -> &'static [NormType] {
-    if gpu.compiles_slowly() { &[NormType::Two] } else { &[NormType::Two, NormType::One, NormType::Inf] }
 }
 
 /// Lengths about every edge: a team's columns, four and sixteen elements of each invocation, columns, rows, chunks.
 #[test]
 fn columns_of_every_length() {
     let Some(gpu) = gpu() else { return };
-    let forms = forms(&gpu);
+    let forms = gpu.forms();
     let lengths = [
         1, 3, 15, 16, 17, 63, 64, 65, 255, 256, 257, 1023, 1024, 1025, 2048, 4095, 4096, 4097, 5000, 16_383,
         16_384, 16_385, 33_000,
@@ -99,7 +75,7 @@ fn columns_of_every_length() {
     for (seed, len) in (0..).zip(lengths) {
         let units = [5, 16, 17, 40][seed as usize % 4];
         let cut = (vec![len, units], Units::OutputLast);
-        for (&norm, unscale) in norms(&gpu).iter().zip([1.0, 3.0, 1.5]) {
+        for (&norm, unscale) in gpu.norms().iter().zip([1.0, 3.0, 1.5]) {
             check(&gpu, &forms, &cut, norm, unscale, seed);
         }
     }
@@ -109,7 +85,7 @@ fn columns_of_every_length() {
 #[test]
 fn rows_and_scattered_units() {
     let Some(gpu) = gpu() else { return };
-    let forms = forms(&gpu);
+    let forms = gpu.forms();
     let cuts = [
         (vec![33, 16], Units::OutputFirst),
         (vec![300, 17], Units::OutputFirst),
@@ -124,7 +100,7 @@ fn rows_and_scattered_units() {
         (vec![130, 5, 40, 2], Units::over(&[0, 2])),
     ];
     for (seed, cut) in (0..).zip(&cuts) {
-        for (&norm, unscale) in norms(&gpu).iter().zip([1.0, 3.0, 1.5]) {
+        for (&norm, unscale) in gpu.norms().iter().zip([1.0, 3.0, 1.5]) {
             check(&gpu, &forms, cut, norm, unscale, seed);
         }
     }
@@ -135,22 +111,15 @@ fn rows_and_scattered_units() {
 #[test]
 fn scaled_losses() {
     let Some(gpu) = gpu() else { return };
-    let forms = forms(&gpu);
-    for dtype in [DType::F32, DType::F16, DType::Bf16] {
-        let bytes = elements(4100 * 20, dtype, false, 7);
-        let mut grads = gpu.placed(bytes.len() + 16, &[(4, bytes, dtype)]);
-        grads[0] = grads[0].clone().shape(&[4100, 20]);
+    let forms = gpu.forms();
+    for element in Element::ON_DEVICES {
+        let tensor = [Tensor::new("t0", elements(4100 * 20, element, false, 7)).shape(&[4100, 20])];
+        let placed = Placed::at(&gpu, &tensor, &[(0, 4)]);
         let clip = Clip::per_unit_norm(1.0, Units::OutputLast).loss_scale(LossScale::default().initial(0.25));
         let clip = clip.lossy_unscale(true);
-        let before = gpu.read::<u8>(grads[0].buffer());
-        let [plain, teams] = [0, 1].map(|form| {
-            gpu.queue.write_buffer(grads[0].buffer(), 0, &before);
-            let pass = forms[form].prepare(&grads, &clip).unwrap();
-            gpu.run(&pass);
-            gpu.read::<Partial>(pass.partials())
-        });
-        assert_eq!(plain, teams, "{dtype}");
-        assert!(plain.iter().any(|p| p.non_finite != 0), "{dtype}");
+        let [plain, teams] = [0, 1].map(|form| partials(&gpu, &forms[form], &placed, &clip));
+        assert_eq!(plain, teams, "{element:?}");
+        assert!(plain.iter().any(|p| p.non_finite != 0), "{element:?}");
     }
 }
 
@@ -158,31 +127,31 @@ fn scaled_losses() {
 #[test]
 fn short_tensors() {
     let Some(gpu) = gpu() else { return };
-    let forms = forms(&gpu);
+    let forms = gpu.forms();
     let lengths = [1, 3, 15, 16, 17, 63, 64, 65, 255, 256, 257, 300, 768, 1000, 1023, 1024];
-    for dtype in [DType::F32, DType::F16, DType::Bf16] {
-        let size = dtype.size() as usize;
-        let (mut tensors, mut at) = (Vec::new(), 0);
-        for i in 0..20_000 {
-            // Most are tiny, so that the test is quick.
-            let len = if i % 40 == 0 { lengths[i / 40 % lengths.len()] } else { i % 7 + 1 };
-            tensors.push((at, elements(len, dtype, i % 2 == 0, i as u64), dtype));
-            at += (len + i % 3) * size;
-        }
-        let grads = gpu.placed((at + 16).next_multiple_of(4), &tensors);
-        for &norm in norms(&gpu) {
+    for element in Element::ON_DEVICES {
+        // Most are tiny, so that the test is quick.
+        let len = |i: usize| if i.is_multiple_of(40) { lengths[i / 40 % lengths.len()] } else { i % 7 + 1 };
+        let tensors = named((0..20_000).map(|i| elements(len(i), element, i % 2 == 0, i as u64)));
+        let mut end = 0;
+        let mut place = |(i, tensor): (usize, &Tensor)| {
+            end += tensor.data.bytes().len() + i % 3 * element.size();
+            (0, end - tensor.data.bytes().len() - i % 3 * element.size())
+        };
+        let places: Vec<_> = tensors.iter().enumerate().map(&mut place).collect();
+        let placed = Placed::at(&gpu, &tensors, &places);
+        for &norm in gpu.norms() {
             let clip = Clip::measure().norm_type(norm);
-            let expected: Vec<Partial> = tensors
-                .iter()
-                .flat_map(|(_, bytes, _)| on_cpu(bytes, dtype, &[bytes.len() as u64 / dtype.size()], &clip))
-                .collect();
+            let expected = traced(&tensors, &clip).unwrap().0.partials;
             for (form, clipper) in forms.iter().enumerate() {
-                let pass = clipper.prepare(&grads, &clip).unwrap();
+                let pass = clipper.prepare(&placed.grads, &clip).unwrap();
                 assert!(pass.plan().dispatches.iter().any(|d| d.short.len() >= 16_384));
-                gpu.run(&pass);
-                let ours = gpu.read::<Partial>(pass.partials());
-                let wrong = ours.iter().zip(&expected).position(|(a, b)| a != b);
-                assert_eq!(wrong, None, "{dtype}, {norm:?}, form {form} on {}", gpu.name);
+                let ours = partials(&gpu, clipper, &placed, &clip);
+                assert_partials(
+                    &ours,
+                    &expected,
+                    &format!("{element:?}, {norm:?}, form {form} on {}", gpu.name),
+                );
             }
         }
     }
@@ -193,20 +162,17 @@ fn short_tensors() {
 #[test]
 fn norms_of_any_p() {
     let Some(gpu) = gpu() else { return };
-    let forms = forms(&gpu);
-    for dtype in [DType::F32, DType::F16, DType::Bf16] {
-        let bytes = elements(40_001, dtype, false, 11);
-        let grads = gpu.placed((bytes.len() + 20).next_multiple_of(4), &[(4, bytes, dtype)]);
+    let forms = gpu.forms();
+    for element in Element::ON_DEVICES {
+        let tensor = named([elements(40_001, element, false, 11)]);
+        let placed = Placed::at(&gpu, &tensor, &[(0, 4)]);
         let clip = Clip::measure().norm_type(NormType::P(2.5));
-        let [plain, quads] = [0, 1].map(|form| {
-            let pass = forms[form].prepare(&grads, &clip).unwrap();
-            gpu.run(&pass);
-            gpu.read::<Partial>(pass.partials())
-        });
+        let [plain, quads] = [0, 1].map(|form| partials(&gpu, &forms[form], &placed, &clip));
         for (a, b) in plain.iter().zip(&quads) {
-            assert_eq!((a.exponent, a.non_finite), (b.exponent, b.non_finite), "{dtype}");
+            assert_eq!((a.exponent, a.non_finite), (b.exponent, b.non_finite), "{element:?}");
             let [own, other] = [a.lo, b.lo].map(f32::from_bits);
-            assert!((own - other).abs() <= 1e-5 * own, "{dtype}: {own} and {other} on {}", gpu.name);
+            let most = tolerance::POWER_FORMS as f32 * own;
+            assert!((own - other).abs() <= most, "{element:?}: {own} and {other} on {}", gpu.name);
         }
     }
 }
@@ -222,27 +188,21 @@ fn blocks_of_a_whole_tensor() {
         None => gpu.clipper_with(options),
     });
     let chunk = 16_384;
-    let mut long: Vec<f32> = common::data(common::Kind::Uniform(1.0), 200 * chunk + 77, 5);
+    let mut long: Vec<f32> = common::data(Distribution::Uniform(1.0), 200 * chunk + 77, 5);
     for (i, values) in long.chunks_mut(chunk).enumerate() {
         // Sums of neighbours that only together reach the last bit of the largest one's, which lies between them.
         let scale = if i == 100 { 1.0 } else { [2e-9, 3e-8, 1e-20, 5e-9][(i * i + i / 7) % 4] };
         values.iter_mut().for_each(|x| *x *= scale);
     }
     long[150 * chunk] = f32::NAN;
-    let tensors = [long, vec![2.0; 10], vec![0.5; 7 * chunk]];
-    for &norm in norms(&gpu) {
+    let tensors = named([long, vec![2.0; 10], vec![0.5; 7 * chunk]]);
+    for &norm in gpu.norms() {
         let clip = Clip::measure().norm_type(norm);
-        let mut values = tensors.clone();
-        let mut own: Vec<GradMut<'_>> =
-            values.iter_mut().enumerate().map(|(i, v)| GradMut::new(format!("t{i}"), v)).collect();
-        let expected = cpu::clip_traced(&mut own, &clip).unwrap();
-        let grads = gpu.arena(&tensors, 1, 3);
         for (i, clipper) in clippers.iter().enumerate() {
-            let pass = clipper.prepare(&grads, &clip).unwrap();
+            let placing = Placing::arena(4, 12);
+            let pass = clipper.prepare(&gpu.place(&tensors, placing).grads, &clip).unwrap();
             assert_eq!(pass.plan().blocks.is_some(), i > 0);
-            gpu.run(&pass);
-            assert_eq!(gpu.read::<Sum>(pass.tensor_sums()), expected.tensor_sums, "{norm:?}, clipper {i}");
-            assert_eq!(gpu.read::<Sum>(pass.segment_sums()), expected.segment_sums, "{norm:?}, clipper {i}");
+            gpu.same_in(clipper, &tensors, placing, &clip);
         }
     }
 }

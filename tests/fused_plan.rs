@@ -7,33 +7,18 @@ use std::collections::HashSet;
 use gradclip::layout::LEN_BITS;
 use gradclip::plan::{FusedPlan, Operands, Placement, Plan, PlanLimits};
 use gradclip::{Clip, DType, Group, PlanError, PrepareError};
+use gradclip_verify::{budget, inputs};
 use proptest::prelude::*;
 
 fn limits(slots: u32, bindings: u32) -> PlanLimits {
-    PlanLimits {
-        slots,
-        bindings,
-        alone_from: u64::MAX,
-        long_unit: 256,
-        short_from: 1024,
-        vectors: false,
-        teams: false,
-        block: 4096,
-        max_binding: 128 << 20,
-        alignment: 256,
-        max_workgroups: 65_535,
-        workgroup_size: 256,
-        storage: 10,
-        buffers: 24,
-        finish: true,
-    }
+    PlanLimits { slots, bindings, ..inputs::limits() }
 }
 
 /// Where a tensor lies: buffer and first byte.
 type At = (usize, u64);
 
 /// A gradient with three tensors updated it.
-fn joined(i: usize, elements: u64, dtype: DType, [g, p, m, v]: [At; 4]) -> Operands {
+fn operands(i: usize, elements: u64, dtype: DType, [g, p, m, v]: [At; 4]) -> Operands {
     let at = |(buffer, offset): At, dtype| Placement {
         name: format!("t{i}"),
         buffer,
@@ -100,7 +85,8 @@ fn ten_thousand_tensors_take_one_dispatch() {
     let together = |i: u64| [0, 1, 2, 3].map(|role| (0, (i * 4 + role) * 400));
     let blocks = |i: u64| [0, 1, 2, 3].map(|role| (0, (role * n + i) * 400));
     for place in [&apart as &dyn Fn(u64) -> [At; 4], &together, &blocks] {
-        let tensors: Vec<Operands> = (0..n).map(|i| joined(i as usize, 100, DType::F32, place(i))).collect();
+        let tensors: Vec<Operands> =
+            (0..n).map(|i| operands(i as usize, 100, DType::F32, place(i))).collect();
         let limits = limits(7, 30);
         let fused = plan(&tensors, &limits).unwrap();
         check(&fused, &tensors, &limits);
@@ -111,7 +97,7 @@ fn ten_thousand_tensors_take_one_dispatch() {
 #[test]
 fn separate_buffers_fill_the_slots() {
     let own = |i: usize| [4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3].map(|buffer| (buffer, 0));
-    let tensors: Vec<Operands> = (0..148).map(|i| joined(i, 70_000, DType::F32, own(i))).collect();
+    let tensors: Vec<Operands> = (0..148).map(|i| operands(i, 70_000, DType::F32, own(i))).collect();
     for (bindings, dispatches) in [(29, 22), (5, 148), (4, 148)] {
         let limits = limits(7, bindings);
         let fused = plan(&tensors, &limits).unwrap();
@@ -128,7 +114,7 @@ fn separate_buffers_fill_the_slots() {
 #[test]
 fn larger_than_a_binding_is_cut() {
     // 154 MB each, as GPT-2's embedding: two windows of every tensor.
-    let tensors = [joined(0, 38_597_376, DType::F32, [(0, 0), (1, 0), (2, 0), (3, 0)])];
+    let tensors = [operands(0, 38_597_376, DType::F32, [(0, 0), (1, 0), (2, 0), (3, 0)])];
     let limits = limits(7, 29);
     let fused = plan(&tensors, &limits).unwrap();
     check(&fused, &tensors, &limits);
@@ -137,7 +123,7 @@ fn larger_than_a_binding_is_cut() {
 
 #[test]
 fn what_does_not_fit_a_gradient_is_refused() {
-    let good = || joined(0, 10, DType::F32, [(0, 0), (1, 0), (2, 0), (3, 0)]);
+    let good = || operands(0, 10, DType::F32, [(0, 0), (1, 0), (2, 0), (3, 0)]);
     let limits = limits(7, 29);
     let error = |tensors: &[Operands]| match plan(tensors, &limits) {
         Err(PrepareError::Plan(error)) => error,
@@ -165,7 +151,7 @@ fn what_does_not_fit_a_gradient_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(budget::JOINT_PLAN_CASES))]
 
     /// Tensors anywhere: roles in buffers of their own or shared, in any order, with any gaps.
     #[test]
@@ -176,8 +162,8 @@ proptest! {
         alignment in prop::sample::select(vec![4u64, 32, 256]),
         max_binding in (1u64 << 18)..(1 << 21),
     ) {
-        let limits = PlanLimits { slots, bindings, alone_from: u64::MAX, long_unit: 256, short_from: 1024,
-        vectors: false, teams: false, block: 4096, alignment, max_binding: max_binding & !3, max_workgroups: 300, workgroup_size: 64, storage: 8, buffers: 24, finish: true };
+        let small = PlanLimits { max_workgroups: 300, workgroup_size: 64, storage: 8, ..limits(slots, bindings) };
+        let limits = PlanLimits { alignment, max_binding: max_binding & !3, ..small };
         let mut ends = [0u64; 4];
         let mut joined_up = Vec::new();
         for (i, (elements, half, buffers, gap)) in tensors.into_iter().enumerate() {
@@ -190,7 +176,7 @@ proptest! {
                 ends[buffer] = (at + elements * size).next_multiple_of(4);
                 (buffer, at)
             });
-            joined_up.push(joined(i, elements, dtype, places));
+            joined_up.push(operands(i, elements, dtype, places));
         }
         let fused = plan(&joined_up, &limits).unwrap();
         check(&fused, &joined_up, &limits);
@@ -201,7 +187,7 @@ proptest! {
 #[test]
 fn rows_name_segments_that_are_decided() {
     let mut tensors: Vec<Operands> = (0..5)
-        .map(|i| joined(i, 20_000, DType::F32, [0, 1, 2, 3].map(|role| (role, i as u64 * 80_000))))
+        .map(|i| operands(i, 20_000, DType::F32, [0, 1, 2, 3].map(|role| (role, i as u64 * 80_000))))
         .collect();
     for tensor in &mut tensors[2..4] {
         tensor.gradient.group = Some(Group::excluded("biases"));

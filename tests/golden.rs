@@ -5,36 +5,22 @@
 
 mod common;
 
-use common::gpu;
-use gradclip::cpu::{self, GradMut};
+use common::tolerance::{EIGHT_DIGITS, SEVEN_DIGITS, TWICE_ROUNDED as EXACT};
+use common::{assert_close, gpu, on_cpu};
 use gradclip::{Clip, NormType, Report};
 
-fn on_cpu(tensors: &[Vec<f32>], clip: &Clip) -> (Report, Vec<Vec<f32>>) {
-    let mut tensors = tensors.to_vec();
-    let mut grads: Vec<_> = tensors.iter_mut().map(|t| GradMut::new("t", t)).collect();
-    let report = cpu::clip(&mut grads, clip).unwrap();
-    (report, tensors)
-}
-
-/// `tolerance` is relative: the digits that the source states, or 2^-23 for the two roundings
-/// (coefficient and product, half an ulp each) where it states all.
+/// `tolerance` is relative: the digits that the source states, or two roundings where it states all.
 fn check(clip: Clip, tensors: &[Vec<f32>], norm: f64, want: &[Vec<f32>], tolerance: f64) {
-    let near = |a: f64, b: f64, tolerance: f64| (a - b).abs() <= tolerance * b.abs();
-    let close = |a: f64, b: f64| near(a, b, tolerance);
     let assert = |who: &str, (report, got): (Report, Vec<Vec<f32>>)| {
         if let Some(n) = report.norm() {
-            assert!(near(n, norm, tolerance.max(EXACT)), "{who}: norm {n}, not {norm}");
+            assert_close([n], [norm], tolerance.max(EXACT), 0.0, who);
         }
-        for (g, w) in got.iter().flatten().zip(want.iter().flatten()) {
-            assert!(close(f64::from(*g), f64::from(*w)), "{who}: {got:?}, not {want:?}");
-        }
+        assert_close(got.concat(), want.concat(), tolerance, 0.0, who);
     };
     assert("CPU", on_cpu(tensors, &clip));
     let Some(gpu) = gpu() else { return };
     assert(&gpu.name, gpu.clip(tensors, &clip));
 }
-
-const EXACT: f64 = 1.0 / 8_388_608.0;
 
 #[test]
 fn tensorflow_clip_by_global_norm() {
@@ -52,7 +38,13 @@ fn tensorflow_clip_by_norm() {
     check(Clip::per_tensor_norm(4.0), &x, 5.0, &[vec![-2.4, 0.0, 0.0, 3.2, 0.0, 0.0]], EXACT);
     check(Clip::per_tensor_norm(6.0), &x, 5.0, &x, 0.0);
     let docs = [0.269_679_96, 0.539_359_9, 0.809_039_83, 1.078_719_9, 1.348_399_8];
-    check(Clip::per_tensor_norm(2.0), &[vec![1.0, 2.0, 3.0, 4.0, 5.0]], 55f64.sqrt(), &[docs.to_vec()], 2e-7);
+    check(
+        Clip::per_tensor_norm(2.0),
+        &[vec![1.0, 2.0, 3.0, 4.0, 5.0]],
+        55f64.sqrt(),
+        &[docs.to_vec()],
+        2.0 * EIGHT_DIGITS,
+    );
 }
 
 #[test]
@@ -62,7 +54,7 @@ fn pytorch_norm_types() {
         check(Clip::measure().norm_type(norm), &x, value, &x, 0.0);
     }
     let (report, _) = on_cpu(&x, &Clip::global_norm(2.0));
-    assert!((report.coefficient().unwrap() / 0.003_438_324_84 - 1.0).abs() < 1e-7);
+    assert_close(report.coefficient(), [0.003_438_324_84], EIGHT_DIGITS, 0.0, "coefficient");
 }
 
 #[test]
@@ -72,7 +64,7 @@ fn tch_rs_and_optax() {
     check(Clip::global_norm(1.0), &x, 200f64.sqrt(), &want, 2.0 * EXACT);
     let x = [vec![500.0, 5.0], vec![300.0, 3.0]];
     let want = [vec![0.857_450_05, 0.008_574_5], vec![0.514_470_03, 0.005_144_7]];
-    check(Clip::global_norm(1.0), &x, 583.124_344, &want, 1e-6);
+    check(Clip::global_norm(1.0), &x, 583.124_344, &want, SEVEN_DIGITS);
 }
 
 #[test]

@@ -5,72 +5,34 @@
 
 mod common;
 
-use common::{Held, Kind, bits, data, gpu, scopes};
+use common::{
+    Distribution, Named, RULES, SCOPES, Tensor, assert_close, assert_same, data, floats, gpu, norm, on_both,
+    shaped, tolerance, traced,
+};
 use gradclip::cpu::{self, GradMut};
-use gradclip::layout::{Outcome, Partial, Sum};
 use gradclip::plan::{Placement, Plan, PlanLimits};
 use gradclip::{
-    Adapt, Clip, ClipError, DType, Grad, Group, History, NonFinite, NormType, PrepareError, Report, Rule,
-    Scope, Units,
+    Adapt, Clip, ClipError, Group, History, NonFinite, NormType, PrepareError, Rule, Scope, Units,
 };
 
 const SHAPES: [[u64; 2]; 5] = [[8, 300], [8, 40], [8, 3], [8, 2500], [8, 1]];
+const FREE: Option<Named> = Some(Named { name: "free", threshold: None });
 
-fn tensors() -> Vec<Vec<f32>> {
-    SHAPES.iter().zip(1..).map(|(s, seed)| data(Kind::Uniform(1.0), (s[0] * s[1]) as usize, seed)).collect()
-}
-
-/// Clips on the CPU path and, where there is one, on the GPU: all records must be equal.
-fn clipped(
-    gpu: &Option<Held>,
-    data: &[Vec<f32>],
-    groups: &[Option<Group>],
-    clip: &Clip,
-) -> (Report, Vec<Vec<f32>>) {
-    let parameters: Vec<Vec<f32>> = data.iter().map(|t| vec![0.5; t.len()]).collect();
-    let excluded = |i: usize| groups[i].as_ref().is_some_and(|g| *g == Group::excluded("free"));
-    let mut after = data.to_vec();
-    let mut grads: Vec<GradMut<'_>> = after
-        .iter_mut()
-        .enumerate()
-        .map(|(i, t)| {
-            // Excluded tensors need neither a shape nor a parameter.
-            let grad = GradMut::new(format!("t{i}"), t);
-            let grad = if excluded(i) { grad } else { grad.shape(&SHAPES[i]).parameter(&parameters[i][..]) };
-            groups[i].iter().fold(grad, GradMut::group)
-        })
-        .collect();
-    let trace = cpu::clip_traced_with(&mut grads, clip, &mut History::default()).unwrap();
-    if let Some(gpu) = gpu {
-        let grads: Vec<Grad> = gpu
-            .separate(data)
-            .into_iter()
-            .enumerate()
-            .map(|(i, g)| {
-                let parameter = gpu.buffer(bytemuck::cast_slice(&parameters[i]));
-                let g =
-                    if excluded(i) { g } else { g.shape(&SHAPES[i]).parameter(&parameter, 0, DType::F32) };
-                groups[i].iter().fold(g, Grad::group)
-            })
-            .collect();
-        let pass = gpu.clipper.prepare(&grads, clip).unwrap();
-        let what = format!("{clip:?} on {}", gpu.name);
-        // NaN is not equal to itself, but it prints alike.
-        assert_eq!(format!("{:?}", gpu.run(&pass)), format!("{:?}", trace.report), "{what}");
-        assert_eq!(gpu.read::<Partial>(pass.partials())[..trace.partials.len()], trace.partials, "{what}");
-        assert_eq!(gpu.read::<Sum>(pass.tensor_sums()), trace.tensor_sums, "{what}");
-        assert_eq!(gpu.read::<Sum>(pass.segment_sums()), trace.segment_sums, "{what}");
-        let words = |outcomes: &[Outcome]| -> Vec<u32> { bytemuck::cast_slice(outcomes).to_vec() };
-        assert_eq!(words(&gpu.read::<Outcome>(pass.outcomes())), words(&trace.outcomes), "{what}");
-        let on_gpu: Vec<Vec<f32>> = grads.iter().map(|g| gpu.read(g.buffer())).collect();
-        assert_eq!(bits(&on_gpu), bits(&after), "{what}");
+/// With parameters, in these groups. Excluded tensors need neither a shape nor a parameter.
+fn tensors(groups: [Option<Named>; 5]) -> Vec<Tensor> {
+    let mut tensors = shaped(&SHAPES, |i, len| data(Distribution::Uniform(1.0), len, i as u64 + 1));
+    for (tensor, group) in tensors.iter_mut().zip(groups) {
+        tensor.group = group;
+        let bare = tensor.excluded();
+        tensor.shape = tensor.shape.take().filter(|_| !bare);
+        tensor.parameter = Some(vec![0.5f32; tensor.data.len()].into()).filter(|_| !bare);
     }
-    (trace.report, after)
+    tensors
 }
 
-fn rules() -> [Rule; 7] {
-    let agc = Rule::Agc { eps: 1e-3 };
-    [Rule::Norm, Rule::Value, Rule::Rms, Rule::Average, agc, Rule::Sign, Rule::Normalize]
+/// Some of them alone, in no group.
+fn alone(tensors: &[Tensor], members: &[usize]) -> Vec<Tensor> {
+    members.iter().map(|&i| Tensor { group: None, ..tensors[i].clone() }).collect()
 }
 
 fn of(scope: Scope, rule: Rule, threshold: f32) -> Option<Clip> {
@@ -81,46 +43,43 @@ fn of(scope: Scope, rule: Rule, threshold: f32) -> Option<Clip> {
     clip.validate().ok().map(|()| clip)
 }
 
+/// Asserts that some of the results are those of other tensors.
+fn assert_members(after: &[Tensor], members: &[usize], expected: &[Tensor], what: &str) {
+    let own: Vec<_> = members.iter().map(|&i| after[i].data.clone()).collect();
+    assert_same(&own, expected, false, what);
+}
+
 /// What is left without the excluded tensors comes out as if they were not there.
 #[test]
 fn excluded_tensors_are_in_no_norm_and_not_changed() {
     let gpu = gpu();
-    let data = tensors();
-    let free = Some(Group::excluded("free"));
-    let groups = [None, free.clone(), None, free, None];
+    let tensors = tensors([None, FREE, None, FREE, None]);
     let kept = [0usize, 2, 4];
     let mut met = 0;
-    for scope in scopes() {
-        for rule in rules() {
+    for scope in SCOPES {
+        for rule in RULES {
             let Some(clip) = of(scope, rule, 0.01) else { continue };
             met += 1;
             for clip in [clip, clip.unscale(0.5)] {
-                let (report, after) = clipped(&gpu, &data, &groups, &clip);
-                let unscaled =
-                    |t: &Vec<f32>| -> Vec<f32> { t.iter().map(|x| x * clip.unscale as f32).collect() };
-                for i in [1, 3] {
-                    assert_eq!(bits(&[after[i].clone()]), bits(&[unscaled(&data[i])]), "t{i}, {clip:?}");
-                }
-                let mut alone: Vec<Vec<f32>> = kept.iter().map(|&i| data[i].clone()).collect();
-                let parameters: Vec<Vec<f32>> = alone.iter().map(|t| vec![0.5; t.len()]).collect();
-                let mut grads: Vec<GradMut<'_>> = alone
-                    .iter_mut()
-                    .zip(&parameters)
-                    .zip(kept)
-                    .map(|((t, p), i)| GradMut::new("t", t).shape(&SHAPES[i]).parameter(&p[..]))
-                    .collect();
-                let without = cpu::clip(&mut grads, &clip).unwrap();
-                let rest: Vec<Vec<f32>> = kept.iter().map(|&i| after[i].clone()).collect();
-                assert_eq!(bits(&rest), bits(&alone), "{clip:?}");
-                assert!(alone.iter().zip(kept).any(|(a, i)| *a != data[i]), "{clip:?} changed nothing");
-                assert_eq!(report.norm(), without.norm(), "{clip:?}");
+                let (report, after) = on_both(&gpu, &tensors, &clip);
+                let what = format!("{clip:?}");
+                let unscaled = [1, 3].map(|i| {
+                    let values =
+                        tensors[i].data.floats().iter().map(|x| x * clip.unscale as f32).collect::<Vec<_>>();
+                    Tensor::new(format!("t{i}"), values)
+                });
+                assert_members(&after, &[1, 3], &unscaled, &what);
+                let (without, left) = traced(&alone(&tensors, &kept), &clip).unwrap();
+                assert_members(&after, &kept, &left, &what);
+                assert!(kept.iter().any(|&i| after[i].data.bytes() != tensors[i].data.bytes()), "{what}");
+                assert_eq!(report.norm(), without.report.norm(), "{what}");
                 let shown = report.segments.iter().filter(|s| s.excluded).count();
                 let expected = match scope {
                     Scope::Global | Scope::Group => 1,
                     Scope::Tensor => 2,
                     _ => 0,
                 };
-                assert_eq!(shown, expected, "{clip:?}");
+                assert_eq!(shown, expected, "{what}");
             }
         }
     }
@@ -131,29 +90,33 @@ fn excluded_tensors_are_in_no_norm_and_not_changed() {
 #[test]
 fn excluded_tensors_beside_totals_and_what_is_not_finite() {
     let gpu = gpu();
-    let mut data = tensors();
-    let free = Some(Group::excluded("free"));
-    let groups = [None, free.clone(), None, free, None];
+    let mut tensors = tensors([None, FREE, None, FREE, None]);
+    let excluded = |tensors: &[Tensor]| [tensors[1].clone(), tensors[3].clone()];
     for scope in [Scope::Tensor, Scope::Unit(Units::OutputFirst), Scope::Row] {
         let clip = Clip::global_norm(f32::INFINITY).scope(scope).total(1.0);
-        let (report, after) = clipped(&gpu, &data, &groups, &clip);
-        assert!(report.total.unwrap().clipped && after[1] == data[1] && after[3] == data[3]);
-        let rest: Vec<Vec<f32>> = [0, 2, 4].iter().map(|&i| after[i].clone()).collect();
-        assert!((common::norm(&rest) - 1.0).abs() < 1e-6);
+        let (report, after) = on_both(&gpu, &tensors, &clip);
+        assert!(report.total.unwrap().clipped);
+        assert_members(&after, &[1, 3], &excluded(&tensors), "excluded");
+        let rest = norm(&floats(&alone(&after, &[0, 2, 4])));
+        assert_close([rest], [1.0], tolerance::NORM_AFTER, 0.0, "rest");
     }
-    data[1][5] = f32::NAN;
-    data[3][100] = f32::INFINITY;
+    for (t, at, value) in [(1, 5, f32::NAN), (3, 100, f32::INFINITY)] {
+        let mut values = tensors[t].data.floats();
+        values[at] = value;
+        tensors[t].data = values.into();
+    }
     for policy in [NonFinite::Skip, NonFinite::Zero, NonFinite::Sanitize, NonFinite::Nan] {
-        for scope in scopes() {
+        for scope in SCOPES {
             let clip = Clip::global_norm(0.01).scope(scope).on_non_finite(policy);
-            let (report, after) = clipped(&gpu, &data, &groups, &clip);
+            let (report, after) = on_both(&gpu, &tensors, &clip);
             assert_eq!((report.non_finite(), report.first_non_finite()), (2, Some("t1")), "{clip:?}");
             // Excluded tensors keep every bit, and the others are clipped all the same.
-            assert_eq!(
-                bits(&[after[1].clone(), after[3].clone()]),
-                bits(&[data[1].clone(), data[3].clone()])
+            assert_members(&after, &[1, 3], &excluded(&tensors), &format!("{clip:?}"));
+            let first = &after[0].data;
+            assert!(
+                first.bytes() != tensors[0].data.bytes() && first.values().all(f64::is_finite),
+                "{clip:?}"
             );
-            assert!(after[0] != data[0] && after[0].iter().all(|x| x.is_finite()), "{clip:?}");
         }
     }
 }
@@ -162,13 +125,19 @@ fn excluded_tensors_beside_totals_and_what_is_not_finite() {
 #[test]
 fn excluded_tensors_do_not_adapt() {
     let gpu = gpu();
-    let data = tensors();
-    let groups = [None, Some(Group::excluded("free")), None, None, None];
+    let tensors = tensors([None, FREE, None, None, None]);
     let adapt = Adapt::Quantile { quantile: 0.5, rate: 0.2 };
-    for scope in scopes() {
+    for scope in SCOPES {
         let clip = Clip::global_norm(0.05).scope(scope).adapt(adapt);
-        let (_, after) = clipped(&gpu, &data, &groups, &clip);
-        assert!(after[1] == data[1] && after[0] != data[0], "{scope:?}");
+        let mut after = tensors.clone();
+        let grads = &mut common::grads(&mut after);
+        let trace = cpu::clip_traced_with(grads, &clip, &mut History::default()).unwrap();
+        assert_members(&after, &[1], &tensors[1..2], &format!("{scope:?}"));
+        assert!(after[0].data.bytes() != tensors[0].data.bytes(), "{scope:?}");
+        if let Some(gpu) = &gpu {
+            let placed = gpu.place(&tensors, common::Placing::APART);
+            gpu.assert_does(&gpu.clipper, &placed, &clip, &(trace, after));
+        }
     }
 }
 
@@ -176,31 +145,17 @@ fn excluded_tensors_do_not_adapt() {
 #[test]
 fn thresholds_of_groups_count_within_tensors_and_units() {
     let gpu = gpu();
-    let data = tensors();
-    let own = Some(Group::new("own", 0.02));
-    let groups = [own.clone(), None, own, None, None];
-    for scope in scopes() {
-        for rule in rules() {
+    let own = Some(Named::new("own", 0.02f32));
+    let tensors = tensors([own, None, own, None, None]);
+    for scope in SCOPES.into_iter().filter(|scope| !matches!(scope, Scope::Global | Scope::Row)) {
+        for rule in RULES {
             let Some(clip) = of(scope, rule, 0.01) else { continue };
-            if matches!(scope, Scope::Global | Scope::Row) {
-                continue;
-            }
-            let (_, after) = clipped(&gpu, &data, &groups, &clip);
-            let of_group = |i: usize| if [0, 2].contains(&i) { 0 } else { 1 };
+            let (_, after) = on_both(&gpu, &tensors, &clip);
             // Each group by itself, under a clip with its threshold.
-            for (k, threshold) in [(0, 0.02f32), (1, 0.01)] {
-                let members: Vec<usize> = (0..5).filter(|&i| of_group(i) == k).collect();
-                let mut alone: Vec<Vec<f32>> = members.iter().map(|&i| data[i].clone()).collect();
-                let parameters: Vec<Vec<f32>> = alone.iter().map(|t| vec![0.5; t.len()]).collect();
-                let mut grads: Vec<GradMut<'_>> = alone
-                    .iter_mut()
-                    .zip(&parameters)
-                    .zip(&members)
-                    .map(|((t, p), &i)| GradMut::new("t", t).shape(&SHAPES[i]).parameter(&p[..]))
-                    .collect();
-                cpu::clip(&mut grads, &of(scope, rule, threshold).unwrap()).unwrap();
-                let together: Vec<Vec<f32>> = members.iter().map(|&i| after[i].clone()).collect();
-                assert_eq!(bits(&together), bits(&alone), "{clip:?}, group {k}");
+            for (members, threshold) in [(&[0usize, 2][..], 0.02f32), (&[1, 3, 4], 0.01)] {
+                let clip = of(scope, rule, threshold).unwrap();
+                let (_, left) = traced(&alone(&tensors, members), &clip).unwrap();
+                assert_members(&after, members, &left, &format!("{clip:?}, {members:?}"));
             }
         }
     }

@@ -6,6 +6,8 @@
 use gradclip::layout::{CHUNK, COLUMNS, ChunkRow, LEN_BITS, MapRow, NONE, ROWS, SeamRow, UnitRow};
 use gradclip::plan::{Combine, Dispatch, Placement, Plan, PlanLimits, Window};
 use gradclip::{Clip, DType, PlanError, PrepareError, Scope, Units};
+use gradclip_verify::budget;
+use gradclip_verify::inputs::limits;
 use proptest::prelude::*;
 
 fn len_of(slot_len: u32) -> u32 {
@@ -193,7 +195,7 @@ fn clips() -> [Clip; 7] {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(budget::INDEX_CASES))]
 
     #[test]
     fn every_index_is_in_range(
@@ -211,9 +213,8 @@ proptest! {
         vectors in any::<bool>(),
         block in prop::sample::select(vec![1u32, 2, 5, 4096]),
     ) {
-        let limits = PlanLimits { slots, bindings: slots, alone_from: u64::MAX, long_unit, short_from, vectors,
-            max_binding: max_binding & !3, alignment, max_workgroups: 65_535, workgroup_size,
-            teams: vectors, block, storage: 16, buffers: 24, finish: true };
+        let limits = PlanLimits { slots, bindings: slots, long_unit, short_from, vectors, teams: vectors, block,
+            max_binding: max_binding & !3, alignment, workgroup_size, storage: 16, ..limits() };
         let clip = clips()[clip];
         let dtypes = [DType::F32, DType::F16, DType::Bf16];
         let mut ends = [0u64; 4];

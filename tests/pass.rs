@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Kind, bits, contents, data, gpu};
+use common::{Distribution, bits, contents, data, gpu};
 use gradclip::cpu::{self, GradMut};
 use gradclip::layout::Outcome;
 use gradclip::{Clip, ClipError, ClipperOptions, Grad, ReadBackError, wgpu};
@@ -14,7 +14,7 @@ use gradclip::{Clip, ClipError, ClipperOptions, Grad, ReadBackError, wgpu};
 fn unclipped_gradients_keep_every_bit() {
     let Some(gpu) = gpu() else { return };
     // Signalling NaNs and infinities too, under Skip.
-    let mut tensors = vec![data(Kind::Bits, 50_000, 1), data(Kind::Subnormal, 777, 2)];
+    let mut tensors = vec![data(Distribution::Bits, 50_000, 1), data(Distribution::Subnormal, 777, 2)];
     for (specials, threshold) in [(false, f32::INFINITY), (true, 1.0)] {
         if specials {
             tensors[0][5] = f32::from_bits(0x7f80_0001);
@@ -101,7 +101,7 @@ fn a_tensor_larger_than_a_binding() {
     if gpu.device.limits().max_buffer_size < elements * 4 {
         panic!("{}: no buffer of {} bytes", gpu.name, elements * 4);
     }
-    let mut tensors = [data(Kind::Uniform(1e-3), elements as usize, 6)];
+    let mut tensors = [data(Distribution::Uniform(1e-3), elements as usize, 6)];
     let lead = 3;
     let grads = gpu.arena(&tensors, lead, 1);
     let pass = gpu.clipper.prepare(&grads, &Clip::global_norm(0.5)).unwrap();
@@ -123,16 +123,8 @@ fn a_tensor_larger_than_a_binding() {
 #[test]
 fn a_grid_of_two_dimensions() {
     let Some(gpu) = gpu() else { return };
-    let adapter = gpu.adapter.clone();
-    let required_limits = wgpu::Limits {
-        max_compute_workgroups_per_dimension: 7,
-        ..wgpu::Limits::default().or_worse_values_from(&adapter.limits())
-    };
-    let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
-    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
-    let clipper = gradclip::Clipper::new(&device).unwrap();
-    let narrow = common::Gpu { name: "narrow".into(), adapter, device, queue, clipper };
-    let tensors: Vec<_> = (0..30).map(|i| data(Kind::Uniform(1.0), 1 + i * 1000, i as u64)).collect();
+    let narrow = gpu.other(|device| device.required_limits.max_compute_workgroups_per_dimension = 7);
+    let tensors: Vec<_> = (0..30).map(|i| data(Distribution::Uniform(1.0), 1 + i * 1000, i as u64)).collect();
     let grads = narrow.arena(&tensors, 0, 0);
     let clip = Clip::global_norm(1.0);
     let pass = narrow.clipper.prepare(&grads, &clip).unwrap();
@@ -187,7 +179,7 @@ fn the_ring_is_bounded_and_comes_free_again() {
 #[test]
 fn a_thousand_steps_without_growth() {
     let Some(gpu) = gpu() else { return };
-    let tensors: Vec<_> = (0..20).map(|i| data(Kind::Uniform(1.0), 500 + i * 31, i as u64)).collect();
+    let tensors: Vec<_> = (0..20).map(|i| data(Distribution::Uniform(1.0), 500 + i * 31, i as u64)).collect();
     let grads: Vec<Grad> = gpu.separate(&tensors);
     let pass = gpu.clipper.prepare(&grads, &Clip::global_norm(f32::INFINITY)).unwrap();
     let norm = gpu.run(&pass).norm();
@@ -195,10 +187,10 @@ fn a_thousand_steps_without_growth() {
     let mut late = std::collections::VecDeque::new();
     for step in 0..1000 {
         pass.set_threshold(&gpu.queue, 1e6 + step as f32).unwrap();
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        pass.record(&mut encoder);
-        late.extend(pass.read_back(&mut encoder));
-        gpu.queue.submit([encoder.finish()]);
+        gpu.submit(|encoder| {
+            pass.record(encoder);
+            late.extend(pass.read_back(encoder));
+        });
         gpu.device.poll(wgpu::PollType::Poll).unwrap();
         if late.len() == 3 || step == 999 {
             let report = late.pop_front().unwrap().wait().unwrap();

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Gpu, KINDS, Random, bits, contents, data, gpu};
+use common::{DISTRIBUTIONS, Data, Element, Gpu, Placed, Random, bits, contents, data, gpu, named};
 use gradclip::plan::Placement;
 use gradclip::wgpu;
 use gradclip::{Clip, ClipError, Clipper, ClipperOptions, DType, Grad, NonFinite, PlanError, PrepareError};
@@ -15,7 +15,7 @@ fn rounded(gpu: &Gpu) -> Clipper {
 }
 
 fn tensors(count: usize) -> Vec<Vec<f32>> {
-    (0..count).map(|i| data(KINDS[i % KINDS.len()], 17_000 + 7 * i, i as u64)).collect()
+    (0..count).map(|i| data(DISTRIBUTIONS[i % DISTRIBUTIONS.len()], 17_000 + 7 * i, i as u64)).collect()
 }
 
 /// Where gradients lie, as known before there are buffers.
@@ -77,13 +77,13 @@ fn slots_to_spare_and_trust_change_no_bit() {
             assert_eq!(after(clipper), first, "{count} tensors, {options:?}");
         }
         let mut random = Random(count as u64);
-        let halves: Vec<Vec<u8>> =
-            (0..count).map(|i| (0..2 * (999 + 2 * i)).map(|_| random.bits() as u8).collect()).collect();
+        let mut half = |i| (0..2 * (999 + 2 * i)).map(|_| random.bits() as u8).collect::<Vec<_>>();
+        let halves = named((0..count).map(|i| Data::from_bytes(Element::Bf16, &half(i))));
         let after = |clipper: &Clipper| {
-            let placed = |half: &Vec<u8>| gpu.placed(4096, &[(6, half.clone(), DType::Bf16)]).remove(0);
-            let grads: Vec<Grad> = halves.iter().map(placed).collect();
-            gpu.run(&clipper.prepare(&grads, &clip).unwrap());
-            grads.iter().map(|g| gpu.read::<u8>(g.buffer())).collect::<Vec<_>>()
+            let places: Vec<_> = (0..count).map(|buffer| (buffer, 6)).collect();
+            let placed = Placed::at(&gpu, &halves, &places);
+            gpu.run(&clipper.prepare(&placed.grads, &clip).unwrap());
+            placed.buffers.iter().map(|buffer| gpu.read::<u8>(buffer)).collect::<Vec<_>>()
         };
         let first = after(&clippers[0]);
         for (clipper, options) in clippers.iter().zip(all) {
@@ -165,22 +165,17 @@ fn threads_that_want_the_same_kernel_compile_it_once() {
         return; // wgpu panics there where threads meet
     }
     let folder = tempfile::tempdir().unwrap();
-    let descriptor = wgpu::DeviceDescriptor {
-        trace: wgpu::Trace::Directory(folder.path().to_owned()),
-        ..Default::default()
-    };
-    let (device, queue) = pollster::block_on(gpu.adapter.request_device(&descriptor)).unwrap();
-    let clipper = Clipper::new(&device).unwrap();
+    let traced = gpu.other(|device| device.trace = wgpu::Trace::Directory(folder.path().to_owned()));
     let tensor = Placement { elements: 5, buffer_size: 20, ..Placement::default() };
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                clipper.warm_up(std::slice::from_ref(&tensor), &Clip::global_norm(1.0)).unwrap();
+                traced.clipper.warm_up(std::slice::from_ref(&tensor), &Clip::global_norm(1.0)).unwrap();
             });
         }
     });
-    let kernels = clipper.kernel_count();
-    drop((clipper, device, queue));
+    let kernels = traced.clipper.kernel_count();
+    drop(traced);
     let trace = std::fs::read_to_string(folder.path().join("trace.ron")).unwrap();
     assert_eq!(trace.matches("CreateComputePipeline").count(), kernels);
 }

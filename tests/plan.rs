@@ -8,27 +8,9 @@ use std::ops::Range;
 use gradclip::layout::{CHUNK, COLUMNS, ChunkRow, LEN_BITS, NONE, Run, STAGE_SEGMENTS, STAGE_TENSORS};
 use gradclip::plan::{Placement, Plan, PlanLimits};
 use gradclip::{Clip, DType, NormType, PlanError, PrepareError, Units, wgpu};
+use gradclip_verify::budget;
+use gradclip_verify::inputs::limits;
 use proptest::prelude::*;
-
-fn limits() -> PlanLimits {
-    PlanLimits {
-        slots: 6,
-        bindings: 5,
-        alone_from: u64::MAX,
-        long_unit: 256,
-        short_from: 1024,
-        vectors: false,
-        teams: false,
-        block: 4096,
-        max_binding: 128 << 20,
-        alignment: 256,
-        max_workgroups: 65_535,
-        workgroup_size: 256,
-        storage: 10,
-        buffers: 24,
-        finish: true,
-    }
-}
 
 fn placement(buffer: usize, offset: u64, elements: u64) -> Placement {
     let name = format!("b{buffer}+{offset}");
@@ -336,7 +318,7 @@ fn what_does_not_fit_32_bits_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(budget::PLAN_CASES))]
 
     #[test]
     fn every_element_is_in_exactly_one_chunk(
@@ -352,7 +334,8 @@ proptest! {
         block in prop::sample::select(vec![1u32, 2, 4096]),
     ) {
         let max_binding = max_binding & !3;
-        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from, vectors, teams: false, block, max_binding, alignment, max_workgroups, workgroup_size: 64, storage: 8, buffers: 24, finish: true };
+        let small = PlanLimits { workgroup_size: 64, storage: 8, ..limits() };
+        let limits = PlanLimits { slots, bindings: slots, alone_from, short_from, vectors, block, max_binding, alignment, max_workgroups, ..small };
         let mut ends = [0u64; 8];
         let mut tensors = Vec::new();
         for &(buffer, elements, gap, half) in &sizes {
@@ -382,7 +365,7 @@ proptest! {
         workgroup_size in prop::sample::select(vec![32u32, 64, 256]),
         vectors in any::<bool>(),
     ) {
-        let limits = PlanLimits { slots, bindings: slots, alone_from, long_unit: 256, short_from: 1024, vectors, teams: false, block: 4096, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size, storage: 8, buffers: 24, finish: true };
+        let limits = PlanLimits { slots, bindings: slots, alone_from, vectors, max_binding: max_binding & !3, alignment, max_workgroups, workgroup_size, storage: 8, ..limits() };
         let mut tensors: Vec<_> = asked
             .into_iter()
             .map(|(buffer, offset, elements, size, dtype)| Placement {

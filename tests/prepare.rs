@@ -29,7 +29,7 @@ fn bad_settings() {
 #[test]
 fn bad_ranges_name_the_tensor() {
     let Some(gpu) = gpu() else { return };
-    let buffer = gpu.buffer(&[0; 4096]);
+    let buffer = gpu.upload(&[0; 4096]);
     let clip = Clip::global_norm(1.0);
     let e = error(&gpu.clipper, &[Grad::range("w", &buffer, 4000, 25)], clip);
     assert_eq!(e.to_string(), "tensor `w`: required a buffer of at least 4100 bytes, given one of 4096");
@@ -121,7 +121,7 @@ fn a_buffer_of_another_device() {
 #[test]
 fn overlaps_are_found_whatever_the_order() {
     let Some(gpu) = gpu() else { return };
-    let buffer = gpu.buffer(&[0; 4000]);
+    let buffer = gpu.upload(&[0; 4000]);
     let mut random = Random(8);
     for _ in 0..300 {
         let ranges: Vec<(u64, u64)> = (0..5).map(|_| (random.bits() % 900, random.bits() % 100)).collect();

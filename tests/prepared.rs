@@ -4,40 +4,63 @@
 
 mod common;
 
-#[path = "common/allocations.rs"]
-mod allocations;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 
-use allocations::allocations;
-use common::{Kind, data};
+use common::{Distribution, bits, data, floats, grads};
 use gradclip::cpu::{self, GradMut, Prepared};
-use gradclip::{Adapt, Clip, ClipError, Group, History, LossScale, NonFinite, NormType, Rule, Scope, Units};
-use gradclip_verify::oracle::plain;
+use gradclip::{Adapt, Clip, ClipError, Group, History, LossScale, NonFinite, NormType, Rule, Units};
+use gradclip_verify::inputs;
 use half::{bf16, f16};
 
+/// Counts what this thread allocates.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: as the system's, which does the work.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations(run: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.get();
+    run();
+    ALLOCATIONS.get() - before
+}
+
 fn uniform(len: usize, seed: u64) -> Vec<f32> {
-    data(Kind::Uniform(2.0), len, seed)
+    data(Distribution::Uniform(2.0), len, seed)
 }
 
 /// Every rule, scope and norm of `f32` gradients: as `clip_with`, for three steps of other elements.
 #[test]
 fn the_same_bits_as_unprepared() {
-    for how in plain::clips() {
-        let set = plain::random_set(7, &how);
-        let parameters: Vec<Vec<f32>> =
-            set.iter().map(|t| t.parameter.iter().map(|&x| x as f32).collect()).collect();
+    for how in inputs::clips() {
+        let mut set = inputs::four_rows(7, &how);
+        set.iter_mut().for_each(|t| t.parameter = t.parameter.as_ref().map(|p| p.floats().into()));
+        let parameters = common::stepping::parameters(&set);
         let (mut history, mut prepared) = (History::default(), None::<Prepared>);
         for step in 0..3u64 {
-            let elements = |i: usize| uniform(set[i].values.len(), 31 * step + i as u64);
-            let mut expected: Vec<Vec<f32>> = (0..set.len()).map(elements).collect();
-            let mut given = expected.clone();
-            let all = expected.iter_mut().zip(&set).zip(&parameters).enumerate();
-            let mut grads: Vec<GradMut<'_>> = all
-                .map(|(i, ((values, tensor), parameter))| {
-                    let grad = GradMut::new(format!("t{i}"), values).shape(&tensor.shape);
-                    let grad = grad.parameter(&parameter[..]);
-                    if let Some(group) = tensor.group() { grad.group(&group) } else { grad }
-                })
-                .collect();
+            for (i, tensor) in set.iter_mut().enumerate() {
+                tensor.data = uniform(tensor.data.len(), 31 * step + i as u64).into();
+            }
+            let (mut given, mut expected) = (floats(&set), set.clone());
+            let mut grads = grads(&mut expected);
             let prepared = prepared.get_or_insert_with(|| cpu::prepare(&grads, &how).unwrap());
             let report = cpu::clip_with(&mut grads, &how, &mut history).unwrap();
             let slices = given.iter_mut().map(|v| &mut v[..]);
@@ -47,7 +70,7 @@ fn the_same_bits_as_unprepared() {
                 }
                 _ => prepared.clip(slices).unwrap(),
             }
-            assert_eq!(common::bits(&given), common::bits(&expected), "{how:?}, step {step}");
+            assert_eq!(bits(&given), bits(&floats(&expected)), "{how:?}, step {step}");
             assert_eq!(prepared.report().as_ref(), Some(&report), "{how:?}, step {step}");
             assert_eq!(prepared.norm(), report.norm(), "{how:?}");
             assert_eq!(prepared.coefficient(), report.coefficient(), "{how:?}");
@@ -70,7 +93,7 @@ fn many_steps_that_remember() {
         let (mut history, mut prepared) = (History::default(), None::<Prepared>);
         for step in 0..4u64 {
             let mut expected: Vec<Vec<f32>> =
-                lens.iter().map(|&n| data(Kind::Uniform(2.0 + step as f32), n, step)).collect();
+                lens.iter().map(|&n| data(Distribution::Uniform(2.0 + step as f32), n, step)).collect();
             if step == 2 {
                 expected[0][250_000] = f32::NAN;
             }
@@ -85,7 +108,7 @@ fn many_steps_that_remember() {
             let prepared = prepared.get_or_insert_with(|| cpu::prepare(&grads, &clip).unwrap());
             let report = cpu::clip_with(&mut grads, &clip, &mut history).unwrap();
             prepared.clip(given.iter_mut().map(|v| &mut v[..])).unwrap();
-            assert_eq!(common::bits(&given), common::bits(&expected), "{clip:?}, step {step}");
+            assert_eq!(bits(&given), bits(&expected), "{clip:?}, step {step}");
             assert_eq!(format!("{:?}", prepared.report().unwrap()), format!("{report:?}"), "{clip:?}");
             assert_eq!(*prepared.history(), history, "{clip:?}");
         }
@@ -103,7 +126,7 @@ fn many_steps_that_remember() {
         for (prepared, own) in [&mut here, &mut there].into_iter().zip(&mut tensors) {
             prepared.clip(own.iter_mut().map(|v| &mut v[..])).unwrap();
         }
-        assert_eq!(common::bits(&tensors[0]), common::bits(&tensors[1]), "{clip:?}");
+        assert_eq!(bits(&tensors[0]), bits(&tensors[1]), "{clip:?}");
         assert_eq!(here.history(), there.history());
         assert_eq!(here.history().steps(), 5);
     }
@@ -215,67 +238,6 @@ fn nothing_is_allocated_a_step() {
     }
 }
 
-/// Units and rows of which nothing but their factors is asked for are clipped as those whose every record is, whatever is kept
-/// beside what is not, exactly at the threshold or not finite.
-#[test]
-fn units_without_records_of_their_own() {
-    let units = [Scope::Row, Scope::Unit(Units::OutputFirst), Scope::Unit(Units::over(&[0]))];
-    let norms = [NormType::One, NormType::Two, NormType::Inf];
-    let clips = units.iter().flat_map(|&scope| {
-        norms.into_iter().flat_map(move |norm| {
-            let at = |threshold: f64| Clip::global_norm(threshold).scope(scope).norm_type(norm);
-            let clip = at(4.0);
-            [
-                clip,
-                clip.unscale(0.75),
-                clip.never_above(false).on_non_finite(NonFinite::Sanitize),
-                clip.on_non_finite(NonFinite::Zero).eps(0.5),
-                clip.on_non_finite(NonFinite::Keep).rule(Rule::Rms),
-                clip.rule(Rule::Sign),
-                clip.rule(Rule::Normalize),
-                clip.total(100.0),
-                clip.adapt(Adapt::Average { factor: 0.9, decay: 0.5 }),
-                at(1e-38),
-                at(f64::INFINITY),
-            ]
-        })
-    });
-    for clip in clips.filter(|clip| clip.validate().is_ok()) {
-        let (mut history, mut prepared) = (History::default(), None::<Prepared>);
-        for step in 0..3u64 {
-            let mut expected = [uniform(6000 * 3, step), uniform(6000 * 2, step + 9)];
-            for (i, value) in expected.iter_mut().flatten().enumerate() {
-                *value *= if i % 7 == 0 { 1.0 } else { 3.0 };
-            }
-            // A norm of exactly the threshold, its neighbours, nothing at all, and what is not finite.
-            for (row, value) in [4.0f32, 4.0f32.next_up(), 4.0f32.next_down(), 0.0, 1e-38].iter().enumerate()
-            {
-                expected[0][row * 3..][..3].copy_from_slice(&[*value, 0.0, 0.0]);
-                expected[1][row * 2..][..2].fill(0.0);
-            }
-            if step == 1 {
-                (expected[0][5000 * 3], expected[1][77 * 2]) = (f32::NAN, f32::INFINITY);
-            }
-            let mut given = expected.clone();
-            let mut grads: Vec<GradMut<'_>> = expected
-                .iter_mut()
-                .map(|v| (v.len() as u64 / 6000, v))
-                .map(|(n, v)| GradMut::new("t", v).shape(&[6000, n]))
-                .collect();
-            let prepared = prepared.get_or_insert_with(|| cpu::prepare(&grads, &clip).unwrap());
-            let trace = cpu::clip_traced_with(&mut grads, &clip, &mut history).unwrap();
-            prepared.clip(given.iter_mut().map(|v| &mut v[..])).unwrap();
-            assert_eq!(common::bits(&given), common::bits(&expected), "{clip:?}, step {step}");
-            assert_eq!(
-                format!("{:?}", prepared.report().unwrap()),
-                format!("{:?}", trace.report),
-                "{clip:?}"
-            );
-            assert_eq!(*prepared.history(), history, "{clip:?}");
-        }
-    }
-}
-
 /// Only gradients are unscaled: a parameter that twice its size would overflow stays finite.
 #[test]
 fn parameters_are_not_unscaled() {
@@ -291,7 +253,7 @@ fn parameters_are_not_unscaled() {
 #[test]
 fn threads_change_nothing() {
     let lens = [600_000, 3, 40_000, 40_000, 16_385];
-    let tensors: Vec<Vec<f32>> = lens.iter().map(|&n| data(Kind::Alternating, n, n as u64)).collect();
+    let tensors: Vec<Vec<f32>> = lens.iter().map(|&n| data(Distribution::Alternating, n, n as u64)).collect();
     let clips = [
         Clip::global_norm(1.0),
         Clip::per_tensor_norm(1.0).norm_type(NormType::One).total(1.0),
@@ -307,7 +269,7 @@ fn threads_change_nothing() {
                 own.iter_mut().map(|v| (shape(v), v)).map(|(s, v)| GradMut::new("t", v).shape(&s)).collect();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let trace = pool.install(|| cpu::clip_traced(&mut grads, &clip)).unwrap();
-            (format!("{trace:?}"), common::bits(&own))
+            (format!("{trace:?}"), bits(&own))
         };
         let alone = traced(1);
         for threads in 2..=4 {

@@ -8,7 +8,7 @@ mod common;
 mod allocations;
 
 use allocations::allocations;
-use common::{Kind, data};
+use common::{Distribution, data};
 use gradclip::cpu::{self, Moments, PreparedStep, StepMut};
 use gradclip::{
     Adam, Adapt, Clip, ClipError, Group, History, LossScale, NonFinite, Optimizer, OptimizerError, Report,
@@ -64,7 +64,8 @@ macro_rules! gradient {
 
 impl Set {
     fn new(lens: &[usize]) -> Set {
-        let of = |seed: u64| lens.iter().zip(seed..).map(|(&n, seed)| data(Kind::Uniform(1.0), n, seed));
+        let of =
+            |seed: u64| lens.iter().zip(seed..).map(|(&n, seed)| data(Distribution::Uniform(1.0), n, seed));
         let mut set = Set {
             lens: lens.to_vec(),
             groups: [Group::new("a", 0.5), Group::excluded("b")],
@@ -81,7 +82,7 @@ impl Set {
     fn next(&mut self, step: u64, broken: bool) {
         let seeds = 1000 * step..;
         self.singles =
-            self.lens.iter().zip(seeds).map(|(&n, seed)| data(Kind::Uniform(2.0), n, seed)).collect();
+            self.lens.iter().zip(seeds).map(|(&n, seed)| data(Distribution::Uniform(2.0), n, seed)).collect();
         if broken {
             let len = self.singles[0].len();
             self.singles[0][len / 2] = f32::NAN;

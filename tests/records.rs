@@ -74,7 +74,7 @@ fn a_shader_of_the_programs_reads_the_records() {
     stepper.record_step(&mut encoder);
     let report = stepper.read_back(&mut encoder).unwrap();
     gpu.queue.submit([encoder.finish()]);
-    let seen = gpu.buffer(&[0; 36]);
+    let seen = gpu.upload(&[0; 36]);
     let sums = stepper.pass().segment_sums();
     look(&gpu, &[stepper.progress(), stepper.tally(), stepper.outcomes(), sums, &seen]);
     // The scale doubles after a finite step, one step was made, one of two tensors was clipped to 2 / 5.

@@ -4,45 +4,49 @@
 
 mod common;
 
-use common::{Kind, Random, data, gpu, scopes};
+use common::stepping::{Here, There};
+use common::tolerance::TWICE_ROUNDED;
+use common::{
+    Distribution, Named, Placing, Random, SCOPES, Tensor, assert_close, data, floats, gpu, named, shaped,
+    traced,
+};
 use gradclip::cpu::{self, GradMut, Moments, StepMut};
-use gradclip::{Adam, Clip, DType, Grad, Group, History, LossScale, NonFinite, NormType, Report, Sgd};
+use gradclip::{Adam, Clip, History, LossScale, NonFinite, NormType, Report, Sgd};
 
 /// Rows alike, so that every scope fits; the last one is excluded.
 const SHAPES: [[u64; 2]; 4] = [[6, 5], [6, 800], [6, 3], [6, 40]];
 
-fn tensors(kind: Kind) -> Vec<Vec<f32>> {
-    (0..).zip(SHAPES).map(|(seed, [rows, width])| data(kind, (rows * width) as usize, seed)).collect()
+fn tensors(kind: Distribution) -> Vec<Tensor> {
+    let mut tensors = shaped(&SHAPES, |i, n| data(kind, n, i as u64));
+    tensors[3].group = Some(Named::excluded("free"));
+    tensors
 }
 
-fn on_cpu(tensors: &mut [Vec<f32>], clip: &Clip) -> Report {
-    let free = Group::excluded("free");
-    let mut grads: Vec<_> =
-        tensors.iter_mut().zip(SHAPES).map(|(t, s)| GradMut::new("t", t).shape(&s)).collect();
-    let last = grads.pop().unwrap().group(&free);
-    grads.push(last);
-    cpu::clip(&mut grads, clip).unwrap()
+fn on_cpu(tensors: &[Tensor], clip: &Clip) -> (Report, Vec<Tensor>) {
+    let (trace, after) = traced(tensors, clip).unwrap();
+    (trace.report, after)
 }
 
 #[test]
 fn the_global_norm_is_told_in_every_scope() {
     let gpu = gpu();
-    for kind in [Kind::Uniform(1.0), Kind::Uniform(3e38), Kind::Subnormal, Kind::Spike] {
+    for kind in [
+        Distribution::Uniform(1.0),
+        Distribution::Uniform(3e38),
+        Distribution::Subnormal,
+        Distribution::Spike,
+    ] {
         let given = tensors(kind);
         for norm in [NormType::One, NormType::Two, NormType::Inf, NormType::P(3.0)] {
             let clip = Clip::measure().norm_type(norm);
-            let expected = on_cpu(&mut given.clone(), &clip).norm().unwrap();
-            for scope in scopes() {
+            let expected = on_cpu(&given, &clip).0.norm().unwrap();
+            for scope in SCOPES {
                 let clip = clip.scope(scope);
-                let report = on_cpu(&mut given.clone(), &clip);
+                let (report, _) = on_cpu(&given, &clip);
                 // Units and rows are summed one by one: here the `f32` is the same.
                 assert_eq!(report.global_norm, expected, "{kind:?} {norm:?} {scope:?}");
                 let (Some(gpu), false) = (&gpu, matches!(norm, NormType::P(_))) else { continue };
-                let free = Group::excluded("free");
-                let mut grads = gpu.separate(&given);
-                grads = grads.into_iter().zip(SHAPES).map(|(g, shape)| g.shape(&shape)).collect();
-                let last = grads.pop().unwrap().group(&free);
-                grads.push(last);
+                let grads = gpu.place(&given, Placing::APART).grads;
                 let there = gpu.run(&gpu.clipper.prepare(&grads, &clip).unwrap());
                 assert_eq!(there.global_norm, expected, "{kind:?} {norm:?} {scope:?} on {}", gpu.name);
             }
@@ -52,11 +56,9 @@ fn the_global_norm_is_told_in_every_scope() {
 
 #[test]
 fn f64_gradients_have_a_global_norm_too() {
-    let mut tensors = [vec![3.0, 1e-200], vec![4.0], vec![1e300]];
-    let free = Group::excluded("free");
-    let [a, b, c] = &mut tensors;
-    let mut grads = [GradMut::f64("a", a), GradMut::f64("b", b), GradMut::f64("c", c).group(&free)];
-    let report = cpu::clip(&mut grads, &Clip::per_tensor_norm(2.0)).unwrap();
+    let mut tensors = named([vec![3.0, 1e-200], vec![4.0], vec![1e300]]);
+    tensors[2].group = Some(Named::excluded("free"));
+    let report = cpu::clip(&mut common::grads(&mut tensors), &Clip::per_tensor_norm(2.0)).unwrap();
     assert_eq!((report.global_norm, report.norm()), (5.0, None));
     // Two norms of 2.
     assert!((report.clipped_norm.unwrap() / 8f64.sqrt() - 1.0).abs() < 1e-15);
@@ -65,38 +67,37 @@ fn f64_gradients_have_a_global_norm_too() {
 /// The f64 norm of what was written. An element is rounded once, by 2^-24 of it, and so is the norm that is told.
 #[test]
 fn the_norm_after_clipping_is_that_of_the_results() {
-    let given = tensors(Kind::Uniform(1.0));
-    for scope in scopes() {
+    let given = tensors(Distribution::Uniform(1.0));
+    for scope in SCOPES {
         for (threshold, total) in [(1e9, None), (0.7, None), (3.0, Some(2.0))] {
             let mut clip = Clip::global_norm(threshold).scope(scope);
             clip.total = total;
             if clip.validate().is_err() {
                 continue;
             }
-            let mut results = given.clone();
-            let report = on_cpu(&mut results, &clip);
-            let own = common::norm(&results[..results.len() - 1]);
+            let (report, results) = on_cpu(&given, &clip);
+            let own = common::norm(&floats(&results[..3]));
             match report.clipped_norm {
-                Some(norm) => {
-                    assert!((norm / own - 1.0).abs() < 2f64.powi(-23), "{scope:?}: {norm}, not {own}")
-                }
+                Some(norm) => assert_close([norm], [own], TWICE_ROUNDED, 0.0, &format!("{scope:?}")),
                 None => assert!(report.segments.is_empty(), "{scope:?}"),
             }
         }
     }
-    assert_eq!(on_cpu(&mut given.clone(), &Clip::value(0.1)).clipped_norm, None);
-    assert_eq!(on_cpu(&mut given.clone(), &Clip::sign(0.1)).clipped_norm, None);
-    assert_eq!(
-        on_cpu(&mut [vec![0.0; 30], vec![0.0; 4800], vec![0.0; 18], vec![0.0; 240]], &Clip::global_norm(1.0))
-            .clipped_norm,
-        Some(0.0)
-    );
-    let mut broken = given.clone();
-    broken[1][7] = f32::NAN;
-    assert!(on_cpu(&mut broken, &Clip::global_norm(1.0)).global_norm.is_nan());
-    broken[1][7] = f32::NEG_INFINITY;
-    assert_eq!(on_cpu(&mut broken, &Clip::global_norm(1.0)).global_norm, f64::INFINITY);
-    let zeroed = on_cpu(&mut broken.clone(), &Clip::global_norm(1.0).on_non_finite(NonFinite::Zero));
+    let told = |tensors: &[Tensor], clip| on_cpu(tensors, &clip).0;
+    assert_eq!(told(&given, Clip::value(0.1)).clipped_norm, None);
+    assert_eq!(told(&given, Clip::sign(0.1)).clipped_norm, None);
+    let global = Clip::global_norm(1.0);
+    assert_eq!(told(&shaped(&SHAPES, |_, n| vec![0.0; n]), global).clipped_norm, Some(0.0));
+    let broken = |by: f32| {
+        let mut broken = given.clone();
+        let mut values = broken[1].data.floats();
+        values[7] = by;
+        broken[1].data = values.into();
+        broken
+    };
+    assert!(told(&broken(f32::NAN), global).global_norm.is_nan());
+    assert_eq!(told(&broken(f32::NEG_INFINITY), global).global_norm, f64::INFINITY);
+    let zeroed = told(&broken(f32::NEG_INFINITY), global.on_non_finite(NonFinite::Zero));
     assert_eq!((zeroed.global_norm, zeroed.clipped_norm), (f64::INFINITY, Some(0.0)));
 }
 
@@ -115,27 +116,26 @@ fn steps_tell_rate_updates_and_loss_scale() {
         g[5] = if overflows { f32::INFINITY } else { g[5] };
         g
     });
-    let (mut p, mut history, mut moments) = (vec![1.0f32; 37], History::default(), Moments::default());
+    let tensors = [Tensor::new("w", vec![0.0f32; 37]).parameter(vec![1.0f32; 37])];
+    let mut here = Here::new(&tensors, &clip, Adam::adamw(1.0));
     let mut reports = Vec::new();
     for (step, g) in batches.iter().enumerate() {
-        let adam = Adam::adamw(rates[step]).into();
-        let mut steps = [StepMut::new("w", &g[..], &mut p)];
-        let report = cpu::step(&mut steps, &clip, &adam, &mut history, &mut moments).unwrap();
+        here.optimizer = Adam::adamw(rates[step]).into();
+        here.put(std::slice::from_ref(g));
+        let report = here.step();
         assert_eq!((report.updates, report.loss_scale), (updates[step], Some(scales[step])), "step {step}");
         assert_eq!(report.lr, Some(f64::from(rates[step] as f32)), "step {step}");
         reports.push(report);
     }
     let Some(gpu) = gpu() else { return };
-    let (w, dw) = (gpu.buffer(bytemuck::cast_slice(&[1.0f32; 37])), gpu.buffer(&[0; 37 * 4]));
-    let grads = [Grad::range("w", &dw, 0, 37).parameter(&w, 0, DType::F32)];
-    let stepper = gpu.clipper.prepare_step(&grads, &clip, Adam::adamw(1.0)).unwrap();
+    let mut there = There::new(&gpu, &tensors, &clip, Adam::adamw(1.0));
     for (step, g) in batches.iter().enumerate() {
-        gpu.queue.write_buffer(&dw, 0, bytemuck::cast_slice(g));
-        stepper.set_lr(&gpu.queue, rates[step]).unwrap();
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        stepper.record_step(&mut encoder);
-        let report = stepper.pass().read_back(&mut encoder).unwrap();
-        gpu.queue.submit([encoder.finish()]);
+        there.put(std::slice::from_ref(g));
+        there.stepper.set_lr(&gpu.queue, rates[step]).unwrap();
+        let report = gpu.submit(|encoder| {
+            there.stepper.record_step(encoder);
+            there.stepper.pass().read_back(encoder).unwrap()
+        });
         let mut report = report.wait().unwrap();
         // NaN is unlike itself.
         if overflows[step] {

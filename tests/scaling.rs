@@ -5,10 +5,12 @@
 
 mod common;
 
-use common::{Gpu, Random, gpu};
-use gradclip::cpu::{self, GradMut, Moments, StepMut};
+use common::stepping::{Here, There};
+use common::tolerance::{CORRECTION, NORM_UNSCALED};
+use common::{Gpu, Placing, Random, Tensor, assert_close, bits, floats, gpu, named};
+use gradclip::cpu;
 use gradclip::layout::Progress;
-use gradclip::{Adam, Adapt, Clip, ClipError, DType, Grad, History, LossScale, NonFinite, Optimizer, Pass};
+use gradclip::{Adam, Adapt, Clip, ClipError, Grad, History, LossScale, NonFinite, Pass};
 
 const STEPS: usize = 60;
 
@@ -49,28 +51,28 @@ fn scales(scale: &LossScale) -> Vec<f32> {
     all
 }
 
-fn submit(gpu: &Gpu, record: impl FnOnce(&mut gradclip::wgpu::CommandEncoder)) {
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    record(&mut encoder);
-    gpu.queue.submit([encoder.finish()]);
-}
-
-fn upload(gpu: &Gpu, grads: &[Grad], tensors: &[[f32; 3]; 2]) {
-    grads
-        .iter()
-        .zip(tensors)
-        .for_each(|(g, t)| gpu.queue.write_buffer(g.buffer(), 0, bytemuck::cast_slice(t)));
-}
-
 fn progress(gpu: &Gpu, pass: &Pass) -> Progress {
     gpu.read(pass.progress())[0]
 }
 
-fn history(gpu: &Gpu, pass: &Pass) -> History {
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    let saved = pass.save_history(&mut encoder).unwrap();
-    gpu.queue.submit([encoder.finish()]);
-    saved.wait().unwrap()
+fn tensors(values: &[[f32; 3]; 2]) -> Vec<Tensor> {
+    named(values.map(|t| t.to_vec()))
+}
+
+/// What a clip makes of tensors on the CPU path, and where they are placed on a device.
+fn clip_with(
+    values: &[[f32; 3]; 2],
+    clip: &Clip,
+    history: &mut History,
+) -> (gradclip::Report, Vec<Vec<f32>>) {
+    let mut own = tensors(values);
+    let report = cpu::clip_with(&mut common::grads(&mut own), clip, history).unwrap();
+    (report, floats(&own))
+}
+
+fn prepared(gpu: &Gpu, clip: &Clip) -> (Pass, Vec<Grad>) {
+    let grads = gpu.place(&tensors(&[[0.0; 3]; 2]), Placing::APART).grads;
+    (gpu.clipper.prepare(&grads, clip).unwrap(), grads)
 }
 
 /// Clipping alone, under every scope whose segments differ and every policy: the scale depends on neither.
@@ -85,48 +87,28 @@ fn the_scale_follows_the_gradients() {
     ] {
         let clip = clip.loss_scale(scale);
         let mut on_host = History::default();
-        let there = gpu.as_ref().map(|gpu| {
-            let grads = gpu.separate(&[vec![0.0; 3], vec![0.0; 3]]);
-            (gpu.clipper.prepare(&grads, &clip).unwrap(), grads)
-        });
+        let there = gpu.as_ref().map(|gpu| prepared(gpu, &clip));
         for (step, (tensors, want)) in run().iter().zip(scales(&scale)).enumerate() {
             let before = on_host.loss_scale(&clip);
             assert_eq!(before, want, "{clip:?}, step {step}");
-            let mut clipped = *tensors;
-            let mut grads: Vec<_> = clipped.iter_mut().map(|t| GradMut::new("t", t)).collect();
-            let report = cpu::clip_with(&mut grads, &clip, &mut on_host).unwrap();
+            let (report, clipped) = clip_with(tensors, &clip, &mut on_host);
             // Gradients of the unscaled loss, under the clip's own limit.
             if finite(tensors) && report.segments.len() == 1 {
                 let norm = common::norm(&tensors.map(|t| t.to_vec())) / f64::from(before);
-                assert!((report.norm().unwrap() / norm - 1.0).abs() < 2e-7);
+                let what = format!("{clip:?}, step {step}");
+                assert_close([report.norm().unwrap()], [norm], NORM_UNSCALED, 0.0, &what);
             }
             if let (Some(gpu), Some((pass, grads))) = (&gpu, &there) {
-                upload(gpu, grads, tensors);
-                submit(gpu, |encoder| pass.record(encoder));
+                gpu.write(grads, tensors);
+                gpu.submit(|encoder| pass.record(encoder));
+                let what = format!("{clip:?}, step {step} on {}", gpu.name);
                 let same = [progress(gpu, pass).scale, progress(gpu, pass).unscale];
                 let here = on_host.loss_scale(&clip);
-                assert_eq!(same, [here, 1.0 / here], "{clip:?}, step {step} on {}", gpu.name);
-                for (grad, t) in grads.iter().zip(&clipped) {
-                    let got: Vec<f32> = gpu.read(grad.buffer());
-                    assert_eq!(
-                        got.map_bits(),
-                        t.to_vec().map_bits(),
-                        "{clip:?}, step {step} on {}",
-                        gpu.name
-                    );
-                }
+                assert_eq!(same, [here, 1.0 / here], "{what}");
+                let got: Vec<Vec<f32>> = grads.iter().map(|grad| gpu.read(grad.buffer())).collect();
+                assert_eq!(bits(&got), bits(&clipped), "{what}");
             }
         }
-    }
-}
-
-trait Bits {
-    fn map_bits(&self) -> Vec<u32>;
-}
-
-impl Bits for Vec<f32> {
-    fn map_bits(&self) -> Vec<u32> {
-        self.iter().map(|x| x.to_bits()).collect()
     }
 }
 
@@ -137,43 +119,36 @@ fn progress_has_the_same_bits_and_goes_on_where_it_was_saved() {
     let Some(gpu) = gpu() else { return };
     let clip = Clip::global_norm(1.0).loss_scale(LossScale::default().interval(3));
     let adam = Adam::adamw(1e-3).betas(0.87, 0.9993);
-    let there = gpu.separate(&[vec![0.5; 3], vec![0.5; 3]]);
-    let grads: Vec<Grad> = gpu
-        .separate(&[vec![0.0; 3], vec![0.0; 3]])
-        .into_iter()
-        .zip(&there)
-        .map(|(g, p)| g.parameter(p.buffer(), 0, DType::F32))
-        .collect();
-    let mut stepper = gpu.clipper.prepare_step(&grads, &clip, adam).unwrap();
-    let (mut on_host, mut moments) = (History::default(), Moments::default());
-    let mut parameters = [[0.5f32; 3]; 2];
-    let optimizer = Optimizer::from(adam);
+    let own: Vec<Tensor> =
+        tensors(&[[0.0; 3]; 2]).into_iter().map(|tensor| tensor.parameter(vec![0.5f32; 3])).collect();
+    let mut here = Here::new(&own, &clip, adam);
+    let mut there = There::new(&gpu, &own, &clip, adam);
     let mut updates = 0;
     for (step, tensors) in run().iter().enumerate() {
         if step == STEPS / 2 {
             // What was saved there goes on here, and the other way round.
-            let saved = history(&gpu, stepper.pass());
-            assert_eq!(saved, on_host);
-            on_host = History::from_bytes(&saved.to_bytes()).unwrap();
-            let again = gpu.clipper.prepare_step(&grads, &clip, adam).unwrap();
-            again.pass().restore_history(&gpu.queue, &on_host).unwrap();
-            stepper = again;
+            let saved = gpu.save(there.stepper.pass());
+            assert_eq!(saved, here.history);
+            here.history = History::from_bytes(&saved.to_bytes()).unwrap();
+            let again = There::with(&gpu, &gpu.clipper, there.placed, &clip, adam);
+            again.stepper.pass().restore_history(&gpu.queue, &here.history).unwrap();
+            there = again;
         }
-        let mut steps: Vec<StepMut<'_>> =
-            parameters.iter_mut().zip(tensors).map(|(p, g)| StepMut::new("t", &g[..], p)).collect();
-        cpu::step(&mut steps, &clip, &optimizer, &mut on_host, &mut moments).unwrap();
-        upload(&gpu, &grads, tensors);
-        submit(&gpu, |encoder| stepper.record_step(encoder));
+        let gradients = tensors.map(|t| t.to_vec());
+        here.put(&gradients);
+        here.step();
+        there.put(&gradients);
+        there.step();
         updates += u64::from(finite(tensors));
-        assert_eq!(on_host.updates(), updates);
-        assert_eq!(history(&gpu, stepper.pass()), on_host, "step {step} on {}", gpu.name);
+        assert_eq!(here.history.updates(), updates);
+        assert_eq!(gpu.save(there.stepper.pass()), here.history, "step {step} on {}", gpu.name);
         if finite(tensors) {
             // The corrections, from their definition in f64; their roundings are argued in cpu/advance.rs.
-            let progress = progress(&gpu, stepper.pass());
+            let progress = progress(&gpu, there.stepper.pass());
             let first = 1.0 / (1.0 - 0.87f64.powi(updates as i32));
             let second = 1.0 / (1.0 - 0.9993f64.powi(updates as i32)).sqrt();
-            assert!((f64::from(progress.correction) / first - 1.0).abs() < 2e-6, "step {step}");
-            assert!((f64::from(progress.second_correction) / second - 1.0).abs() < 2e-6, "step {step}");
+            let own = [progress.correction, progress.second_correction];
+            assert_close(own, [first, second], CORRECTION, 0.0, &format!("step {step}"));
         }
     }
     assert!((10..STEPS as u64 - 10).contains(&updates));
@@ -188,7 +163,7 @@ fn the_scale_has_two_ends() {
         let mut on_host = History::default();
         for _ in 0..4 {
             let mut g = [gradient];
-            cpu::clip_with(&mut [GradMut::new("g", &mut g)], &clip, &mut on_host).unwrap();
+            cpu::clip_with(&mut [cpu::GradMut::new("g", &mut g)], &clip, &mut on_host).unwrap();
         }
         let end = if gradient.is_finite() { 2f32.powi(126) } else { 2f32.powi(-126) };
         assert_eq!(on_host.loss_scale(&clip), end);
@@ -197,7 +172,7 @@ fn the_scale_has_two_ends() {
         let pass = gpu.clipper.prepare(&grads, &clip).unwrap();
         for _ in 0..4 {
             gpu.queue.write_buffer(grads[0].buffer(), 0, &gradient.to_le_bytes());
-            submit(gpu, |encoder| pass.record(encoder));
+            gpu.submit(|encoder| pass.record(encoder));
         }
         assert_eq!((progress(gpu, &pass).scale, progress(gpu, &pass).unscale), (end, 1.0 / end));
     }
@@ -209,7 +184,8 @@ fn both_factors_hold() {
     let gpu = gpu();
     let clip = Clip::global_norm(1.0).unscale(0.25).loss_scale(LossScale::default().initial(8.0));
     let mut g = [12.0f32 * 8.0, 16.0 * 8.0];
-    let report = cpu::clip_with(&mut [GradMut::new("g", &mut g)], &clip, &mut History::default()).unwrap();
+    let report =
+        cpu::clip_with(&mut [cpu::GradMut::new("g", &mut g)], &clip, &mut History::default()).unwrap();
     assert_eq!((report.norm(), g), (Some(5.0), [0.6, 0.8]));
     let Some(gpu) = gpu else { return };
     let (report, after) = gpu.clip(&[vec![12.0 * 8.0, 16.0 * 8.0]], &clip);
@@ -235,9 +211,9 @@ fn wrong_constants_and_other_histories_are_refused() {
     let scaled = Clip::measure().loss_scale(good);
     let mut history = History::default();
     let mut g = [1.0f32];
-    cpu::clip_with(&mut [GradMut::new("g", &mut g)], &scaled, &mut history).unwrap();
+    cpu::clip_with(&mut [cpu::GradMut::new("g", &mut g)], &scaled, &mut history).unwrap();
     let refused =
-        cpu::clip_with(&mut [GradMut::new("g", &mut g)], &Clip::measure(), &mut history).unwrap_err();
+        cpu::clip_with(&mut [cpu::GradMut::new("g", &mut g)], &Clip::measure(), &mut history).unwrap_err();
     assert!(refused.to_string().contains("loss scaling"), "{refused}");
 }
 
@@ -253,27 +229,19 @@ fn adaptive_thresholds_see_unscaled_norms() {
     ] {
         let scaled = clip.loss_scale(LossScale::default().initial(64.0).interval(5));
         let (mut plain, mut on_host) = (History::default(), History::default());
-        let there = gpu.as_ref().map(|gpu| {
-            let grads = gpu.separate(&[vec![0.0; 3], vec![0.0; 3]]);
-            (gpu.clipper.prepare(&grads, &scaled).unwrap(), grads)
-        });
+        let there = gpu.as_ref().map(|gpu| prepared(gpu, &scaled));
         for step in 0..20 {
             let tensors =
                 [[1.0f32, 2.0, -3.0], [0.5, 0.25, 4.0]].map(|t| t.map(|x| x * (1.0 + step as f32 / 7.0)));
             let scale = on_host.loss_scale(&scaled);
-            let run = |mut tensors: [[f32; 3]; 2], clip: &Clip, history: &mut History| {
-                let mut grads: Vec<_> = tensors.iter_mut().map(|t| GradMut::new("t", t)).collect();
-                cpu::clip_with(&mut grads, clip, history).unwrap();
-                tensors
-            };
-            let want = run(tensors, &clip, &mut plain);
+            let (_, want) = clip_with(&tensors, &clip, &mut plain);
             let large = tensors.map(|t| t.map(|x| x * scale));
-            let got = run(large, &scaled, &mut on_host);
+            let (_, got) = clip_with(&large, &scaled, &mut on_host);
             assert_eq!((got, on_host.thresholds()), (want, plain.thresholds()), "{clip:?}, step {step}");
             if let (Some(gpu), Some((pass, grads))) = (&gpu, &there) {
-                upload(gpu, grads, &large);
-                submit(gpu, |encoder| pass.record(encoder));
-                assert_eq!(history(gpu, pass), on_host, "{clip:?}, step {step} on {}", gpu.name);
+                gpu.write(grads, &large);
+                gpu.submit(|encoder| pass.record(encoder));
+                assert_eq!(gpu.save(pass), on_host, "{clip:?}, step {step} on {}", gpu.name);
             }
         }
         assert!(on_host.loss_scale(&scaled) > 64.0);

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Gpu, Kind, bits, data, gpu};
+use common::{Distribution, Gpu, bits, data, gpu};
 use gradclip::layout::Outcome;
 use gradclip::{Clip, Grad, Group, Pass, Scope};
 
@@ -35,7 +35,7 @@ fn tensors() -> Vec<Vec<f32>> {
     SHAPES
         .iter()
         .zip(1..)
-        .map(|(shape, seed)| data(Kind::Uniform(1.0), (shape[0] * shape[1]) as usize, seed))
+        .map(|(shape, seed)| data(Distribution::Uniform(1.0), (shape[0] * shape[1]) as usize, seed))
         .collect()
 }
 

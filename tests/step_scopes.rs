@@ -5,43 +5,28 @@
 
 mod common;
 
-use common::{Gpu, Kind, data, gpu};
-use gradclip::cpu::{self, GradMut, Moments, StepMut};
+use common::files;
+use common::stepping::{Here, There};
+use common::tolerance::{FUSED, HALF_ULP, NORM_AFTER};
+use common::{Distribution, Named, Placing, Tensor, assert_close, data, floats, gpu, norm, shaped, traced};
+use gradclip::cpu::{self, Moments, StepMut};
 use gradclip::{
-    Adam, Clip, ClipError, DType, Grad, Group, History, Optimizer, OptimizerError, PlanError, PrepareError,
-    Rule, Scope, Sgd, StepError, Stepper, Units, wgpu,
+    Adam, Clip, ClipError, DType, Grad, History, Optimizer, OptimizerError, PlanError, PrepareError, Rule,
+    Scope, Sgd, StepError, Units, wgpu,
 };
-use safetensors::SafeTensors;
 
-fn record(gpu: &Gpu, stepper: &Stepper) {
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    stepper.record_step(&mut encoder);
-    gpu.queue.submit([encoder.finish()]);
-}
-
-struct Tensor {
-    shape: Vec<u64>,
-    values: Vec<f32>,
-    /// Compared with by adaptive gradient clipping.
-    parameter: Vec<f32>,
-    group: Option<Group>,
-}
-
-fn tensors() -> Vec<Tensor> {
+/// With parameters; in groups where a scope shares no norm among them, and one that is left out.
+fn tensors(scope: Scope, parameter: impl Fn(usize, usize) -> Vec<f32>) -> Vec<Tensor> {
     let shapes: [&[u64]; 5] = [&[40, 3, 5, 5], &[40, 700], &[40], &[40, 1, 33], &[40, 300]];
-    let groups =
-        [Some(Group::new("a", 0.5)), Some(Group::excluded("b")), None, Some(Group::new("a", 0.5)), None];
-    let all = shapes.iter().zip(groups).zip(1..);
-    all.map(|((shape, group), seed)| {
-        let n = shape.iter().product::<u64>() as usize;
-        Tensor {
-            shape: shape.to_vec(),
-            values: data(Kind::Uniform(1.0), n, seed),
-            parameter: data(Kind::Uniform(0.1), n, seed + 20),
-            group,
-        }
-    })
-    .collect()
+    // Where all tensors share one norm, groups may have no threshold of their own.
+    let a = Some(Named::new("a", 0.5)).filter(|_| !matches!(scope, Scope::Global | Scope::Row));
+    let groups = [a, Some(Named::excluded("b")), None, a, None];
+    let mut tensors = shaped(&shapes, |i, n| data(Distribution::Uniform(1.0), n, i as u64 + 1));
+    for (i, (tensor, group)) in tensors.iter_mut().zip(groups).enumerate() {
+        tensor.parameter = Some(parameter(i, tensor.data.len()).into());
+        tensor.group = group;
+    }
+    tensors
 }
 
 fn clips() -> Vec<Clip> {
@@ -66,59 +51,25 @@ fn clips() -> Vec<Clip> {
 #[test]
 fn a_step_goes_where_clipping_says() {
     let gpu = gpu();
-    let tensors = tensors();
-    let sgd = Optimizer::from(Sgd::new(1.0));
     for clip in clips() {
-        // Where all tensors share one norm, groups may have no threshold of their own.
-        let own =
-            |t: &&Group| !matches!(clip.scope, Scope::Global | Scope::Row) || **t == Group::excluded("b");
-        let mut clipped: Vec<Vec<f32>> = tensors.iter().map(|t| t.values.clone()).collect();
-        let mut grads: Vec<GradMut<'_>> = clipped
-            .iter_mut()
-            .zip(&tensors)
-            .map(|(g, t)| {
-                let grad = GradMut::new("t", g).shape(&t.shape);
-                t.group.iter().filter(own).fold(grad, GradMut::group)
-            })
-            .collect();
-        let want = cpu::clip(&mut grads, &clip).unwrap();
+        let tensors = tensors(clip.scope, |_, n| vec![0.0; n]);
+        let (want, clipped) = traced(&tensors, &clip).unwrap();
         let right = |parameters: &[Vec<f32>], what: &str| {
-            for (i, (p, g)) in parameters.iter().zip(&clipped).enumerate() {
-                assert!(p.iter().zip(g).all(|(p, g)| *p == -g), "t{i}, {clip:?} on {what}");
+            for (i, (p, g)) in parameters.iter().zip(floats(&clipped)).enumerate() {
+                assert!(p.iter().zip(&g).all(|(p, g)| *p == -g), "t{i}, {clip:?} on {what}");
             }
         };
-        let mut parameters: Vec<Vec<f32>> = tensors.iter().map(|t| vec![0.0; t.values.len()]).collect();
-        let mut steps: Vec<StepMut<'_>> = parameters
-            .iter_mut()
-            .zip(&tensors)
-            .map(|(p, t)| {
-                let step = StepMut::new("t", &t.values[..], p).shape(&t.shape);
-                t.group.iter().filter(own).fold(step, StepMut::group)
-            })
-            .collect();
-        let mut report =
-            cpu::step(&mut steps, &clip, &sgd, &mut History::default(), &mut Moments::default()).unwrap();
+        let mut here = Here::new(&tensors, &clip, Sgd::new(1.0));
+        let mut report = here.step();
         assert_eq!((report.updates, report.lr), (1, Some(1.0)));
         // Else it is that of the clip.
-        (report.updates, report.lr) = (want.updates, want.lr);
-        assert_eq!(report, want);
-        right(&parameters, "CPU");
+        (report.updates, report.lr) = (want.report.updates, want.report.lr);
+        assert_eq!(report, want.report);
+        right(&here.parameters(), "CPU");
         let Some(gpu) = &gpu else { continue };
-        let zeros: Vec<Vec<f32>> = tensors.iter().map(|t| vec![0.0; t.values.len()]).collect();
-        let there = gpu.separate(&zeros);
-        let values: Vec<Vec<f32>> = tensors.iter().map(|t| t.values.clone()).collect();
-        let grads: Vec<Grad> = gpu
-            .separate(&values)
-            .into_iter()
-            .zip(&tensors)
-            .zip(&there)
-            .map(|((g, t), p)| {
-                let grad = g.shape(&t.shape).parameter(p.buffer(), 0, DType::F32);
-                t.group.iter().filter(own).fold(grad, Grad::group)
-            })
-            .collect();
-        record(gpu, &gpu.clipper.prepare_step(&grads, &clip, sgd).unwrap());
-        right(&common::contents(gpu, &there, &zeros), &gpu.name);
+        let there = There::new(gpu, &tensors, &clip, Sgd::new(1.0));
+        there.step();
+        right(&there.parameters(), &gpu.name);
     }
 }
 
@@ -126,46 +77,25 @@ fn a_step_goes_where_clipping_says() {
 #[test]
 fn adaptive_gradient_clipping_reads_what_the_step_writes() {
     let gpu = gpu();
-    let tensors = tensors();
-    let sgd = Optimizer::from(Sgd::new(0.5));
+    let mut tensors = tensors(Scope::Global, |i, n| data(Distribution::Uniform(0.1), n, i as u64 + 21));
+    tensors.iter_mut().for_each(|tensor| tensor.group = None);
     for units in [Units::OutputFirst, Units::OutputLast] {
         let clip = Clip::agc(0.05, units);
-        let mut clipped: Vec<Vec<f32>> = tensors.iter().map(|t| t.values.clone()).collect();
-        let mut grads: Vec<GradMut<'_>> = clipped
-            .iter_mut()
-            .zip(&tensors)
-            .map(|(g, t)| GradMut::new("t", g).shape(&t.shape).parameter(&t.parameter[..]))
-            .collect();
-        assert!(cpu::clip(&mut grads, &clip).unwrap().clipped());
-        let mut on_host: Vec<Vec<f32>> = tensors.iter().map(|t| t.parameter.clone()).collect();
-        let mut steps: Vec<StepMut<'_>> = on_host
-            .iter_mut()
-            .zip(&tensors)
-            .map(|(p, t)| StepMut::new("t", &t.values[..], p).shape(&t.shape))
-            .collect();
-        cpu::step(&mut steps, &clip, &sgd, &mut History::default(), &mut Moments::default()).unwrap();
-        for (t, (g, p)) in tensors.iter().zip(clipped.iter().zip(&on_host)) {
-            let right = |((before, g), p): ((&f32, &f32), &f32)| *p == before - 0.5 * g;
-            assert!(t.parameter.iter().zip(g).zip(p).all(right), "{units:?}");
+        let (trace, clipped) = traced(&tensors, &clip).unwrap();
+        assert!(trace.report.clipped());
+        let mut here = Here::new(&tensors, &clip, Sgd::new(0.5));
+        here.step();
+        let own = here.parameters().concat();
+        let before = common::stepping::parameters(&tensors).concat();
+        for ((before, g), p) in before.iter().zip(floats(&clipped).concat()).zip(&own) {
+            assert!(*p == before - 0.5 * g, "{units:?}");
         }
         let Some(gpu) = &gpu else { continue };
-        let parameters: Vec<Vec<f32>> = tensors.iter().map(|t| t.parameter.clone()).collect();
-        let values: Vec<Vec<f32>> = tensors.iter().map(|t| t.values.clone()).collect();
-        let there = gpu.separate(&parameters);
-        let grads: Vec<Grad> = gpu
-            .separate(&values)
-            .into_iter()
-            .zip(&tensors)
-            .zip(&there)
-            .map(|((g, t), p)| g.shape(&t.shape).parameter(p.buffer(), 0, DType::F32))
-            .collect();
-        record(gpu, &gpu.clipper.prepare_step(&grads, &clip, sgd).unwrap());
-        for (got, want) in
-            common::contents(gpu, &there, &parameters).iter().flatten().zip(on_host.iter().flatten())
-        {
-            // A driver may fuse the product into the difference.
-            assert!((got - want).abs() <= f32::EPSILON * 0.2, "{units:?} on {}: {got} {want}", gpu.name);
-        }
+        let there = There::new(gpu, &tensors, &clip, Sgd::new(0.5));
+        there.step();
+        // Of parameters of at most a tenth, moved by as much at most.
+        let what = format!("{units:?} on {}", gpu.name);
+        assert_close(there.parameters().concat(), own, 0.0, FUSED * 0.2, &what);
     }
 }
 
@@ -173,115 +103,68 @@ fn adaptive_gradient_clipping_reads_what_the_step_writes() {
 #[test]
 fn rows_that_are_left_out_do_not_move() {
     let Some(gpu) = gpu() else { return };
-    let gradients = vec![data(Kind::Uniform(1.0), 300, 1), data(Kind::Uniform(1.0), 100, 2)];
-    let parameters = vec![vec![1.0f32; 300], vec![1.0f32; 100]];
-    let there = gpu.separate(&parameters);
-    let grads: Vec<Grad> = gpu
-        .separate(&gradients)
-        .into_iter()
-        .zip(&there)
-        .zip([3, 1])
-        .map(|((g, p), width)| g.shape(&[100, width]).parameter(p.buffer(), 0, DType::F32))
-        .collect();
+    let mut tensors = shaped(&[[100, 3], [100, 1]], |i, n| data(Distribution::Uniform(1.0), n, i as u64 + 1));
+    tensors.iter_mut().for_each(|t| t.parameter = Some(vec![1.0f32; t.data.len()].into()));
     let adam = Adam::adamw(0.1).weight_decay(0.5);
-    let stepper = gpu.clipper.prepare_step(&grads, &Clip::per_row_norm(0.5), adam).unwrap();
-    stepper.set_rows(&gpu.queue, 60).unwrap();
-    record(&gpu, &stepper);
-    let after = common::contents(&gpu, &there, &parameters);
-    for (values, width) in after.iter().zip([3, 1]) {
-        let moved = |range: &[f32]| range.iter().filter(|p| **p != 1.0).count();
-        assert_eq!((moved(&values[..60 * width]), moved(&values[60 * width..])), (60 * width, 0));
-    }
-    for moment in stepper.moments().iter().flatten() {
-        let all = gpu.read::<f32>(&moment.buffer);
-        let own = &all[moment.offset as usize / 4..][..moment.elements as usize];
-        assert!(own[..own.len() * 6 / 10].iter().all(|m| *m != 0.0));
-        assert!(own[own.len() * 6 / 10..].iter().all(|m| *m == 0.0));
-    }
+    let there = There::new(&gpu, &tensors, &Clip::per_row_norm(0.5), adam);
+    there.stepper.set_rows(&gpu.queue, 60).unwrap();
+    there.step();
+    let moved = |values: &[f32], from: f32| {
+        let used = values.len() * 6 / 10;
+        values[..used].iter().all(|x| *x != from) && values[used..].iter().all(|x| *x == from)
+    };
+    assert!(there.parameters().iter().all(|values| moved(values, 1.0)));
+    assert!(there.moments().iter().flatten().all(|moment| moved(moment, 0.0)));
 }
 
 /// Every gradient a finite f32, the norm 3.5e32: PyTorch finds an infinite norm and makes a step of zero.
 #[test]
 fn the_step_that_pytorch_loses() {
-    let folder =
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases/torch_lstm_overflow_p2_clip");
-    let read = |file: &str| -> Vec<(String, Vec<f32>)> {
-        let bytes = std::fs::read(folder.join(file)).unwrap();
-        let parsed = SafeTensors::deserialize(&bytes).unwrap();
-        let values =
-            |data: &[u8]| data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-        let mut all: Vec<_> = parsed.iter().map(|(n, v)| (n.to_owned(), values(v.data()))).collect();
-        all.sort_by(|a, b| a.0.cmp(&b.0));
-        all
-    };
+    let folder = files::folder("cases/torch_lstm_overflow_p2_clip");
+    let read = |file: &str| floats(&files::tensors(&folder.join(file)).unwrap());
     let (gradients, exact) = (read("input.safetensors"), read("exact.safetensors"));
-    assert!(read("expected.safetensors").iter().flat_map(|t| &t.1).all(|g| *g == 0.0));
+    assert!(read("expected.safetensors").iter().flatten().all(|g| *g == 0.0));
     let right = |parameters: &[Vec<f32>], what: &str| {
-        let moved = parameters.iter().flatten().map(|p| f64::from(*p).powi(2)).sum::<f64>().sqrt();
-        assert!((moved - 1.0).abs() < 1e-6, "a step of {moved} on {what}");
-        for (p, (name, want)) in parameters.iter().zip(&exact) {
-            for (p, w) in p.iter().zip(want) {
-                // Norm, quotient and product, half an ulp each; a subnormal may be flushed.
-                let bound = w.abs() * 1.5 * f32::EPSILON + f32::MIN_POSITIVE;
-                assert!((-p - w).abs() <= bound, "{name} on {what}: {p} {w}");
-            }
-        }
+        assert_close([norm(parameters)], [1.0], NORM_AFTER, 0.0, what);
+        let moved = parameters.iter().flatten().map(|p| -p);
+        // Norm, quotient and product, half an ulp each; a subnormal may be flushed.
+        assert_close(moved, exact.concat(), 3.0 * HALF_ULP, f32::MIN_POSITIVE.into(), what);
     };
-    let clip = Clip::global_norm(1.0);
-    let zeros: Vec<Vec<f32>> = gradients.iter().map(|g| vec![0.0; g.1.len()]).collect();
-    let mut on_host = zeros.clone();
-    let mut steps: Vec<StepMut<'_>> =
-        on_host.iter_mut().zip(&gradients).map(|(p, (name, g))| StepMut::new(&**name, &g[..], p)).collect();
-    let sgd = Optimizer::from(Sgd::new(1.0));
-    cpu::step(&mut steps, &clip, &sgd, &mut History::default(), &mut Moments::default()).unwrap();
-    right(&on_host, "CPU");
+    let tensors = gradients.iter().map(|g| Tensor::new("t", g).parameter(vec![0.0f32; g.len()]));
+    let tensors: Vec<Tensor> = tensors.collect();
+    let mut here = Here::new(&tensors, &Clip::global_norm(1.0), Sgd::new(1.0));
+    here.step();
+    right(&here.parameters(), "CPU");
     let Some(gpu) = gpu() else { return };
-    let there = gpu.separate(&zeros);
-    let values: Vec<Vec<f32>> = gradients.iter().map(|g| g.1.clone()).collect();
-    let grads: Vec<Grad> = gpu
-        .separate(&values)
-        .into_iter()
-        .zip(&there)
-        .map(|(g, p)| g.parameter(p.buffer(), 0, DType::F32))
-        .collect();
-    record(&gpu, &gpu.clipper.prepare_step(&grads, &clip, sgd).unwrap());
-    right(&common::contents(&gpu, &there, &zeros), &gpu.name);
+    let there = There::new(&gpu, &tensors, &Clip::global_norm(1.0), Sgd::new(1.0));
+    there.step();
+    right(&there.parameters(), &gpu.name);
 }
 
-/// One tensor of ten elements on the device, with its parameter.
-fn one(gpu: &Gpu) -> (Grad, Grad) {
-    let there = gpu.separate(&[vec![1.0f32; 10]]).remove(0);
-    let grad = gpu.separate(&[vec![1.0f32; 10]]).remove(0);
-    (grad.parameter(there.buffer(), 0, DType::F32), there)
+/// So many elements of 1, of a parameter of 1.
+fn ones(elements: usize) -> Tensor {
+    Tensor::new("t", vec![1.0f32; elements]).parameter(vec![1.0f32; elements])
 }
 
 #[test]
 fn rates_of_tensors_and_of_steps() {
     let Some(gpu) = gpu() else { return };
-    let there = gpu.separate(&[vec![1.0f32; 4], vec![1.0f32; 4], vec![1.0f32; 4]]);
-    let grads: Vec<Grad> = gpu
-        .separate(&[vec![1.0f32; 4], vec![1.0f32; 4], vec![1.0f32; 4]])
-        .into_iter()
-        .zip(&there)
-        .map(|(g, p)| g.parameter(p.buffer(), 0, DType::F32))
-        .collect();
-    let [a, b, c]: [Grad; 3] = grads.try_into().unwrap();
-    let grads = [a, b.lr_scale(0.5), c.weight_decay(0.0)];
-    let sgd = Sgd::new(0.25).weight_decay(1.0);
-    let stepper = gpu.clipper.prepare_step(&grads, &Clip::measure(), sgd).unwrap();
-    let expect = |stepper: &Stepper, want: [f32; 3]| {
-        record(&gpu, stepper);
-        let got = there.iter().map(|p| gpu.read::<f32>(p.buffer())[0]);
-        assert_eq!(got.collect::<Vec<_>>(), want);
+    let tensors =
+        [ones(4), Tensor { lr_scale: 0.5, ..ones(4) }, Tensor { weight_decay: Some(0.0), ..ones(4) }];
+    let mut there = There::new(&gpu, &tensors, &Clip::measure(), Sgd::new(0.25).weight_decay(1.0));
+    let expect = |there: &There<'_>, want: [f32; 3]| {
+        there.step();
+        assert_eq!(there.parameters(), want.map(|p| vec![p; 4]));
     };
     // p ← p − lr · scale · (1 + decay · p), all of them exact.
-    expect(&stepper, [0.5, 0.75, 0.75]);
-    stepper.set_lr(&gpu.queue, 0.0).unwrap();
-    expect(&stepper, [0.5, 0.75, 0.75]);
-    stepper.set_lr(&gpu.queue, 0.5).unwrap();
-    expect(&stepper, [-0.25, 0.3125, 0.25]);
-    stepper.set_optimizer(&gpu.queue, Sgd::new(1.0)).unwrap();
-    expect(&stepper, [-1.25, -0.1875, -0.75]);
+    expect(&there, [0.5, 0.75, 0.75]);
+    there.stepper.set_lr(&gpu.queue, 0.0).unwrap();
+    expect(&there, [0.5, 0.75, 0.75]);
+    there.stepper.set_lr(&gpu.queue, 0.5).unwrap();
+    expect(&there, [-0.25, 0.3125, 0.25]);
+    there.stepper.set_optimizer(&gpu.queue, Sgd::new(1.0)).unwrap();
+    expect(&there, [-1.25, -0.1875, -0.75]);
+    let stepper = &mut there.stepper;
     assert!(matches!(stepper.set_lr(&gpu.queue, f64::NAN), Err(OptimizerError::Constant { .. })));
     assert!(matches!(
         stepper.set_optimizer(&gpu.queue, Sgd::new(1.0).momentum(0.5)),
@@ -295,32 +178,31 @@ fn rates_of_tensors_and_of_steps() {
 #[test]
 fn state_goes_on_for_other_buffers() {
     let Some(gpu) = gpu() else { return };
-    let adam = Adam::new(0.1);
-    let (grad, there) = one(&gpu);
-    let stepper = gpu.clipper.prepare_step(&[grad], &Clip::measure(), adam).unwrap();
-    (0..3).for_each(|_| record(&gpu, &stepper));
-    let want = gpu.read::<f32>(there.buffer());
+    let (adam, clip) = (Adam::new(0.1), Clip::measure());
+    let start = || There::new(&gpu, &[ones(10)], &clip, adam);
+    let whole = start();
+    (0..3).for_each(|_| whole.step());
 
-    let (first, there) = one(&gpu);
-    let first = gpu.clipper.prepare_step(&[first], &Clip::measure(), adam).unwrap();
-    (0..2).for_each(|_| record(&gpu, &first));
-    let (other, _) = one(&gpu);
-    let moved = [other.parameter(there.buffer(), 0, DType::F32)];
-    let second = gpu.clipper.prepare_step_after(&first, &moved, &Clip::measure(), adam).unwrap();
-    record(&gpu, &second);
-    assert_eq!(gpu.read::<f32>(there.buffer()), want);
+    let first = start();
+    (0..2).for_each(|_| first.step());
+    let mut moved = gpu.place(&[ones(10)], Placing::APART);
+    moved.set_parameters(first.placed.parameters.clone().unwrap());
+    let second = gpu.clipper.prepare_step_after(&first.stepper, &moved.grads, &clip, adam).unwrap();
+    gpu.submit(|encoder| second.record_step(encoder));
+    assert_eq!(first.parameters(), whole.parameters());
 
-    let longer = gpu.separate(&[vec![0.0f32; 11], vec![0.0f32; 11]]);
-    let longer = [longer[0].clone().parameter(longer[1].buffer(), 0, DType::F32)];
-    let refused = gpu.clipper.prepare_step_after(&first, &longer, &Clip::measure(), adam).unwrap_err();
+    let longer = gpu.place(&[ones(11)], Placing::APART).grads;
+    let refused = gpu.clipper.prepare_step_after(&first.stepper, &longer, &clip, adam).unwrap_err();
     assert!(matches!(refused, PrepareError::Clip(ClipError::State { .. })), "{refused}");
-    assert!(gpu.clipper.prepare_step_after(&first, &moved, &Clip::measure(), Sgd::new(0.1)).is_err());
+    assert!(gpu.clipper.prepare_step_after(&first.stepper, &moved.grads, &clip, Sgd::new(0.1)).is_err());
 }
 
 #[test]
 fn what_a_step_needs_is_asked_for_by_name() {
     let Some(gpu) = gpu() else { return };
-    let (grad, there) = one(&gpu);
+    let placed = gpu.place(&[ones(10)], Placing::APART);
+    let grad = placed.grads[0].clone();
+    let there = gpu.upload(bytemuck::cast_slice(&[1.0f32; 10]));
     let prepare = |grad: Grad, optimizer: Optimizer| {
         gpu.clipper.prepare_step(&[grad], &Clip::global_norm(1.0), optimizer).unwrap_err()
     };
@@ -328,17 +210,17 @@ fn what_a_step_needs_is_asked_for_by_name() {
     let plain = Grad::new("w", grad.buffer());
     let message = prepare(plain.clone(), sgd).to_string();
     assert_eq!(message, "tensor `w`: required its parameter, for a step, given none");
-    let half = plain.clone().parameter(there.buffer(), 0, DType::F16);
+    let half = plain.clone().parameter(&there, 0, DType::F16);
     assert_eq!(
         prepare(half, sgd).to_string(),
         "tensor `w`: required a parameter of f32, for a step, given f16"
     );
     let itself = plain.clone().parameter(plain.buffer(), 0, DType::F32);
     assert!(matches!(prepare(itself, sgd), PrepareError::Plan(PlanError::Overlap { .. })));
-    let outside = plain.clone().parameter(there.buffer(), 4, DType::F32);
+    let outside = plain.clone().parameter(&there, 4, DType::F32);
     assert!(matches!(prepare(outside, sgd), PrepareError::Plan(PlanError::OutOfRange { .. })));
     let adam = Optimizer::from(Adam::new(0.1));
-    let some = grad.clone().moment(there.buffer(), 0);
+    let some = grad.clone().moment(&there, 0);
     assert!(prepare(some, adam).to_string().contains("required 2 moments"));
     let usage = wgpu::BufferUsages::COPY_DST;
     let descriptor = wgpu::BufferDescriptor { label: None, size: 40, usage, mapped_at_creation: false };

@@ -16,10 +16,10 @@ const STEPS: u32 = 500;
 
 fn step(gpu: &Held, grads: &[Grad], pass: &Pass, telemetry: &mut Telemetry, norm: f32) {
     gpu.queue.write_buffer(grads[0].buffer(), 0, bytemuck::cast_slice(&[norm, 0.0]));
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    pass.record(&mut encoder);
-    telemetry.record(pass, &mut encoder);
-    gpu.queue.submit([encoder.finish()]);
+    gpu.submit(|encoder| {
+        pass.record(encoder);
+        telemetry.record(pass, encoder);
+    });
 }
 
 #[test]

@@ -10,10 +10,10 @@ mod trajectory;
 
 use std::path::{Path, PathBuf};
 
-use common::gpu;
+use common::{files, gpu};
 use gradclip::NonFinite;
 use serde_json::{Value, json};
-use trajectory::{Attempt, Case, Machine, Own, PLACINGS, Replay, folders, settings};
+use trajectory::{Attempt, Case, PLACINGS, Replay, folders, settings};
 
 /// The names of a family's cases begin with one of its words; the first family that fits has a case.
 const FAMILIES: [(&str, &[&str]); 7] = [
@@ -44,9 +44,8 @@ fn mismatches(case: &Case) -> Vec<String> {
     };
     add("the CPU path", case.on_cpu());
     if let Some(gpu) = gpu() {
-        let machine = Machine { device: &gpu.device, queue: &gpu.queue, clipper: &gpu.clipper };
         for placing in PLACINGS {
-            add(&format!("{}, {placing:?}", gpu.name), case.on_device(machine, placing));
+            add(&format!("{}, {placing:?}", gpu.name), case.on_device(&gpu, placing));
         }
     }
     wrong
@@ -157,13 +156,13 @@ fn groups_and_skipped_steps_are_seen() {
     let of = |name: &str| read(&own().into_iter().find(|f| f.ends_with(name)).unwrap());
     let mut case = of("torch_groups_decay_matrix_only_global_clip");
     assert_eq!(
-        case.own.iter().map(|own| own.weight_decay).collect::<Vec<_>>(),
+        case.tensors.iter().map(|tensor| tensor.weight_decay).collect::<Vec<_>>(),
         [None, Some(0.0), Some(0.0), None]
     );
-    case.own.fill(Own::NOTHING);
+    case.tensors.iter_mut().for_each(|tensor| (tensor.lr_scale, tensor.weight_decay) = (1.0, None));
     assert!(case.on_cpu().unwrap().failures[0].contains("s1.p.000"));
     let mut case = of("torch_groups_decay_matrix_only_global_clip");
-    case.own[3].lr_scale = 1.01;
+    case.tensors[3].lr_scale = 1.01;
     assert!(case.on_cpu().unwrap().failures[0].contains("s1.p.0003"));
     let mut case = of("optax_if_finite_clip_adamw");
     case.clip = case.clip.on_non_finite(NonFinite::Zero);

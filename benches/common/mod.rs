@@ -2,11 +2,12 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod compute;
-pub mod opened;
 
-use std::time::{Duration, Instant};
+use std::ops::Deref;
+use std::time::Duration;
 
-use gradclip::{Clipper, wgpu};
+use gradclip::wgpu;
+use gradclip_verify::gpu;
 use gradclip_verify::inputs::Random;
 
 /// Uniform in [-scale, scale).
@@ -26,54 +27,38 @@ pub fn cut(sizes: impl IntoIterator<Item = usize>, mut all: &mut [f32]) -> Vec<&
     tensors
 }
 
+/// A device whose failures end the bench.
 pub struct Gpu {
     pub name: String,
-    pub device: wgpu::Device,
-    pub queue: wgpu::Queue,
-    pub clipper: Clipper,
+    gpu: gpu::Gpu,
+}
+
+impl Deref for Gpu {
+    type Target = gpu::Gpu;
+
+    fn deref(&self) -> &gpu::Gpu {
+        &self.gpu
+    }
 }
 
 /// The best adapter whose `backend/name` contains `GRADCLIP_TEST_ADAPTER`.
 pub fn open() -> Option<Gpu> {
-    let opened::Opened { name, device, queue, .. } = opened::opened().ok()?;
-    let clipper = Clipper::new(&device).ok()?;
-    Some(Gpu { name, device, queue, clipper })
+    let gpu = gpu::Gpu::open(&gpu::adapter().ok()?).ok()?;
+    Some(Gpu { name: gpu.name(), gpu })
 }
 
 impl Gpu {
     pub fn buffer(&self, values: &[f32]) -> wgpu::Buffer {
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("bench"),
-            size: (values.len() * 4) as u64,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: true,
-        });
-        buffer.get_mapped_range_mut(..).unwrap().copy_from_slice(bytemuck::cast_slice(values));
-        buffer.unmap();
-        buffer
+        self.upload(bytemuck::cast_slice(values))
     }
 
     /// Record, submit, wait: what a step without anything else would take.
     pub fn run(&self, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Duration {
-        let start = Instant::now();
-        let mut encoder = self.device.create_command_encoder(&Default::default());
-        record(&mut encoder);
-        self.queue.submit([encoder.finish()]);
-        self.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
-        start.elapsed()
+        self.gpu.run(record).unwrap()
     }
 
     /// The first `bytes` of a buffer.
     pub fn read<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer, bytes: u64) -> Vec<T> {
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("bench staging"),
-            size: bytes,
-            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-            mapped_at_creation: false,
-        });
-        self.run(|e| e.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes));
-        staging.map_async(wgpu::MapMode::Read, .., |_| {});
-        self.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
-        bytemuck::pod_collect_to_vec(&staging.get_mapped_range(..).unwrap())
+        self.gpu.read(buffer, 0..bytes).unwrap()
     }
 }

@@ -63,7 +63,7 @@ impl<'a> Bed<'a> {
                 plain.dispatch(kernel, &mut encoder.begin_compute_pass(&Default::default()));
             }
         })?;
-        let large = flush.unwrap_or(if device.software { SOFTWARE_FLUSH } else { CACHED });
+        let large = flush.unwrap_or(if device.software() { SOFTWARE_FLUSH } else { CACHED });
         let large = large.min(device.window());
         let flush = if bytes < CACHED.max(large) {
             let [own, other] = [device.buffer(large)?, device.buffer(16)?];
@@ -205,7 +205,7 @@ impl<'a> Bed<'a> {
             }
             // An apply half under a threshold that nothing exceeds decides, and moves no gradient.
             Kernel::Decide => {
-                let queue = self.device.queue.clone();
+                let queue = self.device.gpu.queue.clone();
                 self.passes[at].1.set_threshold(&queue, f32::INFINITY).map_err(|e| e.to_string())?;
                 let pass = &self.passes[at].1;
                 let seconds = self.timed(|encoder| pass.record_norm(encoder), |p| pass.dispatch_apply(p))?;
@@ -220,7 +220,7 @@ impl<'a> Bed<'a> {
     fn timed(
         &self,
         before: impl FnOnce(&mut wgpu::CommandEncoder),
-        timed: impl FnOnce(&mut wgpu::ComputePass<'_>),
+        timed: impl Fn(&mut wgpu::ComputePass<'_>),
     ) -> Result<f64> {
         let before = |encoder: &mut wgpu::CommandEncoder| {
             before(encoder);

@@ -44,7 +44,8 @@ pub(crate) fn forms(device: &Device, resident: &[u32]) -> Result<Vec<Form>> {
     asked.extend(resident.iter().map(staying));
     asked.push(("words, beside a boundary".to_owned(), vectors, true, false));
     let form = |(name, options, beside, applies): (String, ClipperOptions, bool, bool)| {
-        let clipper = Clipper::with_options(&device.device, options).map_err(|e| format!("{name}: {e}"))?;
+        let clipper =
+            Clipper::with_options(&device.gpu.device, options).map_err(|e| format!("{name}: {e}"))?;
         Ok(Form { name, clipper, beside, applies })
     };
     asked.into_iter().map(form).collect()

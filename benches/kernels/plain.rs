@@ -140,10 +140,10 @@ impl Plain {
                 .replace("FACTOR", factor)
                 .replace("END", end);
         }
-        let compute = Compute::new(&device.device, &source, 4, KERNELS.iter().map(|[entry, ..]| *entry));
+        let compute = Compute::new(&device.gpu.device, &source, 4, KERNELS.iter().map(|[entry, ..]| *entry));
         let window = device.window();
         let side = device.buffer(8)?;
-        device.queue.write_buffer(&side, 0, bytemuck::bytes_of(&1.0f32));
+        device.gpu.queue.write_buffer(&side, 0, bytemuck::bytes_of(&1.0f32));
         let sums = device.buffer(4 * window.min(values.size()).div_ceil(BLOCK))?;
         let windows = (0..values.size()).step_by(window as usize).map(|offset| {
             let size = window.min(values.size() - offset);
@@ -153,7 +153,7 @@ impl Plain {
                 wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
             };
             let resources = [part(values), part(others), side.as_entire_binding(), sums.as_entire_binding()];
-            let group = compute.bind(&device.device, resources);
+            let group = compute.bind(&device.gpu.device, resources);
             let groups = size.div_ceil(BLOCK) as u32;
             // 65,535 are as many as every device takes in a dimension.
             let rows = groups.div_ceil(65535);

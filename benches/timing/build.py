@@ -16,7 +16,7 @@ from timing.rounds import say
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 # What an older commit gets, so that every commit is asked the same questions.
-ARM = [ROOT / "benches/arm.rs", ROOT / "benches/arm", ROOT / "benches/common/opened.rs"]
+ARM = [ROOT / "benches/arm.rs", ROOT / "benches/arm"]
 # In place of benches/arm/prepared.rs where the crate prepares no clips of the CPU path.
 UNPREPARED = """
 pub(crate) struct Prepared;
@@ -93,8 +93,6 @@ def in_worktree(sha: str, short: str) -> pathlib.Path:
             shutil.copytree(ARM[1], tree / "benches/arm", dirs_exist_ok=True)
             if not (tree / "src/cpu/prepared.rs").exists():
                 (tree / "benches/arm/prepared.rs").write_text(UNPREPARED)
-            (tree / "benches/common").mkdir(exist_ok=True)
-            shutil.copy2(ARM[2], tree / "benches/common/opened.rs")
             manifest = tree / "Cargo.toml"
             if 'name = "arm"' not in manifest.read_text():
                 with manifest.open("a") as file:

@@ -2,7 +2,7 @@
 
 use gradclip::adapter_name;
 use gradclip::wgpu;
-use gradclip::{Clip, Report, Rule, Scope, SegmentReport, TensorReport, Units};
+use gradclip::{Clip, DType, Report, Rule, Scope, SegmentReport, TensorReport, Units};
 use serde_json::{Value, json};
 
 use crate::args::options;
@@ -65,7 +65,7 @@ impl Summary<'_> {
         let tensor = |(t, gradient): (&TensorReport, &Gradient)| {
             json!({
                 "name": gradient.name,
-                "dtype": gradient.float.name(),
+                "dtype": DType::from(gradient.float).to_string(),
                 "elements": t.elements,
                 "norm": norm_value(t.norm),
                 "coefficient": self.tensor_coefficient(t).map(shortest),
@@ -217,7 +217,7 @@ impl Summary<'_> {
         let row = |(t, gradient): &(&TensorReport, &Gradient)| {
             let mut row = vec![
                 text::shortened(&gradient.shown, name),
-                gradient.float.name().to_owned(),
+                DType::from(gradient.float).to_string(),
                 text::count(t.elements),
                 text::short(t.norm),
             ];

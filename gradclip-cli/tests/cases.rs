@@ -10,6 +10,8 @@ use std::fs;
 use std::path::Path;
 
 use cli::{Folder, code, data, devices, f32_file, gradclip, json, norm, number, stderr, values};
+use gradclip_verify::compare::is_close;
+use gradclip_verify::tolerance;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -76,7 +78,7 @@ fn answers_as(peer: &str, at_least: usize) {
             continue;
         }
         count += 1;
-        let case: Value = serde_json::from_slice(&fs::read(path.join("case.json")).unwrap()).unwrap();
+        let case = cli::case(&path);
         for device in devices() {
             let run = Run::new(&path, &case, &device, &folder);
             match run.args.iter().any(|arg| arg == "--max-norm") {
@@ -172,7 +174,7 @@ impl<'a> Run<'a> {
         let (before, after) = (fs::read(&self.input).unwrap(), self.written());
         if !report["norm"].is_null() {
             let error = (norm(&report["norm"]) / true_norm - 1.0).abs();
-            assert!(error < 1.2e-7, "{what}: norm {} is not {true_norm}", report["norm"]);
+            assert!(error < tolerance::NORM, "{what}: norm {} is not {true_norm}", report["norm"]);
         }
         assert_eq!(report["clipped"], true_norm > self.threshold * (1.0 + 1e-9), "{what}");
         if true_norm <= self.threshold {
@@ -229,7 +231,7 @@ impl<'a> Run<'a> {
             assert_eq!(got.len(), expected.len(), "{what}: {tensor}");
             for (i, (g, e)) in got.iter().zip(&expected).enumerate() {
                 let nan = e.is_nan() || poisoned(tensor);
-                let close = (g.is_nan() && nan) || g == e || (g - e).abs() <= atol + rtol * e.abs();
+                let close = (g.is_nan() && nan) || is_close(*g, *e, rtol, atol);
                 assert!(close, "{what}: {tensor}[{i}] is {g:e}, expected {e:e}");
             }
         }

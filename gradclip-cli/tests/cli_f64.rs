@@ -8,14 +8,10 @@ mod cli;
 use std::fs;
 
 use cli::{
-    Folder, any_file, code, data, devices, f32_file, gradclip, json, norm, number, refused, stderr, stdout,
-    tensor, values,
+    Folder, any_file, code, data, devices, doubles, f32_file, gradclip, json, norm, number, refused, stderr,
+    stdout, tensor, values,
 };
 use serde_json::Value;
-
-fn doubles(values: &[f64]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
 
 fn f64_file(name: &str, values: &[f64]) -> Vec<u8> {
     any_file(&[(name, "F64", values.len(), doubles(values))])
@@ -26,7 +22,7 @@ fn answers_as_torch_on_doubles() {
     let folder = Folder::new();
     for case in ["torch_f64_file_close_values", "torch_f64_file_mixed", "torch_f64_file_pinf"] {
         let path = data().join("cases2").join(case);
-        let case: Value = serde_json::from_slice(&fs::read(path.join("case.json")).unwrap()).unwrap();
+        let case = cli::case(&path);
         let read = |key: &str| case[key].as_str().map(|name| path.join(name));
         let (input, out) = (read("input").unwrap(), folder.path("out"));
         let max_norm = case["args"]["max_norm"].to_string();

@@ -7,7 +7,10 @@ mod cli;
 
 use std::fs;
 
-use cli::{Folder, devices, f32_file, file, floats, gradclip, json, norm, refused, stderr, stdout, values};
+use cli::{
+    Folder, assert_close, devices, f32_file, file, floats, gradclip, json, norm, refused, stderr, stdout,
+    values,
+};
 
 /// Norms 5, 13, 17 and 50.
 const TENSORS: [(&str, &[f32]); 4] = [
@@ -17,17 +20,12 @@ const TENSORS: [(&str, &[f32]); 4] = [
     ("head.weight", &[30.0, 40.0]),
 ];
 
-fn close(got: f64, expected: f64) -> bool {
-    (got - expected).abs() <= 3e-7 * expected.abs()
-}
-
 /// Factors of the four tensors.
 fn expect(what: &str, out: &str, factors: [f64; 4]) {
     let after = fs::read(out).unwrap();
     for ((name, before), factor) in TENSORS.iter().zip(factors) {
-        let after = values(&after, name);
-        let right = before.iter().zip(&after).all(|(&b, &a)| close(a, f64::from(b) * factor));
-        assert!(right, "{what}: {name}: {after:?}, expected {factor} × {before:?}");
+        let expected: Vec<f64> = before.iter().map(|&b| f64::from(b) * factor).collect();
+        assert_close(&format!("{what}: {name}"), &values(&after, name), &expected);
     }
 }
 
@@ -83,12 +81,12 @@ fn groups_share_a_norm_and_the_rest_is_one() {
                 .zip(factors)
                 .map(|((_, v), f)| v.iter().map(|&v| (f64::from(v) * f).powi(2)).sum::<f64>())
                 .sum();
-            assert!(close(norm(&report["norm_after"]), after.sqrt()), "{what}: {report}");
+            assert_close(&what, &[norm(&report["norm_after"])], &[after.sqrt()]);
             let whole = !["--group", "--scope"].iter().any(|option| options.contains(option));
             assert_eq!(report["norm"].is_null(), !whole, "{what}: {report}");
             let coefficients: Vec<f64> =
                 report["tensors"].as_array().unwrap().iter().map(|t| norm(&t["coefficient"])).collect();
-            assert!(coefficients.iter().zip(factors).all(|(&c, &f)| close(c, f)), "{what}: {coefficients:?}");
+            assert_close(&what, &coefficients, factors);
         }
     }
 }

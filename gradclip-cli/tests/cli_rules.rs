@@ -10,7 +10,8 @@ use std::fs;
 use std::path::Path;
 
 use cli::{
-    Folder, awkward, code, devices, f32_file, file, floats, gradclip, json, norm, stderr, stdout, values,
+    Folder, assert_close, awkward, brains, code, devices, f32_file, file, floats, gradclip, json, norm,
+    stderr, stdout, values,
 };
 use serde_json::Value;
 
@@ -25,17 +26,7 @@ fn gradients(folder: &Folder) -> String {
 /// Norms 2 and 0, and what a checkpoint has beside parameters.
 fn parameters(folder: &Folder) -> String {
     let header = r#"{"steps":{"dtype":"I64","shape":[],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[3],"data_offsets":[8,20]},"a":{"dtype":"BF16","shape":[2],"data_offsets":[20,24]}}"#;
-    let two = half::bf16::from_f32(2.0).to_le_bytes();
-    folder.write("params", &file(header, &[&[0; 20][..], &two, &[0; 2]].concat()))
-}
-
-fn close(got: f64, expected: f64) -> bool {
-    (got.is_nan() && expected.is_nan()) || got == expected || (got - expected).abs() <= 3e-7 * expected.abs()
-}
-
-fn assert_close(what: &str, got: &[f64], expected: &[f64]) {
-    let same = got.len() == expected.len() && got.iter().zip(expected).all(|(&g, &e)| close(g, e));
-    assert!(same, "{what}: {got:?}, expected {expected:?}");
+    folder.write("params", &file(header, &[vec![0; 20], brains(&[2.0, 0.0])].concat()))
 }
 
 /// A number of the report; NaN for null.

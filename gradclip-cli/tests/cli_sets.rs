@@ -10,9 +10,10 @@ use std::fs;
 use std::path::Path;
 
 use cli::{
-    Folder, any_file, code, data, devices, f32_file, file, floats, gradclip, gradclip_fed, json, norm,
-    number, refused, stderr, stdout, tensor, values,
+    Folder, any_file, brains, code, data, devices, f32_file, file, floats, gradclip, gradclip_fed, halves,
+    json, norm, number, refused, stderr, stdout, tensor, values,
 };
+use gradclip_verify::tolerance;
 use serde_json::{Value, json};
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -51,7 +52,7 @@ fn answers_as_torch_on_shards_of_hugging_face() {
     let folder = Folder::new();
     for case in ["hf_shards3_alias_header_clip", "hf_shards3_mixed_noclip"] {
         let path = data().join("cases2").join(case);
-        let case: Value = serde_json::from_slice(&fs::read(path.join("case.json")).unwrap()).unwrap();
+        let case = cli::case(&path);
         let input = path.join(case["input"].as_str().unwrap());
         let shards: Vec<&str> =
             case["shards"].as_array().unwrap().iter().map(|s| s.as_str().unwrap()).collect();
@@ -60,9 +61,8 @@ fn answers_as_torch_on_shards_of_hugging_face() {
             let out = folder.path("out");
             let args = ["clip", input.to_str().unwrap(), "--max-norm", &max_norm, "--eps", "1e-6"];
             let report = json(&[&args[..], &["--device", &device, "--out", &out]].concat(), 0);
-            // The norm is within 0.65 ulp of exact, and given as f32.
             let exact = number(&case["true_norm"]).unwrap();
-            assert!((norm(&report["norm"]) / exact - 1.0).abs() < 1e-7, "{report}");
+            assert!((norm(&report["norm"]) / exact - 1.0).abs() < tolerance::NORM_F32, "{report}");
             let mut written = entries(&out);
             written.retain(|name| name != INDEX);
             assert_eq!(written, shards, "{device}");
@@ -129,7 +129,7 @@ fn shards_and_files_are_one_set_in_their_order() {
             assert_eq!((&report["norm"], names(&report)), (&whole.into(), order.to_vec()));
             assert!(report["norm_after"].is_null());
             let report = json(&[&["clip"], inputs, &device, &["--max-norm", "1"]].concat(), 0);
-            assert!((norm(&report["norm_after"]) - 1.0).abs() < 1e-6, "{report}");
+            assert!((norm(&report["norm_after"]) - 1.0).abs() < tolerance::NORM_AFTER, "{report}");
         }
     }
 }
@@ -254,17 +254,13 @@ fn integers_and_truth_values_pass_through() {
 #[test]
 fn out_type_f32_widens_before_the_clip() {
     let folder = Folder::new();
-    let half = |values: &[f32]| -> Vec<u8> {
-        values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect()
-    };
-    let brain = |v: f32| half::bf16::from_f32(v).to_le_bytes().to_vec();
     let one = any_file(&[
         ("mask", "BOOL", 1, vec![1]),
-        ("h", "F16", 3, half(&[1.0, 2.0, -4.0])),
+        ("h", "F16", 3, halves(&[1.0, 2.0, -4.0])),
         ("f", "F32", 1, floats(&[6.0])),
     ]);
     folder.write("m/1.safetensors", &one);
-    folder.write("m/2.safetensors", &any_file(&[("b", "BF16", 1, brain(8.0))]));
+    folder.write("m/2.safetensors", &any_file(&[("b", "BF16", 1, brains(&[8.0]))]));
     let weights =
         [("mask", "1.safetensors"), ("h", "1.safetensors"), ("f", "1.safetensors"), ("b", "2.safetensors")];
     let text = index(&weights, &json!({ "format": "pt", "total_size": 13 }));
@@ -282,8 +278,9 @@ fn out_type_f32_widens_before_the_clip() {
             [(&first, "h", &[1.0, 2.0, -4.0][..]), (&first, "f", &[6.0]), (&second, "b", &[8.0])]
         {
             assert_eq!(tensor(file, name).0, "F32");
-            // One rounding to f32 of coefficient and product each, not to the input's own type.
-            let close = |(got, exact): (&f64, &f64)| (got / (exact / 11.0) - 1.0).abs() < 1.3e-7;
+            // Rounded to f32, not to the input's own type; the norm is exact.
+            let close =
+                |(got, exact): (&f64, &f64)| (got / (exact / 11.0) - 1.0).abs() < tolerance::TWICE_ROUNDED;
             assert!(values(file, name).iter().zip(exact).all(close), "{device}: {:?}", values(file, name));
         }
         let length = u64::from_le_bytes(first[..8].try_into().unwrap());
@@ -401,7 +398,7 @@ fn a_folder_appears_as_a_whole_and_keeps_what_else_it_holds() {
     let own = folder.path("in");
     assert_eq!(code(&clip(&own, &[])), 0);
     let again = json(&["norm", &input, "--device", "cpu"], 0);
-    assert!((norm(&again["norm"]) - 1.0).abs() < 1e-6, "{again}");
+    assert!((norm(&again["norm"]) - 1.0).abs() < tolerance::NORM_AFTER, "{again}");
     // Non-finite: everything stays.
     folder.write("in/one.safetensors", &f32_file(&[("b", &[f32::NAN])]));
     let before = fs::read(format!("{new}/two.safetensors")).unwrap();

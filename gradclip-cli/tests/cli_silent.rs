@@ -9,15 +9,9 @@ mod cli;
 use std::fs;
 use std::path::Path;
 
-use cli::{Folder, any_file, code, devices, f32_file, gradclip, json, norm, refused, stderr, values};
-
-fn halves(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect()
-}
-
-fn brains(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect()
-}
+use cli::{
+    Folder, any_file, brains, code, devices, f32_file, gradclip, halves, json, norm, refused, stderr, values,
+};
 
 #[test]
 fn a_parameter_that_is_not_finite_is_named() {

@@ -1,7 +1,8 @@
 //! What checks `gradclip`: where inputs come from, what they should become in `f64`, and how results are compared.
 //!
-//! `gradclip verify`, the tests and the benches share it. Data flows one way: [`inputs`] are tensors and a clip, [`oracle`] says what
-//! becomes of them, [`check`] runs the CPU path or an adapter and compares, [`tally`] adds up what was found.
+//! `gradclip verify`, the tests and the benches share it. Data flows one way: [`inputs`] are a [`tensor`] or more and a clip, [`oracle`] says
+//! what becomes of them, [`check`] runs the CPU path or a [`gpu`] and compares, [`tally`] adds up what was found. How far off a result may be
+//! is in [`tolerance`], with its reason; how much is checked, in [`budget`].
 //!
 //! ```
 //! use gradclip_verify::check::Checks;
@@ -10,6 +11,7 @@
 //! assert!(checks.count(false) > 100);
 //! ```
 
+pub mod budget;
 pub mod check;
 pub mod compare;
 mod failure;
@@ -19,5 +21,6 @@ pub mod oracle;
 pub mod sets;
 pub mod tally;
 pub mod tensor;
+pub mod tolerance;
 
 pub use failure::Failure;

@@ -147,7 +147,7 @@ fn flushes(element: Element, result: f64, from: f64) -> bool {
     match element {
         Element::F32 => result.abs() < smallest || from.abs() < smallest,
         Element::Bf16 => result.abs() <= smallest || from.abs() < smallest,
-        Element::F16 => false,
+        Element::F64 | Element::F16 => false,
     }
 }
 

@@ -1,23 +1,39 @@
-//! What the tests share: a device, held by one test at a time, and what gradclip-verify has for them.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! What the tests share: a device, held by one test at a time, what gradclip-verify has for them, and that the device does
+//! what the CPU path does.
+#![allow(dead_code, unreachable_pub, unused_imports, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod files;
+pub mod stepping;
 
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use gradclip::wgpu;
-use gradclip::{Clip, Clipper, ClipperOptions, DType, Grad, Pass, Report, Scope, Units};
-#[allow(unused_imports)]
-pub use gradclip_verify::compare::{assert_scaled, bits, norm, ulps};
-#[allow(unused_imports)]
-pub use gradclip_verify::inputs::{KINDS, Kind, Random, data};
+use gradclip::cpu::Trace;
+use gradclip::layout::{Outcome, Partial, Sum, Tally};
+use gradclip::{Clip, Clipper, ClipperOptions, Grad, History, NonFinite, Pass, Report, wgpu};
+pub use gradclip_verify::compare::{
+    assert_all_close, assert_close, assert_same, assert_scaled, bits, norm, norm_as, ulps,
+};
+pub use gradclip_verify::gpu::{Operands, Placed, Placing};
+pub use gradclip_verify::inputs::{DISTRIBUTIONS, Distribution, NORMS, RULES, Random, SCOPES, data};
+pub use gradclip_verify::oracle::plain;
+pub use gradclip_verify::tensor::{
+    Data, Element, Named, Tensor, floats, grads, named, shaped, steps, traced,
+};
+pub use gradclip_verify::{budget, tolerance};
 
+/// A device, compiled for once for all tests of a process.
 pub struct Gpu {
     pub name: String,
-    pub adapter: wgpu::Adapter,
-    pub device: wgpu::Device,
-    pub queue: wgpu::Queue,
-    /// Compiled once for all tests of a process.
-    pub clipper: Clipper,
+    gpu: gradclip_verify::gpu::Gpu,
+}
+
+impl Deref for Gpu {
+    type Target = gradclip_verify::gpu::Gpu;
+
+    fn deref(&self) -> &Self::Target {
+        &self.gpu
+    }
 }
 
 /// The device, for as long as a test holds it: wgpu's GL backend panics where two threads want its
@@ -55,15 +71,11 @@ pub fn gpu() -> Option<Held> {
 }
 
 fn open() -> Option<Gpu> {
-    let wanted = std::env::var("GRADCLIP_TEST_ADAPTER").unwrap_or_default().to_lowercase();
-    let name = |a: &wgpu::Adapter| gradclip::adapter_name(&a.get_info());
-    let adapter = gradclip::adapters().into_iter().find(|a| name(a).to_lowercase().contains(&wanted))?;
+    let adapter = gradclip_verify::gpu::adapter().ok()?;
     let plain = std::env::var("GRADCLIP_TEST_LIMITS").is_ok_and(|v| v == "default");
     let required_limits = if plain { wgpu::Limits::default() } else { Clipper::recommended_limits(&adapter) };
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
-    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("a device");
-    let clipper = Clipper::with_options(&device, formed(ClipperOptions::default())).expect("a clipper");
-    Some(Gpu { name: name(&adapter), adapter, device, queue, clipper })
+    Some(Gpu::with(&adapter, &descriptor, formed(ClipperOptions::default())))
 }
 
 /// With the kernels that the environment asks for, where other options leave the choice.
@@ -78,6 +90,23 @@ fn formed(options: ClipperOptions) -> ClipperOptions {
 }
 
 impl Gpu {
+    fn with(
+        adapter: &wgpu::Adapter,
+        descriptor: &wgpu::DeviceDescriptor<'_>,
+        options: ClipperOptions,
+    ) -> Gpu {
+        let gpu = gradclip_verify::gpu::Gpu::with(adapter, descriptor, options).expect("a device");
+        Gpu { name: gpu.name(), gpu }
+    }
+
+    /// Another device of the same adapter, with the least limits but for what is changed.
+    pub fn other(&self, change: impl FnOnce(&mut wgpu::DeviceDescriptor<'_>)) -> Gpu {
+        let required_limits = wgpu::Limits::default().or_worse_values_from(&self.adapter.limits());
+        let mut descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
+        change(&mut descriptor);
+        Gpu::with(&self.adapter, &descriptor, ClipperOptions::default())
+    }
+
     /// Whether tests of many kernels should take fewer.
     pub fn compiles_slowly(&self) -> bool {
         self.name.to_lowercase().contains("swiftshader")
@@ -87,105 +116,145 @@ impl Gpu {
         Clipper::with_options(&self.device, formed(options)).expect("a clipper")
     }
 
-    pub fn buffer(&self, bytes: &[u8]) -> wgpu::Buffer {
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("test gradients"),
-            size: bytes.len().next_multiple_of(4).max(4) as u64,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: true,
-        });
-        let mut view = buffer.get_mapped_range_mut(..).unwrap();
-        view.slice(..bytes.len()).copy_from_slice(bytes);
-        drop(view);
-        buffer.unmap();
-        buffer
+    /// Software's kernels and hardware's.
+    pub fn forms(&self) -> [Clipper; 2] {
+        let plain = ClipperOptions::default().workgroup_size(256);
+        [plain.vector_loads(false), plain.vector_loads(true)].map(|options| self.clipper_with(options))
+    }
+
+    /// The exact norms, of which one has to do where kernels take ten times as long to compile as elsewhere.
+    pub fn norms(&self) -> &'static [gradclip::NormType] {
+        if self.compiles_slowly() { &NORMS[..1] } else { &NORMS }
+    }
+
+    pub fn place(&self, tensors: &[Tensor], placing: Placing) -> Placed {
+        Placed::upload(self, tensors, placing)
     }
 
     /// Each tensor in a buffer of its own.
     pub fn separate(&self, tensors: &[Vec<f32>]) -> Vec<Grad> {
-        let one = |(i, t): (usize, &Vec<f32>)| {
-            let buffer = self.buffer(bytemuck::cast_slice(t));
-            Grad::range(format!("t{i}"), &buffer, 0, t.len() as u64)
-        };
-        tensors.iter().enumerate().map(one).collect()
+        self.place(&named(tensors), Placing::APART).grads
     }
 
     /// All tensors in one buffer, `gap` words apart, the first after `lead` words.
     pub fn arena(&self, tensors: &[Vec<f32>], lead: usize, gap: usize) -> Vec<Grad> {
-        let mut words = vec![f32::NAN; lead];
-        let mut places = Vec::new();
-        for t in tensors {
-            places.push((words.len() as u64 * 4, t.len() as u64));
-            words.extend_from_slice(t);
-            words.extend(std::iter::repeat_n(f32::NAN, gap));
-        }
-        let buffer = self.buffer(bytemuck::cast_slice(&words));
-        let one =
-            |(i, &(offset, len)): (usize, &(u64, u64))| Grad::range(format!("t{i}"), &buffer, offset, len);
-        places.iter().enumerate().map(one).collect()
+        self.place(&named(tensors), Placing::arena(4 * lead, 4 * gap)).grads
     }
 
-    /// Bytes of several tensors in one buffer, each placed where it is said.
-    pub fn placed(&self, size: usize, tensors: &[(usize, Vec<u8>, DType)]) -> Vec<Grad> {
-        let mut bytes = vec![0xa5; size];
-        for (offset, of_tensor, _) in tensors {
-            bytes[*offset..offset + of_tensor.len()].copy_from_slice(of_tensor);
+    /// Other numbers where gradients in buffers of their own are.
+    pub fn write(&self, grads: &[Grad], tensors: &[impl AsRef<[f32]>]) {
+        for (grad, t) in grads.iter().zip(tensors) {
+            self.queue.write_buffer(grad.buffer(), 0, bytemuck::cast_slice(t.as_ref()));
         }
-        let buffer = self.buffer(&bytes);
-        let one = |(i, (offset, bytes, dtype)): (usize, &(usize, Vec<u8>, DType))| {
-            let elements = bytes.len() as u64 / dtype.size();
-            Grad::range(format!("t{i}"), &buffer, *offset as u64, elements).dtype(*dtype)
-        };
-        tensors.iter().enumerate().map(one).collect()
     }
 
     pub fn read<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer) -> Vec<T> {
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("test staging"),
-            size: buffer.size(),
-            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-            mapped_at_creation: false,
-        });
-        let mut encoder = self.device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, None);
-        self.queue.submit([encoder.finish()]);
-        staging.map_async(wgpu::MapMode::Read, .., |result| result.unwrap());
-        self.device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
-        bytemuck::pod_collect_to_vec(&staging.get_mapped_range(..).unwrap())
+        self.gpu.read(buffer, 0..buffer.size()).unwrap()
     }
 
     /// Runs a prepared pass once.
     pub fn run(&self, pass: &Pass) -> Report {
-        let mut encoder = self.device.create_command_encoder(&Default::default());
-        pass.record(&mut encoder);
-        let report = pass.read_back(&mut encoder).expect("a free place");
-        self.queue.submit([encoder.finish()]);
+        let report = self.submit(|encoder| {
+            pass.record(encoder);
+            pass.read_back(encoder).expect("a free place")
+        });
         report.wait().expect("a report")
+    }
+
+    /// The history of a pass.
+    pub fn save(&self, pass: &Pass) -> History {
+        self.submit(|encoder| pass.save_history(encoder).unwrap()).wait().unwrap()
     }
 
     /// Clips tensors in buffers of their own and returns what became of them.
     pub fn clip(&self, tensors: &[Vec<f32>], clip: &Clip) -> (Report, Vec<Vec<f32>>) {
-        let grads = self.separate(tensors);
-        let pass = self.clipper.prepare(&grads, clip).expect("a pass");
-        let report = self.run(&pass);
-        (report, contents(self, &grads, tensors))
+        let placed = self.place(&named(tensors), Placing::APART);
+        let report = self.run(&self.clipper.prepare(&placed.grads, clip).expect("a pass"));
+        (report, placed.read(self).unwrap().iter().map(Data::floats).collect())
     }
+
+    /// Every record that a pass left, against the CPU's.
+    pub fn assert_records(&self, pass: &Pass, trace: &Trace, what: &str) {
+        let partials = self.read::<Partial>(pass.partials());
+        for (i, (ours, theirs)) in trace.partials.iter().zip(&partials).enumerate() {
+            assert_eq!(theirs, ours, "{what}: partial of chunk {i}");
+        }
+        let sums = |buffer| self.read::<Sum>(buffer);
+        assert_eq!(sums(pass.tensor_sums())[..trace.tensor_sums.len()], trace.tensor_sums, "{what}: tensors");
+        assert_eq!(
+            sums(pass.segment_sums())[..trace.segment_sums.len()],
+            trace.segment_sums,
+            "{what}: segments"
+        );
+        // As words: a NaN norm equals itself.
+        let words = |outcome: &Outcome| -> [u32; 12] { bytemuck::cast(*outcome) };
+        let outcomes = self.read::<Outcome>(pass.outcomes());
+        for (i, (ours, theirs)) in trace.outcomes.iter().zip(&outcomes).enumerate() {
+            assert_eq!(words(theirs), words(ours), "{what}: {theirs:?} of segment {i}, {ours:?} on the CPU");
+        }
+        assert!(partials.len() >= trace.partials.len() && outcomes.len() >= trace.outcomes.len(), "{what}");
+        let mut tally = self.read::<Tally>(pass.tally())[0];
+        if trace.outcomes.is_empty() {
+            // Whoever decides writes the factor, and there is nothing to decide.
+            tally.unscale = trace.tally.unscale;
+        }
+        assert_eq!(tally, trace.tally, "{what}: tally");
+    }
+
+    /// Clips on the CPU path, and on the device to the same bits: records, report and gradients, and nothing beside.
+    pub fn same(&self, tensors: &[Tensor], clip: &Clip) -> (Trace, Vec<Tensor>) {
+        self.same_in(&self.clipper, tensors, Placing::APART, clip)
+    }
+
+    pub fn same_in(
+        &self,
+        clipper: &Clipper,
+        tensors: &[Tensor],
+        placing: Placing,
+        clip: &Clip,
+    ) -> (Trace, Vec<Tensor>) {
+        let (trace, after) = traced(tensors, clip).unwrap();
+        self.assert_does(clipper, &self.place(tensors, placing), clip, &(trace.clone(), after.clone()));
+        (trace, after)
+    }
+
+    /// A clip of what is placed does what the CPU path did, as it was uploaded.
+    pub fn assert_does(
+        &self,
+        clipper: &Clipper,
+        placed: &Placed,
+        clip: &Clip,
+        (trace, after): &(Trace, Vec<Tensor>),
+    ) {
+        let what = format!("{clip:?} on {}", self.name);
+        placed.restore(self);
+        let pass = clipper.prepare(&placed.grads, clip).unwrap();
+        let report = self.run(&pass);
+        self.assert_records(&pass, trace, &what);
+        // NaN is not equal to itself, but it prints alike.
+        assert_eq!(format!("{report:?}"), format!("{:?}", trace.report), "{what}");
+        let nan = matches!(clip.non_finite, NonFinite::Nan | NonFinite::Keep);
+        assert_same(&placed.read(self).unwrap(), after, nan, &what);
+    }
+}
+
+/// On the CPU path, and where there is a device on that, to the same bits.
+pub fn on_both(gpu: &Option<Held>, tensors: &[Tensor], clip: &Clip) -> (Report, Vec<Tensor>) {
+    let (trace, after) = match gpu {
+        Some(gpu) => gpu.same(tensors, clip),
+        None => traced(tensors, clip).unwrap(),
+    };
+    (trace.report, after)
+}
+
+/// On the CPU path alone.
+pub fn on_cpu(tensors: &[Vec<f32>], clip: &Clip) -> (Report, Vec<Vec<f32>>) {
+    let (trace, after) = traced(&named(tensors), clip).unwrap();
+    (trace.report, floats(&after))
 }
 
 /// What lies in separate buffers.
 pub fn contents(gpu: &Gpu, grads: &[Grad], tensors: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let one = |(g, t): (&Grad, &Vec<f32>)| gpu.read::<f32>(g.buffer())[..t.len()].to_vec();
     grads.iter().zip(tensors).map(one).collect()
-}
-
-/// Every scope, units from either end.
-pub fn scopes() -> [Scope; 6] {
-    [
-        Scope::Global,
-        Scope::Group,
-        Scope::Tensor,
-        Scope::Unit(Units::OutputFirst),
-        Scope::Unit(Units::OutputLast),
-        Scope::Row,
-    ]
 }

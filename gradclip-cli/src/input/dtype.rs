@@ -1,34 +1,7 @@
 //! The element types that a safetensors file may have, and what becomes of each.
 
 /// An element type of gradients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Float {
-    F64,
-    F32,
-    F16,
-    Bf16,
-}
-
-impl Float {
-    /// Bytes of one element.
-    pub(crate) fn size(self) -> usize {
-        match self {
-            Float::F64 => 8,
-            Float::F32 => 4,
-            Float::F16 | Float::Bf16 => 2,
-        }
-    }
-
-    /// As reports have it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Float::F64 => "f64",
-            Float::F32 => "f32",
-            Float::F16 => "f16",
-            Float::Bf16 => "bf16",
-        }
-    }
-}
+pub(crate) use gradclip_verify::tensor::Element as Float;
 
 /// What a tensor of some type is to gradclip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

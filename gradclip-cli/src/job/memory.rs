@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::input::{Elements, Float};
 use crate::job::{Gradients, Job};
 use crate::output::{Clipped, OutType};
-use gradclip_verify::tensor::{Data, Element, Tensor};
+use gradclip_verify::tensor::{Data, Tensor};
 
 /// All gradients of a set after the clip.
 #[derive(Debug)]
@@ -33,20 +33,13 @@ fn read(job: Job<'_>) -> Result<Vec<Tensor>, Failure> {
     let gradients = job.set.gradients.iter();
     gradients
         .map(|gradient| {
-            let element = match gradient.float {
-                Float::F32 => Element::F32,
-                Float::F16 => Element::F16,
-                Float::Bf16 => Element::Bf16,
-                Float::F64 => {
-                    return Err(Failure::Usage(format!(
-                        "tensor `{}` is F64, which adapters do not have",
-                        gradient.shown
-                    )));
-                }
-            };
-            let data = Data::from_bytes(element, job.set.bytes(gradient));
+            if gradient.float == Float::F64 {
+                let what = format!("tensor `{}` is F64, which adapters do not have", gradient.shown);
+                return Err(Failure::Usage(what));
+            }
+            let data = Data::from_bytes(gradient.float, job.set.bytes(gradient));
             let data = if job.out == OutType::F32 { data.widened() } else { data };
-            Ok(Tensor { name: gradient.name.clone(), data })
+            Ok(Tensor::new(gradient.name.clone(), data).shape(&gradient.shape))
         })
         .collect()
 }
@@ -57,10 +50,10 @@ fn grads<'a>(
     tensors: &'a mut [Tensor],
     parameters: &'a [Option<Elements<'_>>],
 ) -> Vec<GradMut<'a>> {
-    let tensors = tensors.iter_mut().zip(&job.set.gradients).enumerate();
+    let tensors = tensors.iter_mut().enumerate();
     tensors
-        .map(|(i, (tensor, gradient))| {
-            let mut grad = tensor.grad().shape(&gradient.shape);
+        .map(|(i, tensor)| {
+            let mut grad = tensor.grad();
             if let Some(group) = job.parts.get(i).and_then(|part| part.group()) {
                 grad = grad.group(group);
             }

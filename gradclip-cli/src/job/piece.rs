@@ -1,73 +1,24 @@
 //! Some elements of a gradient, in memory on their way from file to file.
 
-use gradclip::cpu::{Decision, Slice};
-use half::{bf16, f16};
+use gradclip::cpu::Decision;
+use gradclip_verify::tensor::Data;
 
-use crate::input::Float;
-
-#[derive(Debug)]
-pub(crate) enum Piece {
-    F64(Vec<f64>),
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    Bf16(Vec<bf16>),
+/// Doubles as `f32`: the nearest, or where `never_above` the nearest that is not larger in magnitude. A finite
+/// number stays finite.
+pub(crate) fn narrowed(data: Data, never_above: bool) -> Data {
+    match data {
+        Data::F64(e) => Data::F32(e.into_iter().map(|value| narrow(value, never_above)).collect()),
+        other => other,
+    }
 }
 
-impl Piece {
-    /// Copies little-endian bytes, which need not be aligned.
-    pub(crate) fn read(float: Float, bytes: &[u8]) -> Piece {
-        match float {
-            Float::F64 => Piece::F64(bytemuck::pod_collect_to_vec(bytes)),
-            Float::F32 => Piece::F32(bytemuck::pod_collect_to_vec(bytes)),
-            Float::F16 => Piece::F16(bytemuck::pod_collect_to_vec(bytes)),
-            Float::Bf16 => Piece::Bf16(bytemuck::pod_collect_to_vec(bytes)),
-        }
-    }
-
-    /// Halves as `f32`, which has them all.
-    pub(crate) fn widened(self) -> Piece {
-        match self {
-            Piece::F16(e) => Piece::F32(e.into_iter().map(f32::from).collect()),
-            Piece::Bf16(e) => Piece::F32(e.into_iter().map(f32::from).collect()),
-            other => other,
-        }
-    }
-
-    /// Doubles as `f32`: the nearest, or where `never_above` the nearest that is not larger in magnitude. A finite
-    /// number stays finite.
-    pub(crate) fn narrowed(self, never_above: bool) -> Piece {
-        match self {
-            Piece::F64(e) => Piece::F32(e.into_iter().map(|value| narrow(value, never_above)).collect()),
-            other => other,
-        }
-    }
-
-    /// Does what was decided of a gradient, whose element `first` is the first of these.
-    pub(crate) fn apply(&mut self, decision: &Decision, gradient: usize, first: u64) {
-        match self {
-            Piece::F64(e) => decision.apply(gradient, first, &mut e[..]),
-            Piece::F32(e) => decision.apply(gradient, first, &mut e[..]),
-            Piece::F16(e) => decision.apply(gradient, first, &mut e[..]),
-            Piece::Bf16(e) => decision.apply(gradient, first, &mut e[..]),
-        }
-    }
-
-    pub(crate) fn slice(&self) -> Slice<'_> {
-        match self {
-            Piece::F64(e) => (&e[..]).into(),
-            Piece::F32(e) => (&e[..]).into(),
-            Piece::F16(e) => (&e[..]).into(),
-            Piece::Bf16(e) => (&e[..]).into(),
-        }
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        match self {
-            Piece::F64(e) => bytemuck::cast_slice(e),
-            Piece::F32(e) => bytemuck::cast_slice(e),
-            Piece::F16(e) => bytemuck::cast_slice(e),
-            Piece::Bf16(e) => bytemuck::cast_slice(e),
-        }
+/// Does what was decided of a gradient, whose element `first` is the first of these.
+pub(crate) fn apply(data: &mut Data, decision: &Decision, gradient: usize, first: u64) {
+    match data {
+        Data::F64(e) => decision.apply(gradient, first, &mut e[..]),
+        Data::F32(e) => decision.apply(gradient, first, &mut e[..]),
+        Data::F16(e) => decision.apply(gradient, first, &mut e[..]),
+        Data::Bf16(e) => decision.apply(gradient, first, &mut e[..]),
     }
 }
 

@@ -9,9 +9,10 @@ use gradclip::{Clip, History, Report};
 use crate::args::precision::Precision;
 use crate::failure::Failure;
 use crate::input::{Elements, Gradient, Set};
-use crate::job::piece::Piece;
+use crate::job::piece::{apply, narrowed};
 use crate::job::{Gradients, Job};
 use crate::output::{Clipped, OutType};
+use gradclip_verify::tensor::Data;
 
 /// Elements of a piece: some MiB, and a multiple of 16,384, so that norms and units are those of the whole.
 const PIECE: usize = 1 << 20;
@@ -70,16 +71,16 @@ pub(crate) fn decision(job: Job<'_>, clip: &Clip) -> Result<Decision, Failure> {
 }
 
 impl Stream<'_> {
-    fn piece(&self, i: usize, gradient: &Gradient, first: usize, bytes: &[u8]) -> Piece {
-        let mut piece = Piece::read(gradient.float, bytes);
+    fn piece(&self, i: usize, gradient: &Gradient, first: usize, bytes: &[u8]) -> Data {
+        let mut piece = Data::from_bytes(gradient.float, bytes);
         if self.out == OutType::F32 {
             piece = piece.widened();
         }
         if self.decision.changes(i) {
-            piece.apply(&self.decision, i, first as u64);
+            apply(&mut piece, &self.decision, i, first as u64);
         }
         match self.out {
-            OutType::F32 => piece.narrowed(self.never_above),
+            OutType::F32 => narrowed(piece, self.never_above),
             OutType::Same => piece,
         }
     }

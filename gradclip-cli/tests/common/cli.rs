@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
+use gradclip_verify::compare::is_close;
+use gradclip_verify::tensor::{Data, Element};
+use gradclip_verify::tolerance;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -119,30 +122,33 @@ pub fn file(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
 }
 
+pub fn doubles(values: &[f64]) -> Vec<u8> {
+    bytemuck::cast_slice(values).to_vec()
+}
+
 pub fn floats(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    bytemuck::cast_slice(values).to_vec()
+}
+
+pub fn halves(values: &[f32]) -> Vec<u8> {
+    Data::rounded(Element::F16, values).bytes().to_vec()
+}
+
+pub fn brains(values: &[f32]) -> Vec<u8> {
+    Data::rounded(Element::Bf16, values).bytes().to_vec()
 }
 
 /// A file of f32 tensors, in this order.
 pub fn f32_file(tensors: &[(&str, &[f32])]) -> Vec<u8> {
-    let (mut entries, mut bytes) = (Vec::new(), Vec::new());
-    for (name, values) in tensors {
-        let (begin, end) = (bytes.len(), bytes.len() + 4 * values.len());
-        let len = values.len();
-        entries.push(format!(r#""{name}":{{"dtype":"F32","shape":[{len}],"data_offsets":[{begin},{end}]}}"#));
-        bytes.extend(floats(values));
-    }
-    file(&format!("{{{}}}", entries.join(",")), &bytes)
+    let pieces = tensors.iter().map(|(name, values)| (*name, "F32", values.len(), floats(values)));
+    any_file(&pieces.collect::<Vec<_>>())
 }
 
 /// Header order, data order and alphabetical order all differ; f32 data is unaligned; metadata,
 /// spaces, an empty tensor, a scalar, an odd number of f16.
 pub fn awkward() -> Vec<u8> {
     let header = r#"{"zeta":{"dtype":"F32","shape":[2],"data_offsets":[6,14]}, "alpha":{"dtype":"F16","shape":[3],"data_offsets":[0,6]},"__metadata__":{"format":"pt","note":"kept é"},"scalar":{"dtype":"F32","shape":[],"data_offsets":[18,22]},"none":{"dtype":"F32","shape":[4,0],"data_offsets":[14,14]}, "mid":{"dtype":"BF16","shape":[2,1],"data_offsets":[14,18]} } "#;
-    let half = |v: f32| half::f16::from_f32(v).to_le_bytes();
-    let brain = |v: f32| half::bf16::from_f32(v).to_le_bytes();
-    let alpha = [half(1.0), half(2.0), half(-2.0)].concat();
-    let mid = [brain(2.0), brain(4.0)].concat();
+    let (alpha, mid) = (halves(&[1.0, 2.0, -2.0]), brains(&[2.0, 4.0]));
     file(header, &[alpha, floats(&[4.0, 2.0]), mid, floats(&[-6.0])].concat())
 }
 
@@ -150,16 +156,14 @@ pub fn awkward() -> Vec<u8> {
 pub fn values(file: &[u8], name: &str) -> Vec<f64> {
     let parsed = SafeTensors::deserialize(file).unwrap();
     let view = parsed.tensor(name).unwrap();
-    let pair = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]);
-    match view.dtype() {
-        Dtype::F32 => {
-            view.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect()
-        }
-        Dtype::F64 => view.data().chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
-        Dtype::F16 => view.data().chunks(2).map(|b| half::f16::from_bits(pair(b)).into()).collect(),
-        Dtype::BF16 => view.data().chunks(2).map(|b| half::bf16::from_bits(pair(b)).into()).collect(),
+    let element = match view.dtype() {
+        Dtype::F64 => Element::F64,
+        Dtype::F32 => Element::F32,
+        Dtype::F16 => Element::F16,
+        Dtype::BF16 => Element::Bf16,
         other => panic!("{other}"),
-    }
+    };
+    Data::from_bytes(element, view.data()).values().collect()
 }
 
 /// One tensor of a file to be: name, type, elements, bytes.
@@ -192,4 +196,19 @@ pub fn number(value: &Value) -> Option<f64> {
 
 pub fn norm(value: &Value) -> f64 {
     number(value).unwrap_or(f64::NAN)
+}
+
+/// The JSON of a case in its folder.
+pub fn case(folder: &Path) -> Value {
+    serde_json::from_slice(&fs::read(folder.join("case.json")).unwrap()).unwrap()
+}
+
+/// Whether these are the elements of a clipped `f32`.
+pub fn close(got: &[f64], expected: &[f64]) -> bool {
+    let close = |(&got, &expected)| is_close(got, expected, tolerance::SCALED_TWICE, 0.0);
+    got.len() == expected.len() && got.iter().zip(expected).all(close)
+}
+
+pub fn assert_close(what: &str, got: &[f64], expected: &[f64]) {
+    assert!(close(got, expected), "{what}: {got:?}, expected {expected:?}");
 }

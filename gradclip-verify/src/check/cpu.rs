@@ -1,72 +1,46 @@
 //! One gradient set through the CPU path and through f64 arithmetic, which shares nothing with it.
 
-use gradclip::cpu::{self, Trace};
+use gradclip::cpu::Trace;
 use gradclip::{NonFinite, NormType, Rule};
 
-use crate::check::steps;
-use crate::check::sums::Sums;
-use crate::check::training::Training;
+use crate::check::Found;
 use crate::failure::Failure;
 use crate::inputs::Case;
-use crate::oracle::decision::{
-    APPLIED_ONCE, BELOW, Changes, Expected, LIMIT, coefficient, exceeds, most, norm_of, poisoned, quotient,
-};
+use crate::oracle::decision::{Changes, Expected, coefficient, exceeds, norm_of, poisoned, quotient};
 use crate::oracle::in_f64::{Exact, Measured, rounded};
-use crate::tally::{Findings, Tally, ulp};
-use crate::tensor::Element;
+use crate::tally::{Findings, ulp};
+use crate::tensor::{Element, Tensor};
+use crate::tolerance::{BELOW_ULP, LIMIT_ULP, ONCE_ULP, ROUNDED_ULP, norm_ulp};
 
-/// Of what is rounded once: half an ulp, and f64's own error.
-const ROUNDED: f64 = 0.501;
-
-pub(crate) fn tallies() -> Vec<Tally> {
-    ["norm", "power", "coefficient", "apply", "units", "rules", "steps", "accumulate"]
-        .map(Tally::new)
-        .to_vec()
-}
+/// What is checked.
+pub(crate) const WHAT: [&str; 8] =
+    ["norm", "power", "coefficient", "apply", "units", "rules", "steps", "accumulate"];
 
 /// Checks one case. Units are the norms of units and rows, rules the limits of any rule but the norm
 /// itself and what becomes of the elements.
-pub(crate) fn check(name: &str, mut case: Case, tallies: &mut [Tally]) -> Result<(), Failure> {
-    let before = case.clone();
+pub(crate) fn check(case: Case) -> Result<Found, Failure> {
     let clip = case.clip;
-    let trace = cpu::clip_traced(&mut case.grads(), &clip)?;
-    let exact = Exact::of(&before);
-    let mut found = [Findings::default(); 6];
-    let [norm, power, coefficient, apply, units, rules] = &mut found;
-    let plain = clip.rule == Rule::Norm;
+    let (trace, after) = case.traced()?;
+    let exact = Exact::of(&case);
     let norms = match clip.norm {
-        NormType::P(_) => power,
-        _ if case.cut() => units,
-        _ => norm,
+        NormType::P(_) => "power",
+        _ if case.cut() => "units",
+        _ => "norm",
     };
-    check_norms(&before, &exact, &trace, norms);
-    coefficients(&before, &exact, &trace, if plain { coefficient } else { &mut *rules });
-    elements(&before, &case, &exact, &trace, if plain { apply } else { rules });
-    for (tally, findings) in tallies.iter_mut().zip(&found).filter(|(_, f)| f.compared > 0) {
-        tally.add(name, findings);
+    let plain = clip.rule == Rule::Norm;
+    let (mut coefficient, mut apply) = (Findings::default(), Findings::default());
+    coefficients(&case, &exact, &trace, &mut coefficient);
+    elements(&case, &after, &exact, &trace, &mut apply);
+    if !plain {
+        apply.join(std::mem::take(&mut coefficient));
     }
-    Ok(())
-}
-
-/// Checks an optimiser's steps.
-pub(crate) fn check_training(training: &Training, tallies: &mut [Tally]) -> Result<(), Failure> {
-    add(tallies, "steps", &training.to_string(), &steps::on_cpu(training)?);
-    Ok(())
-}
-
-/// Checks sums of micro-batches.
-pub(crate) fn check_sums(sums: &Sums, tallies: &mut [Tally]) -> Result<(), Failure> {
-    add(tallies, "accumulate", &sums.to_string(), &sums.on_cpu()?);
-    Ok(())
-}
-
-fn add(tallies: &mut [Tally], what: &str, name: &str, findings: &Findings) {
-    tallies.iter_mut().filter(|t| t.what == what).for_each(|t| t.add(name, findings));
+    let found = [("coefficient", coefficient), (if plain { "apply" } else { "rules" }, apply)];
+    Ok([(norms, check_norms(&case, &exact, &trace))].into_iter().chain(found).collect())
 }
 
 /// Norms of tensors and segments.
-fn check_norms(case: &Case, exact: &Exact, trace: &Trace, findings: &mut Findings) {
-    let clip = &case.clip;
+fn check_norms(case: &Case, exact: &Exact, trace: &Trace) -> Findings {
+    let (clip, mut findings) = (&case.clip, Findings::default());
     let mut check = |exact: f64, reported: f64| {
         let error = match (exact.is_finite(), exact.is_nan() && reported.is_nan()) {
             (true, _) => (reported - exact).abs() / ulp(Element::F32, exact),
@@ -74,7 +48,7 @@ fn check_norms(case: &Case, exact: &Exact, trace: &Trace, findings: &mut Finding
             // Infinite.
             (false, false) => f64::from(u8::from(reported != exact)),
         };
-        findings.value(error, most(clip.norm));
+        findings.value(error, norm_ulp(clip.norm));
     };
     for (tensor, reported) in case.tensors.iter().zip(&trace.report.tensors) {
         let measured = Measured::of(&tensor.data, clip.unscale, clip.norm);
@@ -87,6 +61,7 @@ fn check_norms(case: &Case, exact: &Exact, trace: &Trace, findings: &mut Finding
     for (segment, outcome) in trace.report.segments.iter().zip(&trace.outcomes).filter(|_| !case.cut()) {
         check(norm_of(outcome), segment.norm);
     }
+    findings
 }
 
 /// Limits against f64, and coefficients against the norms and limits reported beside them.
@@ -101,7 +76,7 @@ fn coefficients(case: &Case, exact: &Exact, trace: &Trace, findings: &mut Findin
     for (segment, outcome) in exact.segments.iter().zip(&trace.outcomes) {
         let limit = segment.limit(case);
         let error = distance(Element::F32, outcome.threshold.into(), limit);
-        let most = if agc { LIMIT } else { ROUNDED } + if case.below() { ROUNDED } else { 0.0 };
+        let most = if agc { LIMIT_ULP } else { ROUNDED_ULP } + if case.below() { ROUNDED_ULP } else { 0.0 };
         findings.value(error, most);
         let (norm, over) = (norm_of(outcome), exceeds(case, segment, outcome));
         let own = match poisoned(case, segment) {
@@ -114,8 +89,9 @@ fn coefficients(case: &Case, exact: &Exact, trace: &Trace, findings: &mut Findin
             Some((_, whole)) => own.min(whole),
         };
         let error = distance(Element::F32, outcome.coefficient.into(), expected);
-        findings
-            .value(error, ROUNDED + if agc { LIMIT } else { 0.0 } + if case.below() { BELOW } else { 0.0 });
+        let most =
+            ROUNDED_ULP + if agc { LIMIT_ULP } else { 0.0 } + if case.below() { BELOW_ULP } else { 0.0 };
+        findings.value(error, most);
     }
 }
 
@@ -129,9 +105,9 @@ fn filled(policy: NonFinite) -> f64 {
 }
 
 /// Every element against f64, with norms and limits in f64 too.
-fn elements(before: &Case, after: &Case, exact: &Exact, trace: &Trace, findings: &mut Findings) {
-    let changes = Changes::new(before, exact, trace);
-    for (t, (before, after)) in before.tensors.iter().zip(&after.tensors).enumerate() {
+fn elements(case: &Case, after: &[Tensor], exact: &Exact, trace: &Trace, findings: &mut Findings) {
+    let changes = Changes::new(case, exact, trace);
+    for (t, (before, after)) in case.tensors.iter().zip(after).enumerate() {
         let element = before.data.element();
         for i in 0..before.data.len() {
             match changes.element(t, i) {
@@ -140,7 +116,7 @@ fn elements(before: &Case, after: &Case, exact: &Exact, trace: &Trace, findings:
                     findings.value(if same { 0.0 } else { f64::INFINITY }, 0.0);
                 }
                 Expected::Value(expected, most) => {
-                    let once = if changes.below() { 1.01 } else { APPLIED_ONCE };
+                    let once = if changes.below() { 1.01 } else { ONCE_ULP };
                     let most = if element == Element::F32 { most } else { most.min(once) };
                     findings.value(off(element, after.data.value(i), expected), most);
                 }

@@ -1,29 +1,22 @@
 //! One gradient set through the shaders of an adapter and through the CPU path, stage by stage.
 
+use std::collections::HashSet;
+
 use bytemuck::Pod;
-use gradclip::cpu;
 use gradclip::layout::{Outcome, Partial, Sum};
 use gradclip::{NormType, Pass};
 
-use crate::check::history::Course;
-use crate::check::placed::Placed;
-use crate::check::progress::Advance;
-use crate::check::steps;
-use crate::check::sums::Sums;
-use crate::check::training::Training;
+use crate::check::Found;
 use crate::failure::Failure;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Placed};
 use crate::inputs::Case;
-use crate::tally::{Findings, Tally, ulp};
-use crate::tensor::Element;
-
-pub(crate) fn tallies() -> Vec<Tally> {
-    WHAT.map(Tally::new).to_vec()
-}
+use crate::tally::{Findings, ulp};
+use crate::tensor::{Element, Tensor};
+use crate::tolerance::{HALF_ULP, power_on_adapter};
 
 /// What is checked, shader by shader. Seams are words that two 16-bit tensors share; power is any norm but
 /// 1, 2 and infinity.
-const WHAT: [&str; 15] = [
+pub(crate) const WHAT: [&str; 15] = [
     "reduce",
     "tensors",
     "segments",
@@ -42,71 +35,31 @@ const WHAT: [&str; 15] = [
 ];
 
 /// Checks one case.
-pub(crate) fn check(gpu: &Gpu, name: &str, case: Case, tallies: &mut [Tally]) -> Result<(), Failure> {
-    if let NormType::P(p) = case.clip.norm {
-        let findings = power(gpu, case, p)?;
-        add(tallies, "power", name, &findings);
-        return Ok(());
+pub(crate) fn check(gpu: &Gpu, case: Case) -> Result<Found, Failure> {
+    match case.clip.norm {
+        NormType::P(p) => Ok(vec![("power", power(gpu, &case, p)?)]),
+        _ => exact(gpu, &case),
     }
-    exact(gpu, case)?.iter().for_each(|(what, findings)| add(tallies, what, name, findings));
-    Ok(())
-}
-
-/// Checks a threshold from step to step.
-pub(crate) fn check_course(gpu: &Gpu, course: &Course, tallies: &mut [Tally]) -> Result<(), Failure> {
-    let findings = course.check(gpu)?;
-    add(tallies, "threshold", &course.to_string(), &findings);
-    Ok(())
-}
-
-/// Checks loss scale, counts and corrections from step to step.
-pub(crate) fn check_advance(gpu: &Gpu, advance: &Advance, tallies: &mut [Tally]) -> Result<(), Failure> {
-    add(tallies, "advance", &advance.to_string(), &advance.check(gpu)?);
-    Ok(())
-}
-
-/// Checks an optimiser's steps.
-pub(crate) fn check_training(gpu: &Gpu, training: &Training, tallies: &mut [Tally]) -> Result<(), Failure> {
-    let [update, advance] = steps::on_gpu(gpu, training)?;
-    let name = training.to_string();
-    add(tallies, training.shader(), &name, &update);
-    add(tallies, "advance", &name, &advance);
-    Ok(())
-}
-
-/// Checks sums of micro-batches.
-pub(crate) fn check_sums(gpu: &Gpu, sums: &Sums, tallies: &mut [Tally]) -> Result<(), Failure> {
-    add(tallies, "accumulate", &sums.to_string(), &sums.on_gpu(gpu)?);
-    Ok(())
-}
-
-fn add(tallies: &mut [Tally], what: &str, name: &str, findings: &Findings) {
-    let own = tallies.iter_mut().filter(|t| t.what == what && findings.compared > 0);
-    own.for_each(|t| t.add(name, findings));
 }
 
 /// Every stage to the bit. Coefficient and apply are given the right sums, so that they are judged
 /// by themselves whatever came out of the norm.
-fn exact(gpu: &Gpu, mut case: Case) -> Result<[(&'static str, Findings); 7], Failure> {
-    let placed = Placed::upload(gpu, &case);
-    let (before, clip) = (case.tensors.clone(), case.clip);
-    let expected = cpu::clip_traced(&mut case.grads(), &clip)?;
-
-    let pass = gpu.clipper.prepare(&placed.grads, &clip)?;
-    let mut encoder = gpu.encoder();
-    pass.record_norm(&mut encoder);
-    let sums = [pass.partials(), pass.tensor_sums(), pass.segment_sums()];
-    let sums = gpu.stage(&mut encoder, sums);
-    gpu.queue.submit([encoder.finish()]);
+fn exact(gpu: &Gpu, case: &Case) -> Result<Found, Failure> {
+    let placed = Placed::upload(gpu, &case.tensors, case.placing);
+    let (expected, after) = case.traced()?;
+    let pass = gpu.clipper.prepare(&placed.grads, &case.clip)?;
+    let sums = gpu.submit(|encoder| {
+        pass.record_norm(encoder);
+        gpu.stage(encoder, [pass.partials(), pass.tensor_sums(), pass.segment_sums()])
+    });
     gpu.queue.write_buffer(pass.segment_sums(), 0, bytemuck::cast_slice(&expected.segment_sums));
-    let mut encoder = gpu.encoder();
-    pass.record_apply(&mut encoder);
-    let results = gpu.stage(&mut encoder, std::iter::once(pass.outcomes()).chain(&placed.buffers));
-    gpu.queue.submit([encoder.finish()]);
-
-    let sums = gpu.read(&sums)?;
-    let results = gpu.read(&results)?;
-    let norm = clip.norm;
+    let results = gpu.submit(|encoder| {
+        pass.record_apply(encoder);
+        gpu.stage(encoder, std::iter::once(pass.outcomes()).chain(&placed.buffers))
+    });
+    let sums = gpu.collect(&sums)?;
+    let results = gpu.collect(&results)?;
+    let norm = case.clip.norm;
     let partial = |a: &Partial, b: &Partial| {
         let mantissa = |p: &Partial| f64::from(p.hi) * 2f64.powi(32) + f64::from(p.lo);
         sum_error(norm, (mantissa(a), a.exponent), (mantissa(b), b.exponent))
@@ -115,11 +68,11 @@ fn exact(gpu: &Gpu, mut case: Case) -> Result<[(&'static str, Findings); 7], Fai
         let mantissa = |s: &Sum| s.mantissa.iter().rev().fold(0.0, |m, &w| m * 2f64.powi(32) + f64::from(w));
         sum_error(norm, (mantissa(a), a.exponent), (mantissa(b), b.exponent))
     };
-    let [apply, seams] = placed.compare(&before, &case.tensors, &results[1..]);
+    let [apply, seams] = compare(&placed, &case.tensors, &after, &results[1..]);
     let by_units = by_units(&pass, expected.partials.len());
     let partials = |units| records(&sums[0], &expected.partials, partial, |i| by_units[i] == units);
     let all = |_| true;
-    Ok([
+    Ok(vec![
         ("reduce", partials(false)),
         ("reduce_units", partials(true)),
         ("tensors", records(&sums[1], &expected.tensor_sums, sum, all)),
@@ -139,25 +92,54 @@ fn by_units(pass: &Pass, partials: usize) -> Vec<bool> {
     by_units
 }
 
+/// Compares every tensor, and whatever lies between tensors with what lay there before.
+/// Elements in words of their tensor alone are apply's, others are those of seams.
+fn compare(placed: &Placed, before: &[Tensor], expected: &[Tensor], got: &[Vec<u8>]) -> [Findings; 2] {
+    let (mut apply, mut seams) = (Findings::default(), Findings::default());
+    let Some(results) = placed.data(got) else {
+        apply.value(f64::INFINITY, 0.0);
+        return [apply, seams];
+    };
+    let shared = shared(placed, expected);
+    let tensors = expected.iter().zip(before).zip(placed.places()).zip(&results);
+    for (((tensor, before), (buffer, offset)), result) in tensors {
+        let size = tensor.data.dtype().size();
+        let is_shared = |i: usize| shared.contains(&(buffer, (offset + i as u64 * size) / 4));
+        let len = tensor.data.len();
+        let own = usize::from(is_shared(0)).min(len)..len - usize::from(len > 1 && is_shared(len - 1));
+        apply.elements(&before.data, &tensor.data, result, own.clone());
+        seams.elements(&before.data, &tensor.data, result, 0..own.start);
+        seams.elements(&before.data, &tensor.data, result, own.end..len);
+    }
+    [apply, seams]
+}
+
+/// The words, by buffer, that hold elements of two tensors.
+fn shared(placed: &Placed, tensors: &[Tensor]) -> HashSet<(usize, u64)> {
+    let (mut seen, mut shared) = (HashSet::new(), HashSet::new());
+    for (tensor, (buffer, offset)) in tensors.iter().zip(placed.places()).filter(|(t, _)| t.data.len() > 0) {
+        let last = offset + tensor.data.bytes().len() as u64 - 1;
+        let words = HashSet::from([(buffer, offset / 4), (buffer, last / 4)]);
+        shared.extend(words.intersection(&seen));
+        seen.extend(words);
+    }
+    shared
+}
+
 /// Norms that are summed in floating point: close, not equal.
-fn power(gpu: &Gpu, mut case: Case, p: f64) -> Result<Findings, Failure> {
-    let placed = Placed::upload(gpu, &case);
-    let clip = case.clip;
-    let expected = cpu::clip_traced(&mut case.grads(), &clip)?;
-    let pass = gpu.clipper.prepare(&placed.grads, &clip)?;
-    let mut encoder = gpu.encoder();
-    pass.record(&mut encoder);
-    let outcomes = gpu.stage(&mut encoder, [pass.outcomes()]);
-    gpu.queue.submit([encoder.finish()]);
-    let outcomes: Vec<Outcome> =
-        gpu.read(&outcomes)?.iter().flat_map(|b| bytemuck::pod_collect_to_vec(b)).collect();
-    let elements: u64 = expected.report.tensors.iter().map(|t| t.elements).sum();
-    // A logarithm and a power are off by some 2^-21, and the root divides that by p.
-    let most = 2.0 * (8.0 * (elements as f64).log2() / p + 16.0 + 208.0 / p);
+fn power(gpu: &Gpu, case: &Case, p: f64) -> Result<Findings, Failure> {
+    let placed = Placed::upload(gpu, &case.tensors, case.placing);
+    let (expected, _) = case.traced()?;
+    let pass = gpu.clipper.prepare(&placed.grads, &case.clip)?;
+    gpu.submit(|encoder| pass.record(encoder));
+    let outcomes: Vec<Outcome> = gpu.read(pass.outcomes(), 0..pass.outcomes().size())?;
+    let elements = case.tensors.iter().map(|t| t.data.len()).sum();
+    let most = 2.0 * power_on_adapter(p, elements) / HALF_ULP;
     let mut findings = Findings::default();
-    for (got, expected) in outcomes.iter().zip(&expected.outcomes) {
-        let norm = |o: &Outcome| f64::from(o.norm_mantissa) * 2f64.powi(o.norm_exponent);
-        findings.value((norm(got) - norm(expected)).abs() / ulp(Element::F32, norm(expected)), most);
+    // What is not finite has no mantissa on either side.
+    let norm = |o: &Outcome| f64::from(o.norm_mantissa) * 2f64.powi(o.norm_exponent);
+    for (got, expected) in outcomes.iter().zip(&expected.outcomes).map(|(a, b)| (norm(a), norm(b))) {
+        findings.value((got - expected).abs() / ulp(Element::F32, expected), most);
     }
     Ok(findings)
 }

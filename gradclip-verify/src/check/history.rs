@@ -5,17 +5,15 @@ use std::fmt;
 use gradclip::cpu;
 use gradclip::{Adapt, Clip, History, NonFinite, NormType, Reaction, Rule, Scope, Units};
 
+use crate::budget::COURSE_STEPS;
 use crate::check::gpu::{outcome_error, records};
-use crate::check::placed::Placed;
 use crate::failure::Failure;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Placed};
 use crate::inputs::values::{Values, spoil};
 use crate::inputs::{Case, Random};
 use crate::tally::Findings;
-use crate::tensor::{Element, Tensor};
+use crate::tensor::{Element, grads, named};
 
-/// Steps that are compared.
-const STEPS: usize = 12;
 /// All have as many rows.
 const SHAPES: [&[u64]; 3] = [&[300, 3], &[300], &[300, 2]];
 /// Bytes of a saved history before the words that a device keeps: format, rule, number of states.
@@ -92,25 +90,25 @@ impl Course {
         let mut random = Random(self.seed);
         let mut history = History::default();
         for _ in 0..self.before {
-            cpu::clip_with(&mut self.case(&mut random).grads(), &self.clip, &mut history)?;
+            cpu::clip_with(&mut grads(&mut self.case(&mut random).tensors), &self.clip, &mut history)?;
         }
-        let placed = Placed::upload(gpu, &self.case(&mut random));
+        let case = self.case(&mut random);
+        let placed = Placed::upload(gpu, &case.tensors, case.placing);
         let pass = gpu.clipper.prepare(&placed.grads, &self.clip)?;
         pass.restore_history(&gpu.queue, &history)?;
         let mut findings = Findings::default();
-        for _ in 0..STEPS {
+        for _ in 0..COURSE_STEPS {
             let mut case = self.case(&mut random);
-            let expected = cpu::clip_traced_with(&mut case.grads(), &self.clip, &mut history)?;
+            let expected = cpu::clip_traced_with(&mut grads(&mut case.tensors), &self.clip, &mut history)?;
             let sums = bytemuck::cast_slice(&expected.segment_sums);
             gpu.queue.write_buffer(pass.segment_sums(), 0, sums);
-            let mut encoder = gpu.encoder();
-            pass.record_apply(&mut encoder);
-            let saved = pass.save_history(&mut encoder)?;
-            let outcomes = gpu.stage(&mut encoder, [pass.outcomes()]);
-            gpu.queue.submit([encoder.finish()]);
-            let outcomes = gpu.read(&outcomes)?;
+            let (saved, outcomes) = gpu.submit(|encoder| {
+                pass.record_apply(encoder);
+                (pass.save_history(encoder), gpu.stage(encoder, [pass.outcomes()]))
+            });
+            let outcomes = gpu.collect(&outcomes)?;
             findings.join(records(&outcomes[0], &expected.outcomes, outcome_error, |_| true));
-            let saved = saved.wait()?;
+            let saved = saved?.wait()?;
             findings.join(words(&saved.to_bytes()[HEAD..], &history.to_bytes()[HEAD..]));
         }
         Ok(findings)
@@ -127,11 +125,9 @@ impl Course {
             4 => 3e38,
             _ => 1.0 + random.unit() * 0.9,
         };
-        let named = |(i, shape): (usize, &&[u64])| {
-            let elements = shape.iter().product::<u64>() as usize;
-            Tensor { name: format!("t{i}"), data: Values::Spread(scale).data(random, Element::F32, elements) }
-        };
-        let mut tensors: Vec<Tensor> = SHAPES.iter().enumerate().map(named).collect();
+        let elements = |shape: &&[u64]| shape.iter().product::<u64>() as usize;
+        let values = |shape| Values::Spread(scale).data(random, Element::F32, elements(shape));
+        let mut tensors = named(SHAPES.iter().map(values).collect::<Vec<_>>());
         if random.below(6) == 0 {
             let tensor = random.below(SHAPES.len());
             spoil(&mut tensors[tensor].data, [f32::NAN, f32::INFINITY][random.below(2)]);

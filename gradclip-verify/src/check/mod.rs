@@ -3,7 +3,6 @@
 mod cpu;
 mod gpu;
 mod history;
-mod placed;
 mod progress;
 mod steps;
 mod sums;
@@ -12,39 +11,87 @@ mod training;
 use crate::failure::Failure;
 use crate::gpu::Gpu;
 use crate::inputs::{Recipe, recipes};
-use crate::tally::Tally;
+use crate::tally::{Findings, Tally};
 
 use history::Course;
 use progress::Advance;
 use sums::Sums;
 use training::Training;
 
+/// What a check showed of each thing that is checked.
+type Found = Vec<(&'static str, Findings)>;
+
+/// One thing to check.
+#[derive(Debug)]
+enum Check {
+    /// Gradients and settings.
+    Recipe(Recipe),
+    /// A threshold from step to step.
+    Course(Course),
+    /// Loss scale, counts and corrections from step to step.
+    Advance(Advance),
+    /// An optimiser's steps.
+    Training(Training),
+    /// Sums of micro-batches.
+    Sums(Sums),
+}
+
+impl Check {
+    /// Whether the CPU path has an oracle for it that is not itself.
+    fn on_both(&self) -> bool {
+        !matches!(self, Check::Course(_) | Check::Advance(_))
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Check::Recipe(recipe) => recipe.to_string(),
+            Check::Course(course) => course.to_string(),
+            Check::Advance(advance) => advance.to_string(),
+            Check::Training(training) => training.to_string(),
+            Check::Sums(sums) => sums.to_string(),
+        }
+    }
+
+    fn on_adapter(&self, gpu: &Gpu) -> Result<Found, Failure> {
+        Ok(match self {
+            Check::Recipe(recipe) => gpu::check(gpu, recipe.cook())?,
+            Check::Course(course) => vec![("threshold", course.check(gpu)?)],
+            Check::Advance(advance) => vec![("advance", advance.check(gpu)?)],
+            Check::Training(training) => {
+                let [update, advance] = steps::on_gpu(gpu, training)?;
+                vec![(training.shader(), update), ("advance", advance)]
+            }
+            Check::Sums(sums) => vec![("accumulate", sums.on_gpu(gpu)?)],
+        })
+    }
+
+    fn on_cpu(&self) -> Result<Found, Failure> {
+        Ok(match self {
+            Check::Recipe(recipe) => cpu::check(recipe.cook())?,
+            Check::Course(_) | Check::Advance(_) => Vec::new(),
+            Check::Training(training) => vec![("steps", steps::on_cpu(training)?)],
+            Check::Sums(sums) => vec![("accumulate", sums.on_cpu()?)],
+        })
+    }
+}
+
 /// All that there is to check.
 #[derive(Debug)]
-pub struct Checks {
-    recipes: Vec<Recipe>,
-    courses: Vec<Course>,
-    advances: Vec<Advance>,
-    trainings: Vec<Training>,
-    sums: Vec<Sums>,
-}
+pub struct Checks(Vec<Check>);
 
 impl Checks {
     /// Every recipe of gradients and settings, every course of thresholds and loss scales, every training and every sum.
     pub fn all() -> Checks {
-        Checks {
-            recipes: recipes::recipes(),
-            courses: history::courses(),
-            advances: progress::advances(),
-            trainings: training::trainings(),
-            sums: sums::sums(),
-        }
+        let recipes = recipes::recipes().into_iter().map(Check::Recipe);
+        let all = recipes.chain(history::courses().into_iter().map(Check::Course));
+        let all = all.chain(progress::advances().into_iter().map(Check::Advance));
+        let all = all.chain(training::trainings().into_iter().map(Check::Training));
+        Checks(all.chain(sums::sums().into_iter().map(Check::Sums)).collect())
     }
 
     /// How many an adapter has, or the CPU path.
     pub fn count(&self, adapter: bool) -> usize {
-        let both = self.recipes.len() + self.trainings.len() + self.sums.len();
-        both + if adapter { self.courses.len() + self.advances.len() } else { 0 }
+        self.0.iter().filter(|check| adapter || check.on_both()).count()
     }
 
     /// An adapter against the CPU path. Calls `done` after each check.
@@ -52,29 +99,8 @@ impl Checks {
     /// # Errors
     ///
     /// Where a check could not be made.
-    pub fn on_adapter(&self, gpu: &Gpu, mut done: impl FnMut()) -> Result<Vec<Tally>, Failure> {
-        let mut tallies = gpu::tallies();
-        for recipe in &self.recipes {
-            gpu::check(gpu, &recipe.to_string(), recipe.cook(), &mut tallies)?;
-            done();
-        }
-        for course in &self.courses {
-            gpu::check_course(gpu, course, &mut tallies)?;
-            done();
-        }
-        for advance in &self.advances {
-            gpu::check_advance(gpu, advance, &mut tallies)?;
-            done();
-        }
-        for training in &self.trainings {
-            gpu::check_training(gpu, training, &mut tallies)?;
-            done();
-        }
-        for sums in &self.sums {
-            gpu::check_sums(gpu, sums, &mut tallies)?;
-            done();
-        }
-        Ok(tallies)
+    pub fn on_adapter(&self, gpu: &Gpu, done: impl FnMut()) -> Result<Vec<Tally>, Failure> {
+        run(&gpu::WHAT, self.0.iter(), |check| check.on_adapter(gpu), done)
     }
 
     /// The CPU path against `f64`. Calls `done` after each check.
@@ -82,20 +108,23 @@ impl Checks {
     /// # Errors
     ///
     /// Where a check could not be made.
-    pub fn on_cpu(&self, mut done: impl FnMut()) -> Result<Vec<Tally>, Failure> {
-        let mut tallies = cpu::tallies();
-        for recipe in &self.recipes {
-            cpu::check(&recipe.to_string(), recipe.cook(), &mut tallies)?;
-            done();
-        }
-        for training in &self.trainings {
-            cpu::check_training(training, &mut tallies)?;
-            done();
-        }
-        for sums in &self.sums {
-            cpu::check_sums(sums, &mut tallies)?;
-            done();
-        }
-        Ok(tallies)
+    pub fn on_cpu(&self, done: impl FnMut()) -> Result<Vec<Tally>, Failure> {
+        run(&cpu::WHAT, self.0.iter().filter(|check| check.on_both()), Check::on_cpu, done)
     }
+}
+
+fn run<'c>(
+    what: &[&'static str],
+    checks: impl Iterator<Item = &'c Check>,
+    check: impl Fn(&Check) -> Result<Found, Failure>,
+    mut done: impl FnMut(),
+) -> Result<Vec<Tally>, Failure> {
+    let mut tallies: Vec<Tally> = what.iter().map(|what| Tally::new(what)).collect();
+    for one in checks {
+        for (what, findings) in check(one)?.iter().filter(|(_, findings)| findings.compared > 0) {
+            tallies.iter_mut().filter(|t| t.what == *what).for_each(|t| t.add(&one.name(), findings));
+        }
+        done();
+    }
+    Ok(tallies)
 }

@@ -2,27 +2,25 @@
 
 use std::fmt;
 
-use gradclip::cpu::{self, GradMut, Moments, StepMut};
+use gradclip::cpu::{self, Moments};
 use gradclip::layout::Progress;
-use gradclip::wgpu::{self, BufferUsages as Usage};
-use gradclip::{Adam, Clip, DType, Grad, History, LossScale, NonFinite, Optimizer, Pass, Sgd, Stepper};
+use gradclip::{Adam, Clip, Grad, History, LossScale, NonFinite, Optimizer, Pass, Sgd, Stepper, wgpu};
 
+use crate::budget::ADVANCE_STEPS as STEPS;
 use crate::check::training::{history, progress};
 use crate::failure::Failure;
-use crate::gpu::{Gpu, Staged};
+use crate::gpu::{Gpu, Placed, Placing, Staged};
 use crate::inputs::Random;
 use crate::tally::{Findings, Wrong};
+use crate::tensor::{Tensor, grads, named, steps};
 
-/// Steps that are compared.
-const STEPS: usize = 14;
-const LEN: usize = 3;
 /// Gradients of two tensors: finite, or one of them not.
-const BATCHES: [[[f32; LEN]; 2]; 3] = [
+const BATCHES: [[[f32; 3]; 2]; 3] = [
     [[1.0, 2.0, -3.0], [0.5, 0.25, 4.0]],
     [[1.0, f32::INFINITY, -3.0], [0.5, 0.25, 4.0]],
     [[1.0, 2.0, -3.0], [0.5, 0.25, f32::NAN]],
 ];
-const BATCH: u64 = size_of::<[[f32; LEN]; 2]>() as u64;
+const BATCH: u64 = size_of::<[[f32; 3]; 2]>() as u64;
 /// The words of [`Progress`]; of which those with a point are numbers, the others counts.
 const WORDS: [(&str, bool); 8] = [
     ("loss scale", true),
@@ -108,53 +106,42 @@ impl Advance {
         let mut moments = Moments::default();
         let mut findings = Findings::default();
         for (step, (staged, &batch)) in staged.iter().zip(&batches).enumerate() {
-            self.here(BATCHES[batch], &mut here, &mut moments)?;
-            findings.join(compare(step, &gpu.read(staged)?[0], &progress(&here)));
+            self.here(batch, &mut here, &mut moments)?;
+            findings.join(compare(step, &gpu.collect(staged)?[0], &progress(&here)));
         }
         Ok(findings)
     }
 
+    /// The tensors of a batch. Where parameters are does not matter here.
+    fn tensors(batch: usize) -> Vec<Tensor> {
+        let tensors = named(BATCHES[batch].map(|gradient| gradient.to_vec()));
+        tensors.into_iter().map(|tensor| tensor.parameter(vec![1.0f32; 3])).collect()
+    }
+
     /// A step on the CPU path.
-    fn here(
-        &self,
-        mut gradients: [[f32; LEN]; 2],
-        history: &mut History,
-        moments: &mut Moments,
-    ) -> Result<(), Failure> {
-        let Some(optimizer) = &self.optimizer else {
-            let mut grads: Vec<GradMut<'_>> = gradients.iter_mut().map(|g| GradMut::new("t", g)).collect();
-            cpu::clip_with(&mut grads, &self.clip, history)?;
-            return Ok(());
-        };
-        // Where parameters are does not matter here.
-        let mut parameters = [[1.0f32; LEN]; 2];
-        let steps = gradients.iter().zip(&mut parameters).map(|(g, p)| StepMut::new("t", &g[..], p));
-        cpu::step(&mut steps.collect::<Vec<_>>(), &self.clip, optimizer, history, moments)?;
+    fn here(&self, batch: usize, history: &mut History, moments: &mut Moments) -> Result<(), Failure> {
+        let mut tensors = Advance::tensors(batch);
+        match &self.optimizer {
+            None => drop(cpu::clip_with(&mut grads(&mut tensors), &self.clip, history)?),
+            Some(optimizer) => {
+                cpu::step(&mut steps(&mut tensors), &self.clip, optimizer, history, moments)?;
+            }
+        }
         Ok(())
     }
 
     /// All steps on a device, in one submit, with the progress after each.
     fn there(&self, gpu: &Gpu, begin: &History, batches: &[usize]) -> Result<Vec<Staged>, Failure> {
-        let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
-        let [source, gradients, parameters] =
-            [BATCH * BATCHES.len() as u64, BATCH, BATCH].map(|size| gpu.buffer(size, usage));
-        gpu.queue.write_buffer(&source, 0, bytemuck::cast_slice(&BATCHES));
-        let grad = |t: u64| {
-            let offset = t * BATCH / 2;
-            let grad = Grad::range(format!("t{t}"), &gradients, offset, LEN as u64);
-            grad.parameter(&parameters, offset, DType::F32)
-        };
-        let prepared = Prepared::new(gpu, &[grad(0), grad(1)], self)?;
+        let source = gpu.upload(bytemuck::cast_slice(&BATCHES));
+        let placed = Placed::upload(gpu, &Advance::tensors(0), Placing::PACKED);
+        let prepared = Prepared::new(gpu, &placed.grads, self)?;
         prepared.pass().restore_history(&gpu.queue, begin)?;
-        let mut encoder = gpu.encoder();
-        let mut staged = Vec::new();
-        for &batch in batches {
-            encoder.copy_buffer_to_buffer(&source, batch as u64 * BATCH, &gradients, 0, BATCH);
-            prepared.record(&mut encoder);
-            staged.push(gpu.stage(&mut encoder, [prepared.pass().progress()]));
-        }
-        gpu.queue.submit([encoder.finish()]);
-        Ok(staged)
+        let step = |encoder: &mut wgpu::CommandEncoder, batch: usize| {
+            encoder.copy_buffer_to_buffer(&source, batch as u64 * BATCH, &placed.buffers[0], 0, BATCH);
+            prepared.record(encoder);
+            gpu.stage(encoder, [prepared.pass().progress()])
+        };
+        Ok(gpu.submit(|encoder| batches.iter().map(|&batch| step(encoder, batch)).collect()))
     }
 }
 

@@ -1,45 +1,52 @@
 //! Optimiser steps on a device and on the CPU path, and these beside plain f64 programs.
 
 use gradclip::cpu::{self, Trace};
-use gradclip::{Clip, DType, Stepper};
+use gradclip::{Clip, Stepper};
 
-use crate::check::placed::{Beside, Placed};
+use crate::budget::TRAINING_STEPS as STEPS;
 use crate::check::progress;
-use crate::check::training::{STEPS, State, Training, progress};
+use crate::check::training::{State, Training, progress};
 use crate::failure::Failure;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Operands, Placed, Placing};
 use crate::inputs::Case;
 use crate::oracle::decision::{Changes, Expected};
 use crate::oracle::in_f64::Exact;
-use crate::oracle::optimizer::{HALF_ULP, Machine, Near, Step};
+use crate::oracle::optimizer::{Machine, Near, Step};
 use crate::tally::{Findings, Wrong};
-use crate::tensor::{Data, Tensor};
+use crate::tensor::{Data, Tensor, floats, grads};
+use crate::tolerance::HALF_ULP;
+
+/// Where tensors lie that belong to gradients: packed without a gap but the first, or so far apart that each can be
+/// bound by itself.
+pub(crate) fn placing_of_operands(packed: bool) -> Placing {
+    Placing { alignment: if packed { 4 } else { 256 }, ..Placing::arena(12, 0) }
+}
 
 /// A training on a device.
 struct There<'a> {
     gpu: &'a Gpu,
     placed: Placed,
     /// Parameters, then moments.
-    roles: Vec<Beside>,
+    roles: Vec<Operands>,
     stepper: Stepper,
 }
 
 impl<'a> There<'a> {
     fn new(gpu: &'a Gpu, training: &Training, state: &State) -> Result<There<'a>, Failure> {
-        let mut case = training.batch(0, state);
-        case.parameters.clear();
-        let placed = Placed::upload(gpu, &case);
-        let upload = |role| Beside::upload(gpu, &state.tensors(role), training.arena);
-        let roles: Vec<Beside> = (0..training.roles().len()).map(upload).collect();
-        let grads = placed.grads.iter().enumerate().map(|(t, grad)| {
-            let (lr_scale, decay) = training.own(t);
-            let grad = grad.clone().parameter(&roles[0].buffer, roles[0].offsets[t], DType::F32);
-            let grad = grad.lr_scale(lr_scale);
-            let grad = if let Some(decay) = decay { grad.weight_decay(decay) } else { grad };
-            roles[1..].iter().fold(grad, |grad, role| grad.moment(&role.buffer, role.offsets[t]))
-        });
-        let grads: Vec<_> = grads.collect();
-        let stepper = gpu.clipper.prepare_step(&grads, &training.clip, training.optimizer)?;
+        let case = training.batch(0, state);
+        let mut placed = Placed::upload(gpu, &case.tensors, case.placing);
+        let upload = |role| {
+            let data: Vec<Data> = state.tensors(role).into_iter().map(Data::from).collect();
+            Operands::upload(gpu, data.iter(), placing_of_operands(training.arena))
+        };
+        let roles: Vec<Operands> = (0..training.roles().len()).map(upload).collect();
+        placed.set_parameters(roles[0].clone());
+        for (t, grad) in placed.grads.iter_mut().enumerate() {
+            for (buffer, offset) in roles[1..].iter().map(|role| role.at(t)) {
+                *grad = grad.clone().moment(buffer, offset);
+            }
+        }
+        let stepper = gpu.clipper.prepare_step(&placed.grads, &training.clip, training.optimizer)?;
         stepper.pass().restore_history(&gpu.queue, &state.history)?;
         Ok(There { gpu, placed, roles, stepper })
     }
@@ -48,18 +55,18 @@ impl<'a> There<'a> {
     fn step(&mut self, case: &Case) -> Result<Vec<Vec<u8>>, Failure> {
         let There { gpu, placed, roles, stepper } = self;
         placed.put(gpu, &case.tensors);
-        let mut encoder = gpu.encoder();
-        stepper.record_step(&mut encoder);
-        let beside = std::iter::once(stepper.pass().progress()).chain(roles.iter().map(|r| &r.buffer));
-        let staged = gpu.stage(&mut encoder, beside.chain(&placed.buffers));
-        gpu.queue.submit([encoder.finish()]);
-        gpu.read(&staged)
+        let staged = gpu.submit(|encoder| {
+            stepper.record_step(encoder);
+            let roles = roles.iter().map(|r| &r.buffers[0]);
+            gpu.stage(encoder, std::iter::once(stepper.pass().progress()).chain(roles).chain(&placed.buffers))
+        });
+        gpu.collect(&staged)
     }
 
     /// The tensors of each role in what was read back. None where something changed between them.
-    fn tensors(&self, case: &Case, got: &[Vec<u8>]) -> Option<Vec<Vec<Vec<f32>>>> {
-        let lengths = || case.tensors.iter().map(|t| t.data.len());
-        self.roles.iter().zip(got).map(|(role, bytes)| role.tensors(bytes, lengths())).collect()
+    fn tensors(&self, got: &[Vec<u8>]) -> Option<Vec<Vec<Vec<f32>>>> {
+        let floats = |data: Vec<Data>| data.iter().map(Data::floats).collect();
+        self.roles.iter().zip(got.chunks(1)).map(|(role, bytes)| role.data(bytes).map(floats)).collect()
     }
 }
 
@@ -79,8 +86,8 @@ pub(crate) fn on_gpu(gpu: &Gpu, training: &Training) -> Result<[Findings; 2], Fa
         if advance.wrong > 0 {
             break; // No update is right then.
         }
-        let Some(tensors) = there.tensors(&case, &got[1..]) else {
-            update.named(f64::INFINITY, 0.0, touched(step, "bits beside the tensors changed"));
+        let Some(tensors) = there.tensors(&got[1..]) else {
+            update.named(f64::INFINITY, 0.0, touched(step, "bits next to the tensors changed"));
             break;
         };
         if !there.placed.untouched(&got[1 + there.roles.len()..]) {
@@ -101,18 +108,10 @@ pub(crate) fn touched(step: usize, what: &'static str) -> Wrong {
 
 /// The clipped gradients, not rounded to 16 bits.
 fn clipped(case: &Case, state: &State) -> Result<Vec<Vec<f32>>, Failure> {
-    let wide = |t: &Tensor| {
-        let elements = (0..t.data.len()).map(|i| t.data.value(i) as f32).collect();
-        Tensor { name: t.name.clone(), data: Data::F32(elements) }
-    };
-    let mut case = Case { tensors: case.tensors.iter().map(wide).collect(), ..case.clone() };
-    let clip = case.clip;
-    cpu::clip_with(&mut case.grads(), &clip, &mut state.history.clone())?;
-    let elements = |t: Tensor| match t.data {
-        Data::F32(elements) => elements,
-        _ => Vec::new(),
-    };
-    Ok(case.tensors.into_iter().map(elements).collect())
+    let wide = |t: &Tensor| Tensor { data: t.data.clone().widened(), ..t.clone() };
+    let mut tensors: Vec<Tensor> = case.tensors.iter().map(wide).collect();
+    cpu::clip_with(&mut grads(&mut tensors), &case.clip, &mut state.history.clone())?;
+    Ok(floats(&tensors))
 }
 
 /// A step of the CPU path that a device should have made too.
@@ -208,7 +207,7 @@ pub(crate) fn unscaled(case: &Case, state: &State) -> Result<(Case, Trace), Fail
     clip.unscale *= f64::from(progress(&state.history).unscale);
     clip.loss_scale = None;
     let case = Case { clip, ..case.clone() };
-    let trace = cpu::clip_traced(&mut case.clone().grads(), &clip)?;
+    let (trace, _) = case.traced()?;
     Ok((case, trace))
 }
 

@@ -2,30 +2,27 @@
 
 use std::fmt;
 
-use gradclip::cpu::{self, SumMut};
-use gradclip::{Clip, History, Rule};
+use gradclip::cpu;
+use gradclip::{Clip, Grad, History, Rule};
 
-use crate::check::placed::{Beside, Placed};
-use crate::check::steps::{gradient, touched};
+use crate::budget::BATCHES;
+use crate::check::steps::{gradient, placing_of_operands, touched};
 use crate::check::training::{LAYOUTS, batch, clips, few};
 use crate::failure::Failure;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, MicroBatch, Operands, Placed};
 use crate::inputs::values::Values;
-use crate::inputs::{Case, Elements, Sizes};
+use crate::inputs::{Case, Elements, Sizes, placing};
 use crate::oracle::decision::Changes;
 use crate::oracle::in_f64::Exact;
 use crate::oracle::optimizer::{Machine, Near};
 use crate::tally::{Findings, Wrong};
+use crate::tensor::Data;
 
-/// Micro-batches, after two of which sums begin anew.
-const BATCHES: usize = 6;
+/// Micro-batches after which sums begin anew.
 const ANEW: usize = 2;
 /// Nothing at all, odd lengths, a matrix to cut into units, more than a chunk.
 const SHAPES: Sizes = Sizes::Shapes(&[&[7], &[0, 4], &[], &[65, 33], &[3, 5]]);
 const LONG: Sizes = Sizes::Shapes(&[&[1], &[5], &[16_385], &[3], &[2]]);
-
-/// Records a micro-batch, the first one or another.
-type Record = Box<dyn Fn(bool, &mut gradclip::wgpu::CommandEncoder)>;
 
 /// Micro-batches and what is done with them.
 #[derive(Clone, Debug)]
@@ -70,7 +67,7 @@ impl Sums {
     fn batch(&self, at: usize) -> Case {
         let clip = self.clip.unwrap_or(Clip::measure());
         let case = batch(self.sizes, self.elements, self.values[at], clip, self.seed + at as u64);
-        Case { arena: self.arena, ..case }
+        Case { placing: placing(self.arena), ..case }
     }
 
     /// Before the first batch: what is there does not matter.
@@ -86,12 +83,7 @@ impl Sums {
         sums: &mut [Vec<f32>],
         history: &mut History,
     ) -> Result<(), Failure> {
-        let tensors = case.tensors.iter().zip(&case.shapes).zip(&case.groups).zip(sums);
-        let sum = tensors.map(|(((tensor, shape), group), sum)| {
-            let sum = SumMut::new(tensor.name.as_str(), tensor.data.slice(), sum).shape(shape);
-            if let Some(named) = group { sum.group(&named.group()) } else { sum }
-        });
-        let mut sums: Vec<SumMut<'_>> = sum.collect();
+        let mut sums: Vec<_> = case.tensors.iter().zip(sums).map(|(tensor, sum)| tensor.sum(sum)).collect();
         match &self.clip {
             None => cpu::accumulate(&mut sums, begins)?,
             Some(clip) => drop(cpu::accumulate_clipped(&mut sums, begins, clip, history)?),
@@ -99,30 +91,33 @@ impl Sums {
         Ok(())
     }
 
-    /// Sums on a device beside those of the CPU path, which goes on from what the device has.
+    /// Sums on a device next to those of the CPU path, which goes on from what the device has.
     pub(crate) fn on_gpu(&self, gpu: &Gpu) -> Result<Findings, Failure> {
         let (mut sums, mut history) = (self.begin(), History::default());
-        let mut placed = Placed::upload(gpu, &self.batch(0));
-        let beside = Beside::upload(gpu, &sums.iter().collect::<Vec<_>>(), self.arena);
-        let record = self.prepare(gpu, &placed, &beside)?;
+        let first = self.batch(0);
+        let mut placed = Placed::upload(gpu, &first.tensors, first.placing);
+        let data: Vec<Data> = sums.iter().map(Data::from).collect();
+        let operands = Operands::upload(gpu, data.iter(), placing_of_operands(self.arena));
+        let record = self.prepare(gpu, &placed, &operands)?;
         let mut findings = Findings::default();
         for at in 0..BATCHES {
             let case = self.batch(at);
             placed.put(gpu, &case.tensors);
             let begins = at % (ANEW + 1) == 0;
-            let mut encoder = gpu.encoder();
-            record(begins, &mut encoder);
-            let staged = gpu.stage(&mut encoder, std::iter::once(&beside.buffer).chain(&placed.buffers));
-            gpu.queue.submit([encoder.finish()]);
-            let got = gpu.read(&staged)?;
+            let staged = gpu.submit(|encoder| {
+                record(begins, encoder);
+                gpu.stage(encoder, operands.buffers.iter().chain(&placed.buffers))
+            });
+            let got = gpu.collect(&staged)?;
 
             let (before, mut addends) = (sums.clone(), self.begin());
             self.add(&case, true, &mut addends, &mut history.clone())?;
             self.add(&case, begins, &mut sums, &mut history)?;
-            let Some(tensors) = beside.tensors(&got[0], sums.iter().map(Vec::len)) else {
-                findings.named(f64::INFINITY, 0.0, touched(at, "bits beside the tensors changed"));
+            let Some(tensors) = operands.data(&got[..1]) else {
+                findings.named(f64::INFINITY, 0.0, touched(at, "bits next to the tensors changed"));
                 return Ok(findings);
             };
+            let tensors: Vec<Vec<f32>> = tensors.iter().map(Data::floats).collect();
             let before = if begins { None } else { Some(&before) };
             compare(at, before, &addends, [&tensors, &sums], &mut findings);
             if !placed.untouched(&got[1..]) {
@@ -133,22 +128,16 @@ impl Sums {
         Ok(findings)
     }
 
-    fn prepare(&self, gpu: &Gpu, placed: &Placed, beside: &Beside) -> Result<Record, Failure> {
-        let grads = placed.grads.iter().zip(&beside.offsets);
-        let grads: Vec<_> = grads.map(|(g, &offset)| g.clone().accumulator(&beside.buffer, offset)).collect();
-        Ok(match &self.clip {
-            None => {
-                let sums = gpu.clipper.prepare_accumulation(&grads)?;
-                Box::new(move |first, e| if first { sums.record_first(e) } else { sums.record_next(e) })
-            }
-            Some(clip) => {
-                let sums = gpu.clipper.prepare_clipped_accumulation(&grads, clip)?;
-                Box::new(move |first, e| if first { sums.record_first(e) } else { sums.record_next(e) })
-            }
-        })
+    fn prepare(&self, gpu: &Gpu, placed: &Placed, operands: &Operands) -> Result<MicroBatch, Failure> {
+        let told = |(i, grad): (usize, &Grad)| {
+            let (buffer, offset) = operands.at(i);
+            grad.clone().accumulator(buffer, offset)
+        };
+        let grads: Vec<_> = placed.grads.iter().enumerate().map(told).collect();
+        Ok(gpu.accumulation(&grads, self.clip.as_ref())?)
     }
 
-    /// Sums of the CPU path beside f64, each from what the CPU path has.
+    /// Sums of the CPU path next to f64, each from what the CPU path has.
     pub(crate) fn on_cpu(&self) -> Result<Findings, Failure> {
         let (mut sums, mut history) = (self.begin(), History::default());
         let mut findings = Findings::default();
@@ -158,7 +147,7 @@ impl Sums {
             let before = sums.clone();
             self.add(&case, begins, &mut sums, &mut history)?;
             let exact = Exact::of(&case);
-            let trace = cpu::clip_traced(&mut case.clone().grads(), &case.clip)?;
+            let (trace, _) = case.traced()?;
             let changes = Changes::new(&case, &exact, &trace);
             for (tensor, sums) in sums.iter().enumerate() {
                 for (i, &got) in sums.iter().enumerate() {

@@ -2,17 +2,16 @@
 
 use std::fmt;
 
-use gradclip::cpu::{self, Moments, StepMut};
+use gradclip::cpu::{self, Moments};
 use gradclip::layout::{Progress, Tally};
 use gradclip::{Adam, Clip, ClipError, History, LossScale, NonFinite, Optimizer, Rule, Sgd, Units};
 
+use crate::budget::TRAINING_STEPS as STEPS;
 use crate::failure::Failure;
 use crate::inputs::values::Values;
-use crate::inputs::{Case, Elements, Random, Recipe, Sizes, Threshold};
-use crate::tensor::{Data, Element, Tensor};
+use crate::inputs::{Case, Elements, Random, Recipe, Sizes, Threshold, placing};
+use crate::tensor::{Element, Tensor, steps};
 
-/// Steps that are compared.
-pub(crate) const STEPS: usize = 5;
 /// Nothing at all, a scalar, odd lengths, and a matrix to cut into units.
 const SHAPES: Sizes = Sizes::Shapes(&[&[7], &[0, 4], &[], &[65, 33], &[3, 5]]);
 /// More than a chunk, which ends within a word of two halves.
@@ -157,9 +156,11 @@ impl Training {
     pub(crate) fn batch(&self, step: usize, state: &State) -> Case {
         let values = self.values[step];
         let mut case = batch(self.sizes, self.elements, values, self.clip, self.seed + step as u64);
-        case.arena = self.arena;
-        let needed = matches!(self.clip.rule, Rule::Agc { .. });
-        case.parameters = state.parameters.iter().filter(|_| needed).cloned().map(Data::F32).collect();
+        case.placing = placing(self.arena);
+        for (t, (tensor, parameter)) in case.tensors.iter_mut().zip(&state.parameters).enumerate() {
+            (tensor.lr_scale, tensor.weight_decay) = self.own(t);
+            tensor.parameter = Some(parameter.into());
+        }
         case
     }
 
@@ -218,17 +219,11 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn step(&mut self, training: &Training, case: &Case) -> Result<(), Failure> {
-        let tensors = case.tensors.iter().zip(&case.shapes).zip(&case.groups).zip(&mut self.parameters);
-        let mut steps = Vec::new();
-        for (t, (((tensor, shape), group), parameter)) in tensors.enumerate() {
-            let (lr_scale, decay) = training.own(t);
-            let step = StepMut::new(tensor.name.as_str(), tensor.data.slice(), parameter);
-            let step = step.shape(shape).lr_scale(lr_scale);
-            let step = if let Some(decay) = decay { step.weight_decay(decay) } else { step };
-            steps.push(if let Some(named) = group { step.group(&named.group()) } else { step });
-        }
+        let mut tensors = case.tensors.clone();
         let State { moments, history, .. } = self;
-        cpu::step(&mut steps, &training.clip, &training.optimizer, history, moments)?;
+        cpu::step(&mut steps(&mut tensors), &training.clip, &training.optimizer, history, moments)?;
+        let moved = tensors.into_iter().filter_map(|t| t.parameter).map(|p| p.floats());
+        self.parameters = moved.collect();
         Ok(())
     }
 

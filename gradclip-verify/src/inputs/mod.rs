@@ -1,6 +1,8 @@
 //! A gradient set of `verify` and what to do with it: recipe, numbers, threshold.
 
-mod kinds;
+mod distribution;
+mod every;
+mod limits;
 mod random;
 pub(crate) mod recipes;
 pub(crate) mod scopes;
@@ -8,18 +10,19 @@ pub(crate) mod values;
 
 use std::fmt;
 
-use gradclip::cpu::{self, GradMut};
-use gradclip::{Clip, ClipError, Group, NonFinite, NormType, Rule, Scope};
+use gradclip::cpu::Trace;
+use gradclip::{Clip, ClipError, NonFinite, NormType, Rule, Scope};
 
-pub use kinds::{KINDS, Kind, data};
+pub use distribution::{DISTRIBUTIONS, Distribution, data};
+pub use every::{NORMS, RULES, SCOPES, clips, four_rows};
+pub use limits::limits;
 pub use random::Random;
 
+use crate::budget::MANY;
+use crate::gpu::Placing;
 use crate::inputs::recipes::EDGES;
 use crate::inputs::values::{Values, spoil};
-use crate::tensor::{Data, Element, Tensor};
-
-/// Tensors of a set of many small ones: more than any adapter binds at once.
-const MANY: usize = 70;
+use crate::tensor::{self, Data, Element, Named, Tensor, named};
 
 /// A case before its numbers are made.
 #[derive(Clone, Debug)]
@@ -63,33 +66,11 @@ pub(crate) enum Threshold {
     Fixed(f32),
 }
 
-/// A group of tensors, left out where it has no threshold.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Named {
-    pub(crate) name: &'static str,
-    pub(crate) threshold: Option<f32>,
-}
-
-impl Named {
-    pub(crate) fn group(self) -> Group {
-        match self.threshold {
-            Some(threshold) => Group::new(self.name, threshold),
-            None => Group::excluded(self.name),
-        }
-    }
-}
-
 /// A gradient set and what to do with it.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) tensors: Vec<Tensor>,
-    /// One a tensor.
-    pub(crate) shapes: Vec<Vec<u64>>,
-    /// One a tensor, where they are in groups.
-    pub(crate) groups: Vec<Option<Named>>,
-    /// One a tensor, for adaptive gradient clipping.
-    pub(crate) parameters: Vec<Data>,
-    pub(crate) arena: bool,
+    pub(crate) placing: Placing,
     pub(crate) clip: Clip,
 }
 
@@ -128,16 +109,17 @@ impl Recipe {
             };
             shapes.iter().enumerate().map(one).collect()
         };
-        let named = |(i, data): (usize, Data)| Tensor { name: format!("t{i}"), data };
-        let mut tensors: Vec<Tensor> = data(self.values, 0).into_iter().enumerate().map(named).collect();
-        let needed = matches!(self.clip.rule, Rule::Agc { .. });
-        let parameters = if needed { data(Values::Spread(1.0), 1) } else { Vec::new() };
+        let mut tensors = named(data(self.values, 0));
+        if matches!(self.clip.rule, Rule::Agc { .. }) {
+            let parameters = data(Values::Spread(1.0), 1);
+            tensors.iter_mut().zip(parameters).for_each(|(t, data)| t.parameter = Some(data));
+        }
         let at = [tensors.len() * 2 / 3, tensors.len() - 1];
         for (&tensor, &value) in at.iter().zip(self.values.non_finite()) {
             spoil(&mut tensors[tensor].data, value);
         }
-        let groups = groups(self.clip.scope, tensors.len());
-        let mut case = Case { tensors, shapes, groups, parameters, arena: self.arena, clip: self.clip };
+        let mut case = Case::plain(tensors, &shapes, self.clip);
+        case.placing = placing(self.arena);
         // What is lost is checked like everything else.
         case.clip.lossy_unscale = true;
         // Oracles compute with what the kernels compute with.
@@ -162,37 +144,25 @@ impl Recipe {
     }
 }
 
-/// One with a threshold of its own, one that is left out, and the rest.
-fn groups(scope: Scope, tensors: usize) -> Vec<Option<Named>> {
-    let group = |i: usize| match i % 4 {
-        _ if scope != Scope::Group => None,
-        0 => Some(Named { name: "own", threshold: Some(0.5) }),
-        1 => Some(Named { name: "out", threshold: None }),
-        _ => None,
-    };
-    (0..tensors).map(group).collect()
+/// Packed, or in buffers of their own, in some of which something else lies before them.
+pub(crate) fn placing(arena: bool) -> Placing {
+    if arena { Placing::PACKED } else { Placing { lead: 12, ..Placing::APART } }
 }
 
 impl Case {
-    /// In one buffer, without parameters.
-    pub(crate) fn plain(tensors: Vec<Tensor>, shapes: &[&[u64]], clip: Clip) -> Case {
-        let groups = groups(clip.scope, tensors.len());
-        let shapes = shapes.iter().map(|shape| shape.to_vec()).collect();
-        Case { tensors, shapes, groups, parameters: Vec::new(), arena: true, clip }
+    /// In one buffer. Where groups matter, one has a threshold of its own, one is left out, and the rest is without.
+    pub(crate) fn plain<S: AsRef<[u64]>>(mut tensors: Vec<Tensor>, shapes: &[S], clip: Clip) -> Case {
+        let groups = [Some(Named::new("own", 0.5)), Some(Named::excluded("out")), None, None];
+        for (i, (tensor, shape)) in tensors.iter_mut().zip(shapes).enumerate() {
+            tensor.shape = Some(shape.as_ref().to_vec());
+            tensor.group = groups[i % 4].filter(|_| clip.scope == Scope::Group);
+        }
+        Case { tensors, placing: Placing::PACKED, clip }
     }
 
-    /// The gradients to clip on the CPU path.
-    pub(crate) fn grads(&mut self) -> Vec<GradMut<'_>> {
-        let mut grads = Vec::new();
-        let parameters = self.parameters.iter().map(Some).chain(std::iter::repeat(None));
-        let about = self.shapes.iter().zip(&self.groups).zip(parameters);
-        for (tensor, ((shape, group), parameter)) in self.tensors.iter_mut().zip(about) {
-            let mut grad = tensor.grad().shape(shape);
-            grad = if let Some(named) = group { grad.group(&named.group()) } else { grad };
-            grad = if let Some(data) = parameter { grad.parameter(data.slice()) } else { grad };
-            grads.push(grad);
-        }
-        grads
+    /// What the CPU path does to a copy.
+    pub(crate) fn traced(&self) -> Result<(Trace, Vec<Tensor>), ClipError> {
+        tensor::traced(&self.tensors, &self.clip)
     }
 
     /// Whether tensors are cut into units or rows.
@@ -232,7 +202,7 @@ impl Case {
     fn norms(&self, scope: Scope) -> Result<Vec<f32>, ClipError> {
         let clip = self.clip;
         let measure = Clip::measure().norm_type(clip.norm).unscale(clip.unscale).scope(scope);
-        let trace = cpu::clip_traced(&mut self.clone().grads(), &measure.on_non_finite(NonFinite::Sanitize))?;
+        let (trace, _) = tensor::traced(&self.tensors, &measure.on_non_finite(NonFinite::Sanitize))?;
         Ok(trace.outcomes.iter().map(|outcome| outcome.norm).collect())
     }
 }

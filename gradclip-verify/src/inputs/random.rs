@@ -19,6 +19,13 @@ impl Random {
         (((self.bits() >> 32) * n as u64) >> 32) as usize
     }
 
+    /// Puts things in another order.
+    pub fn shuffle<T>(&mut self, things: &mut [T]) {
+        for i in (1..things.len()).rev() {
+            things.swap(i, self.bits() as usize % (i + 1));
+        }
+    }
+
     /// Uniform in [-1, 1), with 24 bits.
     pub fn unit(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0

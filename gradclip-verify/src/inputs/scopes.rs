@@ -2,6 +2,7 @@
 
 use gradclip::{Clip, NonFinite, NormType, Rule, Scope, Units};
 
+use crate::inputs::every::{NORMS, RULES};
 use crate::inputs::values::Values;
 use crate::inputs::{Elements, Recipe, Sizes, Threshold};
 use crate::tensor::Element;
@@ -16,17 +17,12 @@ const SCATTERED: Sizes = Sizes::Shapes(&[&[20_000, 3], &[1025, 5], &[16_385, 2]]
 /// Axes kept and summed over that alternate.
 const FOUR: Sizes = Sizes::Shapes(&[&[3, 4, 5, 6], &[65, 3, 7, 7], &[3, 3, 8, 300]]);
 /// What is summed over in these.
-pub(crate) const AXES: [&[usize]; 8] = [&[0], &[1], &[3], &[0, 2], &[1, 3], &[0, 3], &[], &[0, 1, 2, 3]];
+const AXES: [&[usize]; 8] = [&[0], &[1], &[3], &[0, 2], &[1, 3], &[0, 3], &[], &[0, 1, 2, 3]];
 /// Around a workgroup of rows.
 const ROWS: [u64; 6] = [0, 1, 255, 256, 257, 5000];
 
 const TYPES: [Elements; 4] =
     [Elements::All(Element::F32), Elements::All(Element::F16), Elements::All(Element::Bf16), Elements::Mixed];
-const NORMS: [NormType; 3] = [NormType::Two, NormType::One, NormType::Inf];
-
-const RULES: [Rule; 7] =
-    [Rule::Norm, Rule::Value, Rule::Rms, Rule::Average, Rule::Agc { eps: 1e-3 }, Rule::Sign, Rule::Normalize];
-
 /// Shapes, scopes, element types and norms are crossed; rules, values, policies and thresholds take
 /// turns, in lists whose lengths share no factor.
 pub(crate) fn recipes() -> Vec<Recipe> {

@@ -24,7 +24,7 @@ impl Values {
     pub(crate) fn data(self, random: &mut Random, element: Element, size: usize) -> Data {
         let mut bits = |_| self.bits(random, element);
         match element {
-            Element::F32 => Data::F32((0..size).map(|i| f32::from_bits(bits(i))).collect()),
+            Element::F64 | Element::F32 => Data::F32((0..size).map(|i| f32::from_bits(bits(i))).collect()),
             Element::F16 => Data::F16((0..size).map(|i| f16::from_bits(bits(i) as u16)).collect()),
             Element::Bf16 => Data::Bf16((0..size).map(|i| bf16::from_bits(bits(i) as u16)).collect()),
         }
@@ -32,7 +32,7 @@ impl Values {
 
     fn bits(self, random: &mut Random, element: Element) -> u32 {
         let (sign, exponents) = match element {
-            Element::F32 => (31, 255),
+            Element::F64 | Element::F32 => (31, 255),
             Element::F16 => (15, 31),
             Element::Bf16 => (15, 255),
         };
@@ -65,6 +65,7 @@ impl Values {
 /// Replaces the last element.
 pub(crate) fn spoil(data: &mut Data, value: f32) {
     match data {
+        Data::F64(e) => e.iter_mut().rev().take(1).for_each(|e| *e = value.into()),
         Data::F32(e) => e.iter_mut().rev().take(1).for_each(|e| *e = value),
         Data::F16(e) => e.iter_mut().rev().take(1).for_each(|e| *e = f16::from_f32(value)),
         Data::Bf16(e) => e.iter_mut().rev().take(1).for_each(|e| *e = bf16::from_f32(value)),
@@ -78,7 +79,7 @@ fn fit(element: Element, scale: f32) -> f32 {
 
 fn rounded(element: Element, value: f32) -> u32 {
     match element {
-        Element::F32 => value.to_bits(),
+        Element::F64 | Element::F32 => value.to_bits(),
         Element::F16 => f16::from_f32(value).to_bits().into(),
         Element::Bf16 => bf16::from_f32(value).to_bits().into(),
     }

@@ -2,32 +2,11 @@
 
 use gradclip::cpu::Trace;
 use gradclip::layout::{CLIPPED, Outcome};
-use gradclip::{NonFinite, NormType, Rule};
+use gradclip::{NonFinite, Rule};
 
 use crate::inputs::Case;
 use crate::oracle::in_f64::{Exact, Segment, unscales_to_infinity};
-
-/// The error of an L1, L2 or infinity norm: half an ulp of rounding, and what the sum drops.
-const NORM: f64 = 0.65;
-/// A clipped f32's beside the norm's: the sum with eps and the scale are rounded, which is an ulp each
-/// of a result with a small mantissa, and the product half an ulp.
-const APPLIED: f64 = 2.5;
-/// What rounding one way adds: half an ulp each for norm, sum with eps, coefficient, scale and product, of
-/// results with a small mantissa, and half of one for the share by which norms are taken to be larger.
-pub(crate) const BELOW: f64 = 5.5;
-/// What is rounded once: what went before hardly shows.
-pub(crate) const APPLIED_ONCE: f64 = 0.51;
-/// A limit that follows from parameters: twice the norm's error, where mantissas are small, and a product.
-pub(crate) const LIMIT: f64 = 2.0 * NORM + 1.0;
-
-/// The largest error of a norm in ulp.
-pub(crate) fn most(norm: NormType) -> f64 {
-    match norm {
-        // Records are rounded to f32, and the root divides their error by p.
-        NormType::P(p) => 2.0 * (2.0 + 3.0 / p),
-        _ => NORM,
-    }
-}
+use crate::tolerance::{APPLIED_ULP, BELOW_ULP, LIMIT_ULP, ONCE_ULP, norm_ulp};
 
 /// The norm of an outcome, also above the largest f32.
 pub(crate) fn norm_of(outcome: &Outcome) -> f64 {
@@ -109,18 +88,18 @@ impl<'a> Changes<'a> {
         let of = segments.map(|(segment, outcome)| change(case, segment, outcome, total)).collect();
         let limit = match case.clip.rule {
             Rule::Rms | Rule::Average => 1.0,
-            Rule::Agc { .. } => LIMIT,
+            Rule::Agc { .. } => LIMIT_ULP,
             _ => 0.0,
         };
-        let below = if case.below() { BELOW } else { 0.0 };
-        Changes { case, exact, of, most: APPLIED + 2.0 * most(case.clip.norm) + limit + below }
+        let below = if case.below() { BELOW_ULP } else { 0.0 };
+        Changes { case, exact, of, most: APPLIED_ULP + 2.0 * norm_ulp(case.clip.norm) + limit + below }
     }
 
     /// Element `i` of a tensor.
     pub(crate) fn element(&self, tensor: usize, i: usize) -> Expected {
         let from = self.case.tensors[tensor].data.value(i);
         let clip = &self.case.clip;
-        match self.of[self.exact.owners[tensor].at(i)] {
+        match self.of[self.exact.parts.at(tensor, i)] {
             Change::Keep => Expected::Kept,
             Change::Skip => Expected::Skipped,
             Change::Fill(value) => Expected::Value(value, 0.0),
@@ -129,10 +108,10 @@ impl<'a> Changes<'a> {
             }
             Change::Clamp(most) => {
                 let most = self.case.tensors[tensor].data.element().floor(most);
-                Expected::Value((from * clip.unscale).clamp(-most, most), APPLIED_ONCE)
+                Expected::Value((from * clip.unscale).clamp(-most, most), ONCE_ULP)
             }
             Change::Sign(_) if from == 0.0 => Expected::Value(0.0, 0.0),
-            Change::Sign(magnitude) => Expected::Value(magnitude.copysign(from), APPLIED_ONCE),
+            Change::Sign(magnitude) => Expected::Value(magnitude.copysign(from), ONCE_ULP),
             Change::Multiply(factor) => Expected::Value(from * factor, self.most),
         }
     }

@@ -1,26 +1,11 @@
 //! Clipping in plain f64 arithmetic, element by element from shapes and names alone.
 
-use gradclip::{NonFinite, NormType, Rule, Scope, Units};
+use gradclip::{NonFinite, NormType, Rule, Scope};
 
 use crate::inputs::Case;
-use crate::inputs::scopes::AXES;
+use crate::oracle::segments::Segments;
 use crate::tally::ulp;
 use crate::tensor::{Data, Element};
-
-/// The segment of each element of a tensor.
-pub(crate) enum Owner {
-    One(usize),
-    Each(Vec<usize>),
-}
-
-impl Owner {
-    pub(crate) fn at(&self, element: usize) -> usize {
-        match self {
-            Owner::One(segment) => *segment,
-            Owner::Each(segments) => segments[element],
-        }
-    }
-}
 
 /// What some elements add up to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -131,7 +116,7 @@ pub(crate) fn rounded(value: f64) -> f64 {
 
 /// The segments of a case, and which elements belong to each.
 pub(crate) struct Exact {
-    pub(crate) owners: Vec<Owner>,
+    pub(crate) parts: Segments,
     pub(crate) segments: Vec<Segment>,
     /// All that is not excluded, where the whole set has a limit too.
     pub(crate) total: Option<Segment>,
@@ -139,28 +124,26 @@ pub(crate) struct Exact {
 
 impl Exact {
     pub(crate) fn of(case: &Case) -> Exact {
-        let (owners, count) = owners(case);
+        let parts = Segments::of(&case.tensors, case.clip.scope);
         let plain = |threshold| Segment {
             gradients: Measured::default(),
             parameters: Measured::default(),
             threshold,
             excluded: false,
         };
-        let mut segments = vec![plain(case.clip.threshold as f32); count];
+        let mut segments = vec![plain(case.clip.threshold as f32); parts.count];
         let mut total = case.clip.total.map(|total| plain(total as f32));
         let p = power_of(case.clip.norm);
-        for (i, (tensor, owner)) in case.tensors.iter().zip(&owners).enumerate() {
-            if let (Some(group), Owner::One(segment)) = (&case.groups[i], owner) {
-                let segment = &mut segments[*segment];
-                (segment.threshold, segment.excluded) = match group.threshold {
-                    Some(threshold) => (threshold, false),
-                    None => (f32::INFINITY, true),
-                };
+        for (t, tensor) in case.tensors.iter().enumerate() {
+            if let (Some(named), Scope::Group) = (&tensor.group, case.clip.scope) {
+                let segment = &mut segments[parts.at(t, 0)];
+                segment.threshold = named.threshold.map_or(f32::INFINITY, |threshold| threshold as f32);
+                segment.excluded = named.threshold.is_none();
             }
             for e in 0..tensor.data.len() {
-                let segment = &mut segments[owner.at(e)];
+                let segment = &mut segments[parts.at(t, e)];
                 segment.gradients.add(tensor.data.value(e), case.clip.unscale, p);
-                if let Some(parameters) = case.parameters.get(i) {
+                if let Some(parameters) = &tensor.parameter {
                     segment.parameters.add(parameters.value(e), 1.0, p);
                 }
                 if let Some(total) = total.as_mut().filter(|_| !segment.excluded) {
@@ -168,71 +151,6 @@ impl Exact {
                 }
             }
         }
-        Exact { owners, segments, total }
+        Exact { parts, segments, total }
     }
-}
-
-/// The segment of every element, and the number of segments.
-fn owners(case: &Case) -> (Vec<Owner>, usize) {
-    let tensors = case.tensors.len();
-    match case.clip.scope {
-        Scope::Group => {
-            let mut names: Vec<Option<&str>> = Vec::new();
-            let mut owners = Vec::new();
-            for group in &case.groups {
-                let name = group.as_ref().map(|g| g.name);
-                let known = names.iter().position(|n| *n == name);
-                owners.push(Owner::One(known.unwrap_or(names.len())));
-                names.extend(known.is_none().then_some(name));
-            }
-            (owners, names.len())
-        }
-        Scope::Tensor => ((0..tensors).map(Owner::One).collect(), tensors),
-        Scope::Unit(units) => {
-            let mut first = 0;
-            let owners = case.shapes.iter().map(|shape| {
-                let kept = |axis: usize| is_kept(shape, units, axis);
-                let owner = Owner::Each(numbered(shape, first, kept));
-                let axes = || shape.iter().enumerate();
-                let count: u64 = axes().filter(|(a, _)| kept(*a)).map(|(_, n)| n).product();
-                first += if shape.contains(&0) { 0 } else { count as usize };
-                owner
-            });
-            (owners.collect(), first)
-        }
-        Scope::Row => {
-            let rows = case.shapes.first().map_or(0, |shape| shape[0] as usize);
-            let owner = |shape: &Vec<u64>| Owner::Each(numbered(shape, 0, |axis| axis == 0));
-            (case.shapes.iter().map(owner).collect(), rows)
-        }
-        _ => ((0..tensors).map(|_| Owner::One(0)).collect(), 1),
-    }
-}
-
-/// Whether an axis counts units.
-fn is_kept(shape: &[u64], units: Units, axis: usize) -> bool {
-    match units {
-        Units::OutputFirst => shape.len() > 1 && axis == 0,
-        Units::OutputLast if shape.iter().filter(|&&n| n > 1).count() <= 1 => false,
-        Units::OutputLast if shape.len() <= 3 => axis > 0,
-        Units::OutputLast => axis + 1 == shape.len(),
-        // Which axes a set holds is the library's own, so look for the one that it was made from.
-        _ => !AXES.iter().any(|axes| Units::over(axes) == units && axes.contains(&axis)),
-    }
-}
-
-/// For each element the number that its place along the axes kept makes, in row-major order.
-fn numbered(shape: &[u64], first: usize, kept: impl Fn(usize) -> bool) -> Vec<usize> {
-    let number = |mut element: u64| {
-        let (mut number, mut stride) = (0, 1);
-        for (axis, size) in shape.iter().enumerate().rev() {
-            if kept(axis) {
-                number += element % size * stride;
-                stride *= size;
-            }
-            element /= size;
-        }
-        first + number as usize
-    };
-    (0..shape.iter().product()).map(number).collect()
 }

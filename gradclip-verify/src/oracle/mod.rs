@@ -1,7 +1,9 @@
-//! What should become of a case, in `f64`.
+//! What should become of gradients, in `f64` and in exact integers.
 
 pub(crate) mod decision;
 pub mod exact;
 pub(crate) mod in_f64;
-pub(crate) mod optimizer;
+pub mod optimizer;
 pub mod plain;
+pub mod segments;
+pub mod thresholds;

@@ -7,9 +7,8 @@ use gradclip::{Adam, Optimizer, Sgd};
 
 use crate::tally::ulp;
 use crate::tensor::Element;
+use crate::tolerance::HALF_ULP;
 
-/// Half an ulp of an f32 relative to the smallest mantissa, for which it is most.
-pub(crate) const HALF_ULP: f64 = f32::EPSILON as f64 / 2.0;
 /// Half of the smallest subnormal f32.
 const LEAST: f64 = f32::from_bits(1) as f64 / 2.0;
 /// The smallest normal f32.
@@ -17,28 +16,33 @@ const NORMAL: f64 = f32::MIN_POSITIVE as f64;
 
 /// A number, and how far what stands for it may be off.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Near {
-    pub(crate) value: f64,
-    pub(crate) error: f64,
+pub struct Near {
+    /// What it is.
+    pub value: f64,
+    /// How far off it may be.
+    pub error: f64,
     /// It, or the largest of the terms that it is the sum of: errors are counted in ulp of this.
     size: f64,
 }
 
 impl Near {
-    pub(crate) fn exactly(value: f64) -> Near {
+    /// A number that is known.
+    pub fn exactly(value: f64) -> Near {
         Near::within(value, 0.0)
     }
 
-    pub(crate) fn within(value: f64, error: f64) -> Near {
+    /// One that is known but for an error.
+    pub fn within(value: f64, error: f64) -> Near {
         Near { value, error, size: value.abs() }
     }
 
-    pub(crate) fn unit(&self) -> f64 {
+    /// An ulp of its size.
+    pub fn unit(&self) -> f64 {
         ulp(Element::F32, self.size.min(f32::MAX.into()))
     }
 
     /// Ulp between a result and this. The number after the largest is infinity.
-    pub(crate) fn off(&self, got: f64) -> f64 {
+    pub fn off(&self, got: f64) -> f64 {
         if self.value.is_nan() {
             return f64::from(u8::from(!got.is_nan()));
         }
@@ -48,7 +52,7 @@ impl Near {
     }
 
     /// Ulp that are allowed.
-    pub(crate) fn most(&self) -> f64 {
+    pub fn most(&self) -> f64 {
         if self.value.is_nan() { 0.0 } else { self.error / self.unit() }
     }
 
@@ -59,7 +63,7 @@ impl Near {
 
 /// An f32 arithmetic by its errors, in half ulp.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Machine {
+pub struct Machine {
     constant: f64,
     division: f64,
     root: f64,
@@ -69,13 +73,15 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// The CPU path: everything is rounded correctly.
-    pub(crate) const CPU: Machine = Machine { constant: 1.0, division: 1.0, root: 1.0, flushes: false };
+    pub const CPU: Machine = Machine { constant: 1.0, division: 1.0, root: 1.0, flushes: false };
     /// The same beside another program with the same constants.
-    pub(crate) const TWIN: Machine = Machine { constant: 0.0, ..Machine::CPU };
+    pub const TWIN: Machine = Machine { constant: 0.0, ..Machine::CPU };
     /// What WGSL promises: 2.5 ulp for a quotient, and the root is one, of 1 and what is 2 ulp off.
-    pub(crate) const ADAPTER: Machine = Machine { division: 5.0, root: 9.0, ..Machine::TWIN };
+    pub const ADAPTER: Machine = Machine { division: 5.0, root: 9.0, ..Machine::TWIN };
     /// It may also flush subnormal operands and results.
-    pub(crate) const FLUSHING: Machine = Machine { flushes: true, ..Machine::ADAPTER };
+    pub const FLUSHING: Machine = Machine { flushes: true, ..Machine::ADAPTER };
+    /// Such an adapter beside `f64`.
+    pub const DEVICE: Machine = Machine { constant: 1.0, ..Machine::FLUSHING };
 
     fn rounded(self, Near { value, error, size }: Near, half_ulps: f64) -> Near {
         if !value.is_finite() || (value == 0.0 && error == 0.0) {
@@ -98,7 +104,8 @@ impl Machine {
         Near::within(value, self.constant * HALF_ULP * value)
     }
 
-    pub(crate) fn sum(self, a: Near, b: Near) -> Near {
+    /// A sum of two numbers.
+    pub fn sum(self, a: Near, b: Near) -> Near {
         let value = a.value + b.value;
         let size = a.size.max(b.size).max(value.abs());
         self.rounded(Near { value, error: a.error + b.error, size }, 1.0)
@@ -132,7 +139,7 @@ impl Machine {
 
 /// A step on the elements of one tensor.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Step {
+pub struct Step {
     machine: Machine,
     optimizer: Optimizer,
     /// Number of the step, from 1.
@@ -143,13 +150,14 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    pub(crate) fn new(machine: Machine, optimizer: Optimizer, t: u32, lr_scale: f64, decay: f64) -> Step {
+    /// Step `t`, counted from 1, of a tensor with a factor of the learning rate and a weight decay.
+    pub fn new(machine: Machine, optimizer: Optimizer, t: u32, lr_scale: f64, decay: f64) -> Step {
         let lr = machine.product(machine.constant(optimizer.lr()), machine.constant(lr_scale));
         Step { machine, optimizer, t, lr, weight_decay: machine.constant(decay) }
     }
 
     /// Parameter and moments after the step, from those before it and the clipped gradient.
-    pub(crate) fn of(&self, gradient: Near, before: [f64; 3]) -> [Near; 3] {
+    pub fn of(&self, gradient: Near, before: [f64; 3]) -> [Near; 3] {
         let [p, m, v] = before.map(|x| self.machine.operand(x));
         match &self.optimizer {
             Optimizer::Sgd(sgd) => self.descent(sgd, gradient, p, m),

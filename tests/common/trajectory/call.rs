@@ -2,11 +2,6 @@
 
 use super::*;
 
-/// A number, or one of the strings `inf`, `-inf` and `nan`.
-pub(super) fn number(value: &Value) -> Option<f64> {
-    value.as_f64().or_else(|| value.as_str()?.parse().ok())
-}
-
 /// The arguments of a call. Each has to be asked for, so that none is ignored.
 struct Args<'a> {
     given: &'a Map<String, Value>,

@@ -2,79 +2,29 @@
 
 use super::*;
 
-/// Elements of a gradient.
-#[derive(Clone)]
-pub enum Values {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    Bf16(Vec<bf16>),
-}
-
-impl Values {
-    fn new(dtype: Dtype, bytes: &[u8]) -> Attempt<Values> {
-        let shorts = || bytes.chunks_exact(2).filter_map(|b| b.first_chunk()).map(|b| u16::from_le_bytes(*b));
-        let longs = bytes.chunks_exact(4).filter_map(|b| b.first_chunk()).map(|b| f32::from_le_bytes(*b));
-        match dtype {
-            Dtype::F32 => Ok(Values::F32(longs.collect())),
-            Dtype::F16 => Ok(Values::F16(shorts().map(f16::from_bits).collect())),
-            Dtype::BF16 => Ok(Values::Bf16(shorts().map(bf16::from_bits).collect())),
-            other => Err(format!("element type {other:?}")),
-        }
-    }
-
-    pub(super) fn dtype(&self) -> DType {
-        match self {
-            Values::F32(_) => DType::F32,
-            Values::F16(_) => DType::F16,
-            Values::Bf16(_) => DType::Bf16,
-        }
-    }
-
-    pub(super) fn slice(&self) -> Slice<'_> {
-        match self {
-            Values::F32(v) => v[..].into(),
-            Values::F16(v) => v[..].into(),
-            Values::Bf16(v) => v[..].into(),
-        }
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        match self {
-            Values::F32(v) => bytemuck::cast_slice(v),
-            Values::F16(v) => bytemuck::cast_slice(v),
-            Values::Bf16(v) => bytemuck::cast_slice(v),
-        }
-    }
-}
-
-struct Tensor {
-    shape: Vec<u64>,
-    values: Values,
-}
-
+/// The tensors of a file, by name.
 struct Tensors(BTreeMap<String, Tensor>);
 
 impl Tensors {
     fn read(path: &Path) -> Attempt<Tensors> {
-        let of_file = |e: String| format!("{}: {e}", path.display());
-        let bytes = fs::read(path).map_err(|e| of_file(words(e)))?;
-        let parsed = SafeTensors::deserialize(&bytes).map_err(|e| of_file(words(e)))?;
-        let tensor = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
-            let shape = view.shape().iter().map(|&n| n as u64).collect();
-            let values =
-                Values::new(view.dtype(), view.data()).map_err(|e| of_file(format!("`{name}`: {e}")))?;
-            Ok((name, Tensor { shape, values }))
-        };
-        parsed.tensors().into_iter().map(tensor).collect::<Attempt<_>>().map(Tensors)
+        let named = |tensor: Tensor| (tensor.name.clone(), tensor);
+        Ok(Tensors(files::tensors(path)?.into_iter().map(named).collect()))
     }
 
     fn get(&self, name: &str) -> Attempt<&Tensor> {
         self.0.get(name).ok_or_else(|| format!("tensor `{name}` is missing"))
     }
 
+    fn gradient(&self, name: &str) -> Attempt<Data> {
+        match &self.get(name)?.data {
+            Data::F64(_) => Err(format!("gradient `{name}` is of f64")),
+            data => Ok(data.clone()),
+        }
+    }
+
     fn parameter(&self, name: &str) -> Attempt<Vec<f32>> {
-        match &self.get(name)?.values {
-            Values::F32(values) => Ok(values.clone()),
+        match &self.get(name)?.data {
+            Data::F32(values) => Ok(values.clone()),
             other => Err(format!("parameter `{name}` is of {}, and not of f32", other.dtype())),
         }
     }
@@ -82,7 +32,7 @@ impl Tensors {
 
 /// One step of the peer's.
 pub struct Step {
-    pub gradients: Vec<Values>,
+    pub gradients: Vec<Data>,
     /// Parameters after it.
     pub expected: Vec<Vec<f32>>,
     /// That of the unscaled gradients, and what another may be off by, relative to it.
@@ -97,12 +47,8 @@ pub struct Case {
     pub name: String,
     pub clip: Clip,
     pub optimizer: Optimizer,
-    /// `NNNN` of each tensor.
-    pub tensors: Vec<String>,
-    pub shapes: Vec<Vec<u64>>,
-    /// One a tensor.
-    pub own: Vec<Own>,
-    pub parameters: Vec<Vec<f32>>,
+    /// Each called by its `NNNN`, with the gradients of the first step.
+    pub tensors: Vec<Tensor>,
     pub steps: Vec<Step>,
     /// What the loss is multiplied by after the last step.
     pub final_scale: Option<f64>,
@@ -126,8 +72,7 @@ impl Case {
     /// `None` where the case has no steps: a clip by itself.
     pub fn read(folder: &Path) -> Attempt<Option<Case>> {
         let of_folder = |e: String| format!("{}: {e}", folder.display());
-        let json = fs::read(folder.join("case.json")).map_err(|e| of_folder(words(e)))?;
-        let json: Value = serde_json::from_slice(&json).map_err(|e| of_folder(words(e)))?;
+        let json = files::json(&folder.join("case.json"))?;
         if json["steps"].is_null() {
             return Ok(None);
         }
@@ -141,20 +86,24 @@ impl Case {
         let input = Tensors::read(&folder.join(json["input"].as_str().unwrap_or("input.safetensors")))?;
         let tensors = json["tensors"].as_array().filter(|t| !t.is_empty()).ok_or("no `tensors`")?;
         let suffix = |name: &Value| Some(name.as_str()?.rsplit('.').next()?.to_owned());
-        let tensors: Option<Vec<String>> = tensors.iter().map(suffix).collect();
-        let tensors = tensors.ok_or("`tensors` holds something else than names")?;
-        let names: Vec<String> = tensors.iter().map(|t| format!("p.{t}")).collect();
-        let (clip, optimizer, own) = by_tensor(json, &names)?;
+        let suffixes: Option<Vec<String>> = tensors.iter().map(suffix).collect();
+        let suffixes = suffixes.ok_or("`tensors` holds something else than names")?;
+        let steps = steps(folder, json, &input, &suffixes)?;
+        let tensor = |(name, gradient): (&String, &Data)| {
+            let parameter = input.get(&format!("p.{name}"))?;
+            let tensor = Tensor::new(name, gradient.clone()).parameter(input.parameter(&parameter.name)?);
+            Ok(Tensor { shape: parameter.shape.clone(), ..tensor })
+        };
+        let mut tensors =
+            suffixes.iter().zip(&steps[0].gradients).map(tensor).collect::<Attempt<Vec<_>>>()?;
+        let (clip, optimizer) = by_tensor(json, &mut tensors)?;
         let tolerance = |key: &str| number(&json[key]).ok_or_else(|| format!("`{key}` is no number"));
         Ok(Case {
             name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             clip,
             optimizer,
-            own,
-            shapes: names.iter().map(|n| Ok(input.get(n)?.shape.clone())).collect::<Attempt<_>>()?,
-            parameters: names.iter().map(|n| input.parameter(n)).collect::<Attempt<_>>()?,
-            steps: steps(folder, json, &input, &tensors)?,
             tensors,
+            steps,
             final_scale: number(&json["final_scale"]),
             rtol: tolerance("rtol")?,
             atol: tolerance("atol")?,
@@ -187,13 +136,13 @@ fn steps(folder: &Path, json: &Value, input: &Tensors, tensors: &[String]) -> At
     }
     // Without exact norms those of the peer, which are rounded as its parameters are.
     let norms = if json["true_norms"].is_null() && !wrong("norm") { "norms" } else { "true_norms" };
-    let tolerance = number(&json["rtol"]).filter(|_| norms == "norms").unwrap_or(NORM_TOLERANCE);
+    let tolerance = number(&json["rtol"]).filter(|_| norms == "norms").unwrap_or(tolerance::SEVEN_DIGITS);
     let [norms, scales, skipped] = [norms, "scale_before_each_step", "step_skipped"].map(|key| {
         let values = json[key].as_array().cloned().unwrap_or_else(|| vec![Value::Null; count]);
         if values.len() == count { Ok(values) } else { Err(format!("`{key}`: not one for each step")) }
     });
     let (norms, scales, skipped) = (norms?, scales?, skipped?);
-    let gradient = |k: usize, t: &String| Ok(input.get(&format!("s{}.g.{t}", k + 1))?.values.clone());
+    let gradient = |k: usize, t: &String| input.gradient(&format!("s{}.g.{t}", k + 1));
     let after = |k: usize, t: &String| match &expected {
         Some(expected) => expected.parameter(&format!("s{}.p.{t}", k + 1)),
         None => input.parameter(&format!("p.{t}")),

@@ -2,50 +2,33 @@
 
 use super::*;
 
-/// What a tensor has of its own.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Own {
-    pub lr_scale: f64,
-    /// That of the optimiser unless set.
-    pub weight_decay: Option<f64>,
-}
-
-impl Own {
-    /// Nothing: all is the optimiser's.
-    pub const NOTHING: Own = Own { lr_scale: 1.0, weight_decay: None };
-}
-
 /// How a `function` that steps group by group ends, after the clip that is common to them.
 const BY_GROUP: &str = " on all, then each group's optimiser";
 
-/// Clip and optimiser of a `case.json`, and what the tensors of these names have of their own. The optimiser
-/// is that of the first group.
-pub(super) fn by_tensor(json: &Value, names: &[String]) -> Attempt<(Clip, Optimizer, Vec<Own>)> {
-    let Some(groups) = json["args"]["groups"].as_array() else {
-        let (clip, optimizer) = settings(json)?;
-        return Ok((clip, optimizer, vec![Own::NOTHING; names.len()]));
-    };
+/// Clip and optimiser of a `case.json`, and tells tensors what they have of their own. The optimiser is that of the
+/// first group.
+pub(super) fn by_tensor(json: &Value, tensors: &mut [Tensor]) -> Attempt<(Clip, Optimizer)> {
+    let Some(groups) = json["args"]["groups"].as_array() else { return settings(json) };
     let all: Vec<(Clip, Optimizer)> =
         groups.iter().map(|group| of_group(json, group)).collect::<Attempt<_>>()?;
     let &(clip, optimizer) = all.first().ok_or("`groups` is empty")?;
     if all.iter().any(|(_, other)| without_own(*other) != without_own(optimizer)) {
         return Err("groups that differ in more than learning rate and decay".into());
     }
-    let own = |name: &String| {
+    for tensor in tensors {
+        let name = format!("p.{}", tensor.name);
         let has = |group: &&(&Value, &(Clip, Optimizer))| {
-            group.0["tensors"].as_array().is_some_and(|tensors| tensors.iter().any(|t| t == name))
+            group.0["tensors"].as_array().is_some_and(|tensors| tensors.iter().any(|t| *t == name))
         };
         let of_it: Vec<_> = groups.iter().zip(&all).filter(|group| has(&group)).collect();
         let [(_, (_, other))] = of_it[..] else {
             return Err(format!("`{name}` is in {} groups", of_it.len()));
         };
         let decay = other.weight_decay();
-        Ok(Own {
-            lr_scale: other.lr() / optimizer.lr(),
-            weight_decay: (decay != optimizer.weight_decay()).then_some(decay),
-        })
-    };
-    Ok((clip, optimizer, names.iter().map(own).collect::<Attempt<_>>()?))
+        tensor.lr_scale = other.lr() / optimizer.lr();
+        tensor.weight_decay = (decay != optimizer.weight_decay()).then_some(decay);
+    }
+    Ok((clip, optimizer))
 }
 
 /// The common clip, then a group's optimiser, as if the group were all there is.

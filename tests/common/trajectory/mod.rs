@@ -13,14 +13,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use gradclip::cpu::{self, Moments, Slice, StepMut};
+use crate::files;
+use gradclip::cpu::{self, Moments};
 use gradclip::layout::Progress;
 use gradclip::{
-    Adam, Clip, Clipper, DType, Grad, History, LossScale, NonFinite, NormType, Optimizer, Report, Rule,
-    Scope, Sgd, Stepper, Units, wgpu,
+    Adam, Clip, DType, Grad, History, LossScale, NonFinite, NormType, Optimizer, Report, Rule, Scope, Sgd,
+    Stepper, Units,
 };
-use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors};
+use gradclip_verify::gpu::{Gpu, Operands, Placing};
+use gradclip_verify::tensor::{Data, Tensor, steps};
+use gradclip_verify::tolerance;
 use serde_json::{Map, Value, json};
 
 /// Or what failed, in words.
@@ -30,25 +32,22 @@ fn words(error: impl ToString) -> String {
     error.to_string()
 }
 
-/// What a norm may be off by, relative to it.
-const NORM_TOLERANCE: f64 = 1e-6;
-
 mod call;
 mod case;
 mod device;
 mod groups;
 
-use call::number;
 pub use call::settings;
 pub use case::*;
 use device::OnDevice;
 pub use device::*;
-pub use groups::*;
+use files::number;
+use groups::*;
 
 /// Something that makes a case's steps.
 trait Stepping {
-    fn step(&mut self, gradients: &[Values]) -> Attempt<Report>;
-    fn parameters(&self) -> &[Vec<f32>];
+    fn step(&mut self, gradients: &[Data]) -> Attempt<Report>;
+    fn parameters(&self) -> Vec<Vec<f32>>;
     /// Loss scale and number of updates.
     fn progress(&self) -> Attempt<(f32, u64)>;
 }
@@ -87,7 +86,7 @@ impl Replay {
                 format!("norm of step {at}: {got:e}, not {want:e}")
             });
         }
-        self.compare(case, at, &step.expected, stepping.parameters());
+        self.compare(case, at, &step.expected, &stepping.parameters());
         Ok(())
     }
 
@@ -95,11 +94,11 @@ impl Replay {
     fn compare(&mut self, case: &Case, at: usize, expected: &[Vec<f32>], got: &[Vec<f32>]) {
         let mut worst = (0.0, String::new());
         for (t, (got, want)) in got.iter().zip(expected).enumerate() {
-            self.check(got.len() == want.len(), || format!("s{at}.p.{}: other length", case.tensors[t]));
+            self.check(got.len() == want.len(), || format!("s{at}.p.{}: other length", case.tensors[t].name));
             for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
                 let error = case.error(got, want);
                 if error > worst.0 {
-                    let what = format!("s{at}.p.{}[{i}]: {got:e}, not {want:e}", case.tensors[t]);
+                    let what = format!("s{at}.p.{}[{i}]: {got:e}, not {want:e}", case.tensors[t].name);
                     worst = (error, format!("{what}, {error:.3} of the tolerance"));
                 }
             }
@@ -124,41 +123,34 @@ impl Case {
     pub fn on_cpu(&self) -> Attempt<Replay> {
         self.replay(OnCpu {
             case: self,
-            parameters: self.parameters.clone(),
+            tensors: self.tensors.clone(),
             history: History::default(),
             moments: Moments::default(),
         })
     }
 
     /// On a device.
-    pub fn on_device(&self, machine: Machine<'_>, placing: Placing) -> Attempt<Replay> {
-        self.replay(OnDevice::new(self, machine, placing)?)
+    pub fn on_device(&self, gpu: &Gpu, placing: Placing) -> Attempt<Replay> {
+        self.replay(OnDevice::new(self, gpu, placing)?)
     }
 }
 
 struct OnCpu<'a> {
     case: &'a Case,
-    parameters: Vec<Vec<f32>>,
+    tensors: Vec<Tensor>,
     history: History,
     moments: Moments,
 }
 
 impl Stepping for OnCpu<'_> {
-    fn step(&mut self, gradients: &[Values]) -> Attempt<Report> {
-        let OnCpu { case, parameters, history, moments } = self;
-        let tensors = parameters.iter_mut().zip(gradients).zip(&case.tensors).zip(&case.shapes);
-        let mut steps: Vec<StepMut<'_>> = tensors
-            .zip(&case.own)
-            .map(|((((p, g), name), shape), own)| {
-                let step = StepMut::new(name.as_str(), g.slice(), p).shape(shape).lr_scale(own.lr_scale);
-                own.weight_decay.into_iter().fold(step, StepMut::weight_decay)
-            })
-            .collect();
-        cpu::step(&mut steps, &case.clip, &case.optimizer, history, moments).map_err(words)
+    fn step(&mut self, gradients: &[Data]) -> Attempt<Report> {
+        let OnCpu { case, tensors, history, moments } = self;
+        tensors.iter_mut().zip(gradients).for_each(|(tensor, g)| tensor.data.clone_from(g));
+        cpu::step(&mut steps(tensors), &case.clip, &case.optimizer, history, moments).map_err(words)
     }
 
-    fn parameters(&self) -> &[Vec<f32>] {
-        &self.parameters
+    fn parameters(&self) -> Vec<Vec<f32>> {
+        self.tensors.iter().filter_map(|t| Some(t.parameter.as_ref()?.floats())).collect()
     }
 
     fn progress(&self) -> Attempt<(f32, u64)> {

@@ -3,14 +3,12 @@
 use std::time::Instant;
 
 use gradclip::layout::Outcome;
-use gradclip::wgpu::BufferUsages as Usage;
 use gradclip::{Grad, Pass, wgpu};
 
 use crate::commands::bench::arm::{Arm, Regime, Times};
-use crate::commands::bench::time::seconds;
 use crate::commands::bench::work::Work;
 use crate::failure::Failure;
-use gradclip_verify::gpu::Gpu;
+use gradclip_verify::gpu::{Clock, Gpu};
 
 /// Bytes that are uploaded at once.
 const UPLOAD: usize = 64 << 20;
@@ -42,8 +40,7 @@ impl<'g> GpuArm<'g> {
     /// Uploads and prepares, and checks the answer before anything is timed.
     pub(crate) fn new(gpu: &'g Gpu, work: &Work) -> Result<GpuArm<'g>, Failure> {
         let size = 4 * work.room;
-        let usage = Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC;
-        let (arena, pristine) = (gpu.buffer(size, usage), gpu.buffer(size, usage));
+        let (arena, pristine) = (gpu.storage(size), gpu.storage(size));
         gpu.check().map_err(|error| Failure::Usage(format!("does not fit the device's memory: {error}")))?;
         let bytes: &[u8] = bytemuck::cast_slice(&work.pristine);
         for (i, part) in bytes.chunks(UPLOAD).enumerate() {
@@ -68,21 +65,17 @@ impl<'g> GpuArm<'g> {
 
     fn check(&mut self, work: &Work) -> Result<(), Failure> {
         self.restore()?;
-        let mut encoder = self.gpu.encoder();
-        self.pass.record(&mut encoder);
-        let report = self.pass.read_back(&mut encoder)?;
         let size = 4 * work.elements.min(CHECKED);
         let last = 4 * work.elements - size;
-        let ends = [
-            self.gpu.buffer(size, Usage::COPY_DST | Usage::COPY_SRC),
-            self.gpu.buffer(size, Usage::COPY_DST | Usage::COPY_SRC),
-        ];
-        encoder.copy_buffer_to_buffer(&self.arena, 0, &ends[0], 0, size);
-        encoder.copy_buffer_to_buffer(&self.arena, last, &ends[1], 0, size);
-        let staged = self.gpu.stage(&mut encoder, ends.iter().chain([self.pass.outcomes()]));
-        self.gpu.queue.submit([encoder.finish()]);
-        self.norm = report.wait()?.norm();
-        let (name, read) = (self.gpu.name(), self.gpu.read(&staged)?);
+        let outcomes = self.pass.outcomes();
+        let parts =
+            [(&self.arena, 0..size), (&self.arena, last..last + size), (outcomes, 0..outcomes.size())];
+        let (report, staged) = self.gpu.submit(|encoder| {
+            self.pass.record(encoder);
+            (self.pass.read_back(encoder), self.gpu.stage_parts(encoder, parts))
+        });
+        self.norm = report?.wait()?.norm();
+        let (name, read) = (self.gpu.name(), self.gpu.collect(&staged)?);
         let outcomes: Vec<Outcome> = bytemuck::pod_collect_to_vec(&read[2]);
         self.error = work.error(&name, &outcomes)?;
         for (bytes, first) in read.iter().zip([0, last / 4]) {
@@ -94,12 +87,9 @@ impl<'g> GpuArm<'g> {
 
     /// Puts the pristine gradients back: a copy from buffer to buffer, timed as such.
     fn restore(&self) -> Result<f64, Failure> {
-        seconds(|| {
-            let mut encoder = self.gpu.encoder();
-            encoder.copy_buffer_to_buffer(&self.pristine, 0, &self.arena, 0, self.arena.size());
-            self.gpu.queue.submit([encoder.finish()]);
-            Ok(self.gpu.wait()?)
-        })
+        let size = self.arena.size();
+        let copied = self.gpu.run(|e| e.copy_buffer_to_buffer(&self.pristine, 0, &self.arena, 0, size));
+        Ok(copied?.as_secs_f64())
     }
 
     pub(crate) fn time(
@@ -116,12 +106,17 @@ impl<'g> GpuArm<'g> {
         let copied = self.restore()?;
         let (mut record, mut total, mut halves) = (0.0, 0.0, [0.0; 2]);
         match (&self.clock, inside) {
-            (Some(clock), Inside::Halves) => halves = clock.time(self.gpu, &self.pass)?,
+            (Some(clock), Inside::Halves) => {
+                let pass = &self.pass;
+                halves = clock.time(
+                    self.gpu,
+                    |_| (),
+                    [&|p| pass.dispatch_norm(p), &|p| pass.dispatch_apply(p)],
+                )?;
+            }
             _ => {
                 let started = Instant::now();
-                let mut encoder = self.gpu.encoder();
-                self.pass.record(&mut encoder);
-                self.gpu.queue.submit([encoder.finish()]);
+                self.gpu.submit(|encoder| self.pass.record(encoder));
                 record = started.elapsed().as_secs_f64();
                 self.gpu.wait()?;
                 total = started.elapsed().as_secs_f64();
@@ -156,53 +151,5 @@ impl<'g> GpuArm<'g> {
             copies: self.copies,
             regimes: self.regimes,
         }
-    }
-}
-
-/// The device's clock, where it has one.
-struct Clock {
-    queries: wgpu::QuerySet,
-    resolved: wgpu::Buffer,
-}
-
-impl Clock {
-    fn new(gpu: &Gpu) -> Option<Clock> {
-        if !gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
-            return None;
-        }
-        let queries = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
-            label: Some("gradclip bench"),
-            ty: wgpu::QueryType::Timestamp,
-            count: 4,
-        });
-        Some(Clock { queries, resolved: gpu.buffer(4 * 8, Usage::QUERY_RESOLVE | Usage::COPY_SRC) })
-    }
-
-    /// Seconds of norm and of apply.
-    fn time(&self, gpu: &Gpu, pass: &Pass) -> Result<[f64; 2], Failure> {
-        let mut encoder = gpu.encoder();
-        let begin = |encoder: &mut wgpu::CommandEncoder, first: u32| {
-            let timestamps = wgpu::ComputePassTimestampWrites {
-                query_set: &self.queries,
-                beginning_of_pass_write_index: Some(first),
-                end_of_pass_write_index: Some(first + 1),
-            };
-            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(timestamps) };
-            encoder.begin_compute_pass(&descriptor).forget_lifetime()
-        };
-        let mut norm = begin(&mut encoder, 0);
-        pass.dispatch_norm(&mut norm);
-        drop(norm);
-        let mut apply = begin(&mut encoder, 2);
-        pass.dispatch_apply(&mut apply);
-        drop(apply);
-        encoder.resolve_query_set(&self.queries, 0..4, &self.resolved, 0);
-        let staged = gpu.stage(&mut encoder, [&self.resolved]);
-        gpu.queue.submit([encoder.finish()]);
-        let ticks: Vec<u64> =
-            gpu.read(&staged)?.iter().flat_map(|b| bytemuck::pod_collect_to_vec(b)).collect();
-        let period = f64::from(gpu.queue.get_timestamp_period()) * 1e-9;
-        let half = |first: usize| ticks[first + 1].saturating_sub(ticks[first]) as f64 * period;
-        Ok([half(0), half(2)])
     }
 }

@@ -8,9 +8,7 @@ use crate::commands::bench::arm::Regime;
 use crate::failure::Failure;
 use gradclip_verify::inputs::Random;
 use gradclip_verify::sets::scope::Cut;
-
-/// A norm may be off from f64 by this share: an ulp of f32 and what f64 itself loses.
-const TOLERANCE: f64 = 1.2e-7;
+use gradclip_verify::tolerance::{NORM, SCALED_BY_PARAMETERS as SCALED};
 
 pub(crate) struct Work {
     pub(crate) shapes: Vec<Vec<u64>>,
@@ -58,7 +56,7 @@ impl Work {
         let mut worst = 0.0;
         for (outcome, &exact) in outcomes.iter().zip(&self.norms) {
             let error = (f64::from(outcome.norm) - exact).abs() / exact.max(f64::MIN_POSITIVE);
-            if error.is_nan() || error > TOLERANCE {
+            if error.is_nan() || error > NORM {
                 let problem = format!("a norm is {}, and in f64 {exact}", outcome.norm);
                 return Err(Failure::Check(format!("bench: {arm}: {problem}")));
             }
@@ -76,7 +74,7 @@ impl Work {
             let factor = (threshold / self.norms[segment]).min(1.0);
             let expected = f64::from(from) * factor;
             let error = (f64::from(to) - expected).abs();
-            if error.is_nan() || error > expected.abs() * 4e-7 + f64::from(f32::MIN_POSITIVE) {
+            if error.is_nan() || error > expected.abs() * SCALED + f64::from(f32::MIN_POSITIVE) {
                 let problem = format!("element {} is {to} from {from}, factor {factor}", first + i);
                 return Err(Failure::Check(format!("bench: {arm}: {problem}")));
             }
