@@ -11,7 +11,7 @@ use common::{
     Data, Distribution, Element, Gpu, Placed, Tensor, assert_close, bits, budget, data, gpu, named, norm,
 };
 use gradclip::layout::Progress;
-use gradclip::{Adam, Clip, ClipperOptions, DType, Grad, NonFinite, Optimizer, Sgd};
+use gradclip::{Adam, Clip, ClipperOptions, DType, Grad, Lion, NonFinite, Optimizer, Sgd};
 use gradclip_verify::oracle::optimizer::{Machine, Near, Step};
 
 const SIZES: [usize; 5] = [1, 40_000, 257, 16_384, 3];
@@ -33,6 +33,11 @@ fn optimizers() -> Vec<Optimizer> {
         Adam::adamw(0.01).weight_decay(0.1).into(),
         Adam::new(0.01).eps(1e-4).eps_hat(true).into(),
         Adam::new(0.01).betas(0.0, 0.0).into(),
+        Adam::new(0.01).betas(0.9, 0.5).amsgrad(true).into(),
+        Adam::adamw(0.01).weight_decay(0.1).betas(0.8, 0.6).amsgrad(true).eps_hat(true).maximize(true).into(),
+        Sgd::new(0.1).momentum(0.9).weight_decay(0.05).maximize(true).into(),
+        Lion::new(0.01).into(),
+        Lion::new(0.01).betas(0.95, 0.98).weight_decay(0.1).maximize(true).into(),
     ]
 }
 
@@ -41,12 +46,12 @@ fn tensors(gradients: &[Vec<f32>], parameters: &[Vec<f32>]) -> Vec<Tensor> {
     named(gradients).into_iter().zip(parameters).map(|(tensor, p)| tensor.parameter(p)).collect()
 }
 
-/// Parameter and moments of each element; SGD's one stands for both.
-fn states(parameters: &[Vec<f32>], moments: &[Vec<Vec<f32>>]) -> Vec<[f64; 3]> {
+/// Parameter and moments of each element; the last stands for those that there are not.
+fn states(parameters: &[Vec<f32>], moments: &[Vec<Vec<f32>>]) -> Vec<[f64; 4]> {
     let of = |t: usize, i: usize| {
         let moment =
             |k: usize| moments.get(t).and_then(|m| m.get(k).or(m.last())).map_or(0.0, |m| f64::from(m[i]));
-        [parameters[t][i].into(), moment(0), moment(1)]
+        [parameters[t][i].into(), moment(0), moment(1), moment(2)]
     };
     parameters
         .iter()
@@ -57,7 +62,7 @@ fn states(parameters: &[Vec<f32>], moments: &[Vec<Vec<f32>>]) -> Vec<[f64; 3]> {
 }
 
 /// Each step by itself: from the state before it, every element is where the formula has it.
-fn assert_follows(step: &Step, gradients: &[Vec<f32>], [before, after]: [&[[f64; 3]]; 2], what: &str) {
+fn assert_follows(step: &Step, gradients: &[Vec<f32>], [before, after]: [&[[f64; 4]]; 2], what: &str) {
     let factor = 10.0 / norm(gradients);
     assert!(factor < 1.0);
     for (i, (g, (from, got))) in gradients.iter().flatten().zip(before.iter().zip(after)).enumerate() {

@@ -176,7 +176,7 @@ fn the_sweep_is_a_table_for_people() {
     let text = stdout(&output);
     assert!(text.lines().all(|line| line.chars().count() <= 100) && text.contains(&plot), "{text}");
     assert!(text.contains("one tensor") && text.contains("│ not clipped ┆       3,162 ┆"), "{text}");
-    assert!(words(&fs::read_to_string(&plot).unwrap()).contains(&"no GPU was timed beside it"));
+    assert!(words(&fs::read_to_string(&plot).unwrap()).contains(&"no GPU was timed with it"));
 }
 
 #[test]

@@ -125,6 +125,12 @@ def torch_cases():
             "lr": 0.02, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.1}, 20),
         torch_run(peer, "torch_step_adamw_nan", norm_, "AdamW", {"max_norm": 12.0, "norm_type": 2.0}, {
             "lr": 0.02}, 3, nan_in=2),
+        torch_run(peer, "torch_step_adam_amsgrad", norm_, "Adam", {"max_norm": 12.0, "norm_type": 2.0}, {
+            "lr": 0.02, "betas": [0.9, 0.5], "eps": 1e-6, "weight_decay": 0.05, "amsgrad": True}, 8),
+        torch_run(peer, "torch_step_adamw_amsgrad_maximize", norm_, "AdamW", {"max_norm": 12.0, "norm_type": 2.0}, {
+            "lr": 0.02, "betas": [0.8, 0.7], "weight_decay": 0.1, "amsgrad": True, "maximize": True}, 8),
+        torch_run(peer, "torch_step_sgd_nesterov_maximize", norm_, "SGD", {"max_norm": 12.0, "norm_type": 2.0}, {
+            "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.02, "maximize": True}, 5),
         torch_run(peer, "torch_step_f16_sgd_nesterov", norm_, "SGD", {"max_norm": 12.0, "norm_type": 2.0}, {
             "lr": 0.05, "momentum": 0.9, "nesterov": True}, 4, dtype=torch.float16),
         torch_run(peer, "torch_step_f16_adamw", norm_, "AdamW", {"max_norm": 12.0, "norm_type": 2.0}, {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use gradclip::cpu::{self, Moments};
 use gradclip::layout::{Progress, Tally};
-use gradclip::{Adam, Clip, ClipError, History, LossScale, NonFinite, Optimizer, Rule, Sgd, Units};
+use gradclip::{Adam, Clip, ClipError, History, Lion, LossScale, NonFinite, Optimizer, Rule, Sgd, Units};
 
 use crate::budget::TRAINING_STEPS as STEPS;
 use crate::failure::Failure;
@@ -43,9 +43,9 @@ pub(crate) struct Training {
 }
 
 /// By the kernels that they take.
-fn optimizers() -> [Vec<Optimizer>; 3] {
+fn optimizers() -> [Vec<Optimizer>; 5] {
     let sgd = Sgd::new(0.1);
-    let (adam, adamw) = (Adam::new(0.01), Adam::adamw(0.01));
+    let (adam, adamw, lion) = (Adam::new(0.01), Adam::adamw(0.01), Lion::new(0.01));
     let momentum = [
         sgd.momentum(0.9),
         sgd.momentum(0.8).dampening(0.3).weight_decay(0.01),
@@ -63,6 +63,11 @@ fn optimizers() -> [Vec<Optimizer>; 3] {
         [sgd, sgd.weight_decay(0.05)].map(Optimizer::from).to_vec(),
         momentum.map(Optimizer::from).to_vec(),
         adams.map(Optimizer::from).to_vec(),
+        // The second moment falls, so that the largest one stays behind.
+        [adam.betas(0.8, 0.5), adamw.betas(0.9, 0.6).weight_decay(0.1).maximize(true)]
+            .map(|adam| Optimizer::from(adam.amsgrad(true)))
+            .to_vec(),
+        [lion, lion.betas(0.95, 0.98).weight_decay(0.1).maximize(true)].map(Optimizer::from).to_vec(),
     ]
 }
 
@@ -132,6 +137,8 @@ impl Training {
     /// The shader that moves the parameters.
     pub(crate) fn shader(&self) -> &'static str {
         match (&self.optimizer, self.optimizer.moments()) {
+            (Optimizer::Lion(_), _) => "update_lion",
+            (Optimizer::Adam(_), 3) => "update_amsgrad",
             (Optimizer::Adam(_), _) => "update_adam",
             (_, 0) => "update_sgd",
             _ => "update_momentum",
@@ -143,7 +150,8 @@ impl Training {
         match self.optimizer.moments() {
             0 => &["parameter"],
             1 => &["parameter", "momentum"],
-            _ => &["parameter", "first moment", "second moment"],
+            2 => &["parameter", "first moment", "second moment"],
+            _ => &["parameter", "first moment", "second moment", "largest second moment"],
         }
     }
 
@@ -242,9 +250,9 @@ impl State {
     }
 
     /// Element `i` of a tensor of each role; 0 where there is none.
-    pub(crate) fn element(&self, tensor: usize, i: usize) -> [f64; 3] {
+    pub(crate) fn element(&self, tensor: usize, i: usize) -> [f64; 4] {
         let moment = |k: usize| self.moments.tensors[tensor].get(k).map_or(0.0, |m| f64::from(m[i]));
-        [self.parameters[tensor][i].into(), moment(0), moment(1)]
+        [self.parameters[tensor][i].into(), moment(0), moment(1), moment(2)]
     }
 }
 

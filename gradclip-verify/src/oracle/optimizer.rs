@@ -3,7 +3,7 @@
 //! Each operation of such a program adds its own rounding, relative to its result, to what its operands
 //! are off by already. A product fused with a sum only leaves one out.
 
-use gradclip::{Adam, Optimizer, Sgd};
+use gradclip::{Adam, Lion, Optimizer, Sgd};
 
 use crate::tally::ulp;
 use crate::tensor::Element;
@@ -54,6 +54,25 @@ impl Near {
     /// Ulp that are allowed.
     pub fn most(&self) -> f64 {
         if self.value.is_nan() { 0.0 } else { self.error / self.unit() }
+    }
+
+    fn negated(self) -> Near {
+        Near { value: -self.value, ..self }
+    }
+
+    /// 1 with its sign, 0 for zero; anything from -1 to 1 where it is too near to zero to tell.
+    fn sign(self) -> Near {
+        if self.error > 0.0 && self.value.abs() <= self.error {
+            return Near { value: 0.0, error: 1.0, size: 1.0 };
+        }
+        Near::exactly(if self.value == 0.0 || self.value.is_nan() { self.value } else { self.value.signum() })
+    }
+
+    /// The larger of two, NaN if either is.
+    fn or_larger(self, other: Near) -> Near {
+        let larger = if other.value > self.value { other } else { self };
+        let value = if self.value.is_nan() || other.value.is_nan() { f64::NAN } else { larger.value };
+        Near { value, error: self.error.max(other.error), size: larger.size }
     }
 
     fn is_zero(&self) -> bool {
@@ -156,31 +175,45 @@ impl Step {
         Step { machine, optimizer, t, lr, weight_decay: machine.constant(decay) }
     }
 
-    /// Parameter and moments after the step, from those before it and the clipped gradient.
-    pub fn of(&self, gradient: Near, before: [f64; 3]) -> [Near; 3] {
-        let [p, m, v] = before.map(|x| self.machine.operand(x));
+    /// Parameter and up to three moments after the step, from those before it and the clipped gradient. Moments that the
+    /// optimiser does not have mean nothing.
+    pub fn of(&self, gradient: Near, before: [f64; 4]) -> [Near; 4] {
+        let [p, m, v, largest] = before.map(|x| self.machine.operand(x));
+        let against = |maximize| if maximize { gradient.negated() } else { gradient };
         match &self.optimizer {
-            Optimizer::Sgd(sgd) => self.descent(sgd, gradient, p, m),
-            Optimizer::Adam(adam) => self.adam(adam, gradient, [p, m, v]),
+            Optimizer::Sgd(sgd) => self.descent(sgd, against(sgd.maximize), p, m),
+            Optimizer::Adam(adam) => self.adam(adam, against(adam.maximize), [p, m, v, largest]),
+            Optimizer::Lion(lion) => self.lion(lion, against(lion.maximize), p, m),
             // There are no others yet: NaN is never right.
-            _ => [Near::exactly(f64::NAN); 3],
+            _ => [Near::exactly(f64::NAN); 4],
         }
     }
 
-    fn descent(&self, sgd: &Sgd, gradient: Near, p: Near, m: Near) -> [Near; 3] {
+    fn lion(&self, lion: &Lion, gradient: Near, p: Near, m: Near) -> [Near; 4] {
+        let Step { machine, weight_decay, .. } = *self;
+        let mean = |decay: f64| {
+            let kept = machine.product(machine.constant(decay), m);
+            machine.sum(kept, machine.product(machine.constant(1.0 - decay), gradient))
+        };
+        let (direction, m) = (mean(lion.betas.0).sign(), mean(lion.betas.1));
+        let direction = machine.sum(direction, machine.product(weight_decay, p));
+        [self.moved(p, direction), m, m, m]
+    }
+
+    fn descent(&self, sgd: &Sgd, gradient: Near, p: Near, m: Near) -> [Near; 4] {
         let Step { machine, weight_decay, .. } = *self;
         let g = machine.sum(gradient, machine.product(weight_decay, p));
         if sgd.momentum == 0.0 {
-            return [self.moved(p, g), m, m];
+            return [self.moved(p, g), m, m, m];
         }
         let decay = machine.constant(sgd.momentum);
         let share = if self.t == 1 { Near::exactly(1.0) } else { machine.constant(1.0 - sgd.dampening) };
         let m = machine.sum(machine.product(decay, m), machine.product(share, g));
         let nesterov = machine.sum(g, machine.product(decay, m));
-        [self.moved(p, if sgd.nesterov { nesterov } else { m }), m, m]
+        [self.moved(p, if sgd.nesterov { nesterov } else { m }), m, m, m]
     }
 
-    fn adam(&self, adam: &Adam, gradient: Near, [p, m, v]: [Near; 3]) -> [Near; 3] {
+    fn adam(&self, adam: &Adam, gradient: Near, [p, m, v, largest]: [Near; 4]) -> [Near; 4] {
         let Step { machine, weight_decay, t, .. } = *self;
         let decay = machine.product(weight_decay, p);
         let g = if adam.decoupled { gradient } else { machine.sum(gradient, decay) };
@@ -190,16 +223,18 @@ impl Step {
         let kept = machine.product(machine.constant(second), v);
         let square = machine.product(machine.product(machine.constant(1.0 - second), g), g);
         let v = machine.sum(kept, square);
+        let largest = if adam.amsgrad { v.or_larger(largest) } else { v };
+        let root = machine.root(largest);
 
         let second_correction = machine.root(machine.correction(1.0 - second, t));
         let eps = machine.constant(adam.eps);
         let eps = if adam.eps_hat { machine.product(eps, second_correction) } else { eps };
-        let size = machine.sum(machine.product(machine.root(v), second_correction), eps);
+        let size = machine.sum(machine.product(root, second_correction), eps);
         let corrected = machine.product(m, machine.correction(1.0 - first, t));
         let still = m.is_zero() && size.is_zero();
         let direction = if still { m } else { machine.quotient(corrected, size) };
         let direction = if adam.decoupled { machine.sum(direction, decay) } else { direction };
-        [self.moved(p, direction), m, v]
+        [self.moved(p, direction), m, v, largest]
     }
 
     fn moved(&self, p: Near, direction: Near) -> Near {
@@ -219,7 +254,7 @@ mod tests {
     fn adam_begins_with_the_sign() {
         let adam = Adam::adamw(0.1).weight_decay(0.5).into();
         let step = Step::new(Machine::CPU, adam, 1, 1.0, 0.5);
-        let [p, m, v] = step.of(Near::exactly(-3.0), [2.0, 0.0, 0.0]);
+        let [p, m, v, _] = step.of(Near::exactly(-3.0), [2.0, 0.0, 0.0, 0.0]);
         assert!((p.value - (2.0 - 0.1 * 0.5 * 2.0 + 0.1)).abs() < 1e-9 && p.most() < 2.0, "{p:?}");
         assert!((m.value + 0.3).abs() < 1e-15 && (v.value - 0.009).abs() < 1e-15, "{m:?} {v:?}");
     }

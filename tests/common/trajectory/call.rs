@@ -73,12 +73,12 @@ impl<'a> Call<'a> {
     /// things are done. Names of arguments may stand between.
     fn new(peer: &'a str, function: &'a str, args: &Map<String, Value>) -> Attempt<Call<'a>> {
         let library = peer.split(' ').next().unwrap_or_default();
-        let (clips, optimizers): (&[&str], [&str; 3]) = match library {
-            "torch" => (&["clip_grad_norm_", "clip_grad_value_"], ["SGD", "Adam", "AdamW"]),
-            "keras" => (&[], ["SGD", "Adam", "AdamW"]),
+        let (clips, optimizers): (&[&str], &[&str]) = match library {
+            "torch" => (&["clip_grad_norm_", "clip_grad_value_"], &["SGD", "Adam", "AdamW"]),
+            "keras" => (&[], &["SGD", "Adam", "AdamW"]),
             "optax" => (
                 &["clip_by_global_norm", "clip", "clip_by_block_rms", "adaptive_grad_clip"],
-                ["sgd", "adam", "adamw"],
+                &["sgd", "adam", "adamw", "lion"],
             ),
             _ => return Err(format!("unknown peer `{peer}`")),
         };
@@ -160,6 +160,7 @@ impl<'a> Call<'a> {
             ("keras", "SGD") => keras_sgd(args),
             ("keras", _) => keras_adam(args, self.optimizer == "AdamW"),
             (_, "sgd") => optax_sgd(args),
+            (_, "lion") => optax_lion(args),
             _ => optax_adam(args, self.optimizer == "adamw"),
         }
     }
@@ -201,8 +202,9 @@ fn torch_sgd(args: &Args<'_>) -> Attempt<Optimizer> {
         .momentum(args.or("momentum", 0.0)?)
         .dampening(args.or("dampening", 0.0)?)
         .weight_decay(args.or("weight_decay", 0.0)?)
-        .nesterov(args.flag("nesterov")?);
-    torch_common(args)?;
+        .nesterov(args.flag("nesterov")?)
+        .maximize(args.flag("maximize")?);
+    torch_common(args);
     Ok(sgd.into())
 }
 
@@ -216,14 +218,12 @@ fn torch_adam(args: &Args<'_>, decoupled: bool) -> Attempt<Optimizer> {
     let kind = if decoupled { Adam::adamw } else { Adam::new };
     let adam = kind(args.or("lr", 1e-3)?).betas(first, second).eps(args.or("eps", 1e-8)?);
     let adam = adam.weight_decay(args.or("weight_decay", adam.weight_decay)?);
-    args.off(&["amsgrad"])?;
-    torch_common(args)?;
-    Ok(adam.into())
+    torch_common(args);
+    Ok(adam.amsgrad(args.flag("amsgrad")?).maximize(args.flag("maximize")?).into())
 }
 
-fn torch_common(args: &Args<'_>) -> Attempt<()> {
+fn torch_common(args: &Args<'_>) {
     args.free(&["foreach", "fused", "capturable", "differentiable"]);
-    args.off(&["maximize"])
 }
 
 /// Keras multiplies by the learning rate before it sums, which is the same as long as that is constant.
@@ -273,6 +273,14 @@ fn optax_adam(args: &Args<'_>, decays: bool) -> Attempt<Optimizer> {
         .betas(args.or("b1", 0.9)?, args.or("b2", 0.999)?)
         .eps(args.or("eps", 1e-8)?)
         .weight_decay(decay)
+        .into())
+}
+
+fn optax_lion(args: &Args<'_>) -> Attempt<Optimizer> {
+    args.off(&["mask", "mu_dtype"])?;
+    Ok(Lion::new(args.needed("learning_rate")?)
+        .betas(args.or("b1", 0.9)?, args.or("b2", 0.99)?)
+        .weight_decay(args.or("weight_decay", 1e-3)?)
         .into())
 }
 

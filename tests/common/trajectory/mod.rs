@@ -17,8 +17,8 @@ use crate::files;
 use gradclip::cpu::{self, Moments};
 use gradclip::layout::Progress;
 use gradclip::{
-    Adam, Clip, DType, Grad, History, LossScale, NonFinite, NormType, Optimizer, Report, Rule, Scope, Sgd,
-    Stepper, Units,
+    Adam, Clip, DType, Grad, History, Lion, LossScale, NonFinite, NormType, Optimizer, Report, Rule, Scope,
+    Sgd, Stepper, Units,
 };
 use gradclip_verify::gpu::{Gpu, Operands, Placing};
 use gradclip_verify::tensor::{Data, Tensor, steps};
