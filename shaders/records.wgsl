@@ -1,4 +1,4 @@
-// The records that programs bind to shaders of their own, as src/layout.rs has them, where each field is described.
+// Records of gradclip, version 1 of their layout; the Rust module gradclip::records describes each field.
 
 struct Outcome {
     norm: f32,

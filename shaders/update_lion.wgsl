@@ -29,7 +29,7 @@ fn stepped(own: Own, tensor: FusedTensor, gradient: u32, outcome: Outcome) -> Ow
     // 1 with the sign of what is not 0; NaN stays.
     let magnitude = mean & 0x7fffffffu;
     let one = (mean & 0x80000000u) | 0x3f800000u;
-    var direction = bitcast<f32>(select(one, mean, magnitude == 0u || magnitude > 0x7f800000u));
-    direction = within(direction + bitcast<f32>(tensor.weight_decay) * bitcast<f32>(parameter), finite);
+    let sign = bitcast<f32>(select(one, mean, magnitude == 0u || magnitude > 0x7f800000u));
+    let direction = decayed(sign, parameter, tensor, finite);
     return Own(moved(parameter, direction, tensor, finite), bitcast<u32>(momentum));
 }

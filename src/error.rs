@@ -72,7 +72,7 @@ pub enum ClipError {
     Combination {
         /// What was asked for.
         what: &'static str,
-        /// What it needs along with it.
+        /// What it requires.
         required: &'static str,
     },
     /// A tensor that the clip cannot be applied to.
@@ -158,7 +158,7 @@ pub enum OptimizerError {
     Combination {
         /// What was asked for.
         what: &'static str,
-        /// What it needs along with it.
+        /// What it requires.
         required: &'static str,
     },
 }
@@ -375,7 +375,8 @@ pub enum PrepareError {
         /// The device's `max_buffer_size`.
         given: u64,
     },
-    /// The device refused a buffer, a shader or a bind group, or ran out of memory.
+    /// The device refused a buffer, a shader or a bind group, or ran out of memory. Never in browsers, which tell errors later: there
+    /// they go to the device's own handler ([`wgpu::Device::on_uncaptured_error`]).
     #[error(transparent)]
     Device(#[from] DeviceError),
 }

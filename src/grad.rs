@@ -86,7 +86,7 @@ impl Grad {
     }
 
     /// Says where an `f32` state tensor of the optimiser lies, in the gradient's own shape: the momentum,
-    /// or the first moment and, in a second call, the second. It holds zeros at first. Without this a
+    /// or the first moment, in a second call the second, and for AMSGrad in a third the largest second one. It holds zeros at first. Without this a
     /// [`Stepper`](crate::Stepper) allocates them.
     #[must_use]
     pub fn moment(mut self, buffer: &wgpu::Buffer, offset: u64) -> Grad {

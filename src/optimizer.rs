@@ -113,6 +113,7 @@ pub struct Lion {
     /// Decay of the parameter. 0 unless set.
     pub weight_decay: f64,
     /// Whether the step goes up the gradient.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub maximize: bool,
 }
 
@@ -226,6 +227,12 @@ impl Lion {
     #[must_use]
     pub fn maximize(self, maximize: bool) -> Lion {
         Lion { maximize, ..self }
+    }
+}
+
+impl From<&Optimizer> for Optimizer {
+    fn from(optimizer: &Optimizer) -> Optimizer {
+        *optimizer
     }
 }
 

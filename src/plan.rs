@@ -162,7 +162,7 @@ impl Plan {
         })
     }
 
-    /// Plans work on the same tensors with those updated with each of them: a step, an accumulation.
+    /// Plans a step or an accumulation over the same tensors.
     ///
     /// # Errors
     ///

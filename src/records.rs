@@ -9,7 +9,7 @@
 //! | [`Pass::tensor_sums`](crate::Pass::tensor_sums) | a [`Sum`] a tensor | the norm half |
 //!
 //! All fields are words of four bytes, in the order of the Rust types, without padding. [`VERSION`] counts the changes
-//! of this layout: fields keep their places within one, and a record that grows is a new one.
+//! of this layout: fields keep their places within one, and a record that grows makes a new version.
 //!
 //! # In a shader
 //!
@@ -63,6 +63,6 @@ pub fn wgsl(prefix: &str) -> String {
     ];
     let constants =
         constants.iter().map(|(name, value)| format!("const {constant_prefix}{name}: u32 = {value}u;\n"));
-    let structs = DECLARATIONS.replace("struct ", &format!("struct {prefix}"));
+    let structs = DECLARATIONS.replace("\nstruct ", &format!("\nstruct {prefix}"));
     constants.chain([structs]).collect()
 }

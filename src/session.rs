@@ -26,7 +26,7 @@ const LEAST_WORKGROUP: u32 = 128;
 
 /// Where to clip.
 ///
-/// As words: `auto`, `cpu`, `gpu`, and anything else is the name.
+/// As words: `auto`, `cpu`, `gpu`, and anything else is the name, in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Target {

@@ -255,8 +255,7 @@ fn steps_sums_and_traces_are_refused() {
     let (g, mut p) = ([3.0f64, 4.0], [0.0f32; 2]);
     let (mut history, mut moments) = (History::default(), Moments::default());
     let mut steps = [StepMut::new("w", &g[..], &mut p)];
-    let refused =
-        cpu::step(&mut steps, &Clip::global_norm(1.0), &Sgd::new(0.5).into(), &mut history, &mut moments);
+    let refused = cpu::step(&mut steps, &Clip::global_norm(1.0), Sgd::new(0.5), &mut history, &mut moments);
     assert!(refused.unwrap_err().to_string().contains("`w`"));
     let mut sums = [SumMut::new("w", &g[..], &mut p)];
     assert!(cpu::accumulate(&mut sums, true).unwrap_err().to_string().contains("f64"));

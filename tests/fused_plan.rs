@@ -17,7 +17,7 @@ fn limits(slots: u32, bindings: u32) -> PlanLimits {
 /// Where a tensor lies: buffer and first byte.
 type At = (usize, u64);
 
-/// A gradient with three tensors updated it.
+/// A gradient with three tensors updated with it.
 fn operands(i: usize, elements: u64, dtype: DType, [g, p, m, v]: [At; 4]) -> Operands {
     let at = |(buffer, offset): At, dtype| Placement {
         name: format!("t{i}"),

@@ -4,44 +4,15 @@
 
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "common/allocations.rs"]
+mod allocations;
 
+use allocations::allocations;
 use common::{Distribution, bits, data, floats, grads};
 use gradclip::cpu::{self, GradMut, Prepared};
-use gradclip::{Adapt, Clip, ClipError, Group, History, LossScale, NonFinite, NormType, Rule, Units};
+use gradclip::{Adapt, Clip, ClipError, Group, History, LossScale, NonFinite, NormType, Rule, Scope, Units};
 use gradclip_verify::inputs;
 use half::{bf16, f16};
-
-/// Counts what this thread allocates.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: as the system's, which does the work.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn allocations(run: impl FnOnce()) -> usize {
-    let before = ALLOCATIONS.get();
-    run();
-    ALLOCATIONS.get() - before
-}
 
 fn uniform(len: usize, seed: u64) -> Vec<f32> {
     data(Distribution::Uniform(2.0), len, seed)
@@ -238,6 +209,67 @@ fn nothing_is_allocated_a_step() {
     }
 }
 
+/// Units and rows of which nothing but their factors is asked for are clipped as those whose every record is, whatever is kept
+/// next to what is not, exactly at the threshold or not finite.
+#[test]
+fn units_without_records_of_their_own() {
+    let units = [Scope::Row, Scope::Unit(Units::OutputFirst), Scope::Unit(Units::over(&[0]))];
+    let norms = [NormType::One, NormType::Two, NormType::Inf];
+    let clips = units.iter().flat_map(|&scope| {
+        norms.into_iter().flat_map(move |norm| {
+            let at = |threshold: f64| Clip::global_norm(threshold).scope(scope).norm_type(norm);
+            let clip = at(4.0);
+            [
+                clip,
+                clip.unscale(0.75),
+                clip.never_above(false).on_non_finite(NonFinite::Sanitize),
+                clip.on_non_finite(NonFinite::Zero).eps(0.5),
+                clip.on_non_finite(NonFinite::Keep).rule(Rule::Rms),
+                clip.rule(Rule::Sign),
+                clip.rule(Rule::Normalize),
+                clip.total(100.0),
+                clip.adapt(Adapt::Average { factor: 0.9, decay: 0.5 }),
+                at(1e-38),
+                at(f64::INFINITY),
+            ]
+        })
+    });
+    for clip in clips.filter(|clip| clip.validate().is_ok()) {
+        let (mut history, mut prepared) = (History::default(), None::<Prepared>);
+        for step in 0..3u64 {
+            let mut expected = [uniform(6000 * 3, step), uniform(6000 * 2, step + 9)];
+            for (i, value) in expected.iter_mut().flatten().enumerate() {
+                *value *= if i % 7 == 0 { 1.0 } else { 3.0 };
+            }
+            // A norm of exactly the threshold, its neighbours, nothing at all, and what is not finite.
+            for (row, value) in [4.0f32, 4.0f32.next_up(), 4.0f32.next_down(), 0.0, 1e-38].iter().enumerate()
+            {
+                expected[0][row * 3..][..3].copy_from_slice(&[*value, 0.0, 0.0]);
+                expected[1][row * 2..][..2].fill(0.0);
+            }
+            if step == 1 {
+                (expected[0][5000 * 3], expected[1][77 * 2]) = (f32::NAN, f32::INFINITY);
+            }
+            let mut given = expected.clone();
+            let mut grads: Vec<GradMut<'_>> = expected
+                .iter_mut()
+                .map(|v| (v.len() as u64 / 6000, v))
+                .map(|(n, v)| GradMut::new("t", v).shape(&[6000, n]))
+                .collect();
+            let prepared = prepared.get_or_insert_with(|| cpu::prepare(&grads, &clip).unwrap());
+            let trace = cpu::clip_traced_with(&mut grads, &clip, &mut history).unwrap();
+            prepared.clip(given.iter_mut().map(|v| &mut v[..])).unwrap();
+            assert_eq!(common::bits(&given), common::bits(&expected), "{clip:?}, step {step}");
+            assert_eq!(
+                format!("{:?}", prepared.report().unwrap()),
+                format!("{:?}", trace.report),
+                "{clip:?}"
+            );
+            assert_eq!(*prepared.history(), history, "{clip:?}");
+        }
+    }
+}
+
 /// Only gradients are unscaled: a parameter that twice its size would overflow stays finite.
 #[test]
 fn parameters_are_not_unscaled() {
@@ -275,6 +307,44 @@ fn threads_change_nothing() {
         for threads in 2..=4 {
             let shared = traced(threads);
             assert!(shared == alone, "{threads} threads, {clip:?}");
+        }
+    }
+}
+
+/// Where there was no step there is nothing to tell, whatever is clipped; nor of units and rows, as in reports.
+#[test]
+fn nothing_is_told_before_the_first_step() {
+    let mut g = [3.0f32, 4.0];
+    let clips = [
+        Clip::global_norm(1.0),
+        Clip::per_tensor_norm(1.0),
+        Clip::per_unit_norm(1.0, Units::OutputFirst),
+        Clip::per_unit_norm(1.0, Units::OutputFirst).total(1.0),
+        Clip::per_row_norm(1.0),
+    ];
+    for clip in clips {
+        let mut prepared = cpu::prepare(&[GradMut::new("g", &mut g).shape(&[1, 2])], &clip).unwrap();
+        assert_eq!((prepared.norm(), prepared.coefficient()), (None, None), "{clip:?}");
+        prepared.clip([&mut g.clone()[..]]).unwrap();
+        let report = prepared.report().unwrap();
+        assert_eq!(
+            (prepared.norm(), prepared.coefficient()),
+            (report.norm(), report.coefficient()),
+            "{clip:?}"
+        );
+    }
+}
+
+/// Limits of units and rows that there are not adapt to nothing.
+#[test]
+fn adaptive_limits_without_a_segment() {
+    let adapt = Adapt::Quantile { quantile: 0.5, rate: 0.2 };
+    for clip in
+        [Clip::per_row_norm(1.0).adapt(adapt), Clip::per_unit_norm(1.0, Units::OutputFirst).adapt(adapt)]
+    {
+        for mut grads in [vec![], vec![GradMut::new("g", &mut [][..]).shape(&[0, 4])]] {
+            let report = cpu::clip_with(&mut grads, &clip, &mut History::default());
+            assert!(report.is_ok_and(|report| !report.clipped()), "{clip:?}");
         }
     }
 }

@@ -127,7 +127,7 @@ fn as_unprepared(lens: &[usize], clip: &Clip, optimizer: Optimizer) {
         expected.next(step, step == 2);
         let rate = optimizer.with_lr(0.1 / (step + 1) as f64);
         prepared.set_lr(rate.lr()).unwrap();
-        assert_eq!(*prepared.optimizer(), rate);
+        assert_eq!(prepared.optimizer(), rate);
         let report = cpu::step(&mut expected.steps(clip), clip, &rate, &mut history, &mut moments).unwrap();
         given.step(&mut prepared).unwrap();
         assert_eq!(common::bits(&given.parameters), common::bits(&expected.parameters), "{what}");

@@ -6,7 +6,7 @@ mod common;
 
 use common::gpu;
 use gradclip::wgpu;
-use gradclip::{Adam, Clip, DType, Grad, LossScale, NonFinite, cpu, records};
+use gradclip::{Adam, Clip, DType, Grad, LossScale, NonFinite, Placement, cpu, records};
 
 /// A shader of a program's own, which writes down what it reads of the records.
 const READER: &str = "
@@ -124,4 +124,31 @@ fn types_may_be_shared_by_threads_and_sent_to_others() {
     shared::<cpu::Decision>();
     shared::<gradclip::ReadBack>();
     shared::<gradclip::ReadBack<gradclip::History>>();
+}
+
+/// The layout of version 1: whoever changes it changes the version too.
+#[test]
+fn the_layout_is_that_of_its_version() {
+    use records::{Outcome, Progress, Sum, Tally};
+    assert_eq!(records::VERSION, 1);
+    let sizes = [size_of::<Outcome>(), size_of::<Progress>(), size_of::<Sum>(), size_of::<Tally>()];
+    assert_eq!(sizes, [48, 32, 32, 32]);
+    macro_rules! words {
+        ($record:ident: $($field:ident),+) => { [$(std::mem::offset_of!($record, $field) / 4),+] };
+    }
+    let progress =
+        words!(Progress: scale, unscale, finite_steps, updates, moves, share, correction, second_correction);
+    assert_eq!(progress, [0, 1, 2, 3, 4, 5, 6, 7]);
+    let tally =
+        words!(Tally: steps, clipped_steps, skipped_steps, clipped, skipped, changed, unscale, non_finite);
+    assert_eq!(tally, [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(words!(Sum: mantissa, exponent, non_finite, nan, first), [0, 3, 4, 5, 6]);
+    let norms = words!(Outcome: norm, norm_mantissa, norm_exponent, threshold, coefficient, scale, rescale);
+    assert_eq!(norms, [0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(words!(Outcome: action, flags, non_finite, first_non_finite, unscale), [7, 8, 9, 10, 11]);
+    // What a clipper is warmed up for: a field more or less does not compile.
+    let Placement { name, buffer, buffer_size, offset, elements, dtype, shape, group, parameter } =
+        Placement::default();
+    assert!(name.is_empty() && shape.is_none() && group.is_none() && parameter.is_none());
+    assert_eq!((buffer, buffer_size, offset, elements, dtype), (0, 0, 0, 0, DType::F32));
 }

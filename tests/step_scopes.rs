@@ -11,8 +11,8 @@ use common::tolerance::{FUSED, HALF_ULP, NORM_AFTER};
 use common::{Distribution, Named, Placing, Tensor, assert_close, data, floats, gpu, norm, shaped, traced};
 use gradclip::cpu::{self, Moments, StepMut};
 use gradclip::{
-    Adam, Clip, ClipError, DType, Grad, History, Optimizer, OptimizerError, PlanError, PrepareError, Rule,
-    Scope, Sgd, StepError, Units, wgpu,
+    Adam, Clip, ClipError, DType, Grad, History, Lion, Optimizer, OptimizerError, PlanError, PrepareError,
+    Rule, Scope, Sgd, StepError, Units, wgpu,
 };
 
 /// With parameters; in groups where a scope shares no norm among them, and one that is left out.
@@ -194,7 +194,13 @@ fn state_goes_on_for_other_buffers() {
     let longer = gpu.place(&[ones(11)], Placing::APART).grads;
     let refused = gpu.clipper.prepare_step_after(&first.stepper, &longer, &clip, adam).unwrap_err();
     assert!(matches!(refused, PrepareError::Clip(ClipError::State { .. })), "{refused}");
-    assert!(gpu.clipper.prepare_step_after(&first.stepper, &moved.grads, &clip, Sgd::new(0.1)).is_err());
+    // Nor the state of another optimiser, though it has as many moments.
+    for other in [Optimizer::from(Sgd::new(0.1)), Adam::new(0.1).amsgrad(true).into()] {
+        assert!(gpu.clipper.prepare_step_after(&first.stepper, &moved.grads, &clip, other).is_err());
+    }
+    let momentum = gpu.clipper.prepare_step(&moved.grads, &clip, Sgd::new(0.1).momentum(0.9)).unwrap();
+    let refused = gpu.clipper.prepare_step_after(&momentum, &moved.grads, &clip, Lion::new(0.1)).unwrap_err();
+    assert!(matches!(refused, PrepareError::Clip(ClipError::State { .. })), "{refused}");
 }
 
 #[test]

@@ -301,3 +301,32 @@ fn non_finite_gradients_under_every_policy() {
         assert_close(there.parameters().concat(), want, 0.0, TWICE_ROUNDED, &what);
     }
 }
+
+/// Zeros keep their sign, what is not finite stays what it is: on the CPU path and on the device alike.
+#[test]
+fn zeros_and_what_is_not_finite_move_alike() {
+    let gpu = gpu();
+    let gradients = [0.0f32, -0.0, 1.0, -1.0];
+    let parameters = [-0.0f32, 0.0, 1.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+    let pairs = gradients.iter().flat_map(|&g| parameters.map(|p| (g, p)));
+    let (g, p): (Vec<f32>, Vec<f32>) = pairs.unzip();
+    let class = |x: f32| (x.is_nan(), x.is_infinite(), x == 0.0, x.is_sign_negative() && !x.is_nan());
+    for optimizer in optimizers() {
+        let tensors = tensors(std::slice::from_ref(&g), std::slice::from_ref(&p));
+        let mut here = Here::new(&tensors, &Clip::measure(), optimizer);
+        here.step();
+        let after = here.parameters().concat();
+        for ((g, before), after) in g.iter().zip(&p).zip(&after) {
+            // Without a decay nothing moves where nothing pulls.
+            if *g == 0.0 && optimizer.weight_decay() == 0.0 && !before.is_nan() {
+                assert_eq!(after.to_bits(), before.to_bits(), "{optimizer:?}: {before} by {g}");
+            }
+        }
+        let Some(gpu) = &gpu else { continue };
+        let there = There::new(gpu, &tensors, &Clip::measure(), optimizer);
+        there.step();
+        let classes = |values: &[f32]| values.iter().copied().map(class).collect::<Vec<_>>();
+        let there = there.parameters().concat();
+        assert_eq!(classes(&there), classes(&after), "{optimizer:?}: {there:?} {after:?}");
+    }
+}

@@ -9,7 +9,7 @@ use gradclip::{
     Clip, ClipperOptions, Group, History, Pass, ReadBack, ReadBackError, Report, Rule, Telemetry, wgpu,
 };
 
-use crate::collect::{Location, Collected, give_back, take};
+use crate::collect::{Collected, Location, give_back, take};
 use crate::error::Error;
 use crate::memory::{Owner, copied, from_memory, into_memory, is_dense, is_ours, locate};
 use crate::passes::{Counts, Passes};
@@ -136,7 +136,9 @@ impl Clipper {
     }
 
     fn clip_collected(&mut self, collected: &mut [Collected]) -> Result<(), Error> {
-        let Some(client) = collected.first().map(|first| first.gradient.client.clone()) else { return Ok(()) };
+        let Some(client) = collected.first().map(|first| first.gradient.client.clone()) else {
+            return Ok(());
+        };
         let flush = || client.flush().map_err(|error| Error::Flush { message: error.to_string() });
         // Before memory is asked whether anybody uses it: see `is_ours`.
         flush()?;
@@ -145,7 +147,8 @@ impl Clipper {
         }
         // Held until the submit: Burn neither moves nor reuses what lies there.
         let located = collected.iter().map(Location::find).collect::<Result<Vec<_>, _>>()?;
-        let places = collected.iter().zip(&located).map(|(tensor, location)| location.place(tensor)).collect();
+        let places =
+            collected.iter().zip(&located).map(|(tensor, location)| location.place(tensor)).collect();
         let restored = self.restored.as_ref().map(|history| (history, &self.queue));
         let pass = self.passes.pass_for(places, restored)?;
         let mut encoder = encoder(&self.wgpu_device);

@@ -45,8 +45,14 @@ pub(crate) fn take<M: Module>(
     device: &CubeDevice,
     parameters: bool,
 ) -> Result<Vec<Collected>, Error> {
-    let mut collector =
-        Collector { grads: &mut *grads, device, parameters, path: Vec::new(), collected: Vec::new(), error: None };
+    let mut collector = Collector {
+        grads: &mut *grads,
+        device,
+        parameters,
+        path: Vec::new(),
+        collected: Vec::new(),
+        error: None,
+    };
     model.visit(&mut collector);
     let Collector { collected, error, .. } = collector;
     match error {

@@ -1,6 +1,6 @@
 //! Why gradients were not clipped.
 
-use gradclip::error::{ClipError, PlanError, PrepareError, ReadBackError};
+use gradclip::{ClipError, PlanError, PrepareError, ReadBackError};
 
 /// What can fail. Wherever [`Clipper::clip`](crate::Clipper::clip) fails, every gradient is registered as before,
 /// with the values it had.

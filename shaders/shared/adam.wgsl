@@ -21,9 +21,6 @@ fn direction_of(first: f32, second: f32, finite: bool) -> f32 {
 
 // The parameter after a step along the moments.
 fn moved_along(moments: vec2<f32>, parameter: u32, tensor: FusedTensor, finite: bool) -> u32 {
-    var direction = direction_of(moments.x, moments.y, finite);
-    if (hyper.flags & DECOUPLED) != 0u {
-        direction = within(direction + bitcast<f32>(tensor.weight_decay) * bitcast<f32>(parameter), finite);
-    }
+    let direction = decayed(direction_of(moments.x, moments.y, finite), parameter, tensor, finite);
     return moved(parameter, direction, tensor, finite);
 }

@@ -18,6 +18,14 @@ fn penalised(gradient: u32, parameter: u32, tensor: FusedTensor, finite: bool) -
     return within(bitcast<f32>(g) + bitcast<f32>(tensor.weight_decay) * bitcast<f32>(parameter), finite);
 }
 
+// The direction with the decay of the parameter, where there is one.
+fn decayed(direction: f32, parameter: u32, tensor: FusedTensor, finite: bool) -> f32 {
+    if tensor.weight_decay == 0u || (hyper.flags & DECOUPLED) == 0u {
+        return direction;
+    }
+    return within(direction + bitcast<f32>(tensor.weight_decay) * bitcast<f32>(parameter), finite);
+}
+
 // parameter - lr * direction. What does not move keeps every bit: a driver may flush subnormals.
 fn moved(parameter: u32, direction: f32, tensor: FusedTensor, finite: bool) -> u32 {
     let by = within(bitcast<f32>(hyper.lr) * bitcast<f32>(tensor.lr_scale) * direction, finite);

@@ -89,6 +89,10 @@ impl Kept {
     /// The only segment that is clipped, once there was a step.
     pub(super) fn whole(&self) -> Option<SegmentReport> {
         let (parts, workspace) = (&self.set.parts, &self.workspace);
+        // Outcomes of units and rows are not reported, also where there is one.
+        if parts.cut() {
+            return None;
+        }
         let mut limited = parts.limits.iter().filter(|l| !l.excluded);
         let limit = limited.next().filter(|l| limited.next().is_none() && l.segments == 1)?;
         workspace.reported(parts).get(limit.first as usize).map(report::segment)

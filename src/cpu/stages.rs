@@ -121,7 +121,8 @@ pub(super) fn thresholds(
     let window = adaptation.window as usize;
     for (limit, state) in states.iter_mut().enumerate() {
         let setting = &settings[limit];
-        let sum = &sums[(parts.limits[limit].first as usize).min(sums.len() - 1)];
+        // A limit of rows over no tensors has no sum.
+        let sum = sums.get(parts.limits[limit].first as usize).or(sums.last()).unwrap_or(&combine::NOTHING);
         let step = Step {
             adaptation,
             initial: setting.threshold,

@@ -27,8 +27,8 @@ pub use tensor::StepMut;
 /// let (mut p, g) = ([0.0f32, 0.0], [30.0f32, 40.0]);
 /// let (mut history, mut moments) = (History::default(), Moments::default());
 /// let mut steps = [StepMut::new("w", &g[..], &mut p)];
-/// let sgd = Sgd::new(0.5).into();
-/// let report = cpu::step(&mut steps, &Clip::global_norm(25.0), &sgd, &mut history, &mut moments)?;
+/// let sgd = Sgd::new(0.5);
+/// let report = cpu::step(&mut steps, &Clip::global_norm(25.0), sgd, &mut history, &mut moments)?;
 /// assert_eq!(report.norm(), Some(50.0));
 /// assert_eq!((p, g), ([-7.5, -10.0], [30.0, 40.0]));
 /// # Ok::<(), gradclip::StepError>(())
@@ -41,11 +41,11 @@ pub use tensor::StepMut;
 pub fn step(
     steps: &mut [StepMut<'_>],
     clip: &Clip,
-    optimizer: &Optimizer,
+    optimizer: impl Into<Optimizer>,
     history: &mut History,
     moments: &mut Moments,
 ) -> Result<Report, StepError> {
-    let mut prepared = PreparedStep::without_moments(steps, clip, *optimizer)?;
+    let mut prepared = PreparedStep::without_moments(steps, clip, optimizer.into())?;
     let gradients: Vec<Values<'_>> = steps.iter().map(|s| s.operands.gradient).collect();
     let mut targets: Vec<&mut [f32]> = steps.iter_mut().map(|s| &mut *s.operands.target).collect();
     Ok(prepared.step_for((history, moments), &gradients, &mut targets)?)

@@ -163,7 +163,7 @@ impl Rule for Plain {
         for (p, &g) in parameter.iter_mut().zip(gradient) {
             let (g, finite) = (g * scale, g.is_finite() & p.is_finite());
             let direction = penalised(g, *p, penalty, finite);
-            *p = within(*p - within(rates.lr * direction, finite), finite);
+            *p = moved(*p, within(rates.lr * direction, finite), finite);
         }
     }
 }
@@ -178,7 +178,7 @@ impl Rule for Momentum {
             let g = penalised(g * scale, *p, penalty, finite);
             *m = within(decay * *m + rates.share * g, finite);
             let direction = if nesterov { within(g + decay * *m, finite) } else { *m };
-            *p = within(*p - within(rates.lr * direction, finite), finite);
+            *p = moved(*p, within(rates.lr * direction, finite), finite);
         }
     }
 }
@@ -194,7 +194,8 @@ impl Rule for Lion {
             let mean = within(decay * *m + share * g);
             *m = within(second_decay * *m + second_share * g);
             let sign = if mean == 0.0 || mean.is_nan() { mean } else { 1f32.copysign(mean) };
-            *p = within(*p - within(rates.lr * within(sign + rates.weight_decay * *p)));
+            let direction = decayed(sign, *p, rates.weight_decay, finite);
+            *p = moved(*p, within(rates.lr * direction), finite);
         }
     }
 }
@@ -202,17 +203,17 @@ impl Rule for Lion {
 impl<const AMSGRAD: bool> Rule for Adam<AMSGRAD> {
     #[inline(always)]
     fn run(self, Operands { gradient, scale, parameter, moments: [m, v, x] }: Operands<'_>, rates: &Rates) {
-        let Hyper { decay, second_decay, second_share, eps, flags, .. } = rates.hyper;
+        let Hyper { decay: first_decay, second_decay, second_share, eps, flags, .. } = rates.hyper;
         let eps = if flags & EPS_HAT != 0 { eps * rates.second_correction } else { eps };
         let penalty = rates.penalty();
-        let decayed = if flags & DECOUPLED != 0 { rates.weight_decay } else { 0.0 };
+        let decay = if flags & DECOUPLED != 0 { rates.weight_decay } else { 0.0 };
         // Of one length with the others, so that no index is checked.
         let x = if AMSGRAD { &mut x[..gradient.len()] } else { x };
         for (i, (((p, m), v), &g)) in parameter.iter_mut().zip(m).zip(v).zip(gradient).enumerate() {
             let finite = g.is_finite() & p.is_finite();
             let within = |value: f32| within(value, finite);
             let g = penalised(g * scale, *p, penalty, finite);
-            *m = within(decay * *m + rates.share * g);
+            *m = within(first_decay * *m + rates.share * g);
             *v = within(second_decay * *v + second_share * g * g);
             let mut second = *v;
             if AMSGRAD {
@@ -224,9 +225,22 @@ impl<const AMSGRAD: bool> Rule for Adam<AMSGRAD> {
             // 0 / 0: nothing has ever moved this element.
             let still = *m == 0.0 && size == 0.0;
             let direction = if still { 0.0 } else { within(within(*m * rates.correction) / size) };
-            *p = within(*p - within(rates.lr * within(direction + decayed * *p)));
+            let direction = decayed(direction, *p, decay, finite);
+            *p = moved(*p, within(rates.lr * direction), finite);
         }
     }
+}
+
+/// A step. What does not move keeps every bit: -0 would lose its sign.
+#[inline(always)]
+fn moved(parameter: f32, by: f32, finite: bool) -> f32 {
+    if by == 0.0 { parameter } else { within(parameter - by, finite) }
+}
+
+/// The direction with the decay of the parameter. One of 0 changes nothing, not even where the parameter is not finite.
+#[inline(always)]
+fn decayed(direction: f32, parameter: f32, decay: f32, finite: bool) -> f32 {
+    if decay == 0.0 { direction } else { within(direction + decay * parameter, finite) }
 }
 
 /// A penalty of 0 changes nothing, not even where the parameter is not finite.

@@ -96,6 +96,8 @@ impl Workspace {
 
     /// Those of which a report tells: of units and rows only the whole set.
     pub(super) fn reported(&self, parts: &Segments) -> &[Outcome] {
-        if parts.cut() { &self.outcomes[parts.count as usize..] } else { &self.outcomes }
+        let first = if parts.cut() { parts.count as usize } else { 0 };
+        // None before the first step.
+        self.outcomes.get(first..).unwrap_or_default()
     }
 }

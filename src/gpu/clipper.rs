@@ -11,7 +11,7 @@ use super::pipelines::{MadeOn, Pipelines};
 /// Software adapters execute every case of the switch over slots: 30 slots take lavapipe 13 times as
 /// long an element as 4, and 4.5 s to compile (Mesa 22.3).
 const SOFTWARE_SLOTS: u32 = 4;
-/// A dispatch costs them less than binding other windows along with one that large.
+/// A dispatch costs them less than binding other windows next to one that large.
 const SOFTWARE_ALONE: u64 = 64 << 10;
 /// Short chunks that are worth another dispatch.
 const SOFTWARE_SHORT_FROM: u64 = 8;
@@ -145,7 +145,7 @@ impl Clipper {
     /// Slots of the kernel for a dispatch over so many windows.
     pub(super) fn slots(&self, windows: usize, pattern: &Pattern) -> u32 {
         let bindings = pattern.bindings().max(1) as u32;
-        // Kernels over gradients alone have fewer tables along with them.
+        // Kernels over gradients alone bind fewer tables besides.
         let most = if pattern.operands() > 1 { self.limits.bindings / bindings } else { self.limits.slots };
         self.forms.slots(windows as u32 / bindings, most.min(self.limits.slots))
     }

@@ -54,7 +54,7 @@ pub(super) struct Slots<'a> {
     bound: Option<&'a wgpu::BindGroup>,
 }
 
-/// What a job has along with its own.
+/// What every job has besides its own.
 pub(super) fn job() -> Job {
     Job { until: NONE, total: NONE, ..Job::zeroed() }
 }

@@ -25,6 +25,9 @@ use asked::{Asked, Current};
 
 /// The clipping of one set of gradients, prepared once and recorded every step.
 ///
+/// Threads may share it. Setters are whole against each other; they are several writes to the queue, between which no other
+/// thread should submit commands of this pass.
+///
 /// It owns its scratch buffers and keeps the gradients' buffers alive. Recording only writes
 /// commands: it does not submit, wait, map or allocate on the device.
 #[derive(Debug)]
@@ -87,8 +90,9 @@ impl Pass {
     /// `f32`.
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
         let mut pass = begin(encoder, "gradclip");
-        self.dispatch_together(self.decision(), &mut pass);
-        run(self.writes(), &mut pass);
+        let (decision, writes) = self.recorded();
+        self.dispatch_together(decision, &mut pass);
+        run(writes, &mut pass);
     }
 
     /// Records the first half: the sum of each tensor and of each segment.
@@ -112,8 +116,9 @@ impl Pass {
 
     /// As [`Pass::record_apply`], into a compute pass of the caller's.
     pub fn dispatch_apply(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.dispatch_separate(self.decision(), pass);
-        run(self.writes(), pass);
+        let (decision, writes) = self.recorded();
+        self.dispatch_separate(decision, pass);
+        run(writes, pass);
     }
 
     /// Everything up to the outcomes, and what follows them by a decision of this pass or one like it.
@@ -130,19 +135,15 @@ impl Pass {
 
     /// Which of the decisions is recorded as things are set.
     pub(super) fn decision(&self) -> &Decision {
-        let Workspace { decision, measuring, .. } = &self.workspace;
-        measuring.as_ref().filter(|_| self.measures()).unwrap_or(decision)
+        self.recorded().0
     }
 
-    /// Whether nothing that is set can change a gradient.
-    fn measures(&self) -> bool {
-        self.measures.load(Ordering::Relaxed)
-    }
-
-    /// What follows it.
-    fn writes(&self) -> &[Step] {
-        let measuring = self.measures() && self.workspace.measuring.is_some();
-        if measuring { &[] } else { &self.workspace.apply }
+    /// That decision and what follows it, of one moment: another thread may set something meanwhile.
+    fn recorded(&self) -> (&Decision, &[Step]) {
+        match &self.workspace.measuring {
+            Some(measuring) if self.measures.load(Ordering::Relaxed) => (measuring, &[]),
+            _ => (&self.workspace.decision, &self.workspace.apply),
+        }
     }
 
     /// Records a copy of the results, and returns their way to the host: a future that is ready
@@ -277,13 +278,15 @@ impl Pass {
     /// | rows, more than 256 | 4 (2 + 3) | 4 (2 + 3) |
     /// | rows, more than 4,096 | 5 (3 + 3) | 5 (3 + 3) |
     pub fn dispatch_count(&self) -> usize {
-        self.decision().together.len() + self.writes().len()
+        let (decision, writes) = self.recorded();
+        decision.together.len() + writes.len()
     }
 
     /// Numbers of dispatches that [`Pass::record_norm`] and [`Pass::record_apply`] record as things are set.
     pub fn half_dispatch_counts(&self) -> [usize; 2] {
         let NormHalf { reduce, sums, .. } = &self.workspace.norm;
-        [reduce.len() + sums.len(), self.decision().separate.len() + self.writes().len()]
+        let (decision, writes) = self.recorded();
+        [reduce.len() + sums.len(), decision.separate.len() + writes.len()]
     }
 
     /// Bytes of [`Pass::outcomes`].

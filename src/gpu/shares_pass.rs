@@ -4,8 +4,8 @@
 macro_rules! shares_pass {
     ($end:ident) => {
         impl $end {
-            /// The clip by itself, for its buffers and counts. Recording it measures and decides, and writes nothing
-            /// else.
+            /// The clip by itself, for its buffers and counts. Recording it measures and decides as a step of its own, counted and
+            /// remembered by thresholds and loss scale, and writes neither gradients nor what follows.
             pub fn pass(&self) -> &Pass {
                 &self.pass
             }

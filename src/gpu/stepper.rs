@@ -74,7 +74,8 @@ impl Clipper {
     /// # Errors
     ///
     /// As [`Clipper::prepare`], [`PrepareError::Optimizer`] for constants out of their range, and
-    /// [`ClipError::Tensor`] for a gradient without an `f32` parameter, or with some of its state.
+    /// [`ClipError::Tensor`] for a gradient without an `f32` parameter, or with some of its state. A device has to bind three
+    /// storage buffers a stage more than a gradient, its parameter and its moments take: 8, the default limit, are enough for all.
     pub fn prepare_step(
         &self,
         grads: &[Grad],
@@ -103,6 +104,11 @@ impl Clipper {
         optimizer: impl Into<Optimizer>,
     ) -> Result<Stepper, PrepareError> {
         let optimizer = checked(grads, optimizer.into())?;
+        let before = previous.optimizer();
+        if optimizer.goes_on_from(&before).is_err() {
+            let (required, given) = (format!("{optimizer:?}"), format!("{before:?}"));
+            return Err(ClipError::State { required, given }.into());
+        }
         let form = |moments: &[Vec<Moment>]| -> Vec<(usize, u64)> {
             moments.iter().map(|m| (m.len(), m.first().map_or(0, |m| m.elements))).collect()
         };
@@ -280,7 +286,7 @@ impl Stepper {
         *self.current()
     }
 
-    /// The state of each tensor, in the order of the gradients: no, one or two moments.
+    /// The state of each tensor, in the order of the gradients: no, one, two or three moments.
     pub fn moments(&self) -> &[Vec<Moment>] {
         &self.moments
     }

@@ -49,17 +49,17 @@ pub(super) fn one(_: Summation, _: Form) -> Form {
     Form::default()
 }
 
-/// For one whose loads in flight are words alone.
+/// For one that has loads in flight only word by word.
 pub(super) fn by_words(_: Summation, wanted: Form) -> Form {
     if wanted.loads == Loads::Few { Form::default() } else { WORDS }
 }
 
-/// For one whose loads are so for norms in integers.
+/// The same, for norms in integers alone.
 pub(super) fn by_words_but_any_p(summation: Summation, wanted: Form) -> Form {
     if is_any_p(summation) { Form::default() } else { by_words(summation, wanted) }
 }
 
-/// For one with every summation of loads.
+/// For one with every kind of loads.
 pub(super) fn by_loads(_: Summation, wanted: Form) -> Form {
     Form { loads: wanted.loads, ..Form::default() }
 }

@@ -25,7 +25,7 @@ pub(super) struct Row {
     pub(super) tables: Tables,
     /// How the gradients in group 1 are bound, for kernels that touch them.
     pub(super) slots: Option<Binding>,
-    /// Tensors that it takes element by element: gradients, and the tensors updated with them.
+    /// Operands that it takes element by element: gradients, and the tensors updated with them.
     pub(super) operands: usize,
     pub(super) norms: Norms,
     /// The rules of thresholds it is made for, where its text depends on them.

@@ -18,7 +18,7 @@ pub(crate) struct Variant {
     pub(crate) workgroup_size: u32,
     /// One of the `ADAPT_` constants.
     pub(crate) adapt: u32,
-    /// Where what belongs to a gradient is bound.
+    /// Where the operands are bound.
     pub(crate) pattern: Pattern,
     /// Whether the unscale factor depends on a loss scale, for kernels that reduce gradients.
     pub(crate) scaled: bool,

@@ -26,7 +26,7 @@ pub const FINISH_SEGMENTS: u32 = 256;
 pub const FINISH_WINDOWS: usize = 1;
 /// Storage buffers that it binds where thresholds are fixed: what the least device has.
 const STORAGE: u32 = 8;
-/// Uniform buffers along with those.
+/// Uniform buffers besides those.
 const UNIFORM: u32 = 3;
 /// And for states and norms, where they adapt.
 const ADAPTING_STORAGE: u32 = 2;

@@ -10,7 +10,7 @@ use crate::tensor::DType;
 
 use super::check::{self, BoundRange};
 use super::dispatch::{Dispatch, LARGEST_WINDOW, Window, grid};
-use super::limits::PlanLimits;
+use super::limits::{FUSED_STORAGE, PlanLimits};
 use super::pack::runs;
 use super::placement::Placement;
 
@@ -111,7 +111,7 @@ struct Filled {
 }
 
 impl FusedPlan {
-    /// Plans work on tensors with those updated with each, in the order of those that `parts` are of.
+    /// Plans work on tensors and their operands, in the order of the tensors of `parts`.
     pub(crate) fn new(
         tensors: &[Operands],
         parts: &Segments,
@@ -313,8 +313,9 @@ fn slots(pieces: &[Piece<'_>], together: bool, limits: &PlanLimits) -> Result<Ve
             continue;
         }
         if windows.len() > limits.bindings as usize {
-            let (required, given) = (windows.len() as u64, limits.bindings.into());
-            return Err(PlanError::Limit { limit: "storage buffers with three tables", required, given });
+            let (limit, tables) = ("max_storage_buffers_per_shader_stage", u64::from(FUSED_STORAGE));
+            let (required, given) = (windows.len() as u64 + tables, u64::from(limits.bindings) + tables);
+            return Err(PlanError::Limit { limit, required, given });
         }
         filled.push(Filled { dtype, pattern, windows, pieces: i..i + 1 });
     }

@@ -40,7 +40,7 @@ pub struct PlanLimits {
     pub workgroup_size: u32,
     /// Storage buffers that a stage can bind.
     pub storage: u32,
-    /// Buffers of any summation that a stage can bind.
+    /// Buffers of any kind that a stage can bind.
     pub buffers: u32,
     /// Whether one workgroup sums and decides small sets by itself: see [`Plan::finish`](super::Plan::finish).
     pub finish: bool,
@@ -53,14 +53,14 @@ pub(crate) const LONG_UNIT: u64 = 256;
 const SHORT_FROM: u64 = 1024;
 /// Storage buffers of the chunk kernels besides the slots.
 pub(crate) const OTHER_STORAGE: u32 = 2;
-/// Buffers of any summation of the chunk kernels besides the slots.
+/// Buffers of any kind of the chunk kernels besides the slots.
 pub(crate) const OTHER_BUFFERS: u32 = 4;
 /// Storage buffers of the kernel that has most of them.
 pub(crate) const MOST_STORAGE: u32 = 6;
 /// Uniform buffers of the kernel that has most of them.
 const MOST_UNIFORM: u32 = 3;
 /// Storage buffers of the fused kernels besides the slots.
-const FUSED_STORAGE: u32 = 3;
+pub(super) const FUSED_STORAGE: u32 = 3;
 
 impl PlanLimits {
     /// What a device with these limits allows.

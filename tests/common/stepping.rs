@@ -22,7 +22,7 @@ impl Here {
 
     pub fn step(&mut self) -> Report {
         let Here { tensors, clip, optimizer, history, moments } = self;
-        cpu::step(&mut steps(tensors), clip, optimizer, history, moments).unwrap()
+        cpu::step(&mut steps(tensors), clip, *optimizer, history, moments).unwrap()
     }
 
     /// Takes other gradients.

@@ -71,7 +71,7 @@ pub(crate) fn chart<'s>(area: &Area<'s>, numbers: u32, x: Axis, y: &Axis) -> Res
     Ok(builder.build_cartesian_2d(x, y.clone())?)
 }
 
-/// What an axis is called, about how many numbers it has, and how they are format.
+/// What an axis is called, about how many numbers it has, and how they are formatted.
 pub(crate) struct Named<'a> {
     pub(crate) name: &'a str,
     pub(crate) numbers: usize,

@@ -44,7 +44,7 @@ fn narrowed(values: uint32x4_t) -> uint16x4_t {
     // default floating-point environment, whose rounding is to nearest and whose halves are IEEE's.
     unsafe {
         asm!("fcvtn {to:v}.4h, {from:v}.4s", to = out(vreg) halves, from = in(vreg) values,
-            options(pure, nomem, nostack, preserves_flags));
+            options(pure, nomem, nostack));
     }
     halves
 }
@@ -56,7 +56,7 @@ fn widened(halves: uint16x4_t) -> uint32x4_t {
     // SAFETY: as for [`narrowed`].
     unsafe {
         asm!("fcvtl {to:v}.4s, {from:v}.4h", to = out(vreg) values, from = in(vreg) halves,
-            options(pure, nomem, nostack, preserves_flags));
+            options(pure, nomem, nostack));
     }
     values
 }

@@ -168,8 +168,10 @@ impl PreparedStep {
         targets: &mut [&mut [f32]],
     ) -> Result<Report, ClipError> {
         let Set { infos, parts, .. } = &self.kept.set;
-        history.fit(&self.kept.clip, parts.limits.len())?;
+        let mut formed = history.clone();
+        formed.fit(&self.kept.clip, parts.limits.len())?;
         moments.fit(infos, self.optimizer.moments())?;
+        *history = formed;
         let mut exchange = |own: &mut PreparedStep| {
             std::mem::swap(&mut own.kept.history, history);
             std::mem::swap(&mut own.moments, moments);
@@ -182,8 +184,8 @@ impl PreparedStep {
     }
 
     /// The optimiser as it is set.
-    pub fn optimizer(&self) -> &Optimizer {
-        &self.optimizer
+    pub fn optimizer(&self) -> Optimizer {
+        self.optimizer
     }
 
     /// Changes the learning rate from the next step on.

@@ -144,7 +144,9 @@ impl Pass {
     /// [`ClipError::State`] where it is that of another adaptive threshold or other limits.
     pub fn restore_history(&self, queue: &wgpu::Queue, history: &History) -> Result<(), ClipError> {
         let mut history = history.clone();
-        history.fit(&self.clip(), self.plan.limit_count())?;
+        // Held as by the other setters.
+        let asked = self.asked.lock();
+        history.fit(&asked.clip, self.plan.limit_count())?;
         let Memory { tally, states, norms, progress } = &*self.workspace.records.memory;
         queue.write_buffer(progress, 0, bytemuck::bytes_of(&history.progress));
         queue.write_buffer(tally, 0, bytemuck::bytes_of(&history.tally));
