@@ -84,7 +84,7 @@ fn fused_on_cpu<'a>(set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
             })
             .collect();
         let start = Instant::now();
-        let report = cpu::step(&mut steps, &clip, &optimizer, &mut history, &mut moments).unwrap();
+        let report = cpu::step(&mut steps, &clip, optimizer, &mut history, &mut moments).unwrap();
         let time = start.elapsed();
         assert!((report.norm().unwrap() / set.norm - 1.0).abs() < tolerance::NORM);
         time

@@ -230,12 +230,6 @@ impl Lion {
     }
 }
 
-impl From<&Optimizer> for Optimizer {
-    fn from(optimizer: &Optimizer) -> Optimizer {
-        *optimizer
-    }
-}
-
 impl From<Lion> for Optimizer {
     fn from(lion: Lion) -> Optimizer {
         Optimizer::Lion(lion)

@@ -154,7 +154,7 @@ fn after_steps(
     let mut own = [tensor.clone()];
     let (mut history, mut moments) = (History::default(), Moments::default());
     for _ in 0..steps_ {
-        cpu::step(&mut steps(&mut own), clip, &optimizer, &mut history, &mut moments).unwrap();
+        cpu::step(&mut steps(&mut own), clip, optimizer, &mut history, &mut moments).unwrap();
     }
     let parameter = own[0].parameter.as_ref().unwrap().floats();
     let mut all = vec![[vec![parameter], moments.tensors.concat()].concat()];
@@ -177,7 +177,7 @@ fn steps_end_in_finite_parameters_and_state() {
     let clip = Clip::measure().unscale(1000.0);
     let mut history = History::default();
     let (sgd, moments) = (Optimizer::from(Sgd::new(1.0)), &mut Moments::default());
-    let report = cpu::step(&mut steps(&mut [tensor.clone()]), &clip, &sgd, &mut history, moments).unwrap();
+    let report = cpu::step(&mut steps(&mut [tensor.clone()]), &clip, sgd, &mut history, moments).unwrap();
     assert_eq!((report.non_finite(), history.updates()), (1, 0));
     for all in after_steps(gpu.as_deref(), &tensor, sgd, &clip, 1) {
         assert_eq!(all[0], [1.0, 2.0]);

@@ -128,7 +128,7 @@ fn as_unprepared(lens: &[usize], clip: &Clip, optimizer: Optimizer) {
         let rate = optimizer.with_lr(0.1 / (step + 1) as f64);
         prepared.set_lr(rate.lr()).unwrap();
         assert_eq!(prepared.optimizer(), rate);
-        let report = cpu::step(&mut expected.steps(clip), clip, &rate, &mut history, &mut moments).unwrap();
+        let report = cpu::step(&mut expected.steps(clip), clip, rate, &mut history, &mut moments).unwrap();
         given.step(&mut prepared).unwrap();
         assert_eq!(common::bits(&given.parameters), common::bits(&expected.parameters), "{what}");
         assert_eq!(bits_of(prepared.moments()), bits_of(&moments), "{what}");
@@ -168,7 +168,7 @@ fn any_number_of_threads() {
             let (mut history, mut moments) = (History::default(), Moments::default());
             let adam = Adam::new(0.1).into();
             let mut step =
-                || cpu::step(&mut expected.steps(&clip), &clip, &adam, &mut history, &mut moments).unwrap();
+                || cpu::step(&mut expected.steps(&clip), &clip, adam, &mut history, &mut moments).unwrap();
             step();
             let report = step();
             let unprepared = (common::bits(&expected.parameters), bits_of(&moments), Some(report));

@@ -153,9 +153,9 @@ fn clips_alone_have_no_rate() {
     assert_eq!((report.lr, report.loss_scale, report.updates), (None, None, 0));
     assert_eq!((report.global_norm, report.clipped_norm), (5.0, Some(f64::from(0.2f32) * 5.0)));
     let mut p = [1.0f32, 1.0];
-    let sgd = Sgd::new(0.5).into();
+    let sgd = Sgd::new(0.5);
     let (mut history, mut moments) = (History::default(), Moments::default());
     let mut steps = [StepMut::new("w", &g[..], &mut p)];
-    let report = cpu::step(&mut steps, &Clip::global_norm(1.0), &sgd, &mut history, &mut moments).unwrap();
+    let report = cpu::step(&mut steps, &Clip::global_norm(1.0), sgd, &mut history, &mut moments).unwrap();
     assert_eq!((report.lr, report.loss_scale, report.updates), (Some(0.5), None, 1));
 }

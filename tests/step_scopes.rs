@@ -252,14 +252,14 @@ fn what_a_step_needs_is_asked_for_by_name() {
     let (g, mut p) = ([1.0f32; 3], [1.0f32; 2]);
     let mut steps = [StepMut::new("w", &g[..], &mut p)];
     let (mut history, mut moments) = (History::default(), Moments::default());
-    let refused = cpu::step(&mut steps, &Clip::measure(), &sgd, &mut history, &mut moments).unwrap_err();
+    let refused = cpu::step(&mut steps, &Clip::measure(), sgd, &mut history, &mut moments).unwrap_err();
     let wanted = "tensor `w`: required a parameter of 3 elements, as its gradient has, given 2";
     assert_eq!(refused.to_string(), wanted);
     assert!(matches!(refused, StepError::Clip(ClipError::Tensor { .. })));
     let agc = Clip::per_tensor_norm(1.0).rule(Rule::Agc { eps: 1e-3 });
     let mut p = [1.0f32; 3];
     let mut steps = [StepMut::new("w", &g[..], &mut p)];
-    cpu::step(&mut steps, &agc, &adam, &mut history, &mut moments).unwrap();
-    let refused = cpu::step(&mut steps, &agc, &sgd, &mut history, &mut moments).unwrap_err();
+    cpu::step(&mut steps, &agc, adam, &mut history, &mut moments).unwrap();
+    let refused = cpu::step(&mut steps, &agc, sgd, &mut history, &mut moments).unwrap_err();
     assert!(matches!(refused, StepError::Clip(ClipError::State { .. })), "{refused}");
 }

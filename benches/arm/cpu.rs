@@ -61,7 +61,7 @@ impl Cpu {
         let mut steps: Vec<_> = pairs.map(|(g, p)| StepMut::new("g", g.as_slice(), p)).collect();
         let adam = Adam::adamw(RATE).weight_decay(DECAY).into();
         let start = Instant::now();
-        let report = cpu::step(&mut steps, clip, &adam, history, moments);
+        let report = cpu::step(&mut steps, clip, adam, history, moments);
         let seconds = start.elapsed().as_secs_f64();
         Ok((seconds, report.map_err(|e| e.to_string())?.norm().ok_or("no norm")?))
     }

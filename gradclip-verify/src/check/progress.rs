@@ -124,7 +124,7 @@ impl Advance {
         match &self.optimizer {
             None => drop(cpu::clip_with(&mut grads(&mut tensors), &self.clip, history)?),
             Some(optimizer) => {
-                cpu::step(&mut steps(&mut tensors), &self.clip, optimizer, history, moments)?;
+                cpu::step(&mut steps(&mut tensors), &self.clip, *optimizer, history, moments)?;
             }
         }
         Ok(())

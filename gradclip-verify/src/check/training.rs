@@ -229,7 +229,7 @@ impl State {
     pub(crate) fn step(&mut self, training: &Training, case: &Case) -> Result<(), Failure> {
         let mut tensors = case.tensors.clone();
         let State { moments, history, .. } = self;
-        cpu::step(&mut steps(&mut tensors), &training.clip, &training.optimizer, history, moments)?;
+        cpu::step(&mut steps(&mut tensors), &training.clip, training.optimizer, history, moments)?;
         let moved = tensors.into_iter().filter_map(|t| t.parameter).map(|p| p.floats());
         self.parameters = moved.collect();
         Ok(())

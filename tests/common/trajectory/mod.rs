@@ -146,7 +146,7 @@ impl Stepping for OnCpu<'_> {
     fn step(&mut self, gradients: &[Data]) -> Attempt<Report> {
         let OnCpu { case, tensors, history, moments } = self;
         tensors.iter_mut().zip(gradients).for_each(|(tensor, g)| tensor.data.clone_from(g));
-        cpu::step(&mut steps(tensors), &case.clip, &case.optimizer, history, moments).map_err(words)
+        cpu::step(&mut steps(tensors), &case.clip, case.optimizer, history, moments).map_err(words)
     }
 
     fn parameters(&self) -> Vec<Vec<f32>> {
