@@ -354,7 +354,7 @@ fn f64_gradients_are_refused_in_steps_by_name() {
     let refused = cpu::step(
         steps,
         &Clip::measure(),
-        &Sgd::new(1.0).into(),
+        Sgd::new(1.0),
         &mut History::default(),
         &mut cpu::Moments::default(),
     );

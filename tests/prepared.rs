@@ -325,7 +325,7 @@ fn nothing_is_told_before_the_first_step() {
     for clip in clips {
         let mut prepared = cpu::prepare(&[GradMut::new("g", &mut g).shape(&[1, 2])], &clip).unwrap();
         assert_eq!((prepared.norm(), prepared.coefficient()), (None, None), "{clip:?}");
-        prepared.clip([&mut g.clone()[..]]).unwrap();
+        prepared.clip([&mut { g }[..]]).unwrap();
         let report = prepared.report().unwrap();
         assert_eq!(
             (prepared.norm(), prepared.coefficient()),

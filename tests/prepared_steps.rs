@@ -166,7 +166,7 @@ fn any_number_of_threads() {
             });
             let mut expected = Set::new(&[200_000, 25, 20_000, 75]);
             let (mut history, mut moments) = (History::default(), Moments::default());
-            let adam = Adam::new(0.1).into();
+            let adam = Adam::new(0.1);
             let mut step =
                 || cpu::step(&mut expected.steps(&clip), &clip, adam, &mut history, &mut moments).unwrap();
             step();

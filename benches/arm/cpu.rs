@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use gradclip::cpu::{self, GradMut, Moments, StepMut};
-use gradclip::{Adam, Clip, History};
+use gradclip::{Adam, Clip, History, Optimizer};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -59,7 +59,7 @@ impl Cpu {
         let Stepped { parameters, moments, history } = &mut self.stepped;
         let pairs = self.tensors.iter().zip(parameters);
         let mut steps: Vec<_> = pairs.map(|(g, p)| StepMut::new("g", g.as_slice(), p)).collect();
-        let adam = Adam::adamw(RATE).weight_decay(DECAY).into();
+        let adam: Optimizer = Adam::adamw(RATE).weight_decay(DECAY).into();
         let start = Instant::now();
         let report = cpu::step(&mut steps, clip, adam, history, moments);
         let seconds = start.elapsed().as_secs_f64();

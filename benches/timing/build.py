@@ -31,6 +31,13 @@ impl Prepared {
     }
 }
 """
+# What an arm calls that commits before 0.2 call otherwise.
+BEFORE_0_2 = {
+    "gradclip::{adapter_name, adapters}": "gradclip::session::{adapter_name, adapters}",
+    "Clipper::recommended_limits": "Clipper::required_limits",
+    "Adam::adamw": "Adam::decoupled",
+    "clip, adam, history": "clip, &adam, history",
+}
 ENTRY = '\n[[bench]]\nname = "arm"\nharness = false\n'
 
 
@@ -93,6 +100,8 @@ def in_worktree(sha: str, short: str) -> pathlib.Path:
             shutil.copytree(ARM[1], tree / "benches/arm", dirs_exist_ok=True)
             if not (tree / "src/cpu/prepared.rs").exists():
                 (tree / "benches/arm/prepared.rs").write_text(UNPREPARED)
+            if "recommended_limits" not in (tree / "src/gpu/clipper.rs").read_text():
+                as_before(tree / "benches/arm")
             manifest = tree / "Cargo.toml"
             if 'name = "arm"' not in manifest.read_text():
                 with manifest.open("a") as file:
@@ -100,6 +109,14 @@ def in_worktree(sha: str, short: str) -> pathlib.Path:
             return arm(tree, short, TARGET / "compare" / "build")
         finally:
             git("worktree", "remove", "--force", str(tree))
+
+
+def as_before(arm: pathlib.Path) -> None:
+    for file in arm.glob("*.rs"):
+        text = file.read_text()
+        for now, before in BEFORE_0_2.items():
+            text = text.replace(now, before)
+        file.write_text(text)
 
 
 def python(venv: str | None) -> str:
