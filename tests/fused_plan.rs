@@ -106,7 +106,7 @@ fn separate_buffers_fill_the_slots() {
     }
     let refused = plan(&tensors, &limits(7, 3)).unwrap_err();
     assert!(
-        matches!(refused, PrepareError::Plan(PlanError::Limit { required: 4, given: 3, .. })),
+        matches!(refused, PrepareError::Plan(PlanError::Limit { required: 7, given: 6, .. })),
         "{refused}"
     );
 }
