@@ -1,21 +1,5 @@
 // gradient, parameter, momentum -> parameter, momentum: Lion.
 
-struct Own {
-    parameter: u32,
-    momentum: u32,
-}
-
-//@each slot
-fn own_SLOT(row: FusedRow, i: u32) -> Own {
-    return Own(OPERAND1[row.parameter + i], OPERAND2[row.moment + i]);
-}
-
-fn put_SLOT(row: FusedRow, i: u32, own: Own) {
-    OPERAND1[row.parameter + i] = own.parameter;
-    OPERAND2[row.moment + i] = own.momentum;
-}
-//@end
-
 fn mean_of(decay: u32, share: u32, momentum: u32, g: f32, finite: bool) -> f32 {
     return within(bitcast<f32>(decay) * bitcast<f32>(momentum) + bitcast<f32>(share) * g, finite);
 }

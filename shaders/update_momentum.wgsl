@@ -1,21 +1,5 @@
 // gradient, parameter, momentum -> parameter, momentum: gradient descent with momentum.
 
-struct Own {
-    parameter: u32,
-    momentum: u32,
-}
-
-//@each slot
-fn own_SLOT(row: FusedRow, i: u32) -> Own {
-    return Own(OPERAND1[row.parameter + i], OPERAND2[row.moment + i]);
-}
-
-fn put_SLOT(row: FusedRow, i: u32, own: Own) {
-    OPERAND1[row.parameter + i] = own.parameter;
-    OPERAND2[row.moment + i] = own.momentum;
-}
-//@end
-
 fn stepped(own: Own, tensor: FusedTensor, gradient: u32, outcome: Outcome) -> Own {
     let finite = is_finite(gradient) && is_finite(own.parameter);
     let g = penalised(gradient, own.parameter, tensor, finite);

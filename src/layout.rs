@@ -9,8 +9,8 @@ mod step;
 
 use bytemuck::{Pod, Zeroable};
 
-pub(crate) use constants::declared;
 pub use constants::*;
+pub(crate) use constants::{declarations, declared};
 pub use step::*;
 
 /// One chunk: where it lies and where its partial goes.

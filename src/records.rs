@@ -37,9 +37,21 @@ pub use crate::layout::{
 /// The version of the layout.
 pub const VERSION: u32 = 1;
 
-/// The records' fields with the types that a reading shader wants: `f32` where the library's own shaders, which compute
-/// with integers, have bits, and no atomics.
-const DECLARATIONS: &str = include_str!("../shaders/records.wgsl");
+/// What the library's own shaders are given of the records.
+const DECLARATIONS: &str = include_str!("../shaders/shared/records.wgsl");
+
+/// Fields that are `f32`: the library's own shaders, which compute with integers, declare their bits.
+const FLOATS: [&str; 9] = [
+    "norm",
+    "threshold",
+    "coefficient",
+    "scale",
+    "rescale",
+    "unscale",
+    "share",
+    "correction",
+    "second_correction",
+];
 
 /// The records and their constants as WGSL: `struct {prefix}Outcome`, `const {PREFIX}_CLIPPED` and so on. The prefix is
 /// part of an identifier, in the case of types (`Clip`); the empty one leaves names as they are.
@@ -61,8 +73,20 @@ pub fn wgsl(prefix: &str) -> String {
         TOWARD_ZERO,
         NONE
     ];
-    let constants =
-        constants.iter().map(|(name, value)| format!("const {constant_prefix}{name}: u32 = {value}u;\n"));
-    let structs = DECLARATIONS.replace("\nstruct ", &format!("\nstruct {prefix}"));
-    constants.chain([structs]).collect()
+    let records = ["Outcome", "Progress", "Sum", "Tally"].map(|record| declaration(record, prefix));
+    layout::declarations(&constant_prefix, &constants) + &records.concat()
+}
+
+/// A record with the types that a reading shader wants: `f32` where the library has bits, and no atomics.
+fn declaration(record: &str, prefix: &str) -> String {
+    let begin = format!("struct {record} {{\n");
+    let fields = DECLARATIONS
+        .split_once(&begin)
+        .and_then(|(_, rest)| rest.split_once('}'))
+        .map_or("", |(fields, _)| fields);
+    let field = |line: &str| match line.trim().split_once(": ") {
+        Some((name, _)) if FLOATS.contains(&name) => format!("    {name}: f32,\n"),
+        _ => format!("{line}\n").replace("atomic<u32>", "u32"),
+    };
+    format!("\nstruct {prefix}{record} {{\n{}}}\n", fields.lines().map(field).collect::<String>())
 }

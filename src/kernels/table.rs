@@ -264,7 +264,9 @@ pub(super) static TABLE: &[Row] = &[
     Row {
         kernel: Kernel::UpdateMomentum,
         stem: "update_momentum",
-        parts: |variant| parts::fused(variant, wgsl!["shared/update", "update_momentum"]),
+        parts: |variant| {
+            parts::fused(variant, wgsl!["shared/update", "shared/own_momentum", "update_momentum"])
+        },
         operands: 3,
         needs_no_checks: Some(Kernel::UpdateMomentum),
         ..UPDATE
@@ -288,7 +290,7 @@ pub(super) static TABLE: &[Row] = &[
     Row {
         kernel: Kernel::UpdateLion,
         stem: "update_lion",
-        parts: |variant| parts::fused(variant, wgsl!["shared/update", "update_lion"]),
+        parts: |variant| parts::fused(variant, wgsl!["shared/update", "shared/own_momentum", "update_lion"]),
         operands: 3,
         needs_no_checks: Some(Kernel::UpdateLion),
         ..UPDATE

@@ -173,5 +173,10 @@ pub fn wgsl_constants() -> String {
         MAXIMIZE,
         LION,
     ];
-    constants.iter().map(|(name, value)| format!("const {name}: u32 = {value}u;\n")).collect()
+    declarations("", &constants)
+}
+
+/// Constants as WGSL, their names with a prefix.
+pub(crate) fn declarations(prefix: &str, constants: &[(&str, u32)]) -> String {
+    constants.iter().map(|(name, value)| format!("const {prefix}{name}: u32 = {value}u;\n")).collect()
 }
