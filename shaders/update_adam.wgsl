@@ -8,11 +8,11 @@ struct Own {
 
 //@each slot
 fn own_SLOT(row: FusedRow, i: u32) -> Own {
-    return Own(OPERAND1[row.parameter + i], OPERAND2[row.moment + i], OPERAND3[row.second_moment + i]);
+    return Own(parameter_SLOT(row, i), OPERAND2[row.moment + i], OPERAND3[row.second_moment + i]);
 }
 
 fn put_SLOT(row: FusedRow, i: u32, own: Own) {
-    OPERAND1[row.parameter + i] = own.parameter;
+    put_parameter_SLOT(row, i, own.parameter);
     OPERAND2[row.moment + i] = own.first;
     OPERAND3[row.second_moment + i] = own.second;
 }

@@ -6,11 +6,11 @@ struct Own {
 
 //@each slot
 fn own_SLOT(row: FusedRow, i: u32) -> Own {
-    return Own(OPERAND1[row.parameter + i]);
+    return Own(parameter_SLOT(row, i));
 }
 
 fn put_SLOT(row: FusedRow, i: u32, own: Own) {
-    OPERAND1[row.parameter + i] = own.parameter;
+    put_parameter_SLOT(row, i, own.parameter);
 }
 //@end
 

@@ -1,8 +1,6 @@
 //! Gradients on the GPU: ranges of wgpu buffers. Element types and groups are those of gradients anywhere.
 
-use crate::tensor::TensorInfo;
-
-use crate::tensor::{DType, Group};
+use crate::tensor::{DType, Group, Precision, TensorInfo};
 
 /// Where the parameters lie whose gradient a tensor is, for adaptive gradient clipping.
 #[derive(Clone, Debug)]
@@ -25,6 +23,9 @@ pub struct Grad {
     pub(crate) shape: Option<Box<[u64]>>,
     pub(crate) group: Option<Group>,
     pub(crate) parameter: Option<Parameter>,
+    pub(crate) master: Option<(wgpu::Buffer, u64)>,
+    /// Key of what rounds parameters by chance.
+    pub(crate) stochastic: Option<u64>,
     /// Buffer and offset of each.
     pub(crate) moments: Vec<(wgpu::Buffer, u64)>,
     pub(crate) accumulator: Option<(wgpu::Buffer, u64)>,
@@ -50,6 +51,8 @@ impl Grad {
             shape: None,
             group: None,
             parameter: None,
+            master: None,
+            stochastic: None,
             moments: Vec::new(),
             accumulator: None,
             lr_scale: 1.0,
@@ -83,6 +86,23 @@ impl Grad {
     #[must_use]
     pub fn parameter(self, buffer: &wgpu::Buffer, offset: u64, dtype: DType) -> Grad {
         Grad { parameter: Some(Parameter { buffer: buffer.clone(), offset, dtype }), ..self }
+    }
+
+    /// Says where the `f32` master of a parameter of 16 bits lies, in the gradient's own shape. A [`Stepper`](crate::Stepper) moves the
+    /// master and writes the parameter in the same pass, rounded once to nearest-even (Micikevicius et al. 2018, arXiv 1710.03740).
+    /// Without this it allocates masters. A master of 0 begins as its parameter, so that new ones need no copy; other masters
+    /// are taken as they are.
+    #[must_use]
+    pub fn master(self, buffer: &wgpu::Buffer, offset: u64) -> Grad {
+        Grad { master: Some((buffer.clone(), offset)), ..self }
+    }
+
+    /// Lets a [`Stepper`](crate::Stepper) move a `bf16` parameter without a master, rounded up or down with the probabilities that
+    /// keep its mean: 2 bytes an element instead of 6. The random bits are Threefry-2x32-20's (Salmon et al. 2011) for the key `seed + i`, tensor `i`
+    /// of the set, and a counter of element and step: the same on every adapter and wherever tensors lie, repeated after 2^32 steps.
+    #[must_use]
+    pub fn stochastic_rounding(self, seed: u64) -> Grad {
+        Grad { stochastic: Some(seed), ..self }
     }
 
     /// Says where an `f32` state tensor of the optimiser lies, in the gradient's own shape: the momentum,
@@ -127,6 +147,15 @@ impl Grad {
     /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.elements.unwrap_or_else(|| self.buffer.size() / self.dtype.size())
+    }
+
+    /// How a step keeps the parameter.
+    pub(crate) fn precision(&self) -> Precision {
+        match &self.parameter {
+            Some(_) if self.stochastic.is_some() => Precision::Stochastic,
+            Some(p) if p.dtype != DType::F32 => Precision::Mixed(p.dtype),
+            _ => Precision::Single,
+        }
     }
 
     /// What is known of it before anything is measured.

@@ -9,6 +9,7 @@ mod dispatch;
 mod finish;
 mod fused;
 mod limits;
+mod operands;
 mod pack;
 mod placed;
 mod placement;
@@ -23,13 +24,16 @@ use crate::layout::{
 use crate::segments::Segments;
 use crate::tensor::TensorInfo;
 
+pub use crate::tensor::Precision;
+
 pub(crate) use dispatch::grid;
 pub use dispatch::{Combine, Dispatch, Window};
 pub use finish::{FINISH_ITEMS, FINISH_SEGMENTS, FINISH_WINDOWS, Finish};
-pub(crate) use fused::check_ranges;
-pub use fused::{FusedPlan, MOST_OPERANDS, Operands, Pattern};
+pub use fused::FusedPlan;
 pub use limits::PlanLimits;
 pub(crate) use limits::{BLOCK, OTHER_BUFFERS, OTHER_STORAGE};
+pub(crate) use operands::check_ranges;
+pub use operands::{MOST_OPERANDS, Operands, Pattern};
 use placed::{Placed, without_excluded_parameters};
 pub(crate) use placed::{chunks, order_of_partials};
 pub use placement::Placement;

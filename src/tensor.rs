@@ -118,3 +118,35 @@ impl TensorInfo {
         self.group.as_ref().is_some_and(|g| g.threshold.is_none())
     }
 }
+
+/// How a parameter is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// As `f32` alone. Accumulators are kept so.
+    #[default]
+    Single,
+    /// As `f32`, its master, and rounded to nearest in this type of 16 bits.
+    Mixed(DType),
+    /// As `bf16` alone, rounded by chance.
+    Stochastic,
+}
+
+impl Precision {
+    /// The type of the parameter's elements of 16 bits, where it has some.
+    pub(crate) fn half(self) -> Option<DType> {
+        match self {
+            Precision::Single => None,
+            Precision::Mixed(dtype) => Some(dtype),
+            Precision::Stochastic => Some(DType::Bf16),
+        }
+    }
+
+    /// Which operand has 16 bits, of so many.
+    pub(crate) fn half_operand(self, operands: usize) -> Option<usize> {
+        match self {
+            Precision::Single => None,
+            Precision::Mixed(_) => Some(operands - 1),
+            Precision::Stochastic => Some(1),
+        }
+    }
+}

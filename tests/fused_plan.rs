@@ -29,7 +29,7 @@ fn operands(i: usize, elements: u64, dtype: DType, [g, p, m, v]: [At; 4]) -> Ope
         ..Placement::default()
     };
     let updated = [p, m, v].map(|a| at(a, DType::F32)).to_vec();
-    Operands { gradient: at(g, dtype), updated, lr_scale: 1.0, weight_decay: 0.0 }
+    Operands { gradient: at(g, dtype), updated, lr_scale: 1.0, ..Operands::default() }
 }
 
 fn plan(tensors: &[Operands], limits: &PlanLimits) -> Result<FusedPlan, PrepareError> {
@@ -136,8 +136,8 @@ fn what_does_not_fit_a_gradient_is_refused() {
     half.updated[0].dtype = DType::F16;
     assert!(matches!(error(&[half]), PlanError::Operands { required: 4, given: 2, .. }));
     let mut more = good();
-    more.updated.extend([more.updated[0].clone(), more.updated[0].clone()]);
-    assert!(matches!(error(&[more]), PlanError::Operands { required: 4, given: 5, .. }));
+    more.updated.extend([more.updated[0].clone(), more.updated[0].clone(), more.updated[0].clone()]);
+    assert!(matches!(error(&[more]), PlanError::Operands { required: 5, given: 6, .. }));
     let mut same = good();
     same.updated[1].buffer = 1;
     assert!(matches!(error(&[same]), PlanError::Overlap { .. }));

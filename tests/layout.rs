@@ -111,9 +111,10 @@ fn records_have_the_offsets_that_naga_computes() {
         moment,
         second_moment,
         largest_moment,
+        half,
         tensor
     );
-    same!(shared, "", FusedTensor, lr_scale, weight_decay, low, kept, high, outer);
+    same!(shared, "", FusedTensor, lr_scale, weight_decay, seed, low, kept, high, outer);
     // Those that programs bind are declared once more for them.
     for (module, prefix) in [(shared, ""), (&parsed(&records::wgsl("Clip")), "Clip")] {
         same!(module, prefix, Sum, mantissa, exponent, non_finite, nan, first, pad);

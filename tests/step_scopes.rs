@@ -216,10 +216,10 @@ fn what_a_step_needs_is_asked_for_by_name() {
     let plain = Grad::new("w", grad.buffer());
     let message = prepare(plain.clone(), sgd).to_string();
     assert_eq!(message, "tensor `w`: required its parameter, for a step, given none");
-    let half = plain.clone().parameter(&there, 0, DType::F16);
+    let double = plain.clone().parameter(&there, 0, DType::F64);
     assert_eq!(
-        prepare(half, sgd).to_string(),
-        "tensor `w`: required a parameter of f32, for a step, given f16"
+        prepare(double, sgd).to_string(),
+        "tensor `w`: required a parameter of f32, f16 or bf16, for a step, given f64"
     );
     let itself = plain.clone().parameter(plain.buffer(), 0, DType::F32);
     assert!(matches!(prepare(itself, sgd), PrepareError::Plan(PlanError::Overlap { .. })));

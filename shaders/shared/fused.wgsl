@@ -16,6 +16,13 @@ fn segment_of(row: FusedRow, tensor: FusedTensor, i: u32) -> u32 {
     return row.segment + (e / tensor.low) % tensor.kept + (e / tensor.high) % tensor.outer * tensor.kept;
 }
 
+fn outcome_of(row: FusedRow, tensor: FusedTensor, i: u32) -> Outcome {
+    if tensor.kept * tensor.outer == 1u {
+        return outcomes[row.segment];
+    }
+    return outcomes[segment_of(row, tensor, i)];
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn fused(
     @builtin(workgroup_id) group: vec3<u32>,

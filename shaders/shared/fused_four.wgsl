@@ -33,33 +33,27 @@ fn fetch(row: FusedRow, k: vec4<u32>) -> Four {
 }
 
 // Which of four are put back.
-fn put(row: FusedRow, i: u32, four: Four, puts: vec4<bool>) {
+fn put(row: FusedRow, tensor: FusedTensor, i: vec4<u32>, four: Four, puts: vec4<bool>) {
     switch row.slot_len >> LEN_BITS {
         //@each slot
         case SLOTu: {
             if puts.x {
-                put_SLOT(row, i, four.a.own);
+                put_SLOT(row, i.x, four.a.own);
             }
             if puts.y {
-                put_SLOT(row, i + WORKGROUP, four.b.own);
+                put_SLOT(row, i.y, four.b.own);
             }
             if puts.z {
-                put_SLOT(row, i + 2u * WORKGROUP, four.c.own);
+                put_SLOT(row, i.z, four.c.own);
             }
             if puts.w {
-                put_SLOT(row, i + 3u * WORKGROUP, four.d.own);
+                put_SLOT(row, i.w, four.d.own);
             }
+            put_words_SLOT(row, tensor, i, four, puts);
         }
         //@end
         default: {}
     }
-}
-
-fn outcome_of(row: FusedRow, tensor: FusedTensor, i: u32) -> Outcome {
-    if tensor.kept * tensor.outer == 1u {
-        return outcomes[row.segment];
-    }
-    return outcomes[segment_of(row, tensor, i)];
 }
 
 fn next_of(one: One, row: FusedRow, tensor: FusedTensor, i: u32, outcome: Outcome) -> One {
@@ -69,8 +63,8 @@ fn next_of(one: One, row: FusedRow, tensor: FusedTensor, i: u32, outcome: Outcom
 
 fn fused_chunk(row: FusedRow, tensor: FusedTensor, lane: u32) {
     let len = row.slot_len & ((1u << LEN_BITS) - 1u);
-    for (var first = lane; first < len; first += 4u * WORKGROUP) {
-        let i = vec4(first) + vec4(0u, WORKGROUP, 2u * WORKGROUP, 3u * WORKGROUP);
+    for (var first = first_of_turns(lane); first < len; first += 4u * WORKGROUP) {
+        let i = elements_of_turn(first);
         let inside = select(vec4(first), i, i < vec4(len));
         let four = fetch(row, inside);
         let a = outcome_of(row, tensor, inside.x);
@@ -84,6 +78,6 @@ fn fused_chunk(row: FusedRow, tensor: FusedTensor, lane: u32) {
             next_of(four.d, row, tensor, inside.w, d)
         );
         let stay = vec4(passes_over(a), passes_over(b), passes_over(c), passes_over(d));
-        put(row, i.x, next, (i < vec4(len)) & !stay);
+        put(row, tensor, i, next, (i < vec4(len)) & !stay);
     }
 }

@@ -51,12 +51,14 @@ struct FusedRow {
     moment: u32,
     second_moment: u32,
     largest_moment: u32,
+    half: u32,
     tensor: u32,
 }
 
 struct FusedTensor {
     lr_scale: u32,
     weight_decay: u32,
+    seed: array<u32, 2>,
     low: u32,
     kept: u32,
     high: u32,

@@ -33,7 +33,10 @@ impl<'a> SumMut<'a> {
         gradient: impl Into<Slice<'a>>,
         accumulator: &'a mut [f32],
     ) -> SumMut<'a> {
-        SumMut { operands: Operands::new(name.into(), gradient.into().data, accumulator), parameter: None }
+        SumMut {
+            operands: Operands::new(name.into(), gradient.into().data, accumulator.into()),
+            parameter: None,
+        }
     }
 
     /// Names the parameters that this is the gradient of: a slice of as many elements.
@@ -116,7 +119,7 @@ pub fn accumulate_clipped(
 
 fn add(sums: &mut [SumMut<'_>], begins: bool, parts: &Segments, outcomes: &[Outcome]) {
     let members = sums.iter_mut().map(|SumMut { operands, .. }| {
-        (operands.gradient, &mut *operands.target, &mut [][..], Action::Add { begins })
+        (operands.gradient, operands.target.reborrowed(), &mut [][..], Action::Add { begins })
     });
     fused::run(members, parts, outcomes, &mut Vec::new());
 }

@@ -9,6 +9,7 @@ use crate::tensor::{DType, Group, TensorInfo};
 
 use super::block::Values;
 use super::change::outcomes_of;
+use super::parameter::ParameterMut;
 use super::threads;
 use super::update::{Action, Target};
 
@@ -17,13 +18,13 @@ use super::update::{Action, Target};
 pub(super) struct Operands<'a> {
     name: Arc<str>,
     pub(super) gradient: Values<'a>,
-    pub(super) target: &'a mut [f32],
+    pub(super) target: ParameterMut<'a>,
     pub(super) shape: Option<Box<[u64]>>,
     pub(super) group: Option<Group>,
 }
 
 impl<'a> Operands<'a> {
-    pub(super) fn new(name: Arc<str>, gradient: Values<'a>, target: &'a mut [f32]) -> Operands<'a> {
+    pub(super) fn new(name: Arc<str>, gradient: Values<'a>, target: ParameterMut<'a>) -> Operands<'a> {
         Operands { name, gradient, target, shape: None, group: None }
     }
 
@@ -38,28 +39,29 @@ impl<'a> Operands<'a> {
         }
     }
 
+    /// The tensor is not what is required of it.
+    pub(super) fn wrong(&self, required: String, given: String) -> ClipError {
+        ClipError::Tensor { tensor: self.name.to_string(), required, given }
+    }
+
     /// That both have the same length, and the gradient a type that an `f32` holds.
     pub(super) fn check(&self, what: &str) -> Result<(), ClipError> {
         if self.gradient.dtype() == DType::F64 {
-            return Err(ClipError::Tensor {
-                tensor: self.name.to_string(),
-                required: format!(
-                    "a gradient of f32, f16 or bf16 for {what} of f32; `cpu::clip` clips f64 in place"
-                ),
-                given: DType::F64.to_string(),
-            });
+            let required =
+                format!("a gradient of f32, f16 or bf16 for {what} of f32; `cpu::clip` clips f64 in place");
+            return Err(self.wrong(required, DType::F64.to_string()));
         }
-        let (required, given) = (self.gradient.len(), self.target.len());
-        if required == given {
+        let required = self.gradient.len();
+        let Some(given) = self.target.lens().into_iter().find(|&given| given != required) else {
             return Ok(());
-        }
+        };
         let required = format!("{what} of {required} elements, as its gradient has");
-        Err(ClipError::Tensor { tensor: self.name.to_string(), required, given: given.to_string() })
+        Err(self.wrong(required, given.to_string()))
     }
 }
 
 /// A gradient, what it goes into with the moments of that, and how.
-pub(super) type Member<'a> = (Values<'a>, &'a mut [f32], &'a mut [Vec<f32>], Action);
+pub(super) type Member<'a> = (Values<'a>, ParameterMut<'a>, &'a mut [Vec<f32>], Action);
 
 /// A chunk and what it does.
 #[derive(Debug)]
@@ -68,8 +70,8 @@ pub(super) struct Work<'a> {
     target: Target<'a>,
     action: Action,
     outcomes: &'a [Outcome],
-    /// The chunk's first element in its tensor, where that is cut into units.
-    units: Option<(u64, UnitView)>,
+    /// Where its tensor is cut into units.
+    units: Option<UnitView>,
 }
 
 /// Lets every gradient do what it does, read through the outcomes of its segments. `work` is room for what has to be done.
@@ -83,18 +85,14 @@ pub(super) fn run<'a>(
     for ((gradient, target, moments, action), &owner) in members.zip(&parts.owners) {
         elements += target.len() as u64;
         let own = outcomes_of(owner, outcomes);
-        let view = if let Owner::Units { view, .. } = owner { Some(view) } else { None };
-        let len = CHUNK as usize;
-        let mut moments = moments.iter_mut().map(|m| m.chunks_mut(len));
-        let mut moments = [moments.next(), moments.next(), moments.next()];
-        let next = |chunks: &mut Option<std::slice::ChunksMut<'a, f32>>| {
-            chunks.as_mut().and_then(Iterator::next).unwrap_or_default()
-        };
-        for (at, parameter) in (0..).step_by(len).zip(target.chunks_mut(len)) {
-            let gradient = gradient.range(at, parameter.len());
-            let target = Target { parameter, moments: moments.each_mut().map(next) };
-            let units = view.map(|view| (at as u64, view));
-            work.push(Work { gradient, target, action, outcomes: own, units });
+        let units = if let Owner::Units { view, .. } = owner { Some(view) } else { None };
+        let (all, len) = (target.len(), CHUNK as usize);
+        let mut moments = moments.iter_mut().map(|m| &mut m[..]);
+        let moments = std::array::from_fn(|_| moments.next().unwrap_or_default());
+        let mut target = Target { parameter: target, moments, first: 0 };
+        for at in (0..all).step_by(len) {
+            let gradient = gradient.range(at, len.min(all - at));
+            work.push(Work { gradient, target: target.split(len), action, outcomes: own, units });
         }
     }
     threads::share(work, elements, &|_, own| own.iter_mut().for_each(Work::run));
@@ -105,26 +103,11 @@ impl Work<'_> {
     /// Once: nothing is left of its target.
     fn run(&mut self) {
         let Work { gradient, target, action, outcomes, units } = self;
-        let Target { mut parameter, mut moments } = std::mem::take(target);
-        let Some((first, view)) = *units else {
-            return gradient.act(&outcomes[0], action, Target { parameter, moments });
-        };
-        for (run, unit) in view.runs(first, parameter.len()) {
+        let mut target = std::mem::take(target);
+        let Some(view) = *units else { return gradient.act(&outcomes[0], action, target) };
+        for (run, unit) in view.runs(target.first, gradient.len()) {
             let len = run.len();
-            let target = Target {
-                parameter: split(&mut parameter, len),
-                moments: moments.each_mut().map(|moment| split(moment, len)),
-            };
-            gradient.range(run.start, len).act(&outcomes[unit], action, target);
+            gradient.range(run.start, len).act(&outcomes[unit], action, target.split(len));
         }
     }
-}
-
-/// Takes the first `len` elements off, or all where there are fewer.
-fn split<'a>(slice: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
-    let all = std::mem::take(slice);
-    let len = len.min(all.len());
-    let (first, rest) = all.split_at_mut(len);
-    *slice = rest;
-    first
 }

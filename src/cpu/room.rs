@@ -3,6 +3,7 @@
 use super::block::{Block, Values};
 use super::change::Change;
 use super::fused::Work;
+use super::parameter::ParameterMut;
 
 /// Vectors without elements, kept for what they hold on to.
 #[derive(Debug, Default)]
@@ -10,7 +11,7 @@ pub(super) struct Room {
     pub(super) blocks: Vec<Block<'static>>,
     pub(super) values: Vec<Values<'static>>,
     pub(super) parameters: Vec<Values<'static>>,
-    pub(super) targets: Vec<&'static mut [f32]>,
+    pub(super) targets: Vec<ParameterMut<'static>>,
     pub(super) work: Vec<Change<'static>>,
     pub(super) fused: Vec<Work<'static>>,
 }

@@ -11,6 +11,7 @@ use crate::optimizer::Optimizer;
 use crate::report::Report;
 
 use super::block::Values;
+use super::parameter::ParameterMut;
 
 pub use moments::Moments;
 pub use prepared::{PreparedStep, prepare_step};
@@ -47,6 +48,7 @@ pub fn step(
 ) -> Result<Report, StepError> {
     let mut prepared = PreparedStep::without_moments(steps, clip, optimizer.into())?;
     let gradients: Vec<Values<'_>> = steps.iter().map(|s| s.operands.gradient).collect();
-    let mut targets: Vec<&mut [f32]> = steps.iter_mut().map(|s| &mut *s.operands.target).collect();
+    let mut targets: Vec<ParameterMut<'_>> =
+        steps.iter_mut().map(|s| s.operands.target.reborrowed()).collect();
     Ok(prepared.step_for((history, moments), &gradients, &mut targets)?)
 }

@@ -8,6 +8,7 @@ use crate::layout::{
 use super::apply;
 use super::block::{Values, not_here, with_elements};
 use super::element::Element;
+use super::parameter::{Chance, ParameterMut, split};
 
 /// Elements whose clipped gradients are kept at once: they stay in the first cache.
 const BLOCK: usize = 1024;
@@ -21,10 +22,17 @@ pub(super) struct Rates {
     second_correction: f32,
     lr: f32,
     weight_decay: f32,
+    chance: Chance,
 }
 
 impl Rates {
-    pub(super) fn new(hyper: &Hyper, progress: &Progress, lr_scale: f32, weight_decay: f32) -> Rates {
+    /// `seed` is that of what is rounded by chance.
+    pub(super) fn new(
+        hyper: &Hyper,
+        progress: &Progress,
+        (lr_scale, weight_decay): (f32, f32),
+        seed: u64,
+    ) -> Rates {
         Rates {
             hyper: *hyper,
             share: progress.share,
@@ -32,6 +40,7 @@ impl Rates {
             second_correction: progress.second_correction,
             lr: hyper.lr * lr_scale,
             weight_decay,
+            chance: Chance { seed, step: progress.updates },
         }
     }
 
@@ -53,9 +62,21 @@ pub(super) enum Action {
 /// Neighbouring elements of a parameter and its moments, or of an accumulator.
 #[derive(Debug, Default)]
 pub(super) struct Target<'a> {
-    pub(super) parameter: &'a mut [f32],
+    pub(super) parameter: ParameterMut<'a>,
     /// None to three of the parameter's length.
     pub(super) moments: [&'a mut [f32]; 3],
+    /// Number of the first element in its tensor.
+    pub(super) first: u64,
+}
+
+impl<'a> Target<'a> {
+    /// Takes the first `len` elements off, or all where there are fewer.
+    pub(super) fn split(&mut self, len: usize) -> Target<'a> {
+        let first = self.first;
+        self.first += len as u64;
+        let moments = self.moments.each_mut().map(|moment| split(moment, len));
+        Target { parameter: self.parameter.split(len), moments, first }
+    }
 }
 
 impl Values<'_> {
@@ -66,30 +87,34 @@ impl Values<'_> {
 }
 
 /// Lets a gradient, which is only read, move a parameter or add to an accumulator.
-fn act<T: Element>(gradient: &[T], outcome: &Outcome, action: &Action, target: Target<'_>) {
-    let Target { parameter, mut moments } = target;
-    let mut block = [0.0f32; BLOCK];
-    for (at, gradient) in (0..).step_by(BLOCK).zip(gradient.chunks(BLOCK)) {
-        let range = at..at + gradient.len();
+fn act<T: Element>(gradient: &[T], outcome: &Outcome, action: &Action, mut target: Target<'_>) {
+    let (mut block, mut room) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
+    for gradient in gradient.chunks(BLOCK) {
+        let Target { parameter, moments, first } = target.split(gradient.len());
         let (gradient, scale) = clipped(gradient, outcome, &mut block[..gradient.len()]);
-        let parameter = &mut parameter[range.clone()];
-        let rates = match action {
+        match action {
             Action::Add { begins } => {
-                add(gradient, scale, outcome, *begins, parameter);
-                continue;
+                let sum = |accumulator: &mut [f32]| add(gradient, scale, outcome, *begins, accumulator);
+                parameter.change(first, Chance::default(), &mut room, sum);
             }
-            Action::Update(rates) => rates,
-        };
-        let moments = moments.each_mut().map(|moment| moment.get_mut(range.clone()).unwrap_or_default());
-        let ascends = rates.hyper.flags & MAXIMIZE != 0;
-        let operands = Operands { gradient, scale: if ascends { -scale } else { scale }, parameter, moments };
-        match rates.hyper.flags & (ADAM | AMSGRAD | LION) {
-            0 if operands.moments[0].is_empty() => dispatch(Plain, operands, rates),
-            0 => dispatch(Momentum, operands, rates),
-            LION => dispatch(Lion, operands, rates),
-            ADAM => dispatch(Adam::<false>, operands, rates),
-            _ => dispatch(Adam::<true>, operands, rates),
+            Action::Update(rates) => {
+                let ascends = rates.hyper.flags & MAXIMIZE != 0;
+                let scale = if ascends { -scale } else { scale };
+                let update =
+                    |parameter: &mut [f32]| update(Operands { gradient, scale, parameter, moments }, rates);
+                parameter.change(first, rates.chance, &mut room, update);
+            }
         }
+    }
+}
+
+fn update(operands: Operands<'_>, rates: &Rates) {
+    match rates.hyper.flags & (ADAM | AMSGRAD | LION) {
+        0 if operands.moments[0].is_empty() => dispatch(Plain, operands, rates),
+        0 => dispatch(Momentum, operands, rates),
+        LION => dispatch(Lion, operands, rates),
+        ADAM => dispatch(Adam::<false>, operands, rates),
+        _ => dispatch(Adam::<true>, operands, rates),
     }
 }
 

@@ -196,5 +196,5 @@ fn operands(grad: &Grad, buffers: &mut Buffers) -> Result<Operands, PrepareError
     }
     let gradient = buffers.gradient(grad);
     let updated = vec![buffers.operand(grad, "accumulator", DType::F32, (buffer, *offset))];
-    Ok(Operands { gradient, updated, lr_scale: 1.0, weight_decay: 0.0 })
+    Ok(Operands { gradient, updated, lr_scale: 1.0, ..Operands::default() })
 }

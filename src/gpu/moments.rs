@@ -4,11 +4,12 @@ use wgpu::BufferUsages as Usage;
 
 use crate::error::PrepareError;
 use crate::grad::Grad;
+use crate::tensor::Precision;
 
 use super::clipper::Clipper;
 use super::scope::caught;
 
-/// Where a state tensor of an optimiser lies: `f32` in its parameter's shape.
+/// Where a state tensor of an optimiser lies, or a master: `f32` in its parameter's shape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moment {
     /// The buffer. Those that a [`Stepper`](crate::Stepper) allocates have usages `STORAGE | COPY_SRC | COPY_DST`, so
@@ -20,31 +21,91 @@ pub struct Moment {
     pub elements: u64,
 }
 
+/// What a step keeps of each tensor besides its parameter.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// No, one, two or three moments.
+    pub(super) moments: Vec<Vec<Moment>>,
+    /// Those of parameters of 16 bits.
+    pub(super) masters: Vec<Option<Moment>>,
+}
+
+impl Kept {
+    /// Numbers of moments with their elements, and which have masters.
+    pub(super) fn form(&self) -> Vec<(usize, u64, bool)> {
+        let of = |(moments, master): (&Vec<Moment>, &Option<Moment>)| {
+            (moments.len(), moments.first().map_or(0, |m| m.elements), master.is_some())
+        };
+        self.moments.iter().zip(&self.masters).map(of).collect()
+    }
+}
+
 impl Clipper {
-    /// The state of each tensor, allocated where it is not named.
-    pub(super) fn moments(&self, grads: &[Grad], count: usize) -> Result<Vec<Vec<Moment>>, PrepareError> {
-        let mut moments: Vec<Vec<Moment>> = grads
-            .iter()
-            .map(|g| {
-                let named = g.moments.iter().take(count);
-                named
-                    .map(|(b, offset)| Moment { buffer: b.clone(), offset: *offset, elements: g.elements() })
-                    .collect()
-            })
-            .collect();
+    /// What a step with so many moments keeps of each tensor: what is named, else what was kept before, else allocated.
+    pub(super) fn kept(
+        &self,
+        grads: &[Grad],
+        count: usize,
+        before: Option<&Kept>,
+    ) -> Result<Kept, PrepareError> {
+        let (moments, masters) = before.map_or((None, None), |b| (Some(&b.moments), Some(&b.masters)));
+        Ok(Kept { moments: self.moments(grads, count, moments)?, masters: self.masters(grads, masters)? })
+    }
+
+    fn masters(
+        &self,
+        grads: &[Grad],
+        before: Option<&Vec<Option<Moment>>>,
+    ) -> Result<Vec<Option<Moment>>, PrepareError> {
+        let known = |(i, g): (usize, &Grad)| match &g.master {
+            Some((buffer, offset)) => {
+                Some(Moment { buffer: buffer.clone(), offset: *offset, elements: g.elements() })
+            }
+            None => before.and_then(|before| before[i].clone()),
+        };
+        let mut masters: Vec<Option<Moment>> = grads.iter().enumerate().map(known).collect();
+        let has_one = |g: &Grad| matches!(g.precision(), Precision::Mixed(_));
+        let missing =
+            (0..grads.len()).filter(|&i| masters[i].is_none() && has_one(&grads[i])).collect::<Vec<_>>();
+        let made = self.allocated(grads, &missing, "master")?;
+        missing.into_iter().zip(made).for_each(|(i, master)| masters[i] = Some(master));
+        Ok(masters)
+    }
+
+    fn moments(
+        &self,
+        grads: &[Grad],
+        count: usize,
+        before: Option<&Vec<Vec<Moment>>>,
+    ) -> Result<Vec<Vec<Moment>>, PrepareError> {
+        let known = |(i, g): (usize, &Grad)| -> Vec<Moment> {
+            if let Some(before) = before.filter(|_| g.moments.is_empty()) {
+                return before[i].clone();
+            }
+            let named = g.moments.iter().take(count);
+            named
+                .map(|(b, offset)| Moment { buffer: b.clone(), offset: *offset, elements: g.elements() })
+                .collect()
+        };
+        let mut moments: Vec<Vec<Moment>> = grads.iter().enumerate().map(known).collect();
         for k in 0..count {
             let missing: Vec<usize> = (0..grads.len()).filter(|&i| moments[i].len() == k).collect();
-            let sizes: Vec<u64> = missing.iter().map(|&i| grads[i].elements()).collect();
-            let given = self.device.limits().max_buffer_size;
-            if let Some(&i) = missing.iter().find(|&&i| grads[i].elements() > given / 4) {
-                let tensor = format!("{} (moment)", grads[i].name);
-                let required = grads[i].elements().saturating_mul(4);
-                return Err(PrepareError::BufferSize { tensor, required, given });
-            }
-            let made = caught(&self.device, "allocating optimiser state", || arenas(&self.device, &sizes))?;
+            let made = self.allocated(grads, &missing, "moment")?;
             missing.iter().zip(made).for_each(|(&i, moment)| moments[i].push(moment));
         }
         Ok(moments)
+    }
+
+    /// One tensor of `f32` for each of those that are missing, all 0.
+    fn allocated(&self, grads: &[Grad], missing: &[usize], what: &str) -> Result<Vec<Moment>, PrepareError> {
+        let sizes: Vec<u64> = missing.iter().map(|&i| grads[i].elements()).collect();
+        let given = self.device.limits().max_buffer_size;
+        if let Some(&i) = missing.iter().find(|&&i| grads[i].elements() > given / 4) {
+            let tensor = format!("{} ({what})", grads[i].name);
+            let required = grads[i].elements().saturating_mul(4);
+            return Err(PrepareError::BufferSize { tensor, required, given });
+        }
+        Ok(caught(&self.device, "allocating optimiser state", || arenas(&self.device, &sizes))?)
     }
 }
 

@@ -12,13 +12,13 @@ use crate::kernels::Kernel;
 use crate::layout::{FusedRow, FusedTensor};
 use crate::optimizer::{Optimizer, at_least_0};
 use crate::plan::{FusedPlan, Operands, check_ranges};
-use crate::tensor::DType;
+use crate::tensor::{DType, Precision};
 
 use super::clipper::Clipper;
 use super::decision::Decision;
 use super::make::{Make, Step};
 use super::mapped::ReadBack;
-use super::moments::Moment;
+use super::moments::{Kept, Moment};
 use super::pass::{Pass, begin, run};
 use super::placements::{Buffers, check_usage};
 use super::purpose::Purpose;
@@ -64,7 +64,7 @@ pub struct Stepper {
     tensors: Vec<FusedTensor>,
     /// Weight decay of those that have one of their own.
     own_decay: Vec<Option<f64>>,
-    moments: Arc<Vec<Vec<Moment>>>,
+    kept: Arc<Kept>,
 }
 
 impl Clipper {
@@ -85,8 +85,8 @@ impl Clipper {
         let optimizer = checked(grads, optimizer.into())?;
         let pass = self.prepared(grads, clip, Purpose::Step, None)?;
         Clipper::check_given(grads)?;
-        let moments = Arc::new(self.moments(grads, optimizer.moments())?);
-        Stepper::new(self, pass, grads, optimizer, moments)
+        let kept = Arc::new(self.kept(grads, optimizer.moments(), None)?);
+        Stepper::new(self, pass, grads, optimizer, kept)
     }
 
     /// As [`Clipper::prepare_step`] for other buffers: goes on with the state, the number of steps and
@@ -109,27 +109,22 @@ impl Clipper {
             let (required, given) = (format!("{optimizer:?}"), format!("{before:?}"));
             return Err(ClipError::State { required, given }.into());
         }
-        let form = |moments: &[Vec<Moment>]| -> Vec<(usize, u64)> {
-            moments.iter().map(|m| (m.len(), m.first().map_or(0, |m| m.elements))).collect()
+        let count = optimizer.moments();
+        let of = |g: &Grad| {
+            let elements = if count > 0 { g.elements() } else { 0 };
+            (count, elements, matches!(g.precision(), Precision::Mixed(_)))
         };
-        let needed: Vec<_> = grads
-            .iter()
-            .map(|g| (optimizer.moments(), if optimizer.moments() > 0 { g.elements() } else { 0 }))
-            .collect();
-        let given = form(&previous.moments);
+        let needed: Vec<_> = grads.iter().map(of).collect();
+        let given = previous.kept.form();
         if needed != given {
-            let words = |form: &[(usize, u64)]| format!("moments and elements of {form:?}");
+            let words = |form: &[(usize, u64, bool)]| format!("moments, elements and masters of {form:?}");
             let (required, given) = (words(&needed), words(&given));
             return Err(ClipError::State { required, given }.into());
         }
         let pass = self.prepared(grads, clip, Purpose::Step, Some(&previous.pass))?;
         Clipper::check_given(grads)?;
-        let moments = if grads.iter().any(|g| !g.moments.is_empty()) {
-            Arc::new(self.moments(grads, optimizer.moments())?)
-        } else {
-            previous.moments.clone()
-        };
-        Stepper::new(self, pass, grads, optimizer, moments)
+        let kept = Arc::new(self.kept(grads, count, Some(&previous.kept))?);
+        Stepper::new(self, pass, grads, optimizer, kept)
     }
 
     /// That what the user gave fits, before anything is allocated for it.
@@ -144,7 +139,7 @@ impl Clipper {
                     elements: grad.elements(),
                 };
                 let moments: Vec<Moment> = grad.moments.iter().map(named).collect();
-                let updated = updated(grad, &moments, &mut buffers);
+                let updated = updated(grad, &moments, grad.master.as_ref().map(named).as_ref(), &mut buffers);
                 Operands { gradient: buffers.gradient(grad), updated, ..Operands::default() }
             })
             .collect();
@@ -161,8 +156,18 @@ fn checked(grads: &[Grad], optimizer: Optimizer) -> Result<Optimizer, PrepareErr
         };
         match &grad.parameter {
             None => return Err(wrong("its parameter, for a step".into(), "none".into())),
-            Some(p) if p.dtype != DType::F32 => {
-                return Err(wrong("a parameter of f32, for a step".into(), p.dtype.to_string()));
+            Some(p) if p.dtype == DType::F64 => {
+                return Err(wrong("a parameter of f32, f16 or bf16, for a step".into(), p.dtype.to_string()));
+            }
+            Some(p) if grad.stochastic.is_some() && p.dtype != DType::Bf16 => {
+                return Err(wrong(
+                    "a parameter of bf16, to be rounded by chance".into(),
+                    p.dtype.to_string(),
+                ));
+            }
+            Some(_) if grad.master.is_some() && !matches!(grad.precision(), Precision::Mixed(_)) => {
+                let required = "a master for a parameter of 16 bits that is rounded to nearest, and no other";
+                return Err(wrong(required.into(), format!("one for {:?}", grad.precision())));
             }
             Some(p) if grad.elements() > 0 => check_usage(grad, &p.buffer)?,
             Some(_) => {}
@@ -174,7 +179,8 @@ fn checked(grads: &[Grad], optimizer: Optimizer) -> Result<Optimizer, PrepareErr
                 given.to_string(),
             ));
         }
-        grad.moments.iter().filter(|_| grad.elements() > 0).try_for_each(|(b, _)| check_usage(grad, b))?;
+        let named = grad.moments.iter().chain(&grad.master).filter(|_| grad.elements() > 0);
+        named.into_iter().try_for_each(|(buffer, _)| check_usage(grad, buffer))?;
         at_least_0("learning rate factor", grad.lr_scale)?;
         at_least_0("weight decay", grad.weight_decay.unwrap_or(0.0))?;
     }
@@ -187,15 +193,18 @@ impl Stepper {
         pass: Pass,
         grads: &[Grad],
         optimizer: Optimizer,
-        moments: Arc<Vec<Vec<Moment>>>,
+        kept: Arc<Kept>,
     ) -> Result<Stepper, PrepareError> {
         let mut buffers = Buffers::default();
         let operands: Vec<Operands> = grads
             .iter()
-            .zip(&*moments)
-            .map(|(grad, moments)| Operands {
+            .zip(kept.moments.iter().zip(&kept.masters))
+            .zip(0u64..)
+            .map(|((grad, (moments, master)), i)| Operands {
                 gradient: buffers.gradient(grad),
-                updated: updated(grad, moments, &mut buffers),
+                updated: updated(grad, moments, master.as_ref(), &mut buffers),
+                precision: grad.precision(),
+                seed: grad.stochastic.map_or(0, |seed| seed.wrapping_add(i)),
                 lr_scale: grad.lr_scale as f32,
                 weight_decay: grad.weight_decay.unwrap_or(optimizer.weight_decay()) as f32,
             })
@@ -203,7 +212,7 @@ impl Stepper {
         let fused = pass.plan().fused(&operands, &clipper.plan_limits())?;
         let own_decay = grads.iter().map(|g| g.weight_decay).collect();
         caught(&clipper.device, "preparing a step", || {
-            Stepper::assembled(clipper, pass, &buffers.all, &fused, optimizer, own_decay, moments)
+            Stepper::assembled(clipper, pass, &buffers.all, &fused, optimizer, own_decay, kept)
         })?
     }
 
@@ -214,7 +223,7 @@ impl Stepper {
         fused: &FusedPlan,
         optimizer: Optimizer,
         own_decay: Vec<Option<f64>>,
-        moments: Arc<Vec<Vec<Moment>>>,
+        kept: Arc<Kept>,
     ) -> Result<Stepper, PrepareError> {
         let mut make = Make::new(clipper, buffers, &pass.clip());
         (make.job, make.advances) = (pass.job(), true);
@@ -245,7 +254,7 @@ impl Stepper {
         pass.follow_with(&hyper);
         let tensors = fused.tensors.clone();
         let optimizer = Mutex::new(optimizer);
-        Ok(Stepper { pass, optimizer, decision, update, hyper, rates, tensors, own_decay, moments })
+        Ok(Stepper { pass, optimizer, decision, update, hyper, rates, tensors, own_decay, kept })
     }
 
     /// Records norm, coefficient and step in one compute pass.
@@ -288,7 +297,12 @@ impl Stepper {
 
     /// The state of each tensor, in the order of the gradients: no, one, two or three moments.
     pub fn moments(&self) -> &[Vec<Moment>] {
-        &self.moments
+        &self.kept.moments
+    }
+
+    /// The `f32` master of each tensor whose parameter has 16 bits, in the order of the gradients.
+    pub fn masters(&self) -> &[Option<Moment>] {
+        &self.kept.masters
     }
 
     /// Changes the learning rate from the next submit of `queue` on.
@@ -343,10 +357,19 @@ impl Stepper {
 
 shares_pass!(Stepper);
 
-/// Parameter and moments of a gradient.
-fn updated(grad: &Grad, moments: &[Moment], buffers: &mut Buffers) -> Vec<crate::plan::Placement> {
-    let parameter = grad.parameter.iter().map(|p| ("parameter", (&p.buffer, p.offset)));
+/// What a step on a gradient updates, in the order of [`Operands::updated`].
+fn updated(
+    grad: &Grad,
+    moments: &[Moment],
+    master: Option<&Moment>,
+    buffers: &mut Buffers,
+) -> Vec<crate::plan::Placement> {
+    let Some(p) = &grad.parameter else { return Vec::new() };
     let names = ["first moment", "second moment", "largest second moment"];
-    let moments = names.into_iter().zip(moments).map(|(what, m)| (what, (&m.buffer, m.offset)));
-    parameter.chain(moments).map(|(what, at)| buffers.operand(grad, what, DType::F32, at)).collect()
+    let moments = names.into_iter().zip(moments).map(|(what, m)| (what, DType::F32, (&m.buffer, m.offset)));
+    let parameter = ("parameter", p.dtype, (&p.buffer, p.offset));
+    let master = master.map(|m| ("master", DType::F32, (&m.buffer, m.offset)));
+    let (first, last) = (master.unwrap_or(parameter), master.map(|_| parameter));
+    let all = std::iter::once(first).chain(moments).chain(last);
+    all.map(|(what, dtype, at)| buffers.operand(grad, what, dtype, at)).collect()
 }

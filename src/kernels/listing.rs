@@ -4,7 +4,7 @@
 use crate::clip::Summation;
 use crate::layout::{ADAPT_NONE, CHUNK};
 use crate::plan::Pattern;
-use crate::tensor::DType;
+use crate::tensor::{DType, Precision};
 
 use super::form::{FORMS, Form, Loads};
 use super::kernel::{Binding, Kernel};
@@ -124,7 +124,7 @@ fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
             let patterns = match kernel.row().operands {
                 1 => vec![Pattern::apart(1)],
                 operands if i > 0 => vec![Pattern::apart(operands)],
-                operands => Pattern::every(operands),
+                operands => [Pattern::every(operands), in_16_bits(kernel, operands)].concat(),
             };
             for pattern in patterns {
                 let slots = wanted.min(MOST_BINDINGS / pattern.bindings() as u32);
@@ -149,6 +149,15 @@ fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
     all
 }
 
+/// Where an optimiser's parameters have 16 bits.
+fn in_16_bits(kernel: Kernel, operands: usize) -> Vec<Pattern> {
+    if kernel == Kernel::Accumulate {
+        return Vec::new();
+    }
+    let all = [Precision::Mixed(DType::Bf16), Precision::Mixed(DType::F16), Precision::Stochastic];
+    all.map(|precision| Pattern::apart(operands).keeping(precision)).to_vec()
+}
+
 impl Shader {
     fn new(variant: &Variant) -> Shader {
         let Variant { kernel, dtype, slots, pattern, .. } = *variant;
@@ -157,6 +166,8 @@ impl Shader {
         if let Some(access) = kernel.slots() {
             groups.push(bound(&vec![access; slots as usize * pattern.bindings().max(1)]));
         }
+        // Beside a master a parameter in 16 bits is only written, but where the master is 0.
+        let half = if pattern.precision() == Precision::Stochastic { 2 } else { 0 };
         let (own, updated) = (dtype.size() as u32, 4 * (kernel.row().operands as u32 - 1));
         let (through, through_most) = through(variant);
         Shader {
@@ -172,7 +183,7 @@ impl Shader {
             trusted: kernel.needs_no_checks(),
             elements: kernel.row().takes_chunks.then(|| CHUNK / variant.workgroup_size),
             loaded: if word_by_word(variant) { own } else { 4 } + updated,
-            held: own + updated,
+            held: own + updated - half,
             through: through.to_vec(),
             through_most,
         }
@@ -226,6 +237,11 @@ fn apart(variant: &Variant) -> String {
     if variant.kernel.is_fused() {
         let digits: String = variant.pattern.binding_of().map(|b| b.to_string()).collect();
         words.push(format!("bindings {digits}"));
+        match variant.pattern.precision() {
+            Precision::Single => {}
+            Precision::Mixed(dtype) => words.push(format!("parameter {dtype}, master")),
+            Precision::Stochastic => words.push("parameter bf16".into()),
+        }
     }
     words.join(", ")
 }
@@ -248,12 +264,14 @@ fn through(variant: &Variant) -> (&'static [&'static str], u32) {
 }
 
 fn is_plain(variant: &Variant) -> bool {
-    let Variant { kernel, adapt, scaled, form, advances, .. } = *variant;
+    let Variant { kernel, adapt, scaled, form, advances, pattern, .. } = *variant;
     let first_rule = kernel.row().rules.first().is_none_or(|&first| first == adapt);
-    first_rule && !scaled && !advances && form == Form::default() && is_apart(variant)
+    let single = pattern.precision() == Precision::Single;
+    first_rule && !scaled && !advances && single && form == Form::default() && is_apart(variant)
 }
 
 /// Whether each buffer has a binding of its own.
 fn is_apart(variant: &Variant) -> bool {
-    !variant.kernel.is_fused() || variant.pattern == Pattern::apart(variant.kernel.row().operands)
+    let apart = Pattern::apart(variant.kernel.row().operands);
+    !variant.kernel.is_fused() || variant.pattern == apart.keeping(variant.pattern.precision())
 }

@@ -1,7 +1,7 @@
 //! Which files of `shaders/` make a kernel.
 
 use crate::layout::{ADAPT_ADAGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_PERCENTILE, ADAPT_ZSCORE};
-use crate::tensor::DType;
+use crate::tensor::{DType, Precision};
 
 use super::form::{Loads, is_any_p};
 use super::kernel::File;
@@ -135,11 +135,29 @@ pub(super) fn apply_units(variant: &Variant) -> Vec<File> {
 
 /// Gradients with the tensors updated with them.
 pub(super) fn fused(variant: &Variant, own: &[File]) -> Vec<File> {
-    let turns: &[File] = match variant.form.loads {
-        Loads::Few => wgsl!["shared/fused_each"],
-        _ => wgsl!["shared/fused_four"],
+    let single = variant.pattern.precision() == Precision::Single;
+    let turns: &[File] = match (variant.form.loads, single) {
+        (Loads::Few, true) => wgsl!["shared/fused_each"],
+        (Loads::Few, false) => wgsl!["shared/fused_pairs"],
+        (_, true) => wgsl!["shared/turns_apart", "shared/fused_four"],
+        (_, false) => wgsl!["shared/turns_of_pairs", "shared/fused_four"],
     };
     write(&[wgsl!["shared/finite", "shared/fused"], own, turns].concat())
+}
+
+/// Gradients with the parameters that they move, and the state that belongs to these.
+pub(super) fn update(variant: &Variant, own: &[File]) -> Vec<File> {
+    let kept: &[File] = match variant.pattern.precision() {
+        Precision::Single => wgsl!["shared/parameter_single"],
+        Precision::Mixed(DType::F16) => {
+            wgsl!["shared/halves", "shared/parameter_f16", "shared/parameter_mixed"]
+        }
+        Precision::Mixed(_) => wgsl!["shared/halves", "shared/parameter_bf16", "shared/parameter_mixed"],
+        Precision::Stochastic => {
+            wgsl!["shared/halves", "shared/parameter_bf16", "shared/threefry", "shared/parameter_stochastic"]
+        }
+    };
+    fused(variant, &[wgsl!["shared/update"], kept, own].concat())
 }
 
 /// What elements are.

@@ -4,7 +4,6 @@ use crate::clip::Summation;
 use crate::layout::{
     ADAPT_ADAGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_NONE, ADAPT_PERCENTILE, ADAPT_QUANTILE, ADAPT_ZSCORE, TEAM,
 };
-use crate::plan::MOST_OPERANDS;
 
 use super::form::{self, Form};
 use super::kernel::Binding::{self, Read, ReadWrite, Uniform};
@@ -25,7 +24,7 @@ pub(super) struct Row {
     pub(super) tables: Tables,
     /// How the gradients in group 1 are bound, for kernels that touch them.
     pub(super) slots: Option<Binding>,
-    /// Operands that it takes element by element: gradients, and the tensors updated with them.
+    /// Operands that it takes element by element: gradients, and the tensors of 4 bytes an element updated with them.
     pub(super) operands: usize,
     pub(super) norms: Norms,
     /// The rules of thresholds it is made for, where its text depends on them.
@@ -152,7 +151,7 @@ const UPDATE: Row = Row {
     kernel: Kernel::UpdateSgd,
     stem: "update_sgd",
     entry: "fused",
-    parts: |variant| parts::fused(variant, wgsl!["shared/update", "update_sgd"]),
+    parts: |variant| parts::update(variant, wgsl!["update_sgd"]),
     tables: Tables::Same(&[Uniform, Uniform, Uniform, Read, Read, Read]),
     operands: 2,
     form: form::by_words,
@@ -264,9 +263,7 @@ pub(super) static TABLE: &[Row] = &[
     Row {
         kernel: Kernel::UpdateMomentum,
         stem: "update_momentum",
-        parts: |variant| {
-            parts::fused(variant, wgsl!["shared/update", "shared/own_momentum", "update_momentum"])
-        },
+        parts: |variant| parts::update(variant, wgsl!["shared/own_momentum", "update_momentum"]),
         operands: 3,
         needs_no_checks: Some(Kernel::UpdateMomentum),
         ..UPDATE
@@ -274,7 +271,7 @@ pub(super) static TABLE: &[Row] = &[
     Row {
         kernel: Kernel::UpdateAdam,
         stem: "update_adam",
-        parts: |variant| parts::fused(variant, wgsl!["shared/update", "shared/adam", "update_adam"]),
+        parts: |variant| parts::update(variant, wgsl!["shared/adam", "update_adam"]),
         operands: 4,
         needs_no_checks: Some(Kernel::UpdateAdam),
         ..UPDATE
@@ -282,15 +279,15 @@ pub(super) static TABLE: &[Row] = &[
     Row {
         kernel: Kernel::UpdateAmsgrad,
         stem: "update_amsgrad",
-        parts: |variant| parts::fused(variant, wgsl!["shared/update", "shared/adam", "update_amsgrad"]),
-        operands: MOST_OPERANDS,
+        parts: |variant| parts::update(variant, wgsl!["shared/adam", "update_amsgrad"]),
+        operands: 5,
         needs_no_checks: Some(Kernel::UpdateAmsgrad),
         ..UPDATE
     },
     Row {
         kernel: Kernel::UpdateLion,
         stem: "update_lion",
-        parts: |variant| parts::fused(variant, wgsl!["shared/update", "shared/own_momentum", "update_lion"]),
+        parts: |variant| parts::update(variant, wgsl!["shared/own_momentum", "update_lion"]),
         operands: 3,
         needs_no_checks: Some(Kernel::UpdateLion),
         ..UPDATE

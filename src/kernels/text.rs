@@ -74,7 +74,8 @@ fn expand_rows(source: &str, dtype: DType) -> String {
 }
 
 /// Repeats what stands between the lines `//@each slot` and `//@end` once a slot, with `SLOT`
-/// replaced by its number and `OPERAND0` to `OPERAND4` by the bindings of the operands. Between
+/// replaced by its number, `OPERAND0` to `OPERAND4` by the bindings of the operands, and `OPERANDHALF` by that of the
+/// parameter in 16 bits. Between
 /// `//@each binding` and `//@end` the same once a binding.
 fn expand(source: &str, slots: u32, pattern: &Pattern) -> String {
     let a_slot = pattern.bindings().max(1);
@@ -97,6 +98,10 @@ fn expand(source: &str, slots: u32, pattern: &Pattern) -> String {
             for (operand, binding) in pattern.binding_of().enumerate() {
                 block =
                     block.replace(&format!("OPERAND{operand}"), &format!("slot_{}", slot * a_slot + binding));
+            }
+            if let Some(operand) = pattern.precision().half_operand(pattern.operands()) {
+                let binding = pattern.binding_of().nth(operand).unwrap_or_default();
+                block = block.replace("OPERANDHALF", &format!("slot_{}", slot * a_slot + binding));
             }
             out.push_str(&block);
         }

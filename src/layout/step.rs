@@ -92,6 +92,8 @@ pub struct FusedRow {
     pub second_moment: u32,
     /// First element of the largest second moment.
     pub largest_moment: u32,
+    /// First element of the parameter of 16 bits, where there is one.
+    pub half: u32,
     /// Index of the tensor's [`FusedTensor`].
     pub tensor: u32,
 }
@@ -105,6 +107,8 @@ pub struct FusedTensor {
     pub lr_scale: f32,
     /// Weight decay.
     pub weight_decay: f32,
+    /// Key of what rounds by chance, low word first.
+    pub seed: [u32; 2],
     /// See above.
     pub low: u32,
     /// See above.

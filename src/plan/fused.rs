@@ -6,74 +6,13 @@
 use crate::error::{PlanError, PrepareError};
 use crate::layout::{CHUNK, FusedRow, FusedTensor, LEN_BITS};
 use crate::segments::{Owner, Segments};
-use crate::tensor::DType;
+use crate::tensor::{DType, Precision};
 
-use super::check::{self, BoundRange};
 use super::dispatch::{Dispatch, LARGEST_WINDOW, Window, grid};
 use super::limits::{FUSED_STORAGE, PlanLimits};
+use super::operands::{MOST_OPERANDS, Operands, Pattern, check_ranges, check_tensors};
 use super::pack::runs;
 use super::placement::Placement;
-
-/// Most operands of a kernel: gradient, parameter and three moments.
-pub const MOST_OPERANDS: usize = 5;
-
-/// Which of a slot's bindings the gradient and each tensor updated with it lie in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Pattern {
-    binding: [u8; MOST_OPERANDS],
-    operands: u8,
-    bindings: u8,
-}
-
-impl Pattern {
-    /// Each of `operands` tensors in a binding of its own.
-    pub fn apart(operands: usize) -> Pattern {
-        let operands = operands.min(MOST_OPERANDS) as u8;
-        Pattern { binding: [0, 1, 2, 3, 4], operands, bindings: operands }
-    }
-
-    /// All there are of `operands` tensors: each lies in the binding of an earlier one or in the next new one.
-    pub(crate) fn every(operands: usize) -> Vec<Pattern> {
-        let mut all = vec![Pattern::apart(0)];
-        for operand in 0..operands.min(MOST_OPERANDS) {
-            let longer = |p: &Pattern, b: u8| {
-                let mut binding = p.binding;
-                binding[operand] = b;
-                Pattern { binding, operands: operand as u8 + 1, bindings: p.bindings.max(b + 1) }
-            };
-            all = all.iter().flat_map(|p| (0..=p.bindings).map(|b| longer(p, b))).collect();
-        }
-        all
-    }
-
-    /// Number of operands.
-    pub fn operands(&self) -> usize {
-        self.operands.into()
-    }
-
-    /// Number of bindings of a slot.
-    pub fn bindings(&self) -> usize {
-        self.bindings.into()
-    }
-
-    /// The binding of each.
-    pub fn binding_of(&self) -> impl Iterator<Item = usize> + '_ {
-        self.binding[..self.operands()].iter().map(|&b| usize::from(b))
-    }
-}
-
-/// A gradient with the tensors updated with it.
-#[derive(Clone, Debug, Default)]
-pub struct Operands {
-    /// The gradient.
-    pub gradient: Placement,
-    /// Tensors of as many elements of 4 bytes, at most four.
-    pub updated: Vec<Placement>,
-    /// Factor of the learning rate.
-    pub lr_scale: f32,
-    /// Weight decay.
-    pub weight_decay: f32,
-}
 
 /// Dispatches over gradients and the tensors updated with them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -119,16 +58,24 @@ impl FusedPlan {
     ) -> Result<FusedPlan, PrepareError> {
         check_tensors(tensors, parts, limits)?;
         check_ranges(tensors)?;
-        let mut pieces: Vec<Piece<'_>> =
+        let mut all: Vec<Piece<'_>> =
             tensors.iter().enumerate().flat_map(|(tensor, t)| pieces(t, tensor)).collect();
-        pieces.sort_by_key(|p| (p.operands.gradient.dtype as u32, p.spans[0].buffer, p.spans[0].begin));
-        let together = all_in_one_binding(&pieces, limits);
+        all.sort_by_key(|p| {
+            let Operands { gradient, precision, .. } = p.operands;
+            let half = precision.half().map(|dtype| (dtype as u32, *precision == Precision::Stochastic));
+            (gradient.dtype as u32, half, p.spans[0].buffer, p.spans[0].begin)
+        });
+        let together = all_in_one_binding(&all, limits);
         let mut fused = FusedPlan {
             tensors: tensors.iter().zip(&parts.owners).map(row_of).collect(),
             ..FusedPlan::default()
         };
-        for group in packed(slots(&pieces, together, limits)?, limits) {
-            fused.dispatch(&group, &pieces, parts, limits)?;
+        // Words that two tensors share are written by two dispatches, one after the other.
+        let (upper, pieces): (Vec<_>, Vec<_>) = all.into_iter().partition(Piece::is_upper_half);
+        for pieces in [pieces, upper] {
+            for group in packed(slots(&pieces, together, limits)?, limits) {
+                fused.dispatch(&group, &pieces, parts, limits)?;
+            }
         }
         Ok(fused)
     }
@@ -161,48 +108,6 @@ impl FusedPlan {
     }
 }
 
-/// That ranges lie within their buffers, and none overlaps another.
-pub(crate) fn check_ranges(tensors: &[Operands]) -> Result<(), PlanError> {
-    let bound = |at| BoundRange { at, may_share: false };
-    let all: Vec<BoundRange<'_>> =
-        tensors.iter().flat_map(|t| std::iter::once(&t.gradient).chain(&t.updated).map(bound)).collect();
-    check::ranges(&all)
-}
-
-/// That there is one for each tensor of the plan, with as many elements to update.
-fn check_tensors(tensors: &[Operands], parts: &Segments, limits: &PlanLimits) -> Result<(), PlanError> {
-    let (required, given) = (parts.owners.len() as u64, tensors.len() as u64);
-    if required != given {
-        return Err(PlanError::Operands { tensor: "all".into(), what: "tensors", required, given });
-    }
-    let updated = tensors.first().map_or(0, |t| t.updated.len());
-    for t in tensors {
-        let wrong = |what, required, given| {
-            Err(PlanError::Operands { tensor: t.gradient.name.clone(), what, required, given })
-        };
-        if t.updated.len() != updated || updated >= MOST_OPERANDS {
-            let required = updated.min(MOST_OPERANDS - 1) as u64;
-            return wrong("tensors to update", required, t.updated.len() as u64);
-        }
-        check::dtypes(std::slice::from_ref(&t.gradient))?;
-        for b in &t.updated {
-            if b.elements != t.gradient.elements {
-                return wrong("elements to update", t.gradient.elements, b.elements);
-            }
-            if b.dtype.size() != 4 {
-                return wrong("bytes of an element to update", 4, b.dtype.size());
-            }
-        }
-    }
-    let chunks = tensors.iter().map(|t| u128::from(t.gradient.elements.div_ceil(CHUNK.into()))).sum::<u128>();
-    let required = limits.max_binding.min(LARGEST_WINDOW) / size_of::<FusedRow>() as u64;
-    if chunks > u128::from(required) {
-        let given = u64::try_from(chunks).unwrap_or(u64::MAX);
-        return Err(PlanError::TooLarge { what: "chunks of 16,384 elements", required, given });
-    }
-    Ok(())
-}
-
 fn row_of((t, owner): (&Operands, &Owner)) -> FusedTensor {
     let kept = match owner {
         Owner::One(_) => None,
@@ -211,6 +116,7 @@ fn row_of((t, owner): (&Operands, &Owner)) -> FusedTensor {
     FusedTensor {
         lr_scale: t.lr_scale,
         weight_decay: t.weight_decay,
+        seed: [t.seed as u32, (t.seed >> 32) as u32],
         low: kept.map_or(1, |k| k.low.stride.max(1) as u32),
         kept: kept.map_or(1, |k| k.low.size as u32),
         high: kept.map_or(1, |k| k.high.stride.max(1) as u32),
@@ -219,7 +125,11 @@ fn row_of((t, owner): (&Operands, &Owner)) -> FusedTensor {
 }
 
 fn pieces(operands: &Operands, tensor: usize) -> impl Iterator<Item = Piece<'_>> {
-    runs(operands.gradient.elements).map(move |(first, len)| {
+    // An element in the upper half of a word is a piece by itself, so that others hold whole words but for a last half.
+    let elements = operands.gradient.elements;
+    let upper = u64::from(operands.begins_in_a_word()).min(elements);
+    let rest = runs(elements - upper).map(move |(first, len)| (first + upper, len));
+    runs(upper).chain(rest).map(move |(first, len)| {
         let span = |at: &Placement| {
             let size = at.dtype.size();
             let begin = at.offset + first * size;
@@ -231,11 +141,25 @@ fn pieces(operands: &Operands, tensor: usize) -> impl Iterator<Item = Piece<'_>>
 }
 
 impl Piece<'_> {
+    /// Where the operand of 16 bits that is updated lies, if there is one.
+    fn half_operand(&self) -> Option<usize> {
+        self.operands.precision.half_operand(self.spans.len())
+    }
+
+    fn is_upper_half(&self) -> bool {
+        self.half_operand().is_some_and(|operand| !self.spans[operand].begin.is_multiple_of(4))
+    }
+
     fn row(&self, slot: u32, filled: &Filled, parts: &Segments) -> FusedRow {
+        let half = self.half_operand();
         let at = |operand: usize| {
             let Some(span) = self.spans.get(operand) else { return 0 };
             let window = &filled.windows[usize::from(filled.pattern.binding[operand])];
-            let size = if operand == 0 { self.operands.gradient.dtype.size() } else { 4 };
+            let size = match operand {
+                0 => self.operands.gradient.dtype.size(),
+                _ if half == Some(operand) => 2,
+                _ => 4,
+            };
             ((span.begin - window.offset) / size) as u32
         };
         FusedRow {
@@ -247,6 +171,7 @@ impl Piece<'_> {
             moment: at(2),
             second_moment: at(3),
             largest_moment: at(4),
+            half: half.map_or(0, at),
             tensor: self.tensor as u32,
         }
     }
@@ -288,7 +213,8 @@ fn alone(piece: &Piece<'_>, together: bool, limits: &PlanLimits) -> (Pattern, Ve
         of.iter_mut().for_each(|w| *w = if *w == b { a } else { *w - usize::from(*w > b) });
     }
     of.iter().zip(&mut binding).for_each(|(&w, b)| *b = w as u8);
-    let pattern = Pattern { binding, operands: of.len() as u8, bindings: windows.len() as u8 };
+    let precision = piece.operands.precision;
+    let pattern = Pattern { binding, operands: of.len() as u8, bindings: windows.len() as u8, precision };
     (pattern, windows)
 }
 

@@ -6,6 +6,7 @@ use crate::cpu::block::Values;
 use crate::cpu::fused;
 use crate::cpu::grads::Slice;
 use crate::cpu::kept::Kept;
+use crate::cpu::parameter::ParameterMut;
 use crate::cpu::room::{Room, recycled};
 use crate::cpu::set::Set;
 use crate::cpu::update::{Action, Rates};
@@ -14,6 +15,7 @@ use crate::history::History;
 use crate::optimizer::Optimizer;
 use crate::report::Report;
 use crate::segments::Segments;
+use crate::tensor::Precision;
 
 use super::moments::Moments;
 use super::tensor::StepMut;
@@ -27,11 +29,28 @@ pub struct PreparedStep {
     kept: Kept,
     optimizer: Optimizer,
     moments: Moments,
-    /// The factor of the learning rate of each tensor, and its own weight decay.
-    own: Vec<(f64, Option<f64>)>,
+    own: Vec<Own>,
     /// The learning rate of the last step.
     lr: Option<f32>,
     room: Room,
+}
+
+/// What a tensor has of its own.
+#[derive(Debug)]
+struct Own {
+    lr_scale: f64,
+    weight_decay: Option<f64>,
+    precision: Precision,
+    seed: u64,
+}
+
+impl Own {
+    fn of((i, step): (u64, &StepMut<'_>)) -> Own {
+        let StepMut { operands, lr_scale, weight_decay, stochastic } = step;
+        let seed = stochastic.map_or(0, |seed| seed.wrapping_add(i));
+        let precision = operands.target.precision();
+        Own { lr_scale: *lr_scale, weight_decay: *weight_decay, precision, seed }
+    }
 }
 
 /// Prepares clip and step of `optimizer` for tensors like these, whose elements are not read: names, lengths, types, shapes,
@@ -87,7 +106,7 @@ impl PreparedStep {
             kept: Kept::new(Set { infos, parts, double: false }, clip)?,
             optimizer,
             moments: Moments::default(),
-            own: steps.iter().map(|s| (s.lr_scale, s.weight_decay)).collect(),
+            own: (0..).zip(steps).map(Own::of).collect(),
             lr: None,
             room: Room::default(),
         })
@@ -101,18 +120,16 @@ impl PreparedStep {
     ///
     /// [`ClipError::Tensor`] for a gradient or parameter of another length or type than was prepared, [`ClipError::Count`]
     /// where there are more or fewer. Nothing is written then.
-    pub fn step<'a, G>(
-        &mut self,
-        tensors: impl IntoIterator<Item = (G, &'a mut [f32])>,
-    ) -> Result<(), ClipError>
+    pub fn step<'a, G, P>(&mut self, tensors: impl IntoIterator<Item = (G, P)>) -> Result<(), ClipError>
     where
         G: Into<Slice<'a>>,
+        P: Into<ParameterMut<'a>>,
     {
         let mut gradients = recycled(std::mem::take(&mut self.room.values));
         let mut targets = recycled(std::mem::take(&mut self.room.targets));
         for (gradient, parameter) in tensors {
             gradients.push(gradient.into().data);
-            targets.push(parameter);
+            targets.push(parameter.into());
         }
         let checked = self.check(&gradients, &targets);
         if checked.is_ok() {
@@ -122,23 +139,29 @@ impl PreparedStep {
         checked
     }
 
-    fn check(&self, gradients: &[Values<'_>], parameters: &[&mut [f32]]) -> Result<(), ClipError> {
+    fn check(&self, gradients: &[Values<'_>], parameters: &[ParameterMut<'_>]) -> Result<(), ClipError> {
         self.kept.check(gradients.iter().map(|g| (g.len(), g.dtype())))?;
-        for (i, (parameter, info)) in parameters.iter().zip(&self.kept.set.infos).enumerate() {
-            if parameter.len() as u64 != info.elements {
-                let required = format!("a parameter of {} elements, as prepared", info.elements);
-                return Err(self.kept.wrong(i, required, parameter.len().to_string()));
+        for (i, (parameter, own)) in parameters.iter().zip(&self.own).enumerate() {
+            let elements = self.kept.set.infos[i].elements;
+            if let Some(given) = parameter.lens().into_iter().find(|&given| given as u64 != elements) {
+                let required = format!("a parameter of {elements} elements, as prepared");
+                return Err(self.kept.wrong(i, required, given.to_string()));
+            }
+            let given = parameter.precision();
+            if given != own.precision {
+                let required = format!("a parameter kept as {:?}, as prepared", own.precision);
+                return Err(self.kept.wrong(i, required, format!("{given:?}")));
             }
         }
         Ok(())
     }
 
     /// Of tensors that fit.
-    fn run(&mut self, gradients: &[Values<'_>], targets: &mut [&mut [f32]]) {
+    fn run(&mut self, gradients: &[Values<'_>], targets: &mut [ParameterMut<'_>]) {
         let PreparedStep { kept, optimizer, moments, own, lr, room } = self;
         let mut parameters = recycled(std::mem::take(&mut room.parameters));
         if kept.set.parts.parameters {
-            parameters.extend(targets.iter().map(|target| Values::F32(target)));
+            parameters.extend(targets.iter().map(ParameterMut::values));
         }
         kept.decide(gradients, &parameters);
         room.parameters = recycled(parameters);
@@ -150,10 +173,10 @@ impl PreparedStep {
             return;
         }
         let each = gradients.iter().zip(targets).zip(&mut moments.tensors).zip(own);
-        let members = each.map(|(((gradient, target), moments), (lr_scale, weight_decay))| {
-            let decay = weight_decay.unwrap_or(optimizer.weight_decay());
-            let rates = Rates::new(&hyper, progress, *lr_scale as f32, decay as f32);
-            (*gradient, &mut **target, &mut moments[..], Action::Update(rates))
+        let members = each.map(|(((gradient, target), moments), own)| {
+            let decay = own.weight_decay.unwrap_or(optimizer.weight_decay());
+            let rates = Rates::new(&hyper, progress, (own.lr_scale as f32, decay as f32), own.seed);
+            (*gradient, target.reborrowed(), &mut moments[..], Action::Update(rates))
         });
         let mut work = recycled(std::mem::take(&mut room.fused));
         fused::run(members, &kept.set.parts, &kept.workspace.outcomes, &mut work);
@@ -165,7 +188,7 @@ impl PreparedStep {
         &mut self,
         (history, moments): (&mut History, &mut Moments),
         gradients: &[Values<'_>],
-        targets: &mut [&mut [f32]],
+        targets: &mut [ParameterMut<'_>],
     ) -> Result<Report, ClipError> {
         let Set { infos, parts, .. } = &self.kept.set;
         let mut formed = history.clone();
