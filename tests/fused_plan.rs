@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use gradclip::layout::LEN_BITS;
-use gradclip::plan::{FusedPlan, Operands, Placement, Plan, PlanLimits};
+use gradclip::plan::{FusedPlan, Operands, Placement, Plan, PlanLimits, Precision};
 use gradclip::{Clip, DType, Group, PlanError, PrepareError};
 use gradclip_verify::{budget, inputs};
 use proptest::prelude::*;
@@ -39,10 +39,12 @@ fn plan(tensors: &[Operands], limits: &PlanLimits) -> Result<FusedPlan, PrepareE
 
 /// Every element of every tensor is worked on once, inside the windows bound, which never overlap.
 fn check(fused: &FusedPlan, tensors: &[Operands], limits: &PlanLimits) {
-    let mut met = HashSet::new();
+    let (mut met, mut worked_on) = (HashSet::new(), vec![0; tensors.len()]);
     for (dispatch, pattern) in &fused.dispatches {
         let (all, a_slot) = (&dispatch.windows, pattern.bindings());
-        assert_eq!(pattern.operands(), 4);
+        let mixed = matches!(pattern.precision(), Precision::Mixed(_));
+        assert_eq!(pattern.operands(), 4 + usize::from(mixed));
+        let mut words = HashSet::new();
         assert!(all.len() <= limits.bindings as usize && all.len() / a_slot <= limits.slots as usize);
         for (i, a) in all.iter().enumerate() {
             assert!(a.offset % limits.alignment == 0 && a.size % 4 == 0 && a.size <= limits.max_binding);
@@ -55,7 +57,7 @@ fn check(fused: &FusedPlan, tensors: &[Operands], limits: &PlanLimits) {
         for row in &fused.rows[dispatch.rows.start as usize..dispatch.rows.end as usize] {
             let t = &tensors[row.tensor as usize];
             let (slot, len) = (row.slot_len >> LEN_BITS, u64::from(row.slot_len & ((1 << LEN_BITS) - 1)));
-            let starts = [row.start, row.parameter, row.moment, row.second_moment];
+            let starts = [row.start, row.parameter, row.moment, row.second_moment, row.half];
             let places = std::iter::once(&t.gradient).chain(&t.updated);
             for ((place, start), binding) in places.zip(starts).zip(pattern.binding_of()) {
                 let (window, size) = (all[slot as usize * a_slot + binding], place.dtype.size());
@@ -64,17 +66,32 @@ fn check(fused: &FusedPlan, tensors: &[Operands], limits: &PlanLimits) {
                 assert_eq!(at, place.offset + u64::from(row.first) * size, "{} at {}", place.name, row.first);
                 assert!(at + len * size <= window.offset + window.size);
             }
+            if pattern.precision() != Precision::Single {
+                // Rows begin with a word, or are one element, and no word is another row's of the same dispatch.
+                let operand = if mixed { 4 } else { 1 };
+                let window = all[slot as usize * a_slot + pattern.binding_of().nth(operand).unwrap()];
+                assert!(row.half % 2 == 0 || len == 1, "{row:?}");
+                let first = window.offset / 4 + u64::from(row.half) / 2;
+                let last = window.offset / 4 + (u64::from(row.half) + len - 1) / 2;
+                for word in HashSet::from([first, last]) {
+                    assert!(
+                        words.insert((window.buffer, word)),
+                        "word {word} of buffer {} twice",
+                        window.buffer
+                    );
+                }
+            }
             for e in (u64::from(row.first)..u64::from(row.first) + len).step_by(1000) {
                 assert!(met.insert((row.tensor, e)));
             }
             assert_eq!(t.gradient.dtype, dispatch.dtype);
         }
     }
-    let all = tensors.iter().map(|t| {
-        let n = t.gradient.elements;
-        (0..n.div_ceil(16_384)).map(|c| (n - c * 16_384).min(16_384).div_ceil(1000)).sum::<u64>()
-    });
-    assert_eq!(met.len() as u64, all.sum::<u64>());
+    for (row, len) in fused.rows.iter().map(|row| (row, row.slot_len & ((1 << LEN_BITS) - 1))) {
+        worked_on[row.tensor as usize] += u64::from(len);
+    }
+    let elements: Vec<u64> = tensors.iter().map(|t| t.gradient.elements).collect();
+    assert_eq!(worked_on, elements);
 }
 
 #[test]
@@ -180,6 +197,49 @@ proptest! {
         }
         let fused = plan(&joined_up, &limits).unwrap();
         check(&fused, &joined_up, &limits);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(budget::JOINT_PLAN_CASES))]
+
+    /// Parameters of 16 bits, packed so that two share words: all in one buffer with everything else, or in one of their own.
+    #[test]
+    fn halves_are_written_word_by_word(
+        tensors in prop::collection::vec((1u64..40_000, 0u64..3, 0u8..3), 1..25),
+        own in prop::bool::ANY,
+        bindings in 5u32..30,
+        alignment in prop::sample::select(vec![4u64, 32, 256]),
+    ) {
+        let limits = PlanLimits { alignment, max_binding: 1 << 20, storage: 8, ..limits(7, bindings) };
+        let mut ends = [0u64; 2];
+        let mut all = Vec::new();
+        for (i, (elements, gap, kept)) in tensors.into_iter().enumerate() {
+            let at = |end: &mut u64, size: u64, gap: u64| {
+                let at = (*end + gap * size).next_multiple_of(size);
+                *end = at + elements * size;
+                at
+            };
+            let half = (usize::from(own), at(&mut ends[usize::from(own)], 2, gap));
+            let places = [0; 4].map(|buffer| (buffer, at(&mut ends[buffer], 4, gap)));
+            let (precision, operands) = match kept {
+                0 => (Precision::Single, operands(i, elements, DType::F32, places)),
+                1 => {
+                    let mut operands = operands(i, elements, DType::F32, places);
+                    let dtype = DType::F16;
+                    operands.updated.push(Placement { dtype, buffer: half.0, offset: half.1, ..operands.gradient.clone() });
+                    (Precision::Mixed(dtype), operands)
+                }
+                _ => {
+                    let mut operands = operands(i, elements, DType::F32, [places[0], half, places[2], places[3]]);
+                    operands.updated[0].dtype = DType::Bf16;
+                    (Precision::Stochastic, operands)
+                }
+            };
+            all.push(Operands { precision, ..operands });
+        }
+        let fused = plan(&all, &limits).unwrap();
+        check(&fused, &all, &limits);
     }
 }
 

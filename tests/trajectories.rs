@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use trajectory::{Attempt, Case, PLACINGS, Replay, folders, settings};
 
 /// The names of a family's cases begin with one of its words; the first family that fits has a case.
-const FAMILIES: [(&str, &[&str]); 7] = [
+const FAMILIES: [(&str, &[&str]); 8] = [
+    ("masters", &["torch_master_"]),
     ("keras", &["keras_"]),
     ("optax", &["optax_"]),
     ("loss scale", &["torch_amp_"]),
@@ -81,6 +82,11 @@ fn torch_loss_scale() {
 #[test]
 fn torch_gradients_of_short_types() {
     follows("short types", 2);
+}
+
+#[test]
+fn torch_masters() {
+    follows("masters", 2);
 }
 
 #[test]

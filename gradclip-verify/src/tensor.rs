@@ -1,6 +1,6 @@
 //! A named tensor in host memory with what belongs to it, as the CPU path and devices are given it.
 
-use gradclip::cpu::{self, GradMut, Slice, StepMut, SumMut, Trace};
+use gradclip::cpu::{self, GradMut, ParameterMut, Slice, StepMut, SumMut, Trace};
 use gradclip::{Clip, ClipError, DType, Grad, Group, wgpu};
 use half::{bf16, f16};
 
@@ -17,6 +17,8 @@ pub struct Tensor {
     pub group: Option<Named>,
     /// What it is the gradient of.
     pub parameter: Option<Data>,
+    /// That rounded to 16 bits, where the parameter is its master.
+    pub half: Option<Data>,
     /// Factor of the learning rate.
     pub lr_scale: f64,
     /// Weight decay of its own.
@@ -87,7 +89,8 @@ impl Tensor {
     /// With nothing that belongs to it.
     pub fn new(name: impl Into<String>, data: impl Into<Data>) -> Tensor {
         let (name, data) = (name.into(), data.into());
-        Tensor { name, data, shape: None, group: None, parameter: None, lr_scale: 1.0, weight_decay: None }
+        let (shape, group, parameter, half) = (None, None, None, None);
+        Tensor { name, data, shape, group, parameter, half, lr_scale: 1.0, weight_decay: None }
     }
 
     /// With a shape.
@@ -129,6 +132,11 @@ impl Tensor {
     /// The step to make. Nothing where its parameter is not of `f32`.
     pub fn step(&mut self) -> Option<StepMut<'_>> {
         let Some(Data::F32(parameter)) = &mut self.parameter else { return None };
+        let parameter = match &mut self.half {
+            Some(Data::F16(half)) => ParameterMut::F16(parameter, half),
+            Some(Data::Bf16(half)) => ParameterMut::Bf16(parameter, half),
+            _ => parameter.into(),
+        };
         let step = StepMut::new(self.name.as_str(), self.data.slice(), parameter).lr_scale(self.lr_scale);
         let step = told!(self, step);
         Some(if let Some(decay) = self.weight_decay { step.weight_decay(decay) } else { step })

@@ -68,6 +68,9 @@ struct Call<'a> {
 /// Words of a `function` that follow from the others.
 const FILLERS: [&str; 7] = ["then", "step", "update", "chain", "apply_updates", "cpu", "cuda"];
 
+/// Words of one that steps on masters and then rounds them, after the optimiser.
+const MASTERS: [&str; 7] = ["on", "float32", "masters", "copy_", "to", "bfloat16", "float16"];
+
 impl<'a> Call<'a> {
     /// From words such as `torch.nn.utils.clip_grad_norm_ then torch.optim.SGD`, in the order in which
     /// things are done. Names of arguments may stand between.
@@ -94,6 +97,7 @@ impl<'a> Call<'a> {
                 "GradScaler" if library == "torch" => scaler = true,
                 "unscale_" if scaler && clip.is_none() => unscales = true,
                 "apply_if_finite" if library == "optax" && clip.is_none() => skips = true,
+                _ if optimizer.is_some() && args.contains_key("param_dtype") && MASTERS.contains(&word) => {}
                 _ if FILLERS.contains(&word) || args.contains_key(word) => {}
                 _ => return Err(format!("function `{function}`: unknown `{word}`, or not here")),
             }
@@ -223,7 +227,7 @@ fn torch_adam(args: &Args<'_>, decoupled: bool) -> Attempt<Optimizer> {
 }
 
 fn torch_common(args: &Args<'_>) {
-    args.free(&["foreach", "fused", "capturable", "differentiable"]);
+    args.free(&["foreach", "fused", "capturable", "differentiable", "param_dtype", "grad_dtype"]);
 }
 
 /// Keras multiplies by the learning rate before it sums, which is the same as long as that is constant.

@@ -22,6 +22,14 @@ impl Tensors {
         }
     }
 
+    fn half(&self, name: &str, element: Element) -> Attempt<Data> {
+        let data = &self.get(name)?.data;
+        if data.element() != element {
+            return Err(format!("parameter `{name}` is of {}", data.dtype()));
+        }
+        Ok(data.clone())
+    }
+
     fn parameter(&self, name: &str) -> Attempt<Vec<f32>> {
         match &self.get(name)?.data {
             Data::F32(values) => Ok(values.clone()),
@@ -35,6 +43,8 @@ pub struct Step {
     pub gradients: Vec<Data>,
     /// Parameters after it.
     pub expected: Vec<Vec<f32>>,
+    /// The same in 16 bits, where they are masters.
+    pub halves: Vec<Data>,
     /// That of the unscaled gradients, and what another may be off by, relative to it.
     pub norm: Option<(f64, f64)>,
     /// What the loss was multiplied by.
@@ -88,11 +98,13 @@ impl Case {
         let suffix = |name: &Value| Some(name.as_str()?.rsplit('.').next()?.to_owned());
         let suffixes: Option<Vec<String>> = tensors.iter().map(suffix).collect();
         let suffixes = suffixes.ok_or("`tensors` holds something else than names")?;
+        let half = half(json)?;
         let steps = steps(folder, json, &input, &suffixes)?;
         let tensor = |(name, gradient): (&String, &Data)| {
             let parameter = input.get(&format!("p.{name}"))?;
             let tensor = Tensor::new(name, gradient.clone()).parameter(input.parameter(&parameter.name)?);
-            Ok(Tensor { shape: parameter.shape.clone(), ..tensor })
+            let half = half.map(|element| Data::rounded(element, &vec![0.0; gradient.len()]));
+            Ok(Tensor { shape: parameter.shape.clone(), half, ..tensor })
         };
         let mut tensors =
             suffixes.iter().zip(&steps[0].gradients).map(tensor).collect::<Attempt<Vec<_>>>()?;
@@ -115,6 +127,14 @@ impl Case {
         want.is_none_or(|want| (f64::from(got) - want).abs() <= self.rtol * want)
     }
 
+    /// Whether a parameter is what a master rounds to that is as near to another as the tolerance allows.
+    pub(super) fn rounds_to(&self, got: &Data, i: usize, master: f32) -> bool {
+        let most = (self.atol + self.rtol * f64::from(master.abs())) as f32;
+        let of = |master: f32| Data::rounded(got.element(), &[master]).value(0);
+        let got = got.value(i);
+        (of(master - most) <= got && got <= of(master + most)) || (got.is_nan() && master.is_nan())
+    }
+
     /// Error of an element in units of the tolerance: 1 just passes.
     pub(super) fn error(&self, got: f32, want: f32) -> f64 {
         let (got, want) = (f64::from(got), f64::from(want));
@@ -123,6 +143,16 @@ impl Case {
         }
         let error = (got - want).abs() / (self.atol + self.rtol * want.abs());
         if error.is_nan() { f64::INFINITY } else { error }
+    }
+}
+
+/// The type of parameters that have masters.
+fn half(json: &Value) -> Attempt<Option<Element>> {
+    match json["args"]["param_dtype"].as_str() {
+        None => Ok(None),
+        Some("f16") => Ok(Some(Element::F16)),
+        Some("bf16") => Ok(Some(Element::Bf16)),
+        Some(other) => Err(format!("argument `param_dtype`: `{other}` is no type of 16 bits")),
     }
 }
 
@@ -152,6 +182,13 @@ fn steps(folder: &Path, json: &Value, input: &Tensors, tensors: &[String]) -> At
             Ok(Step {
                 gradients: tensors.iter().map(|t| gradient(k, t)).collect::<Attempt<_>>()?,
                 expected: tensors.iter().map(|t| after(k, t)).collect::<Attempt<_>>()?,
+                halves: match (&expected, half(json)?) {
+                    (Some(expected), Some(element)) => tensors
+                        .iter()
+                        .map(|t| expected.half(&format!("s{}.h.{t}", k + 1), element))
+                        .collect::<Attempt<_>>()?,
+                    _ => Vec::new(),
+                },
                 norm: number(&norms[k]).map(|norm| (norm, tolerance)),
                 scale: number(&scales[k]),
                 skipped: skipped[k].as_bool(),

@@ -9,7 +9,8 @@ pub const PLACINGS: [Placing; 2] = [Placing::APART, Placing { alignment: 4, ..Pl
 pub(super) struct OnDevice<'a> {
     gpu: &'a Gpu,
     stepper: Stepper,
-    /// Gradients first, then parameters, then all first moments, then all second ones.
+    /// Gradients first, then parameters, then parameters of 16 bits of which these are masters, then all first moments, then all
+    /// second ones.
     placed: Operands,
     /// What lies there.
     data: Vec<Data>,
@@ -24,12 +25,21 @@ impl<'a> OnDevice<'a> {
         let parameters = case.tensors.iter().filter_map(|t| t.parameter.clone());
         let zeros = case.tensors.iter().map(|t| Data::F32(vec![0.0; t.data.len()]));
         let moments = std::iter::repeat_n(zeros, own).flatten();
-        let data: Vec<Data> = gradients.chain(parameters).chain(moments).collect();
+        let halves = case.tensors.iter().filter_map(|t| t.half.clone());
+        let mixed = usize::from(halves.clone().next().is_some());
+        let data: Vec<Data> = gradients.chain(parameters).chain(halves).chain(moments).collect();
         let placed = Operands::upload(gpu, data.iter(), placing);
         let grad = |(t, tensor): (usize, &Tensor)| {
             let ((buffer, offset), (parameter, there)) = (placed.at(t), placed.at(count + t));
-            let grad = tensor.on_device(buffer, offset).parameter(parameter, there, DType::F32);
-            let moments = (0..own).map(|k| placed.at((2 + k) * count + t));
+            let grad = tensor.on_device(buffer, offset);
+            let grad = match &tensor.half {
+                None => grad.parameter(parameter, there, DType::F32),
+                Some(half) => {
+                    let (buffer, offset) = placed.at(2 * count + t);
+                    grad.parameter(buffer, offset, half.dtype()).master(parameter, there)
+                }
+            };
+            let moments = (0..own).map(|k| placed.at((2 + mixed + k) * count + t));
             moments.fold(grad, |grad, (buffer, offset)| grad.moment(buffer, offset))
         };
         let grads: Vec<Grad> = case.tensors.iter().enumerate().map(grad).collect();
@@ -62,6 +72,11 @@ impl Stepping for OnDevice<'_> {
 
     fn parameters(&self) -> Vec<Vec<f32>> {
         self.data[self.count..2 * self.count].iter().map(Data::floats).collect()
+    }
+
+    fn halves(&self) -> Vec<Data> {
+        let halves = self.data.iter().skip(2 * self.count).filter(|data| data.element() != Element::F32);
+        halves.cloned().collect()
     }
 
     fn progress(&self) -> Attempt<(f32, u64)> {

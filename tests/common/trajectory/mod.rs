@@ -3,7 +3,8 @@
 //! step are compared with those of the peer.
 //!
 //! A folder holds `case.json`, a file of parameters `p.NNNN` (`f32`) and gradients `sK.g.NNNN` of step K
-//! (`f32`, `f16` or `bf16`), and one of the expected parameters `sK.p.NNNN` after step K. What `function`
+//! (`f32`, `f16` or `bf16`), and one of the expected parameters `sK.p.NNNN` after step K, where these are masters also of what
+//! they are rounded to, `sK.h.NNNN` of the type `param_dtype`. What `function`
 //! and `args` name is taken as the peer documents it, its defaults included; anything unknown is an error.
 //! Where `args` has `groups`, each with `tensors` and an `optimizer`, these may differ in rate and decay.
 #![allow(dead_code, unreachable_pub)]
@@ -21,7 +22,7 @@ use gradclip::{
     Sgd, Stepper, Units,
 };
 use gradclip_verify::gpu::{Gpu, Operands, Placing};
-use gradclip_verify::tensor::{Data, Tensor, steps};
+use gradclip_verify::tensor::{Data, Element, Tensor, steps};
 use gradclip_verify::tolerance;
 use serde_json::{Map, Value, json};
 
@@ -48,6 +49,8 @@ use groups::*;
 trait Stepping {
     fn step(&mut self, gradients: &[Data]) -> Attempt<Report>;
     fn parameters(&self) -> Vec<Vec<f32>>;
+    /// The same in 16 bits, where they are masters.
+    fn halves(&self) -> Vec<Data>;
     /// Loss scale and number of updates.
     fn progress(&self) -> Attempt<(f32, u64)>;
 }
@@ -87,7 +90,25 @@ impl Replay {
             });
         }
         self.compare(case, at, &step.expected, &stepping.parameters());
+        self.compare_halves(case, at, &stepping.halves());
         Ok(())
+    }
+
+    /// Names each tensor with a parameter of 16 bits that is not its master rounded.
+    fn compare_halves(&mut self, case: &Case, at: usize, got: &[Data]) {
+        let Step { expected, halves, .. } = &case.steps[at - 1];
+        self.check(got.len() == halves.len(), || format!("step {at}: {} parameters of 16 bits", got.len()));
+        for ((tensor, got), (master, want)) in case.tensors.iter().zip(got).zip(expected.iter().zip(halves)) {
+            let fits = |i: usize| {
+                let want = want.len() == got.len() && case.rounds_to(want, i, master[i]);
+                want && case.rounds_to(got, i, master[i])
+            };
+            let wrong = (0..got.len()).find(|&i| !fits(i));
+            self.check(wrong.is_none(), || {
+                let i = wrong.unwrap_or_default();
+                format!("s{at}.h.{}[{i}]: {}, of a master of {:e}", tensor.name, got.value(i), master[i])
+            });
+        }
     }
 
     /// Names the worst element of the step where it is too far off.
@@ -151,6 +172,10 @@ impl Stepping for OnCpu<'_> {
 
     fn parameters(&self) -> Vec<Vec<f32>> {
         self.tensors.iter().filter_map(|t| Some(t.parameter.as_ref()?.floats())).collect()
+    }
+
+    fn halves(&self) -> Vec<Data> {
+        self.tensors.iter().filter_map(|t| t.half.clone()).collect()
     }
 
     fn progress(&self) -> Attempt<(f32, u64)> {
