@@ -213,7 +213,9 @@ proptest! {
         alignment in prop::sample::select(vec![4u64, 32, 256]),
     ) {
         let limits = PlanLimits { alignment, max_binding: 1 << 20, storage: 8, ..limits(7, bindings) };
-        let mut ends = [0u64; 2];
+        // Halves lie one behind the other, in a buffer of their own or before all else.
+        let halves: u64 = tensors.iter().map(|(elements, gap, _)| 2 * (elements + gap)).sum();
+        let mut ends = [0, if own { 0 } else { halves }];
         let mut all = Vec::new();
         for (i, (elements, gap, kept)) in tensors.into_iter().enumerate() {
             let at = |end: &mut u64, size: u64, gap: u64| {
@@ -221,8 +223,8 @@ proptest! {
                 *end = at + elements * size;
                 at
             };
-            let half = (usize::from(own), at(&mut ends[usize::from(own)], 2, gap));
-            let places = [0; 4].map(|buffer| (buffer, at(&mut ends[buffer], 4, gap)));
+            let half = (usize::from(own), at(&mut ends[0], 2, gap));
+            let places = [0; 4].map(|buffer| (buffer, at(&mut ends[1], 4, gap)));
             let (precision, operands) = match if alike { 1 } else { kept } {
                 0 => (Precision::Single, operands(i, elements, DType::F32, places)),
                 1 => {
