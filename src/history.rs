@@ -57,7 +57,9 @@ impl Default for History {
 }
 
 /// Begins every saved history; the last byte is the version of the format.
-const MAGIC: [u8; 8] = *b"gradclp\x02";
+const MAGIC: [u8; 8] = *b"gradclp\x03";
+/// The version before, the progress of which ended with the corrections.
+const SECOND: [u8; 8] = *b"gradclp\x02";
 
 impl History {
     /// For a clip with this many limits.
@@ -139,7 +141,9 @@ impl History {
     /// scale of 0, say, or a norm that is NaN.
     pub fn from_bytes(bytes: &[u8]) -> Result<History, ClipError> {
         let wrong = |given: String| ClipError::State { required: "a saved history".into(), given };
-        let Some(rest) = bytes.strip_prefix(&MAGIC) else {
+        let own = bytes.strip_prefix(&MAGIC).map(|rest| (rest, PROGRESS));
+        let second = || bytes.strip_prefix(&SECOND).map(|rest| (rest, SECOND_PROGRESS));
+        let Some((rest, saved)) = own.or_else(second) else {
             return Err(wrong(format!("{} bytes that do not begin as one", bytes.len())));
         };
         let words: Vec<u32> =
@@ -147,6 +151,7 @@ impl History {
         const HEAD: usize = size_of::<Adaptation>() / 4;
         const TALLY: usize = size_of::<Tally>() / 4;
         const PROGRESS: usize = size_of::<Progress>() / 4;
+        const SECOND_PROGRESS: usize = std::mem::offset_of!(Progress, skips) / 4;
         const STATE: usize = size_of::<State>() / 4;
         let cut = || wrong(format!("{} bytes, too many or too few of them", bytes.len()));
         let (head, words) = words.split_at_checked(HEAD).ok_or_else(cut)?;
@@ -155,19 +160,20 @@ impl History {
         let adaptation: Adaptation = bytemuck::pod_read_unaligned(bytemuck::cast_slice(head));
         let (states, window) = (states as usize, adaptation.window as usize);
         let norms = states.checked_mul(window).ok_or_else(cut)?;
-        let whole =
-            states.checked_mul(STATE).and_then(|n| n.checked_add(norms)?.checked_add(TALLY + PROGRESS));
+        let whole = states.checked_mul(STATE).and_then(|n| n.checked_add(norms)?.checked_add(TALLY + saved));
         if Some(words.len()) != whole || rest.len() % 4 != 0 {
             return Err(cut());
         }
         let (tally, words) = words.split_at(TALLY);
-        let (progress, words) = words.split_at(PROGRESS);
+        let (known, words) = words.split_at(saved);
+        let mut progress = LossScale::begin(None);
+        bytemuck::cast_slice_mut(std::slice::from_mut(&mut progress))[..saved].copy_from_slice(known);
         let (states, norms) = words.split_at(states * STATE);
         let history = History {
             adaptation,
             tally: bytemuck::pod_read_unaligned(bytemuck::cast_slice(tally)),
             scaled: scaled != 0,
-            progress: bytemuck::pod_read_unaligned(bytemuck::cast_slice(progress)),
+            progress,
             states: bytemuck::pod_collect_to_vec(states),
             norms: bytemuck::pod_collect_to_vec(norms),
         };
@@ -180,12 +186,18 @@ impl History {
     /// A value that no step ever leaves: from it every later one would go wrong.
     fn wrong_value(&self) -> Option<String> {
         let Progress { scale, unscale, share, correction, second_correction, .. } = self.progress;
+        let Progress { mean_correction, momentum_product, gradient_correction, .. } = self.progress;
         if !(f32::MIN_POSITIVE..=MOST_SCALE).contains(&scale) || unscale != 1.0 / scale {
             return Some(format!("a loss scale of {scale} and its inverse {unscale}"));
         }
         let finite = |value: &f32| value.is_finite() && *value >= 0.0;
-        if let Some(value) = [share, correction, second_correction].iter().find(|v| !finite(v)) {
+        if let Some(value) =
+            [share, correction, second_correction, gradient_correction].iter().find(|v| !finite(v))
+        {
             return Some(format!("a correction of {value}"));
+        }
+        if mean_correction != 1.0 || !(0.0..=1.0).contains(&momentum_product) {
+            return Some(format!("corrections of {mean_correction} and {momentum_product}"));
         }
         if let Some(norm) = self.norms.iter().find(|norm| !finite(norm)) {
             return Some(format!("a norm of {norm}"));

@@ -35,13 +35,13 @@ pub use crate::layout::{
 };
 
 /// The version of the layout.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What the library's own shaders are given of the records.
 const DECLARATIONS: &str = include_str!("../shaders/shared/records.wgsl");
 
 /// Fields that are `f32`: the library's own shaders, which compute with integers, declare their bits.
-const FLOATS: [&str; 9] = [
+const FLOATS: [&str; 12] = [
     "norm",
     "threshold",
     "coefficient",
@@ -51,6 +51,9 @@ const FLOATS: [&str; 9] = [
     "share",
     "correction",
     "second_correction",
+    "mean_correction",
+    "momentum_product",
+    "gradient_correction",
 ];
 
 /// The records and their constants as WGSL: `struct {prefix}Outcome`, `const {PREFIX}_CLIPPED` and so on. The prefix is

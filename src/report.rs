@@ -53,6 +53,8 @@ pub struct Report {
     pub loss_scale: Option<f64>,
     /// Steps of the optimiser so far, skipped ones left out; 0 where gradients are only clipped.
     pub updates: u64,
+    /// Steps skipped one after the other up to this one, 0 where it was not; 0 where gradients are only clipped.
+    pub skips: u64,
     /// The learning rate of this step, an `f32`; `None` where gradients are only clipped.
     pub lr: Option<f64>,
 }
@@ -196,6 +198,7 @@ pub(crate) fn build(
         clipped_norm,
         loss_scale: None,
         updates: 0,
+        skips: 0,
         lr: None,
         tensors: tensors.iter().enumerate().map(one).collect(),
         step: tally.steps.into(),
@@ -212,6 +215,7 @@ impl Report {
         Report {
             loss_scale: clip.loss_scale.map(|_| progress.scale.into()),
             updates: progress.updates.into(),
+            skips: progress.skips.into(),
             lr: lr.map(f64::from),
             ..self
         }

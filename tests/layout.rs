@@ -142,7 +142,11 @@ fn records_have_the_offsets_that_naga_computes() {
             moves,
             share,
             correction,
-            second_correction
+            second_correction,
+            skips,
+            mean_correction,
+            momentum_product,
+            gradient_correction
         );
         same!(
             module,

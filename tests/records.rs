@@ -130,15 +130,14 @@ fn types_may_be_shared_by_threads_and_sent_to_others() {
 #[test]
 fn the_layout_is_that_of_its_version() {
     use records::{Outcome, Progress, Sum, Tally};
-    assert_eq!(records::VERSION, 1);
+    assert_eq!(records::VERSION, 2);
     let sizes = [size_of::<Outcome>(), size_of::<Progress>(), size_of::<Sum>(), size_of::<Tally>()];
     assert_eq!(sizes, [48, 32, 32, 32]);
     macro_rules! words {
         ($record:ident: $($field:ident),+) => { [$(std::mem::offset_of!($record, $field) / 4),+] };
     }
-    let progress =
-        words!(Progress: scale, unscale, finite_steps, updates, moves, share, correction, second_correction);
-    assert_eq!(progress, [0, 1, 2, 3, 4, 5, 6, 7]);
+    let progress = words!(Progress: scale, unscale, finite_steps, updates, moves, share, correction, second_correction, skips, mean_correction, momentum_product, gradient_correction);
+    assert_eq!(progress, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
     let tally =
         words!(Tally: steps, clipped_steps, skipped_steps, clipped, skipped, changed, unscale, non_finite);
     assert_eq!(tally, [0, 1, 2, 3, 4, 5, 6, 7]);

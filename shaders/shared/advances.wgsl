@@ -34,6 +34,7 @@ fn follow_loss_scale(finite: bool) {
 
 fn begin_update(moves: bool) {
     progress.moves = u32(moves);
+    progress.skips = select(min(progress.skips, 0xfffffffeu) + 1u, 0u, moves);
     if !moves {
         return;
     }

@@ -98,4 +98,8 @@ struct Progress {
     share: u32,
     correction: u32,
     second_correction: u32,
+    skips: u32,
+    mean_correction: u32,
+    momentum_product: u32,
+    gradient_correction: u32,
 }

@@ -92,6 +92,10 @@ impl LossScale {
             share: 0.0,
             correction: 1.0,
             second_correction: 1.0,
+            skips: 0,
+            mean_correction: 1.0,
+            momentum_product: 1.0,
+            gradient_correction: 1.0,
         }
     }
 }

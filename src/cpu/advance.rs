@@ -30,6 +30,7 @@ fn follow_loss_scale(hyper: &Hyper, finite: bool, progress: &mut Progress) {
 
 fn begin_update(hyper: &Hyper, moves: bool, progress: &mut Progress) {
     progress.moves = u32::from(moves);
+    progress.skips = if moves { 0 } else { progress.skips.saturating_add(1) };
     if !moves {
         return;
     }

@@ -6,7 +6,7 @@ use bytemuck::Zeroable;
 
 use crate::clip::{Clip, Summation};
 use crate::history::History;
-use crate::layout::{Outcome, Partial, Setting, Sum};
+use crate::layout::{Outcome, Partial, Progress, Setting, Sum};
 use crate::report::{self, Report};
 use crate::segments::Segments;
 use crate::tensor::TensorInfo;
@@ -66,7 +66,9 @@ impl Workspace {
         let Workspace { sources, own, reduction, partials, blocks, tensor_sums, .. } = self;
         let summation = Summation::from(clip.norm);
         // As the device has it: the product of two f32, which an infinity would make of every element.
-        let unscale = (clip.unscale as f32 * history.progress.unscale).min(f32::MAX);
+        let Progress { unscale, mean_correction, .. } = history.progress;
+        let unscale = (clip.unscale as f32 * unscale).min(f32::MAX);
+        let unscale = (unscale * mean_correction).min(f32::MAX);
         let given = Given::new(tensors, parameters, unscale);
         reduction.run(On { parts, given, summation }, partials);
         stages::tensor_sums(own, partials, parts, summation, blocks, tensor_sums);

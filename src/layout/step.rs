@@ -50,7 +50,7 @@ pub struct Hyper {
     pub flags: u32,
 }
 
-/// Loss scale and steps so far, 32 bytes. A forward pass may bind the buffer and read the scale.
+/// Loss scale and steps so far, 48 bytes. A forward pass may bind the buffer and read the scale.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 pub struct Progress {
@@ -70,6 +70,15 @@ pub struct Progress {
     pub correction: f32,
     /// 1 / √(1 - β₂ᵗ) in the last step t.
     pub second_correction: f32,
+    /// Steps skipped since the last one that was not.
+    pub skips: u32,
+    /// What gradients are multiplied by besides, where fewer micro-batches were summed than a step has: how many it has over how
+    /// many were summed. 1 but within such a step.
+    pub mean_correction: f32,
+    /// NAdam's product of all μ so far.
+    pub momentum_product: f32,
+    /// NAdam's factor of the gradient in the last step, that of the first moment being `correction`.
+    pub gradient_correction: f32,
 }
 
 /// One chunk of a gradient with the tensors updated with it: places in elements of the slot's windows.
