@@ -134,6 +134,13 @@ impl Grad {
         Grad { weight_decay: Some(weight_decay), ..self }
     }
 
+    /// The same of the `f32` sum of several, which lies there.
+    pub(crate) fn summed_in(&self, buffer: &wgpu::Buffer, offset: u64) -> Grad {
+        let elements = Some(self.elements());
+        let (buffer, dtype, accumulator) = (buffer.clone(), DType::F32, None);
+        Grad { buffer, offset, elements, dtype, accumulator, ..self.clone() }
+    }
+
     /// The tensor's name.
     pub fn name(&self) -> &str {
         &self.name

@@ -83,7 +83,9 @@ pub use error::{
     ClipError, DeviceError, OptimizerError, PlanError, PrepareError, ReadBackError, ScheduleError,
     SessionError, StepError, WordError,
 };
-pub use gpu::{Accumulator, ClippedAccumulator, Clipper, ClipperOptions, Moment, Pass, ReadBack, Stepper};
+pub use gpu::{
+    Accumulator, ClippedAccumulator, Clipper, ClipperOptions, Moment, Pass, ReadBack, Stepper, Trainer,
+};
 pub use grad::Grad;
 pub use history::History;
 #[doc(hidden)]

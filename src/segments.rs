@@ -40,6 +40,12 @@ pub(crate) struct Segments {
 }
 
 impl Segments {
+    /// All tensors in one segment, whatever groups they are in: for sums, which leave none out.
+    pub(crate) fn in_one(tensors: &[TensorInfo]) -> Result<Segments, ClipError> {
+        let plain = |t: &TensorInfo| TensorInfo { group: None, ..t.clone() };
+        Segments::new(&tensors.iter().map(plain).collect::<Vec<_>>(), &Clip::measure())
+    }
+
     pub(crate) fn new(tensors: &[TensorInfo], clip: &Clip) -> Result<Segments, ClipError> {
         clip.validate()?;
         check_groups(tensors, clip)?;

@@ -83,7 +83,7 @@ impl<'a> SumMut<'a> {
 pub fn accumulate(sums: &mut [SumMut<'_>], first: bool) -> Result<(), ClipError> {
     sums.iter().try_for_each(|s| s.operands.check("an accumulator"))?;
     let infos: Vec<TensorInfo> = sums.iter().map(|s| s.operands.info()).collect();
-    let parts = Segments::new(&infos, &Clip::measure())?;
+    let parts = Segments::in_one(&infos)?;
     // All zeros keep gradients as they are.
     add(sums, first, &parts, &[bytemuck::Zeroable::zeroed()]);
     Ok(())

@@ -4,11 +4,34 @@ use crate::clip::Clip;
 use crate::error::ClipError;
 use crate::history::History;
 use crate::report::{self, Report, SegmentReport};
-use crate::tensor::DType;
+use crate::tensor::{DType, TensorInfo};
 
 use super::block::Values;
 use super::set::Set;
 use super::workspace::Workspace;
+
+/// That gradients are as many, as long and of the types that were prepared.
+pub(super) fn check(
+    infos: &[TensorInfo],
+    given: impl ExactSizeIterator<Item = (usize, DType)>,
+) -> Result<(), ClipError> {
+    if given.len() != infos.len() {
+        let (required, given) = (infos.len(), given.len());
+        return Err(ClipError::Count { required, given });
+    }
+    for ((len, dtype), info) in given.zip(infos) {
+        if len as u64 != info.elements || dtype != info.dtype {
+            let required = format!("a gradient of {} elements of {}, as prepared", info.elements, info.dtype);
+            return Err(wrong(info, required, format!("{len} of {dtype}")));
+        }
+    }
+    Ok(())
+}
+
+/// A tensor is not what is required of it.
+fn wrong(info: &TensorInfo, required: String, given: String) -> ClipError {
+    ClipError::Tensor { tensor: info.name.to_string(), required, given }
+}
 
 /// A clip of tensors of one form, with the records of its last step.
 #[derive(Debug)]
@@ -35,29 +58,17 @@ impl Kept {
         })
     }
 
-    /// That gradients are as many, as long and of the types that were prepared.
+    /// As [`check`], of those that were prepared.
     pub(super) fn check(
         &self,
         given: impl ExactSizeIterator<Item = (usize, DType)>,
     ) -> Result<(), ClipError> {
-        let infos = &self.set.infos;
-        if given.len() != infos.len() {
-            let (required, given) = (infos.len(), given.len());
-            return Err(ClipError::Count { required, given });
-        }
-        for (i, ((len, dtype), info)) in given.zip(infos).enumerate() {
-            if len as u64 != info.elements || dtype != info.dtype {
-                let required =
-                    format!("a gradient of {} elements of {}, as prepared", info.elements, info.dtype);
-                return Err(self.wrong(i, required, format!("{len} of {dtype}")));
-            }
-        }
-        Ok(())
+        check(&self.set.infos, given)
     }
 
     /// Tensor `i` is not what is required of it.
     pub(super) fn wrong(&self, i: usize, required: String, given: String) -> ClipError {
-        ClipError::Tensor { tensor: self.set.infos[i].name.to_string(), required, given }
+        wrong(&self.set.infos[i], required, given)
     }
 
     /// Norms, thresholds and coefficients of gradients of which none is measured as `f64`.

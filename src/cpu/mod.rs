@@ -80,7 +80,7 @@ pub use parameter::ParameterMut;
 pub use prepared::{Prepared, prepare};
 #[cfg(test)]
 pub(crate) use random::words;
-pub use step::{Moments, PreparedStep, StepMut, prepare_step, step};
+pub use step::{Moments, PreparedStep, StepMut, Trainer, prepare_step, prepare_training, step};
 #[doc(hidden)]
 pub use trace::Trace;
 

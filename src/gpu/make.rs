@@ -31,7 +31,8 @@ pub(crate) struct Make<'a> {
     buffers: &'a [wgpu::Buffer],
     summation: Summation,
     adapt: u32,
-    scaled: bool,
+    /// Whether the unscale factor depends on what lies on the device.
+    pub(super) scaled: bool,
     /// Of the kernels over whole chunks that are made next.
     form: Form,
     /// Whether kernels that decide can also advance loss scale and optimiser.

@@ -20,6 +20,7 @@ mod records;
 mod scope;
 mod shares_pass;
 mod stepper;
+mod trainer;
 mod trusted;
 mod workspace;
 
@@ -30,6 +31,7 @@ pub use moments::Moment;
 pub use options::ClipperOptions;
 pub use pass::Pass;
 pub use stepper::Stepper;
+pub use trainer::Trainer;
 
 // For `Session`, which blocks.
 #[cfg(all(feature = "session", not(target_arch = "wasm32")))]

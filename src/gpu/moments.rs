@@ -9,7 +9,7 @@ use crate::tensor::Precision;
 use super::clipper::Clipper;
 use super::scope::caught;
 
-/// Where a state tensor of an optimiser lies, or a master: `f32` in its parameter's shape.
+/// Where a state tensor of an optimiser lies, a master or an accumulator: `f32` in its parameter's shape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moment {
     /// The buffer. Those that a [`Stepper`](crate::Stepper) allocates have usages `STORAGE | COPY_SRC | COPY_DST`, so
@@ -70,6 +70,19 @@ impl Clipper {
         let made = self.allocated(grads, &missing, "master")?;
         missing.into_iter().zip(made).for_each(|(i, master)| masters[i] = Some(master));
         Ok(masters)
+    }
+
+    /// The accumulator of each tensor.
+    pub(super) fn accumulators(&self, grads: &[Grad]) -> Result<Vec<Moment>, PrepareError> {
+        let missing: Vec<usize> = (0..grads.len()).filter(|&i| grads[i].accumulator.is_none()).collect();
+        let mut made = self.allocated(grads, &missing, "accumulator")?.into_iter();
+        let of = |grad: &Grad| match &grad.accumulator {
+            Some((buffer, offset)) => {
+                Some(Moment { buffer: buffer.clone(), offset: *offset, elements: grad.elements() })
+            }
+            None => made.next(),
+        };
+        Ok(grads.iter().filter_map(of).collect())
     }
 
     fn moments(

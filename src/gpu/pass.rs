@@ -67,7 +67,7 @@ impl Pass {
             infos.clone(),
             *clip,
             &plan,
-            purpose == Purpose::Step,
+            purpose.steps(),
         )?;
         let hyper = workspace.records.hyper.clone();
         let (device, decides) = (clipper.device.clone(), AtomicBool::new(false));

@@ -14,9 +14,16 @@ pub(super) enum Purpose {
     ReadOnly,
     /// The same, and an optimiser's step is what follows.
     Step,
+    /// The same, of sums over micro-batches, of which there may be fewer at times.
+    StepOfSums,
 }
 
 impl Purpose {
+    /// Whether an optimiser's step is what follows.
+    pub(super) fn steps(self) -> bool {
+        matches!(self, Purpose::Step | Purpose::StepOfSums)
+    }
+
     /// That unscaling loses nothing, or may: where gradients are only read it does not.
     pub(super) fn check(self, infos: &[TensorInfo], clip: &Clip) -> Result<(), ClipError> {
         if self == Purpose::InPlace { check_in_place(infos, clip) } else { Ok(()) }

@@ -82,8 +82,19 @@ impl Clipper {
         clip: &Clip,
         optimizer: impl Into<Optimizer>,
     ) -> Result<Stepper, PrepareError> {
-        let optimizer = checked(grads, optimizer.into())?;
-        let pass = self.prepared(grads, clip, Purpose::Step, None)?;
+        self.prepared_step(grads, clip, optimizer.into(), Purpose::Step)
+    }
+
+    /// For a purpose that ends in a step.
+    pub(super) fn prepared_step(
+        &self,
+        grads: &[Grad],
+        clip: &Clip,
+        optimizer: Optimizer,
+        purpose: Purpose,
+    ) -> Result<Stepper, PrepareError> {
+        let optimizer = checked(grads, optimizer)?;
+        let pass = self.prepared(grads, clip, purpose, None)?;
         Clipper::check_given(grads)?;
         let kept = Arc::new(self.kept(grads, optimizer.moments(), None)?);
         Stepper::new(self, pass, grads, optimizer, kept)

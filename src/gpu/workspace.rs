@@ -47,9 +47,10 @@ impl Workspace {
     ) -> Result<Workspace, PrepareError> {
         let JobSetting { until, unscale, largest } = *asked;
         let job = Job { until, unscale, largest, parameters: plan.parts.decided(), ..job() };
-        let advances = clip.loss_scale.is_some() || purpose == Purpose::Step;
+        let advances = clip.loss_scale.is_some() || purpose.steps();
         let mut make = Make::new(clipper, buffers, clip);
         (make.job, make.advances) = (job, advances);
+        make.scaled |= purpose == Purpose::StepOfSums;
         let rows = make.table("gradclip chunks", &plan.rows, ChunkRow::zeroed(), Usage::STORAGE)?;
         let records = make.records(plan, clip, settings, memory)?;
         let reduce = make.reduce(plan, &rows, &records)?;

@@ -5,7 +5,7 @@ use crate::cpu::advance::advance;
 use crate::cpu::block::Values;
 use crate::cpu::fused;
 use crate::cpu::grads::Slice;
-use crate::cpu::kept::Kept;
+use crate::cpu::kept::{Kept, check};
 use crate::cpu::parameter::ParameterMut;
 use crate::cpu::room::{Room, recycled};
 use crate::cpu::set::Set;
@@ -15,7 +15,7 @@ use crate::history::History;
 use crate::optimizer::Optimizer;
 use crate::report::Report;
 use crate::segments::Segments;
-use crate::tensor::Precision;
+use crate::tensor::{DType, Precision, TensorInfo};
 
 use super::moments::Moments;
 use super::tensor::StepMut;
@@ -98,9 +98,24 @@ impl PreparedStep {
         clip: &Clip,
         optimizer: Optimizer,
     ) -> Result<PreparedStep, StepError> {
+        PreparedStep::of_sums(steps, clip, optimizer, false)
+    }
+
+    /// The same where gradients may be `sums` of such, which are of `f32`, and moments that have not begun.
+    pub(super) fn of_sums(
+        steps: &[StepMut<'_>],
+        clip: &Clip,
+        optimizer: Optimizer,
+        sums: bool,
+    ) -> Result<PreparedStep, StepError> {
         optimizer.validate()?;
         steps.iter().try_for_each(StepMut::check)?;
-        let infos: Vec<_> = steps.iter().map(|s| s.operands.info()).collect();
+        let dtype = |dtype: DType| if sums { DType::F32 } else { dtype };
+        let info = |s: &StepMut<'_>| {
+            let info = s.operands.info();
+            TensorInfo { dtype: dtype(info.dtype), ..info }
+        };
+        let infos: Vec<_> = steps.iter().map(info).collect();
         let parts = Segments::new(&infos, clip)?;
         Ok(PreparedStep {
             kept: Kept::new(Set { infos, parts, double: false }, clip)?,
@@ -131,7 +146,7 @@ impl PreparedStep {
             gradients.push(gradient.into().data);
             targets.push(parameter.into());
         }
-        let checked = self.check(&gradients, &targets);
+        let checked = self.check(&gradients, &targets, self.infos());
         if checked.is_ok() {
             self.run(&gradients, &mut targets);
         }
@@ -139,8 +154,19 @@ impl PreparedStep {
         checked
     }
 
-    fn check(&self, gradients: &[Values<'_>], parameters: &[ParameterMut<'_>]) -> Result<(), ClipError> {
-        self.kept.check(gradients.iter().map(|g| (g.len(), g.dtype())))?;
+    /// The tensors as they were prepared.
+    pub(super) fn infos(&self) -> &[TensorInfo] {
+        &self.kept.set.infos
+    }
+
+    /// That parameters fit what was prepared, and gradients these tensors.
+    pub(super) fn check(
+        &self,
+        gradients: &[Values<'_>],
+        parameters: &[ParameterMut<'_>],
+        infos: &[TensorInfo],
+    ) -> Result<(), ClipError> {
+        check(infos, gradients.iter().map(|g| (g.len(), g.dtype())))?;
         for (i, (parameter, own)) in parameters.iter().zip(&self.own).enumerate() {
             let elements = self.kept.set.infos[i].elements;
             if let Some(given) = parameter.lens().into_iter().find(|&given| given as u64 != elements) {
@@ -156,8 +182,13 @@ impl PreparedStep {
         Ok(())
     }
 
+    /// What gradients are multiplied by besides, in the steps that follow.
+    pub(super) fn correct_mean(&mut self, correction: f32) {
+        self.kept.history.progress.mean_correction = correction;
+    }
+
     /// Of tensors that fit.
-    fn run(&mut self, gradients: &[Values<'_>], targets: &mut [ParameterMut<'_>]) {
+    pub(super) fn run(&mut self, gradients: &[Values<'_>], targets: &mut [ParameterMut<'_>]) {
         let PreparedStep { kept, optimizer, moments, own, lr, room } = self;
         let mut parameters = recycled(std::mem::take(&mut room.parameters));
         if kept.set.parts.parameters {

@@ -1,0 +1,186 @@
+//! What a training loop does with gradients: the twin of [`Trainer`](crate::Trainer).
+
+use bytemuck::Zeroable;
+
+use crate::clip::Clip;
+use crate::cpu::block::Values;
+use crate::cpu::fused;
+use crate::cpu::grads::Slice;
+use crate::cpu::parameter::ParameterMut;
+use crate::cpu::room::{Room, recycled};
+use crate::cpu::update::Action;
+use crate::error::{ClipError, StepError};
+use crate::layout::Outcome;
+use crate::optimizer::Optimizer;
+use crate::segments::Segments;
+use crate::tensor::TensorInfo;
+
+use super::prepared::PreparedStep;
+use super::tensor::StepMut;
+
+/// Sums of micro-batches, and clip and step after the last of them, prepared by [`prepare_training`]: the twin of
+/// [`Trainer`](crate::Trainer).
+#[derive(Debug)]
+pub struct Trainer {
+    step: PreparedStep,
+    sums: Option<Sums>,
+    micro_batches: u32,
+    /// Micro-batches since the last step.
+    summed: u32,
+}
+
+#[derive(Debug)]
+struct Sums {
+    /// One a tensor.
+    all: Vec<Vec<f32>>,
+    infos: Vec<TensorInfo>,
+    /// All tensors in one segment, which is left as it is.
+    parts: Segments,
+    room: Room,
+}
+
+/// Prepares a loop's step over the mean of `micro_batches` gradients, 1 for a step on every one, for tensors like these, whose
+/// elements are not read.
+///
+/// ```
+/// use gradclip::{Clip, Sgd, cpu::{self, StepMut}};
+///
+/// let (mut w, g) = ([0.0f32; 2], [[3.0f32, 0.0], [3.0, 8.0], [30.0, 40.0]]);
+/// let like = [StepMut::new("w", &g[0], &mut w)];
+/// let mut trainer = cpu::prepare_training(&like, &Clip::global_norm(5.0), Sgd::new(1.0), 2)?;
+/// assert!(!trainer.record([(&g[0], &mut w)])?);
+/// assert!(trainer.record([(&g[1], &mut w)])?);
+/// assert_eq!(w, [-3.0, -4.0]); // the mean, whose norm is 5
+/// assert!(!trainer.record([(&g[2], &mut w)])?);
+/// assert!(trainer.finish([&mut w])?);
+/// assert_eq!(w, [-6.0, -8.0]); // the mean of one, clipped from 50 to 5
+/// assert_eq!(trainer.step().report().map(|report| report.updates), Some(2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`prepare_step()`](super::prepare_step()), and [`ClipError::Combination`] for no micro-batch.
+pub fn prepare_training(
+    steps: &[StepMut<'_>],
+    clip: &Clip,
+    optimizer: impl Into<Optimizer>,
+    micro_batches: u32,
+) -> Result<Trainer, StepError> {
+    if micro_batches == 0 {
+        let (what, required) = ("a number of micro-batches", "1 or more");
+        return Err(ClipError::Combination { what, required }.into());
+    }
+    clip.validate()?;
+    let clip = clip.unscale(clip.unscale / f64::from(micro_batches));
+    let step = PreparedStep::of_sums(steps, &clip, optimizer.into(), micro_batches > 1)?;
+    let sums = (micro_batches > 1).then(|| Sums::new(steps)).transpose()?;
+    Ok(Trainer { step, sums, micro_batches, summed: 0 })
+}
+
+impl Sums {
+    fn new(steps: &[StepMut<'_>]) -> Result<Sums, ClipError> {
+        let infos: Vec<TensorInfo> = steps.iter().map(|s| s.operands.info()).collect();
+        let parts = Segments::in_one(&infos)?;
+        let all = infos.iter().map(|info| vec![0.0; info.elements as usize]).collect();
+        Ok(Sums { all, infos, parts, room: Room::default() })
+    }
+
+    fn add(&mut self, gradients: &[Values<'_>], begins: bool) {
+        let Sums { all, parts, room, .. } = self;
+        let action = Action::Add { begins };
+        let members = gradients.iter().zip(all).map(|(g, sum)| (*g, sum.into(), &mut [][..], action));
+        // All zeros keep gradients as they are.
+        let outcomes = [Outcome::zeroed()];
+        let mut work = recycled(std::mem::take(&mut room.fused));
+        fused::run(members, parts, &outcomes, &mut work);
+        room.fused = recycled(work);
+    }
+}
+
+impl Trainer {
+    /// Adds a micro-batch's gradients, each with its parameter in the order prepared, and steps where it is the last one of a step.
+    /// Whether it was.
+    ///
+    /// # Errors
+    ///
+    /// As [`PreparedStep::step`]; nothing is written then.
+    pub fn record<'a, G, P>(&mut self, tensors: impl IntoIterator<Item = (G, P)>) -> Result<bool, ClipError>
+    where
+        G: Into<Slice<'a>>,
+        P: Into<ParameterMut<'a>>,
+    {
+        let Some(sums) = &mut self.sums else { return self.step.step(tensors).map(|()| true) };
+        let mut gradients = recycled(std::mem::take(&mut sums.room.values));
+        let mut parameters = recycled(std::mem::take(&mut sums.room.targets));
+        for (gradient, parameter) in tensors {
+            gradients.push(gradient.into().data);
+            parameters.push(parameter.into());
+        }
+        let checked = self.step.check(&gradients, &parameters, &sums.infos);
+        if checked.is_ok() {
+            sums.add(&gradients, self.summed == 0);
+            self.summed += 1;
+        }
+        let ends = checked.is_ok() && self.summed == self.micro_batches;
+        if ends {
+            self.summed = 0;
+            sums.step(&mut self.step, &mut parameters);
+        }
+        (sums.room.values, sums.room.targets) = (recycled(gradients), recycled(parameters));
+        checked.map(|()| ends)
+    }
+
+    /// Steps by the mean of the micro-batches since the last step, fewer than usual: at the end of an epoch, say. Whether there were
+    /// any.
+    ///
+    /// # Errors
+    ///
+    /// As [`PreparedStep::step`]; nothing is written then.
+    pub fn finish<'a, P>(&mut self, parameters: impl IntoIterator<Item = P>) -> Result<bool, ClipError>
+    where
+        P: Into<ParameterMut<'a>>,
+    {
+        let Some(sums) = self.sums.as_mut().filter(|_| self.summed > 0) else { return Ok(false) };
+        let mut parameters: Vec<ParameterMut<'_>> = parameters.into_iter().map(P::into).collect();
+        let gradients: Vec<Values<'_>> = sums.all.iter().map(|sum| Values::F32(sum)).collect();
+        self.step.check(&gradients, &parameters, self.step.infos())?;
+        let correction = f64::from(self.micro_batches) / f64::from(self.summed);
+        self.summed = 0;
+        self.step.correct_mean(correction as f32);
+        sums.step(&mut self.step, &mut parameters);
+        self.step.correct_mean(1.0);
+        Ok(true)
+    }
+
+    /// Forgets the micro-batches since the last step: the next one begins a sum.
+    pub fn discard(&mut self) {
+        self.summed = 0;
+    }
+
+    /// Micro-batches since the last step.
+    pub fn accumulated(&self) -> u32 {
+        self.summed
+    }
+
+    /// Clip and step by themselves: what is remembered, and the last step's report.
+    pub fn step(&self) -> &PreparedStep {
+        &self.step
+    }
+
+    /// The same, to be set: the learning rate, the threshold, what is remembered. What
+    /// [`PreparedStep::set_unscale`] sets divides by the number of micro-batches, too.
+    pub fn step_mut(&mut self) -> &mut PreparedStep {
+        &mut self.step
+    }
+}
+
+impl Sums {
+    /// A step by the sums of parameters that fit.
+    fn step(&mut self, step: &mut PreparedStep, parameters: &mut [ParameterMut<'_>]) {
+        let mut sums = recycled(std::mem::take(&mut self.room.parameters));
+        sums.extend(self.all.iter().map(|sum| Values::F32(sum)));
+        step.run(&sums, parameters);
+        self.room.parameters = recycled(sums);
+    }
+}
