@@ -101,7 +101,7 @@ impl PreparedStep {
         PreparedStep::of_sums(steps, clip, optimizer, false)
     }
 
-    /// The same where gradients may be `sums` of such, which are of `f32`, and moments that have not begun.
+    /// The same where gradients may be `sums` of such, which are of `f32`.
     pub(super) fn of_sums(
         steps: &[StepMut<'_>],
         clip: &Clip,

@@ -15,6 +15,7 @@ use crate::optimizer::Optimizer;
 use crate::segments::Segments;
 use crate::tensor::TensorInfo;
 
+use super::moments::Moments;
 use super::prepared::PreparedStep;
 use super::tensor::StepMut;
 
@@ -46,12 +47,12 @@ struct Sums {
 /// use gradclip::{Clip, Sgd, cpu::{self, StepMut}};
 ///
 /// let (mut w, g) = ([0.0f32; 2], [[3.0f32, 0.0], [3.0, 8.0], [30.0, 40.0]]);
-/// let like = [StepMut::new("w", &g[0], &mut w)];
+/// let like = [StepMut::new("w", &g[0][..], &mut w)];
 /// let mut trainer = cpu::prepare_training(&like, &Clip::global_norm(5.0), Sgd::new(1.0), 2)?;
-/// assert!(!trainer.record([(&g[0], &mut w)])?);
-/// assert!(trainer.record([(&g[1], &mut w)])?);
+/// assert!(!trainer.record([(&g[0][..], &mut w)])?);
+/// assert!(trainer.record([(&g[1][..], &mut w)])?);
 /// assert_eq!(w, [-3.0, -4.0]); // the mean, whose norm is 5
-/// assert!(!trainer.record([(&g[2], &mut w)])?);
+/// assert!(!trainer.record([(&g[2][..], &mut w)])?);
 /// assert!(trainer.finish([&mut w])?);
 /// assert_eq!(w, [-6.0, -8.0]); // the mean of one, clipped from 50 to 5
 /// assert_eq!(trainer.step().report().map(|report| report.updates), Some(2));
@@ -73,7 +74,8 @@ pub fn prepare_training(
     }
     clip.validate()?;
     let clip = clip.unscale(clip.unscale / f64::from(micro_batches));
-    let step = PreparedStep::of_sums(steps, &clip, optimizer.into(), micro_batches > 1)?;
+    let mut step = PreparedStep::of_sums(steps, &clip, optimizer.into(), micro_batches > 1)?;
+    step.restore_moments(Moments::default())?;
     let sums = (micro_batches > 1).then(|| Sums::new(steps)).transpose()?;
     Ok(Trainer { step, sums, micro_batches, summed: 0 })
 }
