@@ -76,6 +76,14 @@ impl History {
         }
     }
 
+    /// One that begins after so many optimiser steps of another program.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn begun_after(clip: &Clip, limits: usize, updates: u32) -> History {
+        let mut history = History::new(clip, limits);
+        history.progress.updates = updates;
+        history
+    }
+
     /// Takes the form that a clip needs, if it has none yet.
     ///
     /// # Errors

@@ -51,6 +51,8 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(feature = "checkpoint")]
+mod checkpoint;
 mod clip;
 mod combine;
 pub mod cpu;
@@ -78,11 +80,17 @@ mod session;
 mod telemetry;
 mod tensor;
 
+#[cfg(feature = "checkpoint")]
+pub use checkpoint::Checkpoint;
 pub use clip::{Adapt, Axes, Clip, LossScale, NonFinite, NormType, Reaction, Rule, Scope, Units};
+#[cfg(feature = "checkpoint")]
+pub use error::CheckpointError;
 pub use error::{
     ClipError, DeviceError, OptimizerError, PlanError, PrepareError, ReadBackError, ScheduleError,
     SessionError, StepError, WordError,
 };
+#[cfg(feature = "checkpoint")]
+pub use gpu::Saving;
 pub use gpu::{
     Accumulator, ClippedAccumulator, Clipper, ClipperOptions, Moment, Pass, ReadBack, Stepper, Trainer,
 };

@@ -286,6 +286,16 @@ impl Optimizer {
         }
     }
 
+    /// How each moment's name ends in a saved run, as PyTorch calls it.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn moment_names(&self) -> &'static [&'static str] {
+        let all: &[&str] = match self {
+            Optimizer::Sgd(_) => &[".momentum_buffer"],
+            Optimizer::Adam(_) | Optimizer::Lion(_) => &[".exp_avg", ".exp_avg_sq", ".max_exp_avg_sq"],
+        };
+        &all[..self.moments()]
+    }
+
     /// Checks every constant.
     ///
     /// # Errors

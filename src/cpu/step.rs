@@ -2,6 +2,8 @@
 
 mod moments;
 mod prepared;
+#[cfg(feature = "checkpoint")]
+mod saved;
 mod tensor;
 mod trainer;
 

@@ -17,6 +17,8 @@ mod prepare;
 mod purpose;
 mod readback;
 mod records;
+#[cfg(feature = "checkpoint")]
+mod saved;
 mod scope;
 mod shares_pass;
 mod stepper;
@@ -30,6 +32,8 @@ pub use mapped::ReadBack;
 pub use moments::Moment;
 pub use options::ClipperOptions;
 pub use pass::Pass;
+#[cfg(feature = "checkpoint")]
+pub use saved::Saving;
 pub use stepper::Stepper;
 pub use trainer::Trainer;
 

@@ -64,6 +64,8 @@ use super::stepper::Stepper;
 /// ```
 #[derive(Debug)]
 pub struct Trainer {
+    /// As they were described.
+    grads: Vec<Grad>,
     stepper: Stepper,
     sums: Option<Sums>,
     micro_batches: u32,
@@ -108,7 +110,13 @@ impl Clipper {
         let optimizer = optimizer.into();
         if micro_batches == 1 {
             let stepper = self.prepare_step(grads, clip, optimizer)?;
-            return Ok(Trainer { stepper, sums: None, micro_batches, summed: Mutex::default() });
+            return Ok(Trainer {
+                grads: grads.to_vec(),
+                stepper,
+                sums: None,
+                micro_batches,
+                summed: Mutex::default(),
+            });
         }
         clip.validate()?;
         let clip = clip.unscale(clip.unscale / f64::from(micro_batches));
@@ -116,7 +124,13 @@ impl Clipper {
         let summed: Vec<Grad> =
             grads.iter().zip(&sums.places).map(|(g, sum)| g.summed_in(&sum.buffer, sum.offset)).collect();
         let stepper = self.prepared_step(&summed, &clip, optimizer, Purpose::StepOfSums)?;
-        Ok(Trainer { stepper, sums: Some(sums), micro_batches, summed: Mutex::default() })
+        Ok(Trainer {
+            grads: grads.to_vec(),
+            stepper,
+            sums: Some(sums),
+            micro_batches,
+            summed: Mutex::default(),
+        })
     }
 }
 
@@ -185,6 +199,16 @@ impl Trainer {
     /// Micro-batches recorded since the last step.
     pub fn accumulated(&self) -> u32 {
         *self.summed()
+    }
+
+    /// What belongs together, as it was described.
+    pub fn grads(&self) -> &[Grad] {
+        &self.grads
+    }
+
+    #[cfg(feature = "checkpoint")]
+    pub(super) fn set_accumulated(&self, count: u32) {
+        *self.summed() = count;
     }
 
     /// The `f32` sum of each gradient, in their order; none where every micro-batch is a step.

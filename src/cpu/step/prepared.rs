@@ -154,6 +154,18 @@ impl PreparedStep {
         checked
     }
 
+    /// What is asked, and of how many limits.
+    #[cfg(feature = "checkpoint")]
+    pub(super) fn asked(&self) -> (Clip, usize) {
+        (self.kept.clip, self.kept.set.parts.limits.len())
+    }
+
+    /// How each parameter is kept.
+    #[cfg(feature = "checkpoint")]
+    pub(super) fn precisions(&self) -> impl Iterator<Item = Precision> + '_ {
+        self.own.iter().map(|own| own.precision)
+    }
+
     /// The tensors as they were prepared.
     pub(super) fn infos(&self) -> &[TensorInfo] {
         &self.kept.set.infos
@@ -167,6 +179,15 @@ impl PreparedStep {
         infos: &[TensorInfo],
     ) -> Result<(), ClipError> {
         check(infos, gradients.iter().map(|g| (g.len(), g.dtype())))?;
+        self.check_parameters(parameters)
+    }
+
+    /// That they are as many, as long and kept as those that were prepared.
+    pub(super) fn check_parameters(&self, parameters: &[ParameterMut<'_>]) -> Result<(), ClipError> {
+        if parameters.len() != self.own.len() {
+            let (required, given) = (self.own.len(), parameters.len());
+            return Err(ClipError::Count { required, given });
+        }
         for (i, (parameter, own)) in parameters.iter().zip(&self.own).enumerate() {
             let elements = self.kept.set.infos[i].elements;
             if let Some(given) = parameter.lens().into_iter().find(|&given| given as u64 != elements) {

@@ -10,6 +10,8 @@ use crate::cpu::parameter::ParameterMut;
 use crate::cpu::room::{Room, recycled};
 use crate::cpu::update::Action;
 use crate::error::{ClipError, StepError};
+#[cfg(feature = "checkpoint")]
+use crate::history::History;
 use crate::layout::Outcome;
 use crate::optimizer::Optimizer;
 use crate::segments::Segments;
@@ -163,6 +165,35 @@ impl Trainer {
     /// Micro-batches since the last step.
     pub fn accumulated(&self) -> u32 {
         self.summed
+    }
+
+    /// Micro-batches of a step.
+    pub fn micro_batches(&self) -> u32 {
+        self.micro_batches
+    }
+
+    /// The sum of each gradient; none where every micro-batch is a step.
+    pub fn sums(&self) -> &[Vec<f32>] {
+        self.sums.as_ref().map_or(&[], |sums| &sums.all)
+    }
+
+    #[cfg(feature = "checkpoint")]
+    pub(super) fn sums_mut(&mut self) -> &mut [Vec<f32>] {
+        self.sums.as_mut().map_or(&mut [], |sums| &mut sums.all)
+    }
+
+    /// From what fits this run.
+    #[cfg(feature = "checkpoint")]
+    pub(super) fn go_on(
+        &mut self,
+        history: History,
+        moments: Moments,
+        accumulated: u32,
+    ) -> Result<(), ClipError> {
+        self.step.restore_history(history)?;
+        self.step.restore_moments(moments)?;
+        self.summed = accumulated;
+        Ok(())
     }
 
     /// Clip and step by themselves: what is remembered, and the last step's report.

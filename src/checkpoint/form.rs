@@ -1,0 +1,192 @@
+//! Which tensors a run's file has, and whether a file is one of that run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::clip::Clip;
+use crate::error::CheckpointError;
+use crate::history::History;
+use crate::optimizer::Optimizer;
+use crate::tensor::{DType, Precision, TensorInfo};
+
+use super::{Checkpoint, Saved};
+
+/// The name of the history in a file.
+pub(super) const HISTORY: &str = "gradclip.history";
+
+/// What a tensor of the file is to tensor `t` of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Parameter(usize),
+    Master(usize),
+    Moment(usize, usize),
+    Sum(usize),
+}
+
+/// A tensor that a file of the run has.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) role: Role,
+    pub(crate) name: String,
+    pub(crate) dtype: DType,
+    pub(crate) shape: Vec<usize>,
+}
+
+/// All that a file of the run has.
+#[derive(Clone, Debug)]
+pub(crate) struct Form {
+    pub(crate) parts: Vec<Part>,
+    names: Vec<String>,
+}
+
+impl Form {
+    /// Of tensors whose parameters are kept so; `sums` where some micro-batches are pending.
+    pub(crate) fn new(
+        infos: &[TensorInfo],
+        precisions: &[Precision],
+        optimizer: &Optimizer,
+        sums: bool,
+    ) -> Result<Form, CheckpointError> {
+        let mut parts = Vec::new();
+        for (t, (info, precision)) in infos.iter().zip(precisions).enumerate() {
+            let whole = || Box::from([info.elements]);
+            let shape: Vec<usize> =
+                info.shape.clone().unwrap_or_else(whole).iter().map(|&axis| axis as usize).collect();
+            let mut add = |role, suffix: &str, dtype| {
+                let name = format!("{}{suffix}", info.name);
+                parts.push(Part { role, name, dtype, shape: shape.clone() });
+            };
+            add(Role::Parameter(t), "", precision.half().unwrap_or(DType::F32));
+            if matches!(precision, Precision::Mixed(_)) {
+                add(Role::Master(t), ".master", DType::F32);
+            }
+            for (k, suffix) in optimizer.moment_names().iter().enumerate() {
+                add(Role::Moment(t, k), suffix, DType::F32);
+            }
+            if sums {
+                add(Role::Sum(t), ".accumulator", DType::F32);
+            }
+        }
+        let names: Vec<String> = infos.iter().map(|info| info.name.to_string()).collect();
+        let form = Form { parts, names };
+        form.distinct()?;
+        Ok(form)
+    }
+
+    /// Names of parts, steps and the history.
+    fn all_names(&self) -> impl Iterator<Item = String> + '_ {
+        let steps = self.names.iter().map(|name| step_of(name));
+        self.parts.iter().map(|part| part.name.clone()).chain(steps).chain([HISTORY.to_owned()])
+    }
+
+    fn distinct(&self) -> Result<(), CheckpointError> {
+        let mut seen = BTreeSet::new();
+        match self.all_names().find(|name| !seen.insert(name.clone())) {
+            None => Ok(()),
+            Some(name) => Err(CheckpointError::Unexpected { name }),
+        }
+    }
+
+    /// A run's parts, in the order of [`Form::parts`], as they are saved.
+    pub(crate) fn checkpoint(
+        &self,
+        bytes: impl IntoIterator<Item = Vec<u8>>,
+        history: History,
+        accumulated: u32,
+    ) -> Checkpoint {
+        let parts = self.parts.iter().zip(bytes).map(|(part, bytes)| {
+            (part.name.clone(), Saved { dtype: part.dtype, shape: part.shape.clone(), bytes })
+        });
+        let count = history.updates() as f32;
+        let count = || Saved { dtype: DType::F32, shape: Vec::new(), bytes: count.to_le_bytes().to_vec() };
+        let steps = self.names.iter().map(|name| (step_of(name), count()));
+        Checkpoint { tensors: parts.chain(steps).collect(), history: Some(history), accumulated }
+    }
+
+    /// The parts that a file has, those that begin as zeros, and its history for a clip with so many limits, where it is one of this run.
+    pub(crate) fn checked<'c>(
+        &self,
+        checkpoint: &'c Checkpoint,
+        clip: &Clip,
+        limits: usize,
+    ) -> Result<(Vec<(&Part, Option<&'c [u8]>)>, History), CheckpointError> {
+        let known: BTreeSet<String> = self.all_names().collect();
+        if let Some(name) = checkpoint.tensors.keys().find(|name| !known.contains(*name)) {
+            return Err(CheckpointError::Unexpected { name: name.clone() });
+        }
+        let mut found = Vec::new();
+        for part in &self.parts {
+            match (checkpoint.tensors.get(&part.name), part.role) {
+                (Some(saved), _) => found.push((part, Some(part.checked(saved)?))),
+                // What is in no file of the optimiser's state stays.
+                (None, Role::Parameter(_)) => {}
+                // A master of zeros begins as its parameter.
+                (None, Role::Master(_)) => found.push((part, None)),
+                (None, _) => return Err(CheckpointError::Missing { name: part.name.clone() }),
+            }
+        }
+        Ok((found, self.history(checkpoint, clip, limits)?))
+    }
+
+    fn history(
+        &self,
+        checkpoint: &Checkpoint,
+        clip: &Clip,
+        limits: usize,
+    ) -> Result<History, CheckpointError> {
+        let steps = self.steps(&checkpoint.tensors)?;
+        let mut history = match &checkpoint.history {
+            Some(history) => history.clone(),
+            None => History::begun_after(clip, limits, steps.unwrap_or(0.0) as u32),
+        };
+        history.fit(clip, limits)?;
+        if let Some(given) = steps.filter(|&steps| steps != history.updates() as f32) {
+            let (what, required) = ("steps so far", history.updates().to_string());
+            return Err(CheckpointError::Header { what, required, given: given.to_string() });
+        }
+        Ok(history)
+    }
+
+    /// Steps so far, which all tensors agree on.
+    fn steps(&self, tensors: &BTreeMap<String, Saved>) -> Result<Option<f32>, CheckpointError> {
+        let mut all: Option<f32> = None;
+        for name in self.names.iter().map(|name| step_of(name)) {
+            let Some(saved) = tensors.get(&name) else { continue };
+            let value = saved.bytes.first_chunk().map(|bytes| f32::from_le_bytes(*bytes));
+            let whole =
+                |value: &f32| saved.bytes.len() == 4 && (0.0..4e9).contains(value) && value.fract() == 0.0;
+            let steps = value.filter(whole);
+            if steps.is_none() || (all.is_some() && all != steps) {
+                let required =
+                    all.map_or("a number of steps".into(), |steps| format!("{steps} steps, as others"));
+                let given = value.map_or("none".into(), |value| value.to_string());
+                return Err(CheckpointError::Tensor { name, required, given });
+            }
+            all = steps;
+        }
+        Ok(all)
+    }
+}
+
+impl Part {
+    /// The bytes of a tensor that is this one.
+    fn checked<'c>(&self, saved: &'c Saved) -> Result<&'c [u8], CheckpointError> {
+        let Part { role, name, dtype, shape } = self;
+        let wrong = |required, given| Err(CheckpointError::Tensor { name: name.clone(), required, given });
+        if (saved.dtype, &saved.shape) != (*dtype, shape) {
+            return wrong(format!("{dtype} of {shape:?}"), format!("{} of {:?}", saved.dtype, saved.shape));
+        }
+        // Squares. What is NaN or infinite a run may have left that keeps such gradients.
+        if let Role::Moment(_, 1..) = role {
+            let values =
+                saved.bytes.chunks_exact(4).filter_map(|b| b.first_chunk()).map(|b| f32::from_le_bytes(*b));
+            if let Some(value) = values.into_iter().find(|value| *value < 0.0) {
+                return wrong("means of squares".into(), value.to_string());
+            }
+        }
+        Ok(&saved.bytes)
+    }
+}
+
+fn step_of(name: &str) -> String {
+    format!("{name}.step")
+}
