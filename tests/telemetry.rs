@@ -1,4 +1,4 @@
-//! Telemetry, and the calls to wgpu that clipping makes in 500 steps, read from wgpu's own trace.
+//! Telemetry, Trainer, and the calls to wgpu that clipping makes in 500 steps, read from wgpu's own trace.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -9,7 +9,7 @@ use std::cell::Cell;
 use common::{Held, gpu};
 use gradclip::{
     Adam, Adapt, Clip, Clipper, ClipperOptions, DType, Grad, LossScale, Pass, ReadBackError, Schedule,
-    Telemetry, wgpu,
+    Telemetry, Trainer, wgpu,
 };
 
 const STEPS: u32 = 500;
@@ -213,6 +213,45 @@ fn a_whole_training_step_reads_nothing_back() {
     for call in ["CopyBufferToBuffer", "CreateBuffer(", "CreateBindGroup(", "ClearBuffer"] {
         assert_eq!(count(call), usize::from(call == "CreateBuffer("), "{call} in 500 steps");
     }
+}
+
+/// The trainer does the same, with masters: a shorter step, every tenth, copies a word before and one after it.
+#[test]
+fn a_trainer_copies_two_words_a_shorter_step() {
+    let dispatches = Cell::new(0);
+    let trace = traced(|device, queue, mark| {
+        let clipper = Clipper::new(device).unwrap();
+        let pairs = gradients(device).into_iter().zip(gradients(device));
+        let grads: Vec<Grad> = pairs.map(|(g, p)| g.parameter(p.buffer(), 0, DType::Bf16)).collect();
+        let clip = Clip::global_norm(1.0).loss_scale(LossScale::default());
+        let trainer = clipper.prepare_training(&grads, &clip, Adam::adamw(1e-3), 4).unwrap();
+        let sums = clipper.prepare_accumulation(&accumulating(&trainer)).unwrap();
+        let shorter = STEPS as usize / 10;
+        let sums = (4 * STEPS as usize - shorter) * sums.dispatch_count();
+        dispatches.set(sums + STEPS as usize * trainer.stepper().dispatch_count());
+        let mut step = 0;
+        mark("steps begin");
+        steps(device, queue, |encoder| {
+            (0..3).for_each(|_| assert!(!trainer.record(encoder)));
+            assert!(if step % 10 == 9 { trainer.finish(encoder) } else { trainer.record(encoder) });
+            step += 1;
+        });
+        mark("steps end");
+    });
+    let Some(trace) = trace else { return };
+    let count = |call: &str| trace.matches(call).count();
+    assert_eq!(count("Submit("), STEPS as usize, "submits are the caller's own");
+    assert_eq!(count("Dispatch"), dispatches.get());
+    assert_eq!(count("CopyBufferToBuffer"), 2 * STEPS as usize / 10);
+    for call in ["WriteBuffer", "CreateBuffer(", "CreateBindGroup(", "ClearBuffer"] {
+        assert_eq!(count(call), usize::from(call == "CreateBuffer("), "{call} in 500 steps");
+    }
+}
+
+/// A trainer's gradients with their accumulators.
+fn accumulating(trainer: &Trainer) -> Vec<Grad> {
+    let each = trainer.grads().iter().zip(trainer.accumulators());
+    each.map(|(grad, sum)| grad.clone().accumulator(&sum.buffer, sum.offset)).collect()
 }
 
 /// With telemetry each report is one copy of three results and a tag into a place of the ring, in the
