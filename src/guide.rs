@@ -40,6 +40,10 @@ pub mod mixed_precision {
     #![doc = include_str!("../guide/mixed_precision.md")]
 }
 
+pub mod training {
+    #![doc = include_str!("../guide/loop.md")]
+}
+
 pub mod groups {
     #![doc = include_str!("../guide/groups.md")]
 }
