@@ -9,7 +9,7 @@ mod allocations;
 
 use allocations::allocations;
 use common::{Distribution, bits, data, floats, grads};
-use gradclip::cpu::{self, GradMut, Prepared};
+use gradclip::cpu::{self, GradMut, Prepared, SliceMut};
 use gradclip::{Adapt, Clip, ClipError, Group, History, LossScale, NonFinite, NormType, Rule, Scope, Units};
 use gradclip_verify::inputs;
 use half::{bf16, f16};
@@ -260,6 +260,69 @@ fn units_without_records_of_their_own() {
             let trace = cpu::clip_traced_with(&mut grads, &clip, &mut history).unwrap();
             prepared.clip(given.iter_mut().map(|v| &mut v[..])).unwrap();
             assert_eq!(common::bits(&given), common::bits(&expected), "{clip:?}, step {step}");
+            assert_eq!(
+                format!("{:?}", prepared.report().unwrap()),
+                format!("{:?}", trace.report),
+                "{clip:?}"
+            );
+            assert_eq!(*prepared.history(), history, "{clip:?}");
+        }
+    }
+}
+
+/// Many rows, clipped block by block, are clipped as those of which every record is kept: of several tensors and types, next to
+/// tensors that are left out, with blocks that are not full, kept, clipped or not finite.
+#[test]
+fn many_rows_are_clipped_as_few() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let rows = 5 * 4096 + 77u64;
+    let clips = [Scope::Row, Scope::Unit(Units::OutputFirst)].into_iter().flat_map(|scope| {
+        let clip = Clip::global_norm(2.0).scope(scope).lossy_unscale(true);
+        let policies =
+            [NonFinite::Skip, NonFinite::Zero, NonFinite::Sanitize, NonFinite::Nan, NonFinite::Keep];
+        let clips = policies.map(|policy| clip.on_non_finite(policy));
+        let others = [
+            clip.unscale(0.75),
+            clip.norm_type(NormType::One),
+            clip.rule(Rule::Sign),
+            clip.rule(Rule::Value),
+        ];
+        clips.into_iter().chain(others)
+    });
+    for clip in clips.filter(|clip| clip.validate().is_ok()) {
+        let (mut history, mut prepared) = (History::default(), None::<Prepared>);
+        for step in 0..3u64 {
+            let widths = [3, 70, 1, 2];
+            let mut single: Vec<Vec<f32>> =
+                (step..).zip(widths).map(|(seed, n)| uniform((rows * n) as usize, seed)).collect();
+            for (i, value) in single.iter_mut().flatten().enumerate() {
+                *value *= if step == 2 || i % 5000 < 300 { 1e-3 } else { 0.5 };
+            }
+            if step == 1 {
+                (single[0][4096 * 3], single[1][77 * 70], single[2][9999]) =
+                    (f32::NAN, f32::INFINITY, f32::MAX);
+            }
+            let mut halves: Vec<f16> = single[3].iter().map(|&v| f16::from_f32(v)).collect();
+            let (mut given, mut given_halves) = (single.clone(), halves.clone());
+            let shape = |i: usize| [rows, widths[i]];
+            let mut grads: Vec<GradMut<'_>> = Vec::new();
+            let (left, right) = single.split_at_mut(3);
+            for (i, v) in left.iter_mut().enumerate() {
+                grads.push(GradMut::new("t", v).shape(&shape(i)));
+            }
+            grads.push(
+                GradMut::new("left out", &mut right[0]).shape(&shape(3)).group(&Group::excluded("none")),
+            );
+            grads.push(GradMut::f16("halves", &mut halves).shape(&shape(3)));
+            let prepared =
+                prepared.get_or_insert_with(|| pool.install(|| cpu::prepare(&grads, &clip)).unwrap());
+            let trace = cpu::clip_traced_with(&mut grads, &clip, &mut history).unwrap();
+            let slices = given.iter_mut().map(|v| SliceMut::from(&mut v[..]));
+            let all = slices.chain([SliceMut::from(&mut given_halves[..])]);
+            pool.install(|| prepared.clip(all)).unwrap();
+            assert!(common::bits(&given) == common::bits(&single), "{clip:?}, step {step}");
+            let bits = |halves: &[f16]| halves.iter().map(|h| h.to_bits()).collect::<Vec<_>>();
+            assert!(bits(&given_halves) == bits(&halves), "{clip:?}, step {step}");
             assert_eq!(
                 format!("{:?}", prepared.report().unwrap()),
                 format!("{:?}", trace.report),

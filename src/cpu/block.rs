@@ -110,6 +110,11 @@ impl Block<'_> {
         with_elements!(Block, self, e => Block::from(&mut **e))
     }
 
+    /// `len` elements from element `at` on.
+    pub(crate) fn part(&mut self, at: usize, len: usize) -> Block<'_> {
+        with_elements!(Block, self, e => Block::from(&mut e[at..at + len]))
+    }
+
     pub(crate) fn values(&self) -> Values<'_> {
         match self {
             Block::F32(e) => Values::F32(e),

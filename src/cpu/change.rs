@@ -29,7 +29,7 @@ impl Block<'_> {
 
     /// As [`Block::apply`], with the outcome of each element's unit; the first of them is element
     /// `first` of its tensor.
-    fn apply_units(&mut self, first: u64, view: &UnitView, outcomes: &[Outcome]) {
+    pub(super) fn apply_units(&mut self, first: u64, view: &UnitView, outcomes: &[Outcome]) {
         with_elements!(
             Block,
             self,

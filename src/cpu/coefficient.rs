@@ -1,6 +1,8 @@
 //! sum and setting of a segment -> outcome: the twin of `shaders/coefficient.wgsl` and
 //! `shaders/shared/decide.wgsl`.
 
+mod quick;
+
 use crate::clip::Summation;
 use crate::layout::{
     BY_TOTAL, CLAMP, CLIPPED, FILL, KEEP, MULTIPLY, NAN, NON_FINITE, Outcome, POLICY_KEEP, POLICY_NAN,
@@ -11,6 +13,8 @@ use crate::layout::{
 use crate::combine;
 use crate::norm::{norm_of, unscaled};
 use crate::real::{F32_MIN_EXPONENT, NO_MIN_EXPONENT, Real, Rounded};
+
+pub(super) use quick::Quick;
 
 /// A norm as it is compared, never below that of the unscaled gradients: sums and roots drop bits downwards, less than
 /// a share of 2^-26 of them (see [`crate::numbers`]).
@@ -105,6 +109,11 @@ impl<'a> Decider<'a> {
             Summation::Two if !apart => largest * largest,
             _ => -1.0,
         }
+    }
+
+    /// What tells the factor of most that is over the limit, where the rule has one.
+    pub(super) fn quick(&self) -> Option<Quick> {
+        self.limit.and_then(|limit| Quick::new(self.setting, limit.exact, self.summation))
     }
 
     /// `parameters` is the sum of the parameters where the rule compares with it.

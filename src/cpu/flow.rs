@@ -8,7 +8,8 @@ use crate::layout::Hyper;
 use crate::report::Report;
 
 use super::block::{Block, Values};
-use super::room::{Room, recycled};
+use super::recycled::recycled;
+use super::room::Room;
 use super::set::Set;
 use super::workspace::Workspace;
 use super::{advance, change, double};
@@ -27,12 +28,16 @@ pub(super) fn clip_in_single(
     values.extend(blocks.iter().map(Block::values));
     workspace.decide(&values, parameters, &set.parts, (clip, thresholds), history);
     room.values = recycled(values);
+    let summation = clip.norm.into();
+    workspace.clip_rows(blocks, (&set.parts, summation), history, &mut room.pieces);
     advance_without_step(clip, history);
     if history.tally.changed == 0 {
         return;
     }
     let mut work = recycled(std::mem::take(&mut room.work));
-    let pieces = blocks.iter_mut().zip(&set.parts.owners).map(|(block, &owner)| (block.again(), owner, 0));
+    let all = blocks.iter_mut().zip(&set.parts.owners).enumerate();
+    let pieces = all.filter(|(tensor, _)| !workspace.clips(*tensor));
+    let pieces = pieces.map(|(_, (block, &owner))| (block.again(), owner, 0));
     change::apply(pieces, &workspace.outcomes, &mut work);
     room.work = recycled(work);
 }

@@ -25,6 +25,7 @@ mod accumulate;
 mod advance;
 mod apply;
 mod block;
+mod blockwise;
 mod change;
 mod coefficient;
 mod contiguous;
@@ -42,6 +43,7 @@ mod power;
 mod prepared;
 #[cfg(test)]
 mod random;
+mod recycled;
 mod reduce;
 mod room;
 mod set;
@@ -52,6 +54,7 @@ mod threads;
 mod threefry;
 mod threshold;
 mod trace;
+mod unit_outcomes;
 mod unit_sums;
 mod units;
 mod update;
@@ -117,7 +120,7 @@ pub fn clip_with(grads: &mut [GradMut<'_>], clip: &Clip, history: &mut History) 
     let (set, parameters) = Set::of(grads, clip)?;
     history.fit(clip, set.parts.limits.len())?;
     if !set.double {
-        let workspace = Workspace::new(&set.infos, &set.parts);
+        let workspace = Workspace::in_place(&set.infos, &set.parts, clip);
         return Ok(clip_set(grads, &set, &parameters, clip, history, workspace).report);
     }
     let thresholds = set.parts.thresholds(clip);

@@ -11,7 +11,8 @@ use super::block::{Block, Values};
 use super::flow::{clip_in_double, clip_in_single};
 use super::grads::{GradMut, Slice, SliceMut};
 use super::kept::Kept;
-use super::room::{Room, recycled};
+use super::recycled::recycled;
+use super::room::Room;
 use super::set::Set;
 
 /// A clip for tensors of one form, prepared by [`prepare`]: the CPU path's [`Pass`](crate::Pass).

@@ -1,6 +1,7 @@
 //! Vectors of references, which live for a step, in room that is kept from step to step.
 
 use super::block::{Block, Values};
+use super::blockwise::Piece;
 use super::change::Change;
 use super::fused::Work;
 use super::parameter::ParameterMut;
@@ -13,12 +14,6 @@ pub(super) struct Room {
     pub(super) parameters: Vec<Values<'static>>,
     pub(super) targets: Vec<ParameterMut<'static>>,
     pub(super) work: Vec<Change<'static>>,
+    pub(super) pieces: Vec<Piece<'static>>,
     pub(super) fused: Vec<Work<'static>>,
-}
-
-/// An empty vector of other elements in the same place: what one step leaves, the next one fills.
-pub(super) fn recycled<T, U>(mut vector: Vec<T>) -> Vec<U> {
-    vector.clear();
-    // The standard library collects in place where elements have the same size.
-    vector.into_iter().filter_map(|_| None).collect()
 }

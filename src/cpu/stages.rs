@@ -5,16 +5,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytemuck::Zeroable;
 
-use crate::clip::Summation;
+use crate::clip::{Clip, Summation};
 use crate::history::History;
 use crate::layout::{CLIPPED, KEEP, NON_FINITE, Outcome, Partial, RULE_FREE, SKIPPED, Setting, Sum, Tally};
 use crate::norm::unscaled_norm;
 use crate::plan::BLOCK;
-use crate::segments::{Owner, Segments};
+use crate::segments::{Limit, Owner, Segments};
 
 use super::coefficient::{Decider, decide, limit_by_total};
 use super::threads;
 use super::threshold::{Step, Whole};
+use super::unit_outcomes::UnitDecider;
 use super::unit_sums::Units;
 use crate::combine;
 
@@ -142,12 +143,12 @@ fn whole_of(parts: &Segments, settings: &[Setting], sums: &[Sum], summation: Sum
 
 /// Whether the units of a set are decided from their partials at once: their norms are asked for by nobody, and nothing else
 /// but their own norms is compared with a limit.
-pub(super) fn direct(parts: &Segments, history: &History, summation: Summation) -> bool {
+pub(super) fn direct(parts: &Segments, clip: &Clip, summation: Summation) -> bool {
     let sums = matches!(summation, Summation::One | Summation::Two);
-    sums && parts.cut() && !parts.total && !parts.parameters && history.states.is_empty()
+    sums && parts.cut() && !parts.total && !parts.parameters && clip.adapt.is_none()
 }
 
-/// One record a segment, and that of the whole set. Of `direct` units it has what applies it needs, and no norm of those that are
+/// One record a segment, and that of the whole set; none of segments that are decided `elsewhere`, the last ones at least. Of `direct` units it has what applies it needs, and no norm of those that are
 /// surely kept.
 pub(super) fn outcomes<'a>(
     history: &mut History,
@@ -155,15 +156,18 @@ pub(super) fn outcomes<'a>(
     settings: &[Setting],
     (sums, direct): (&[Sum], impl Iterator<Item = Units<'a>>),
     summation: Summation,
+    elsewhere: impl Fn(&Limit) -> bool,
     outcomes: &mut Vec<Outcome>,
 ) {
     let whole = whole_of(parts, settings, sums, summation);
     // In the order of their limits.
     let mut direct = direct.peekable();
     // Each is written, so that nothing has to be cleared.
-    outcomes.truncate(parts.count as usize);
-    outcomes.resize(parts.count as usize, Outcome::zeroed());
-    for (limit, own) in parts.limits.iter().enumerate() {
+    let end = |limit: &Limit| (limit.first + limit.segments) as usize;
+    let len = parts.limits.iter().filter(|limit| !elsewhere(limit)).map(end).max().unwrap_or(0);
+    outcomes.truncate(len);
+    outcomes.resize(len, Outcome::zeroed());
+    for (limit, own) in parts.limits.iter().enumerate().filter(|(_, own)| !elsewhere(own)) {
         let mut setting = settings[limit];
         let state = history.states.get_mut(limit);
         if let Some(state) = state.as_ref().filter(|_| setting.rule != RULE_FREE) {
@@ -174,7 +178,7 @@ pub(super) fn outcomes<'a>(
         let segments = own.first as usize..(own.first + own.segments) as usize;
         let to = &mut outcomes[segments.clone()];
         let counted = match direct.next_if(|units| (units.first, units.count) == (own.first, to.len())) {
-            Some(units) => decide_direct(&decider, &units, to),
+            Some(units) => decide_direct(&setting, &units, to),
             None => decide_all(to, &|segment, out| {
                 let segment = segments.start + segment;
                 let sum = &sums[segment];
@@ -189,33 +193,36 @@ pub(super) fn outcomes<'a>(
                 over
             }),
         };
-        let tally = &mut history.tally;
-        let mut over = 0;
-        let totals =
-            [&mut tally.clipped, &mut tally.skipped, &mut tally.changed, &mut tally.non_finite, &mut over];
-        totals.into_iter().zip(counted).for_each(|(total, own)| *total += own);
+        count(&mut history.tally, counted);
         if let Some(state) = state {
-            let counted = sums[segments].iter().filter(|sum| sum.non_finite == 0).count() as u32;
-            (state.counted, state.over) = (counted, over);
+            let [.., over] = counted;
+            let measured = sums[segments].iter().filter(|sum| sum.non_finite == 0).count() as u32;
+            (state.counted, state.over) = (measured, over);
         }
     }
-    let Tally { clipped, skipped, .. } = history.tally;
-    history.tally.clipped_steps += u32::from(clipped > 0);
-    history.tally.skipped_steps += u32::from(skipped > 0);
     outcomes.extend(whole);
 }
 
-/// Decides about units by their partials. What is surely not over its limit has the outcome of a norm of 0, which is decided
-/// once.
-fn decide_direct(decider: &Decider<'_>, units: &Units<'_>, to: &mut [Outcome]) -> [u32; 5] {
-    let bound = decider.surely_kept();
-    let kept = decider.decide(&combine::NOTHING, &combine::NOTHING);
+/// Adds what segments count as to that of a step: clipped, skipped, changed, with what is not finite.
+pub(super) fn count(tally: &mut Tally, counted: [u32; 5]) {
+    let totals = [&mut tally.clipped, &mut tally.skipped, &mut tally.changed, &mut tally.non_finite];
+    totals.into_iter().zip(counted).for_each(|(total, own)| *total += own);
+}
+
+/// What is known of a step once all segments of it are decided.
+pub(super) fn count_step(tally: &mut Tally) {
+    tally.clipped_steps += u32::from(tally.clipped > 0);
+    tally.skipped_steps += u32::from(tally.skipped > 0);
+}
+
+/// Decides about units by their partials.
+fn decide_direct(setting: &Setting, units: &Units<'_>, to: &mut [Outcome]) -> [u32; 5] {
+    let decider = UnitDecider::new(setting, units.summation());
     decide_all(to, &|unit, out| {
-        if !units.about(unit).is_some_and(|sum| sum <= bound) {
-            *out = decider.decide(&units.sum(unit), &combine::NOTHING);
-        } else if bytemuck::bytes_of(out) != bytemuck::bytes_of(&kept) {
-            // Most were kept in the last step as well: what is not written has not to be brought to memory.
-            *out = kept;
+        let outcome = decider.decide(units, unit);
+        // Most were kept in the last step as well: what is not written has not to be brought to memory.
+        if bytemuck::bytes_of(out) != bytemuck::bytes_of(&outcome) {
+            *out = outcome;
         }
         false
     })
@@ -245,7 +252,7 @@ fn decide_all(to: &mut [Outcome], decide: &(impl Fn(usize, &mut Outcome) -> bool
 }
 
 /// Whether a segment counts as clipped, skipped, changed, as one with what is not finite, and as over its threshold.
-fn counted(out: &Outcome, over: bool) -> [bool; 5] {
+pub(super) fn counted(out: &Outcome, over: bool) -> [bool; 5] {
     let has = |flag: u32| out.flags & flag != 0;
     [has(CLIPPED), has(SKIPPED), out.action != KEEP, has(NON_FINITE), over]
 }

@@ -7,6 +7,9 @@ use crate::segments::{Owner, Segments};
 
 use super::sources::Source;
 
+/// Tensors that share a segment, at most, where their partials are added up in `f64`.
+const FEW: usize = 1 << 10;
+
 /// The units of tensors that share their segments: of one tensor, or rows over several.
 #[derive(Clone, Copy)]
 pub(super) struct Units<'a> {
@@ -49,6 +52,20 @@ impl<'a> Units<'a> {
         })
     }
 
+    pub(super) fn summation(&self) -> Summation {
+        self.summation
+    }
+
+    /// Those of rows that have a chunk each of every tensor, numbered from the first of them on.
+    pub(super) fn of_rows(
+        (sources, count): (&'a [Source], usize),
+        partials: &'a [Partial],
+        tensors: usize,
+        summation: Summation,
+    ) -> Units<'a> {
+        Units { first: 0, count, own: sources, partials, tensors, whole: true, summation }
+    }
+
     fn item(&self, s: &Source, p: &Partial) -> Sum {
         combine::item(p, (s.number % self.tensors) as u32, self.summation)
     }
@@ -74,8 +91,8 @@ impl<'a> Units<'a> {
         combine::combine(items, summation)
     }
 
-    /// About what its elements' magnitudes or squares add up to, within 2^-40 of it; none where one is not finite, or where a
-    /// unit has several chunks.
+    /// About what its elements' magnitudes or squares add up to, within 2^-40 of it and of what [`Units::sum`] says where that is at
+    /// least 2^-200; none where one is not finite, or where a unit has several chunks.
     #[inline]
     pub(super) fn about(&self, unit: usize) -> Option<f64> {
         let (align, unit_of) = match self.summation {
@@ -83,13 +100,14 @@ impl<'a> Units<'a> {
             Summation::Two => (2, 300),
             Summation::Inf | Summation::P(_) => return None,
         };
-        if !self.whole {
+        if !self.whole || self.own.len() > FEW {
             return None;
         }
         let (mut total, mut non_finite) = (0.0, 0);
         for s in self.own {
             let p = &self.partials[s.partials.start + unit];
-            let mantissa = (u64::from(p.hi) << 32 | u64::from(p.lo)) as f64;
+            // Of at most 62 bits: signed integers are converted by one instruction.
+            let mantissa = (u64::from(p.hi) << 32 | u64::from(p.lo)) as i64 as f64;
             // Fields of elements are from 0 to 254.
             let power = 1023 + align * u64::from(p.exponent) - unit_of;
             total += mantissa * f64::from_bits(power << 52);

@@ -8,10 +8,11 @@ use crate::clip::{Clip, Summation};
 use crate::history::History;
 use crate::layout::{Outcome, Partial, Progress, Setting, Sum};
 use crate::report::{self, Report};
-use crate::segments::Segments;
+use crate::segments::{Limit, Segments};
 use crate::tensor::TensorInfo;
 
-use super::block::Values;
+use super::block::{Block, Values};
+use super::blockwise::{Piece, Rows};
 use super::partials::{On, Reduction};
 use super::sources::{Given, Source, sources};
 use super::stages;
@@ -24,6 +25,8 @@ pub(super) struct Workspace {
     /// The partials of each tensor, then of each parameter.
     own: Vec<Range<usize>>,
     reduction: Reduction,
+    /// What is clipped block by block, and in no other stage.
+    rows: Vec<Rows>,
     /// Whether every record of every segment is asked for.
     pub(super) traced: bool,
     pub(super) partials: Vec<Partial>,
@@ -35,9 +38,30 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
+    /// For outcomes that something else reads.
     pub(super) fn new(infos: &[TensorInfo], parts: &Segments) -> Workspace {
-        let sources = sources(infos, parts);
-        let mut own = vec![0..0; sources.len()];
+        Workspace::with(sources(infos, parts), Vec::new(), parts)
+    }
+
+    /// For gradients that are clipped in place at once.
+    pub(super) fn in_place(infos: &[TensorInfo], parts: &Segments, clip: &Clip) -> Workspace {
+        let mut sources = sources(infos, parts);
+        let rows = match stages::direct(parts, clip, clip.norm.into()) {
+            true => Rows::taken_from(&mut sources, parts),
+            false => Vec::new(),
+        };
+        let mut first = 0;
+        for source in &mut sources {
+            source.partials = first..first + source.partials.len();
+            first = source.partials.end;
+        }
+        Workspace::with(sources, rows, parts)
+    }
+
+    fn with(sources: Vec<Source>, rows: Vec<Rows>, parts: &Segments) -> Workspace {
+        // Of numbers: tensors, then parameters.
+        let numbers = parts.owners.len() * if parts.parameters { 2 } else { 1 };
+        let mut own = vec![0..0; numbers];
         sources.iter().for_each(|s| own[s.number] = s.partials.clone());
         let reduction = Reduction::new(&sources, parts);
         Workspace {
@@ -45,6 +69,7 @@ impl Workspace {
             sources,
             own,
             reduction,
+            rows,
             traced: false,
             blocks: Vec::new(),
             tensor_sums: Vec::new(),
@@ -54,7 +79,8 @@ impl Workspace {
         }
     }
 
-    /// Norms, thresholds and coefficients: everything before something uses them. `thresholds` are one a limit.
+    /// Norms, thresholds and coefficients: everything before something uses them, of all but rows that are clipped block by block.
+    /// `thresholds` are one a limit.
     pub(super) fn decide(
         &mut self,
         tensors: &[Values<'_>],
@@ -63,7 +89,7 @@ impl Workspace {
         (clip, thresholds): (&Clip, &[f64]),
         history: &mut History,
     ) {
-        let Workspace { sources, own, reduction, partials, blocks, tensor_sums, .. } = self;
+        let Workspace { sources, own, reduction, rows, partials, blocks, tensor_sums, .. } = self;
         let summation = Summation::from(clip.norm);
         // As the device has it: the product of two f32, which an infinity would make of every element.
         let Progress { unscale, mean_correction, .. } = history.progress;
@@ -72,14 +98,41 @@ impl Workspace {
         let given = Given::new(tensors, parameters, unscale);
         reduction.run(On { parts, given, summation }, partials);
         stages::tensor_sums(own, partials, parts, summation, blocks, tensor_sums);
-        let direct = !self.traced && stages::direct(parts, history, summation);
+        let direct = !self.traced && stages::direct(parts, clip, summation);
         let units = || Units::all(sources, partials, parts, summation);
         stages::segment_sums(units(), direct, tensor_sums, parts, summation, &mut self.segment_sums);
         let clip = Clip { unscale: unscale.into(), ..*clip };
         parts.settings_into(&clip, thresholds, &mut self.settings);
         stages::thresholds(history, parts, &self.settings, &self.segment_sums, summation);
         let sums = (&self.segment_sums[..], units().filter(|_| direct));
-        stages::outcomes(history, parts, &self.settings, sums, summation, &mut self.outcomes);
+        let elsewhere = |limit: &Limit| rows.iter().any(|rows| rows.are_of(limit, parts));
+        stages::outcomes(history, parts, &self.settings, sums, summation, elsewhere, &mut self.outcomes);
+        if rows.is_empty() {
+            stages::count_step(&mut history.tally);
+        }
+    }
+
+    /// Clips what is clipped block by block, once the rest is decided. `pieces` is room for the blocks.
+    pub(super) fn clip_rows(
+        &mut self,
+        blocks: &mut [Block<'_>],
+        (parts, summation): (&Segments, Summation),
+        history: &mut History,
+        pieces: &mut Vec<Piece<'static>>,
+    ) {
+        let Workspace { rows, settings, tensor_sums, .. } = self;
+        for rows in &*rows {
+            let counted = rows.clip(blocks, settings, (parts, summation), pieces, tensor_sums);
+            stages::count(&mut history.tally, counted);
+        }
+        if !rows.is_empty() {
+            stages::count_step(&mut history.tally);
+        }
+    }
+
+    /// Whether a tensor is clipped by [`Workspace::clip_rows`].
+    pub(super) fn clips(&self, tensor: usize) -> bool {
+        self.rows.iter().any(|rows| rows.has(tensor))
     }
 
     /// What the last step measured and did. `lr` is its learning rate, if it had one.

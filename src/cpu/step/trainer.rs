@@ -7,7 +7,8 @@ use crate::cpu::block::Values;
 use crate::cpu::fused;
 use crate::cpu::grads::Slice;
 use crate::cpu::parameter::ParameterMut;
-use crate::cpu::room::{Room, recycled};
+use crate::cpu::recycled::recycled;
+use crate::cpu::room::Room;
 use crate::cpu::update::Action;
 use crate::error::{ClipError, StepError};
 #[cfg(feature = "checkpoint")]
