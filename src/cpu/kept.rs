@@ -45,17 +45,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// With a history that has not begun.
-    pub(super) fn new(set: Set, clip: &Clip) -> Result<Kept, ClipError> {
+    /// With a workspace of the set, and a history that has not begun.
+    pub(super) fn new(set: Set, clip: &Clip, workspace: Workspace) -> Result<Kept, ClipError> {
         let mut history = History::default();
         history.fit(clip, set.parts.limits.len())?;
-        Ok(Kept {
-            clip: *clip,
-            thresholds: set.parts.thresholds(clip),
-            workspace: Workspace::new(&set.infos, &set.parts),
-            set,
-            history,
-        })
+        Ok(Kept { clip: *clip, thresholds: set.parts.thresholds(clip), workspace, set, history })
     }
 
     /// As [`check`], of those that were prepared.

@@ -14,6 +14,7 @@ use super::kept::Kept;
 use super::recycled::recycled;
 use super::room::Room;
 use super::set::Set;
+use super::workspace::Workspace;
 
 /// A clip for tensors of one form, prepared by [`prepare`]: the CPU path's [`Pass`](crate::Pass).
 ///
@@ -53,7 +54,8 @@ pub struct Prepared {
 /// A [`Clip`] that does not validate, or tensors without what it needs.
 pub fn prepare(grads: &[GradMut<'_>], clip: &Clip) -> Result<Prepared, ClipError> {
     let (set, _) = Set::of(grads, clip)?;
-    Ok(Prepared { kept: Kept::new(set, clip)?, report: None, room: Room::default() })
+    let workspace = Workspace::in_place(&set.infos, &set.parts, clip);
+    Ok(Prepared { kept: Kept::new(set, clip, workspace)?, report: None, room: Room::default() })
 }
 
 impl Prepared {

@@ -11,6 +11,7 @@ use crate::cpu::recycled::recycled;
 use crate::cpu::room::Room;
 use crate::cpu::set::Set;
 use crate::cpu::update::{Action, Rates};
+use crate::cpu::workspace::Workspace;
 use crate::error::{ClipError, OptimizerError, StepError};
 use crate::history::History;
 use crate::optimizer::Optimizer;
@@ -118,8 +119,9 @@ impl PreparedStep {
         };
         let infos: Vec<_> = steps.iter().map(info).collect();
         let parts = Segments::new(&infos, clip)?;
+        let workspace = Workspace::new(&infos, &parts);
         Ok(PreparedStep {
-            kept: Kept::new(Set { infos, parts, double: false }, clip)?,
+            kept: Kept::new(Set { infos, parts, double: false }, clip, workspace)?,
             optimizer,
             moments: Moments::default(),
             own: (0..).zip(steps).map(Own::of).collect(),
