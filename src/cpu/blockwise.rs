@@ -48,18 +48,16 @@ impl Rows {
         let several = 2 * ROWS * threads::count();
         let mut taken = Vec::new();
         for (limit, own) in parts.limits.iter().enumerate() {
-            let belongs = |s: &Source| matches!(parts.owner_of(s.number), Owner::Units { first, view } if (first, view.units) == (own.first, own.segments.into()));
-            let in_order = |s: &Source| matches!(parts.owner_of(s.number), Owner::Units { view, .. } if lies_in_order(&view));
+            let units = (own.first, u64::from(own.segments));
+            let belongs =
+                |s: &Source| units_of(s, parts).is_some_and(|(first, view)| (first, view.units) == units);
+            let in_order = |s: &Source| units_of(s, parts).is_some_and(|(_, view)| lies_in_order(&view));
             let members = || sources.iter().filter(|s| belongs(s));
             if (own.segments as usize) < several || members().next().is_none() || !members().all(in_order) {
                 continue;
             }
             let mut members = sources.extract_if(.., |s| belongs(s)).collect::<Vec<_>>();
-            let view = |s: &Source| match parts.owner_of(s.number) {
-                Owner::Units { view, .. } => Some(view),
-                Owner::One(_) => None,
-            };
-            let views = members.iter().filter_map(view).collect();
+            let views = members.iter().filter_map(|s| units_of(s, parts)).map(|(_, view)| view).collect();
             members.iter_mut().zip(0..).for_each(|(s, i)| s.partials = i * ROWS..(i + 1) * ROWS);
             taken.push(Rows { limit, sources: members, views, tensors: parts.owners.len() });
         }
@@ -72,6 +70,14 @@ impl Rows {
 
     pub(super) fn has(&self, tensor: usize) -> bool {
         self.sources.iter().any(|s| s.number == tensor)
+    }
+}
+
+/// The first segment of a tensor that is cut into units, and how.
+fn units_of(source: &Source, parts: &Segments) -> Option<(u32, UnitView)> {
+    match parts.owner_of(source.number) {
+        Owner::Units { first, view } => Some((first, view)),
+        Owner::One(_) => None,
     }
 }
 

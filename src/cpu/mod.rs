@@ -17,7 +17,7 @@
 //!
 //! Sets of more than 131,072 elements are shared by the threads of rayon's current pool: the global one, or that of whoever calls
 //! (`pool.install(|| cpu::clip(..))`); one of a single thread, or the crate without its feature `rayon`, leaves all to one thread.
-//! No bit depends on how many there are. Work is cut into portions of 65,536 to 262,144 elements, of which an idle thread takes
+//! No bit depends on how many there are. Work is cut into portions of 65,536 to 262,144 elements, or 4,096 rows, of which an idle thread takes
 //! those that a busy one has not begun: next to other work on the same cores a clip makes do with the cores that are left. Nothing
 //! waits for a particular thread, and nothing is locked.
 
