@@ -27,8 +27,8 @@ fn place(group: u32, token: u32) -> Place {
 fn vector(index: u32) -> Vector {
     var vector: Vector;
     for (var i = 0u; i < PARTS; i++) {
-        let from = index + 4u * i;
-        vector[i] = vec4f(activations[from], activations[from + 1u], activations[from + 2u], activations[from + 3u]);
+        let first = index + 4u * i;
+        vector[i] = vec4f(activations[first], activations[first + 1u], activations[first + 2u], activations[first + 3u]);
     }
     return vector;
 }
