@@ -1,14 +1,15 @@
 //! A character transformer that trains on the GPU with nothing but wgpu and this crate.
 //!
-//! `cargo run --release --example train_transformer -- [--check] [--stop-at STEP] [--resume FILE] [train_transformer.svg]`
+//! `cargo run --release --example train_transformer -- [--check] [--stop-at STEP] [--resume FILE] [FILE.svg]`
 //!
-//! It reads the crate's own licences, and learns to foretell their next character. What a training loop has is here:
+//! It reads the crate's own licences, and learns to foretell their next character. What a training loop has
+//! is here:
 //!
 //! - parameters of bf16 that the kernels read, and masters of f32 that AdamW moves;
 //! - gradients of four micro-batches accumulated to a step, clipped to a global norm of 1;
 //! - a loss scale that follows the gradients, which the device reads where it lies;
 //! - a cosine schedule after a warm-up;
-//! - telemetry and losses a few steps late, which nothing waits for; a progress bar, a log and a plot of them;
+//! - telemetry and losses a few steps late, for which the device never waits; a progress bar, a log, a plot;
 //! - a checkpoint: a run that was stopped goes on with the bits that it would have had.
 //!
 //! ```text

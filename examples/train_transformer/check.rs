@@ -18,14 +18,15 @@ mod forward;
 const SCALE: f32 = 65_536.0;
 const DIRECTIONS: usize = 3;
 
-/// How far a derivative may be off, as a share of the gradient's norm. A product adds up to 512 terms one after the
-/// other: at worst 512 roundings of 2^-24, 3e-5 of the sum of their magnitudes, and a derivative passes through a dozen
-/// of these, but roundings cancel: 1e-6 is ordinary. WGSL allows `tanh` 1e-5 and `exp` 1e-6 at these arguments.
-/// Something forgotten or twice is off by at least the share that it has.
+/// How far a derivative may be off, as a share of the gradient's norm. A product adds up to 512 terms one
+/// after the other: at worst 512 roundings of 2^-24, 3e-5 of the sum of their magnitudes, and a derivative
+/// passes through a dozen of these, but roundings cancel: 1e-6 is ordinary. WGSL allows `tanh` 1e-5 and `exp`
+/// 1e-6 at these arguments. Something forgotten or twice is off by at least the share that it has.
 const TOLERANCE: f64 = 1e-4;
 
-/// Compares loss and gradient of the first micro-batch. Derivatives along a few directions of random signs a tensor tell
-/// whether the gradient is right: an error of whatever form is as long along such a direction, on average, as it is.
+/// Compares loss and gradient of the first micro-batch. Derivatives along a few directions of random signs a
+/// tensor tell whether the gradient is right: an error of whatever form is as long along such a direction, on
+/// average, as it is.
 pub(super) fn backward(gpu: &Gpu, text: &Text) -> Result<(), Box<dyn Error>> {
     let model = Model::new();
     let mut random = Random(SEED.into());
@@ -55,7 +56,8 @@ pub(super) fn backward(gpu: &Gpu, text: &Text) -> Result<(), Box<dyn Error>> {
                 moved[tensor.range()].iter_mut().zip(&signs).for_each(|(p, sign)| *p += distance * sign);
                 forward::loss(&model, &moved, &sequences)
             };
-            // 1e-4 in all: its square, which is left out, is far below the tolerance, and so are 53 bits of a loss by it.
+            // 1e-4 in all: its square, which is left out, is far below the tolerance, and so are 53 bits of a
+            // loss by it.
             let h = 1e-4 / (gradient.len() as f64).sqrt();
             let difference = (loss(h) - loss(-h)) / (2.0 * h);
             let derivative: f64 = gradient.iter().zip(&signs).map(|(g, sign)| g * sign).sum();

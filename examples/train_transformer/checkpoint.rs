@@ -5,7 +5,8 @@ use std::path::Path;
 
 use gradclip::History;
 
-/// Batches are a function of the step, the learning rate too, and parameters of bf16 one of the masters: so this is all.
+/// Batches are a function of the step, the learning rate too, and parameters of bf16 one of the masters: so
+/// this is all.
 pub(super) struct Checkpoint {
     /// The next one.
     pub(super) step: u64,

@@ -51,8 +51,6 @@ pub(super) struct Dispatches {
     pub(super) list: Vec<Dispatch>,
     /// Of the buffer of activations.
     pub(super) activations: usize,
-    /// First of the logits; after the forward pass.
-    pub(super) forward: usize,
 }
 
 /// What the forward pass leaves of a norm and the matrix after it, each the first element of rows.
@@ -83,7 +81,7 @@ struct Derivatives {
 
 impl Dispatches {
     pub(super) fn new(model: &Model) -> Dispatches {
-        let mut all = Dispatches { list: Vec::new(), activations: 0, forward: 0 };
+        let mut all = Dispatches { list: Vec::new(), activations: 0 };
         let mut stream = all.rows(WIDTH);
         all.push(Kernel::Embed, [ROWS, 1], Operands { output: stream, ..Operands::default() });
         let mut passed = Vec::with_capacity(LAYERS);
@@ -93,7 +91,6 @@ impl Dispatches {
             stream = next;
         }
         let last = all.normed(&model.norm, &model.output, stream);
-        all.forward = all.list.len();
 
         let losses = all.rows(1);
         let of_loss = Operands { input: last.output, kept: losses, ..Operands::default() };

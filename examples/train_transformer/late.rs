@@ -50,8 +50,8 @@ impl Late {
         self.submitted.push_back(index);
     }
 
-    /// The steps that have arrived, at most `left` of those submitted being left to run: so the host records as far
-    /// ahead as it may, and no further.
+    /// The steps that have arrived, at most `left` of those submitted being left to run: so the host records
+    /// as far ahead as it may, and no further.
     pub(super) fn arrived(&mut self, gpu: &Gpu, left: usize) -> Result<Vec<Record>, Box<dyn Error>> {
         gpu.device.poll(wgpu::PollType::Poll)?;
         while self.submitted.len() > left {

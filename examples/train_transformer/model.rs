@@ -22,7 +22,6 @@ const _: () = assert!(ROWS.is_multiple_of(64) && WIDTH.is_multiple_of(4 * HEADS)
 const ALIGNMENT: usize = 128;
 
 /// A tensor of parameters: inputs by outputs, row-major.
-#[derive(Clone)]
 pub(super) struct Tensor {
     pub(super) name: String,
     /// First element, in each of the arenas: parameters, masters, gradients, sums, moments.

@@ -30,7 +30,8 @@ impl Text {
         (VOCABULARY as f64).ln()
     }
 
-    /// The least cross-entropy, in nats, of a model that sees one character: that of a character given the one before it.
+    /// The least cross-entropy, in nats, of a model that sees one character: that of a character given the
+    /// one before it.
     pub(super) fn bigram_entropy(&self) -> f64 {
         let mut pairs: BTreeMap<&[u32], u32> = BTreeMap::new();
         let mut firsts: BTreeMap<u32, u32> = BTreeMap::new();

@@ -1,6 +1,6 @@
-// Causal attention without a matrix of probabilities, after FlashAttention-2 (Dao 2023): the forward kernel keeps the
-// logarithm of each row's sum, from which the backward ones compute probabilities again. A workgroup a head of a
-// sequence, an invocation a token.
+// Causal attention without a matrix of probabilities, after FlashAttention-2 (Dao 2023): the forward kernel
+// keeps the logarithm of each row's sum, from which the backward ones compute probabilities again. A
+// workgroup a head of a sequence, an invocation a token.
 
 const PARTS = HEAD / 4u;
 alias Vector = array<vec4f, PARTS>;
@@ -13,7 +13,8 @@ struct Place {
     // The row of the token, and a number a token and head.
     row: u32,
     number: u32,
-    // First element of the head in a row of queries, keys and values side by side, and in a row of the output.
+    // First element of the head in a row of queries, keys and values side by side, and in a row of the
+    // output.
     query: u32,
     output: u32,
 }
@@ -27,8 +28,9 @@ fn place(group: u32, token: u32) -> Place {
 fn vector(index: u32) -> Vector {
     var vector: Vector;
     for (var i = 0u; i < PARTS; i++) {
-        let first = index + 4u * i;
-        vector[i] = vec4f(activations[first], activations[first + 1u], activations[first + 2u], activations[first + 3u]);
+        for (var j = 0u; j < 4u; j++) {
+            vector[i][j] = activations[index + 4u * i + j];
+        }
     }
     return vector;
 }

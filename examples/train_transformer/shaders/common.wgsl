@@ -1,4 +1,5 @@
-// What all kernels bind. Constants and the records of the library stand in front of this text; gpu.rs writes them.
+// What all kernels bind. Constants and the records of the library stand in front of this text; gpu.rs writes
+// them.
 
 // bf16, two elements a word, the first in the low half.
 @group(0) @binding(0) var<storage, read> parameters: array<u32>;
@@ -15,8 +16,8 @@
 @group(0) @binding(6) var<uniform> progress: ClipProgress;
 @group(0) @binding(7) var<uniform> at: Operands;
 
-// Where a dispatch reads and writes: first elements in `activations`; `weight` in `parameters` and `gradients` alike.
-// Matrices are row-major, and have a row a token.
+// Where a dispatch reads and writes: first elements in `activations`; `weight` in `parameters` and
+// `gradients` alike. Matrices are row-major, and have a row a token.
 struct Operands {
     input: u32,
     output: u32,
@@ -54,8 +55,8 @@ fn hash(x: u32) -> u32 {
     return (word >> 22u) ^ word;
 }
 
-// Where in the text a sequence of this micro-batch begins: a function of seed, micro-batch and sequence alone, so a run
-// that goes on from a checkpoint reads what it would have read.
+// Where in the text a sequence of this micro-batch begins: a function of seed, micro-batch and sequence
+// alone, so a run that goes on from a checkpoint reads what it would have read.
 fn sequence(index: u32) -> u32 {
     return hash(hash(hash(SEED) + batch) + index) % (SYMBOLS - CONTEXT);
 }

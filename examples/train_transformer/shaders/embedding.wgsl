@@ -8,8 +8,8 @@ fn embed(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) c
     activations[at.output + row * WIDTH + column] = of_symbol + of_position;
 }
 
-// A workgroup a symbol of the vocabulary, which looks for it in all sequences: sums in the order of rows, without
-// atomics, so that every run has the same bits.
+// A workgroup a symbol of the vocabulary, which looks for it in all sequences: sums in the order of rows,
+// without atomics, so that every run has the same bits.
 @compute @workgroup_size(WIDTH)
 fn embed_by_symbol(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) column: u32) {
     var sum = 0.0;

@@ -1,5 +1,5 @@
-// GELU by tanh, as in GPT-2 (Hendrycks and Gimpel 2016): y = x/2 (1 + tanh(u)) with u = √(2/π) (x + 0.044715 x³).
-// An invocation an element.
+// GELU by tanh, as in GPT-2 (Hendrycks and Gimpel 2016): y = x/2 (1 + tanh(u)) with u = √(2/π) (x + 0.044715
+// x³). An invocation an element.
 
 const SLOPE = 0.7978845608;
 const CUBIC = 0.044715;

@@ -12,7 +12,8 @@ fn cross_entropy(@builtin(global_invocation_id) id: vec3u) {
         total += exp(activations[row + v] - largest);
     }
     activations[at.kept + id.x] = log(total) + largest - activations[row + follows];
-    // The derivative takes the place of the logits, times the loss scale: everything before it is linear in it.
+    // The derivative takes the place of the logits, times the loss scale: everything before it is linear in
+    // it.
     let factor = progress.scale / f32(ROWS);
     for (var v = 0u; v < VOCABULARY; v++) {
         let probability = exp(activations[row + v] - largest) / total;
@@ -20,7 +21,8 @@ fn cross_entropy(@builtin(global_invocation_id) id: vec3u) {
     }
 }
 
-// The last dispatch of a micro-batch, which ends it: the losses of all rows, added up in their order by one invocation.
+// The last dispatch of a micro-batch, which ends it: the losses of all rows, added up in their order by one
+// invocation.
 @compute @workgroup_size(1)
 fn end() {
     var sum = 0.0;

@@ -1,5 +1,6 @@
-// A product of matrices by tiles: a workgroup an output tile of 32 by 32, four by four elements an invocation. What is
-// multiplied, and where it goes, say `left`, `right` and `store`, which the three files linear*.wgsl define.
+// A product of matrices by tiles: a workgroup an output tile of 32 by 32, four by four elements an
+// invocation. What is multiplied, and where it goes, say `left`, `right` and `store`, which the three files
+// linear*.wgsl define.
 
 const TILE = 32u;
 const QUADS = TILE / 4u;
@@ -12,12 +13,14 @@ fn load(row: u32, column: u32, inner: u32, lane: u32) {
     for (var i = lane; i < TILE * QUADS; i += 64u) {
         let k = inner + i / QUADS;
         let r = row + 4u * (i % QUADS);
-        lefts[i / QUADS][i % QUADS] = vec4f(left(r, k), left(r + 1u, k), left(r + 2u, k), left(r + 3u, k));
+        let quad = vec4f(left(r, k), left(r + 1u, k), left(r + 2u, k), left(r + 3u, k));
+        lefts[i / QUADS][i % QUADS] = quad;
     }
     for (var i = lane; i < TILE * QUADS; i += 64u) {
         let k = inner + i / QUADS;
         let c = column + 4u * (i % QUADS);
-        rights[i / QUADS][i % QUADS] = vec4f(right(k, c), right(k, c + 1u), right(k, c + 2u), right(k, c + 3u));
+        let quad = vec4f(right(k, c), right(k, c + 1u), right(k, c + 2u), right(k, c + 3u));
+        rights[i / QUADS][i % QUADS] = quad;
     }
 }
 
