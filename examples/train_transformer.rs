@@ -10,12 +10,12 @@
 //! - a loss scale that follows the gradients, which the device reads where it lies;
 //! - a cosine schedule after a warm-up;
 //! - telemetry and losses a few steps late, for which the device never waits; a progress bar, a log, a plot;
-//! - a checkpoint: a run that was stopped goes on with the bits that it would have had.
+//! - a saved run, as a safetensors file: one that was stopped goes on with the bits that it would have had.
 //!
 //! ```text
 //! train_transformer whole.svg
 //! train_transformer --stop-at 100 part.svg
-//! train_transformer --resume part.checkpoint part.svg
+//! train_transformer --resume part.safetensors part.svg
 //! cmp whole.csv part.csv
 //! ```
 //!
@@ -25,12 +25,10 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use gradclip::{adapter_name, adapters};
+use gradclip::{Checkpoint, adapter_name, adapters};
 
 #[path = "train_transformer/check.rs"]
 mod check;
-#[path = "train_transformer/checkpoint.rs"]
-mod checkpoint;
 #[path = "train_transformer/dispatches.rs"]
 mod dispatches;
 #[path = "train_transformer/gpu.rs"]
@@ -50,11 +48,10 @@ mod text;
 #[path = "train_transformer/train.rs"]
 mod train;
 
-use checkpoint::Checkpoint;
 use gpu::Gpu;
 use log::Log;
 use text::Text;
-use train::{STEPS, Trainer};
+use train::{STEPS, Training};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let asked = Asked::from(std::env::args().skip(1))?;
@@ -67,17 +64,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let started = Instant::now();
-    let trainer = Trainer::new(&gpu, &text)?;
+    let training = Training::new(&gpu, &text)?;
     let (first, mut log) = match &asked.resume {
         None => (0, Log::default()),
         Some(file) => {
-            let checkpoint = Checkpoint::read(file)?;
-            trainer.restore(&gpu, &checkpoint)?;
-            (checkpoint.step, Log::read(&file.with_extension("csv"), checkpoint.step)?)
+            let bytes = std::fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
+            let step = training.load(&gpu, &Checkpoint::from_bytes(&bytes)?)?;
+            (step, Log::read(&file.with_extension("csv"), step)?)
         }
     };
     let last = asked.stop_at.unwrap_or(STEPS).min(STEPS);
-    train::run(&gpu, &trainer, first..last, &mut log)?;
+    train::run(&gpu, &training, first..last, &mut log)?;
     println!("{} steps in {:.1} s", last.saturating_sub(first), started.elapsed().as_secs_f64());
 
     let csv = asked.file.with_extension("csv");
@@ -85,8 +82,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     plot::draw(&asked.file, &log, &text)?;
     println!("logged to {}, drawn to {}", csv.display(), asked.file.display());
     if last < STEPS {
-        let file = asked.file.with_extension("checkpoint");
-        trainer.save(&gpu, last)?.write(&file)?;
+        let file = asked.file.with_extension("safetensors");
+        std::fs::write(&file, training.save(&gpu)?.to_bytes()?)?;
         println!("stopped; go on with --resume {}", file.display());
         return Ok(());
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::error::Error;
 
-use gradclip::{Stepper, Telemetry, wgpu};
+use gradclip::{Pass, Telemetry, wgpu};
 use wgpu::BufferUsages as Usage;
 
 use super::gpu::Gpu;
@@ -37,10 +37,10 @@ impl Late {
         &mut self,
         step: u64,
         network: &Network,
-        stepper: &Stepper,
+        pass: &Pass,
         encoder: &mut wgpu::CommandEncoder,
     ) {
-        self.telemetry.record(stepper.pass(), encoder);
+        self.telemetry.record(pass, encoder);
         let place = &self.losses[step as usize % AHEAD];
         encoder.copy_buffer_to_buffer(&network.losses, 0, place, 0, None);
         encoder.map_buffer_on_submit(place, wgpu::MapMode::Read, .., |_| {});

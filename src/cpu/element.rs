@@ -3,7 +3,9 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::lanes::{Bf16Bits, Bits, F16Bits, bf16_toward_zero, f16_toward_zero};
+use super::lanes::{
+    Bf16Bits, Bits, ByLanes, F16Bits, LANES, Lanes, bf16_toward_zero, by_lanes, f16_toward_zero,
+};
 
 /// `f32`, [`f16`] or [`bf16`].
 pub(crate) trait Element: Copy + Send + Sync {
@@ -122,6 +124,14 @@ impl Element for bf16 {
         u32::from(self.to_bits()) << 16
     }
 
+    fn widen(elements: &[bf16], to: &mut [f32]) {
+        by_lanes(Widen(Self::bits(elements), bytemuck::cast_slice_mut(to)));
+    }
+
+    fn narrow(values: &[f32], to: &mut [bf16]) {
+        by_lanes(Narrow(bytemuck::cast_slice(values), Self::bits_mut(to)));
+    }
+
     const LARGEST: f32 = f32::from_bits(0x7f7f_0000);
 
     #[inline(always)]
@@ -131,5 +141,37 @@ impl Element for bf16 {
 
     fn toward_zero(value: f32) -> Self {
         bf16_toward_zero(value)
+    }
+}
+
+/// Elements to the bits of as many `f32`.
+struct Widen<'a, B>(&'a [B], &'a mut [u32]);
+
+impl<B: Bits> ByLanes for Widen<'_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let ((from, from_rest), (to, to_rest)) = (self.0.as_chunks(), self.1.as_chunks_mut());
+        from.iter().zip(to).for_each(|(from, to)| B::load::<L>(from).store(to));
+        let mut last = [0; LANES];
+        B::load::<L>(&B::padded(from_rest)).store(&mut last);
+        to_rest.copy_from_slice(&last[..to_rest.len()]);
+    }
+}
+
+/// The bits of `f32` to as many nearest elements.
+struct Narrow<'a, B>(&'a [u32], &'a mut [B]);
+
+impl<B: Bits> ByLanes for Narrow<'_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let ((from, from_rest), (to, to_rest)) = (self.0.as_chunks(), self.1.as_chunks_mut());
+        from.iter().zip(to).for_each(|(from, to)| B::store(L::load(from), to));
+        let mut last = [B::zeroed(); LANES];
+        B::store(L::load(&u32::padded(from_rest)), &mut last);
+        to_rest.copy_from_slice(&last[..to_rest.len()]);
     }
 }

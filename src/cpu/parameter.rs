@@ -6,6 +6,7 @@ use crate::tensor::{DType, Precision};
 
 use super::block::Values;
 use super::element::Element;
+use super::lanes::{ByLanes, INFINITY_BITS, Lanes, by_lanes};
 use super::threefry::threefry;
 
 /// A parameter that a step moves, or an accumulator.
@@ -146,11 +147,7 @@ impl<'a> ParameterMut<'a> {
                 let room = &mut room[..halves.len()];
                 bf16::widen(halves, room);
                 change(room);
-                let random = (first..).zip(room).map(|(e, value)| (random_of(e, chance), value));
-                halves
-                    .iter_mut()
-                    .zip(random)
-                    .for_each(|(to, (random, value))| *to = rounded_by_chance(*value, random));
+                by_lanes(ByChance { values: room, to: halves, first, chance });
             }
         }
     }
@@ -175,20 +172,56 @@ fn mixed<T: Element>(master: &mut [f32], halves: &mut [T], change: impl FnOnce(&
     T::narrow(master, halves);
 }
 
-/// 16 bits for element `e` of a tensor: a call has those of four.
-fn random_of(e: u64, Chance { seed, step }: Chance) -> u32 {
-    let words = threefry([(e >> 2) as u32, step], [seed as u32, (seed >> 32) as u32]);
-    words[(e >> 1 & 1) as usize] >> (16 * (e & 1)) & 0xffff
+/// Values rounded up with the probability that keeps their mean.
+struct ByChance<'a> {
+    values: &'a [f32],
+    to: &'a mut [bf16],
+    /// Number of the first element in its tensor.
+    first: u64,
+    chance: Chance,
 }
 
-/// Rounded up with the probability that keeps the mean. What is finite stays finite, and what a `bf16` holds stays as it is.
+/// Counters whose random bits are computed together, of which each has those of four elements.
+const COUNTERS: usize = 32;
+
+impl ByLanes for ByChance<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let ByChance { mut values, mut to, mut first, chance } = self;
+        while !values.is_empty() {
+            let random = random_of(first, chance);
+            let (begun, len) =
+                ((first % 4) as usize, (4 * COUNTERS - (first % 4) as usize).min(values.len()));
+            let (own, rest) = values.split_at(len);
+            let pairs = split(&mut to, len).iter_mut().zip(own).zip(&random[begun..]);
+            pairs.for_each(|((to, value), random)| *to = rounded_by_chance(*value, *random));
+            (values, first) = (rest, first + len as u64);
+        }
+    }
+}
+
+/// 16 bits for each element from the multiple of four on that is not above `e`.
+#[inline(always)]
+fn random_of(e: u64, Chance { seed, step }: Chance) -> [u32; 4 * COUNTERS] {
+    let counters = std::array::from_fn(|i| ((e >> 2) as u32).wrapping_add(i as u32));
+    let [x, y] = threefry([counters, [step; COUNTERS]], [seed as u32, (seed >> 32) as u32]);
+    let mut random = [0; 4 * COUNTERS];
+    for (i, four) in random.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        *four = [x[i] & 0xffff, x[i] >> 16, y[i] & 0xffff, y[i] >> 16];
+    }
+    random
+}
+
+/// What is finite stays finite, and what a `bf16` holds stays as it is.
+#[inline(always)]
 fn rounded_by_chance(value: f32, random: u32) -> bf16 {
     let bits = value.to_bits();
     let size = bits & 0x7fff_ffff;
-    if value.is_nan() {
-        return bf16::from_f32(value);
-    }
-    let most = if value.is_infinite() { 0x7f80 } else { 0x7f7f };
-    let size = ((size + random) >> 16).min(most);
-    bf16::from_bits((bits >> 16 & 0x8000 | size) as u16)
+    let most = if size == INFINITY_BITS { 0x7f80 } else { 0x7f7f };
+    let rounded = (bits >> 16 & 0x8000) | ((size + random) >> 16).min(most);
+    // As `bf16::from_f32` has it.
+    let nan = bits >> 16 | 0x40;
+    bf16::from_bits(if size > INFINITY_BITS { nan } else { rounded } as u16)
 }
