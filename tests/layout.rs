@@ -94,6 +94,7 @@ fn records_have_the_offsets_that_naga_computes() {
         second_decay,
         second_share,
         eps,
+        momentum_share,
         growth,
         backoff,
         interval,

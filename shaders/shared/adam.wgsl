@@ -1,4 +1,4 @@
-// What Adam does with and without the largest second moment.
+// What Adam and those derived from it do with moments.
 
 // The first moment and the second one that a gradient leaves.
 fn moments_of(first: u32, second: u32, g: f32, finite: bool) -> vec2<f32> {
@@ -10,13 +10,22 @@ fn moments_of(first: u32, second: u32, g: f32, finite: bool) -> vec2<f32> {
     );
 }
 
-fn direction_of(first: f32, second: f32, finite: bool) -> f32 {
+// The root of the second moment, corrected, with eps.
+fn size_of(second: f32, finite: bool) -> f32 {
     let correction = bitcast<f32>(progress.second_correction);
     let eps = bitcast<f32>(hyper.eps) * select(1.0, correction, (hyper.flags & EPS_HAT) != 0u);
-    let size = within(sqrt(second) * correction + eps, finite);
+    return within(sqrt(second) * correction + eps, finite);
+}
+
+// Of what is still the quotient would be 0 / 0: nothing has ever moved this element.
+fn quotient_of(corrected: f32, size: f32, still: bool, finite: bool) -> f32 {
+    return select(within(corrected / size, finite), 0.0, still);
+}
+
+fn direction_of(first: f32, second: f32, finite: bool) -> f32 {
+    let size = size_of(second, finite);
     let corrected = within(first * bitcast<f32>(progress.correction), finite);
-    // 0 / 0: nothing has ever moved this element.
-    return select(within(corrected / size, finite), 0.0, first == 0.0 && size == 0.0);
+    return quotient_of(corrected, size, first == 0.0 && size == 0.0, finite);
 }
 
 // The parameter after a step along the moments.

@@ -83,6 +83,7 @@ struct Hyper {
     second_decay: u32,
     second_share: u32,
     eps: u32,
+    momentum_share: u32,
     growth: u32,
     backoff: u32,
     interval: u32,

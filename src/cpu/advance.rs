@@ -2,7 +2,7 @@
 //! `shaders/advance.wgsl`, in `f32` operations that every processor rounds correctly.
 
 use crate::clip::MOST_SCALE;
-use crate::layout::{ADAM, Hyper, LION, Progress, SCALES_LOSS, STEPS, Tally};
+use crate::layout::{ADAM, Hyper, LION, NADAM, Progress, RADAM, SCALES_LOSS, STEPS, Tally};
 
 pub(super) fn advance(hyper: &Hyper, tally: &Tally, progress: &mut Progress) {
     if hyper.flags & SCALES_LOSS != 0 {
@@ -44,6 +44,65 @@ fn begin_update(hyper: &Hyper, moves: bool, progress: &mut Progress) {
     }
     progress.correction = 1.0 / complement_of_power(hyper.share, progress.updates);
     progress.second_correction = 1.0 / complement_of_power(hyper.second_share, progress.updates).sqrt();
+    if hyper.flags & NADAM != 0 {
+        look_ahead(hyper, progress);
+    }
+    if hyper.flags & RADAM != 0 {
+        rectify(hyper, progress);
+    }
+}
+
+/// NAdam's factors of the gradient and of the first moment, from the product of all momenta so far: μₜ = β₁ / 2 (1 + cₜ) and
+/// 1 - μₜ = (1 - β₁) + β₁ / 2 (1 - cₜ) with cₜ = 1 - 0.96^(t ψ).
+fn look_ahead(hyper: &Hyper, progress: &mut Progress) {
+    let half_decay = hyper.decay * 0.5;
+    let grown = complement_of_power(hyper.momentum_share, progress.updates);
+    let grown_next = complement_of_power(hyper.momentum_share, progress.updates.wrapping_add(1));
+    let momentum = half_decay * (1.0 + grown);
+    let momentum_next = half_decay * (1.0 + grown_next);
+    let product = progress.momentum_product * momentum;
+    let product_next = product * momentum_next;
+    let share = hyper.share + half_decay * (1.0 - grown);
+    progress.momentum_product = product;
+    progress.gradient_correction = share / (1.0 - product);
+    progress.correction = momentum_next / (1.0 - product_next);
+}
+
+/// RAdam's factor of the first moment. Steps that are not rectified divide by nothing; ρₜ is at most t, however both are rounded.
+fn rectify(hyper: &Hyper, progress: &mut Progress) {
+    let rho = averaged_steps(hyper.second_share, progress.updates);
+    if progress.updates <= 5 || rho <= 5.0 {
+        progress.second_correction = 0.0;
+        return;
+    }
+    let most = 2.0 / hyper.second_share - 1.0;
+    progress.correction *= (certainty_of(rho) / certainty_of(most)).sqrt();
+}
+
+/// (ρ - 4) (ρ - 2) / ρ, which RAdam's variance falls with; ρ above 5.
+fn certainty_of(rho: f32) -> f32 {
+    (rho - 4.0) * (rho - 2.0) / rho
+}
+
+/// RAdam's ρₜ = 2 m - 1, m the mean of the k from 1 to t, each weighing (1 - s)^(k - 1). The difference that defines it,
+/// ρ∞ - 2 t β₂ᵗ / (1 - β₂ᵗ), would lose most digits where β₂ is near 1. Instead the sums of k and of 1 with weights
+/// s (1 - s)^(k - 1) are doubled and go on by one, bit after bit of t: only positive terms are added.
+fn averaged_steps(s: f32, t: u32) -> f32 {
+    let (mut n, mut ranks, mut weights) = (0u32, 0.0f32, 0.0f32);
+    for bit in (0..u32::BITS - t.leading_zeros()).rev() {
+        // (1 - s)^n
+        let left = 1.0 - weights;
+        ranks += left * (ranks + n as f32 * weights);
+        weights += left * weights;
+        n *= 2;
+        if (t >> bit) & 1 == 1 {
+            n += 1;
+            let weight = s * (1.0 - weights);
+            ranks += n as f32 * weight;
+            weights += weight;
+        }
+    }
+    2.0 * (ranks / weights) - 1.0
 }
 
 /// 1 - (1 - c)^n.
@@ -76,5 +135,65 @@ mod tests {
                 assert!((got / exact - 1.0).abs() <= bound, "{c} {n}: {got} {exact}");
             }
         }
+    }
+
+    /// From its definition: the sums themselves, in which nothing cancels.
+    fn steps_by_definition(s: f64, t: u32) -> f64 {
+        let (mut ranks, mut weights, mut weight) = (0.0, 0.0, 1.0);
+        for k in 1..=t {
+            ranks += f64::from(k) * weight;
+            weights += weight;
+            weight *= 1.0 - s;
+            if weight < 1e-30 {
+                break;
+            }
+        }
+        2.0 * ranks / weights - 1.0
+    }
+
+    /// A few roundings for each doubling.
+    #[test]
+    fn averaged_steps_keep_their_relative_error() {
+        for s in [0.5f64, 0.1, 0.02, 1e-2, 1e-3, 1e-4, 1e-6, 1e-7] {
+            for t in (1u32..200).chain([999, 1000, 12_345, 65_535, 1_000_000]) {
+                let exact = steps_by_definition(f64::from(s as f32), t);
+                let got = f64::from(averaged_steps(s as f32, t));
+                let roundings = 2.0 * f64::from(t).log2().ceil() + 4.0;
+                let bound = roundings * f64::from(f32::EPSILON) / 2.0;
+                assert!((got / exact - 1.0).abs() <= bound, "{s} {t}: {got} {exact}");
+            }
+        }
+    }
+
+    fn rectifies(second: f64, t: u32) -> bool {
+        let share = (1.0 - second) as f32;
+        let hyper = Hyper { second_share: share, ..bytemuck::Zeroable::zeroed() };
+        let mut progress = Progress { updates: t, ..crate::clip::LossScale::begin(None) };
+        rectify(&hyper, &mut progress);
+        progress.second_correction != 0.0
+    }
+
+    /// With usual β₂ the fifth step is nearest to a ρ of 5, by 4 (1 - β₂), and others are farther away than 0.06: farther than
+    /// any rounding here. PyTorch's difference in f64 decides alike down to 1 - β₂ of 1e-5; from 1.6e-6 on it does not always
+    /// know that ρ₅ is below 5.
+    #[test]
+    fn steps_are_rectified_where_pytorch_rectifies_them() {
+        let pytorch = |second: f64, t: u32| {
+            let power = second.powi(t as i32);
+            2.0 / (1.0 - second) - 1.0 - 2.0 * f64::from(t) * power / (1.0 - power)
+        };
+        for second in [0.0, 0.5, 0.66, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999, 0.99999] {
+            for t in (1..200).chain([1000, 10_000]) {
+                let exact = steps_by_definition(1.0 - second, t);
+                let margin = if t == 5 { 3.9 * (1.0 - second) } else { 0.06 };
+                assert!((exact - 5.0).abs() > margin, "{second} {t}: {exact}");
+                assert_eq!(rectifies(second, t), exact > 5.0, "{second} {t}");
+                assert_eq!(rectifies(second, t), pytorch(second, t) > 5.0, "{second} {t}");
+            }
+        }
+        // As near to 1 as a β₂ may be.
+        let nearest = 1.0 - f64::from(f32::EPSILON);
+        assert_eq!([5, 6].map(|t| rectifies(nearest, t)), [false, true]);
+        assert!((0..100).any(|i| pytorch(1.0 - 1e-6 / (1.0 + f64::from(i)), 5) > 5.0));
     }
 }

@@ -1,8 +1,8 @@
 //! gradient, outcome -> parameter, moments: the twin of the `shaders/update_*.wgsl`.
 
 use crate::layout::{
-    ADAM, AMSGRAD, DECOUPLED, EPS_HAT, Hyper, KEEP, LION, MAXIMIZE, MULTIPLY, NESTEROV, Outcome, Progress,
-    SKIPPED,
+    ADAM, AMSGRAD, DECOUPLED, EPS_HAT, Hyper, KEEP, LION, MAXIMIZE, MULTIPLY, NADAM, NESTEROV, Outcome,
+    Progress, RADAM, SKIPPED,
 };
 
 use super::apply;
@@ -20,6 +20,7 @@ pub(super) struct Rates {
     share: f32,
     correction: f32,
     second_correction: f32,
+    gradient_correction: f32,
     lr: f32,
     weight_decay: f32,
     chance: Chance,
@@ -38,6 +39,7 @@ impl Rates {
             share: progress.share,
             correction: progress.correction,
             second_correction: progress.second_correction,
+            gradient_correction: progress.gradient_correction,
             lr: hyper.lr * lr_scale,
             weight_decay,
             chance: Chance { seed, step: progress.updates },
@@ -109,12 +111,14 @@ fn act<T: Element>(gradient: &[T], outcome: &Outcome, action: &Action, mut targe
 }
 
 fn update(operands: Operands<'_>, rates: &Rates) {
-    match rates.hyper.flags & (ADAM | AMSGRAD | LION) {
+    match rates.hyper.flags & (ADAM | AMSGRAD | NADAM | RADAM | LION) {
         0 if operands.moments[0].is_empty() => dispatch(Plain, operands, rates),
         0 => dispatch(Momentum, operands, rates),
         LION => dispatch(Lion, operands, rates),
-        ADAM => dispatch(Adam::<false>, operands, rates),
-        _ => dispatch(Adam::<true>, operands, rates),
+        ADAM => dispatch(Adam::<0>, operands, rates),
+        flags if flags & NADAM != 0 => dispatch(Adam::<NADAM>, operands, rates),
+        flags if flags & RADAM != 0 => dispatch(Adam::<RADAM>, operands, rates),
+        _ => dispatch(Adam::<AMSGRAD>, operands, rates),
     }
 }
 
@@ -175,9 +179,9 @@ trait Rule: Copy {
 struct Plain;
 #[derive(Clone, Copy)]
 struct Momentum;
-/// Whether with the largest second moment.
+/// With a flag of [`Hyper`] for one derived from it, or 0.
 #[derive(Clone, Copy)]
-struct Adam<const AMSGRAD: bool>;
+struct Adam<const KIND: u32>;
 #[derive(Clone, Copy)]
 struct Lion;
 
@@ -225,15 +229,16 @@ impl Rule for Lion {
     }
 }
 
-impl<const AMSGRAD: bool> Rule for Adam<AMSGRAD> {
+impl<const KIND: u32> Rule for Adam<KIND> {
     #[inline(always)]
     fn run(self, Operands { gradient, scale, parameter, moments: [m, v, x] }: Operands<'_>, rates: &Rates) {
         let Hyper { decay: first_decay, second_decay, second_share, eps, flags, .. } = rates.hyper;
         let eps = if flags & EPS_HAT != 0 { eps * rates.second_correction } else { eps };
         let penalty = rates.penalty();
         let decay = if flags & DECOUPLED != 0 { rates.weight_decay } else { 0.0 };
+        let divides = rates.second_correction != 0.0;
         // Of one length with the others, so that no index is checked.
-        let x = if AMSGRAD { &mut x[..gradient.len()] } else { x };
+        let x = if KIND == AMSGRAD { &mut x[..gradient.len()] } else { x };
         for (i, (((p, m), v), &g)) in parameter.iter_mut().zip(m).zip(v).zip(gradient).enumerate() {
             let finite = g.is_finite() & p.is_finite();
             let within = |value: f32| within(value, finite);
@@ -241,15 +246,20 @@ impl<const AMSGRAD: bool> Rule for Adam<AMSGRAD> {
             *m = within(first_decay * *m + rates.share * g);
             *v = within(second_decay * *v + second_share * g * g);
             let mut second = *v;
-            if AMSGRAD {
+            if KIND == AMSGRAD {
                 // As integers: magnitudes compare alike, and NaN is larger than all.
                 x[i] = f32::from_bits((second.to_bits() & 0x7fff_ffff).max(x[i].to_bits()));
                 second = x[i];
             }
             let size = within(second.sqrt() * rates.second_correction + eps);
+            let mut corrected = within(*m * rates.correction);
+            if KIND == NADAM {
+                corrected = within(corrected + rates.gradient_correction * g);
+            }
             // 0 / 0: nothing has ever moved this element.
-            let still = *m == 0.0 && size == 0.0;
-            let direction = if still { 0.0 } else { within(within(*m * rates.correction) / size) };
+            let still = size == 0.0 && if KIND == NADAM { corrected == 0.0 } else { *m == 0.0 };
+            let quotient = if still { 0.0 } else { within(corrected / size) };
+            let direction = if KIND == RADAM && !divides { corrected } else { quotient };
             let direction = decayed(direction, *p, decay, finite);
             *p = moved(*p, within(rates.lr * direction), finite);
         }

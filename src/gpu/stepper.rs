@@ -250,6 +250,8 @@ impl Stepper {
         let kernel = match (&optimizer, optimizer.moments()) {
             (Optimizer::Adam(_), 3) => Kernel::UpdateAmsgrad,
             (Optimizer::Adam(_), _) => Kernel::UpdateAdam,
+            (Optimizer::NAdam(_), _) => Kernel::UpdateNadam,
+            (Optimizer::RAdam(_), _) => Kernel::UpdateRadam,
             (Optimizer::Lion(_), _) => Kernel::UpdateLion,
             (Optimizer::Sgd(_), 0) => Kernel::UpdateSgd,
             (Optimizer::Sgd(_), _) => Kernel::UpdateMomentum,

@@ -20,6 +20,8 @@ pub(crate) enum Kernel {
     UpdateMomentum,
     UpdateAdam,
     UpdateAmsgrad,
+    UpdateNadam,
+    UpdateRadam,
     UpdateLion,
     Accumulate,
 }

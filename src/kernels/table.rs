@@ -271,7 +271,7 @@ pub(super) static TABLE: &[Row] = &[
     Row {
         kernel: Kernel::UpdateAdam,
         stem: "update_adam",
-        parts: |variant| parts::update(variant, wgsl!["shared/adam", "update_adam"]),
+        parts: |variant| parts::update(variant, wgsl!["shared/adam", "shared/own_moments", "update_adam"]),
         operands: 4,
         needs_no_checks: Some(Kernel::UpdateAdam),
         ..UPDATE
@@ -282,6 +282,22 @@ pub(super) static TABLE: &[Row] = &[
         parts: |variant| parts::update(variant, wgsl!["shared/adam", "update_amsgrad"]),
         operands: 5,
         needs_no_checks: Some(Kernel::UpdateAmsgrad),
+        ..UPDATE
+    },
+    Row {
+        kernel: Kernel::UpdateNadam,
+        stem: "update_nadam",
+        parts: |variant| parts::update(variant, wgsl!["shared/adam", "shared/own_moments", "update_nadam"]),
+        operands: 4,
+        needs_no_checks: Some(Kernel::UpdateNadam),
+        ..UPDATE
+    },
+    Row {
+        kernel: Kernel::UpdateRadam,
+        stem: "update_radam",
+        parts: |variant| parts::update(variant, wgsl!["shared/adam", "shared/own_moments", "update_radam"]),
+        operands: 4,
+        needs_no_checks: Some(Kernel::UpdateRadam),
         ..UPDATE
     },
     Row {

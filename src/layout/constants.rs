@@ -172,6 +172,8 @@ pub fn wgsl_constants() -> String {
         AMSGRAD,
         MAXIMIZE,
         LION,
+        NADAM,
+        RADAM,
     ];
     declarations("", &constants)
 }

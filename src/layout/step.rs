@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 pub const SCALES_LOSS: u32 = 1;
 /// Bit of [`Hyper::flags`]: an optimiser step follows.
 pub const STEPS: u32 = 2;
-/// Bit of [`Hyper::flags`]: the step is Adam's, else gradient descent's.
+/// Bit of [`Hyper::flags`]: the step is Adam's, or one with a further bit for that is.
 pub const ADAM: u32 = 4;
 /// Bit of [`Hyper::flags`]: Nesterov's momentum.
 pub const NESTEROV: u32 = 8;
@@ -21,6 +21,10 @@ pub const AMSGRAD: u32 = 64;
 pub const MAXIMIZE: u32 = 128;
 /// Bit of [`Hyper::flags`]: the step is Lion's.
 pub const LION: u32 = 256;
+/// Bit of [`Hyper::flags`], besides [`ADAM`]: the step is NAdam's.
+pub const NADAM: u32 = 512;
+/// Bit of [`Hyper::flags`], besides [`ADAM`] and [`EPS_HAT`]: the step is RAdam's.
+pub const RADAM: u32 = 1024;
 
 /// The constants of loss scaling and of an optimiser, see [`LossScale`](crate::LossScale) and
 /// [`Optimizer`](crate::Optimizer).
@@ -40,13 +44,16 @@ pub struct Hyper {
     pub second_share: f32,
     /// Added to the root of the second moment.
     pub eps: f32,
+    /// 1 - 0.96^ψ, ψ being NAdam's momentum decay.
+    pub momentum_share: f32,
     /// Factor of the loss scale after `interval` finite steps.
     pub growth: f32,
     /// Factor of the loss scale after a step that was not finite.
     pub backoff: f32,
     /// See `growth`.
     pub interval: u32,
-    /// [`SCALES_LOSS`], [`STEPS`], [`ADAM`], [`NESTEROV`], [`DECOUPLED`], [`EPS_HAT`], [`AMSGRAD`], [`MAXIMIZE`], [`LION`].
+    /// [`SCALES_LOSS`], [`STEPS`], [`ADAM`], [`NESTEROV`], [`DECOUPLED`], [`EPS_HAT`], [`AMSGRAD`], [`MAXIMIZE`], [`LION`],
+    /// [`NADAM`], [`RADAM`].
     pub flags: u32,
 }
 
@@ -66,9 +73,10 @@ pub struct Progress {
     pub moves: u32,
     /// What of a gradient goes into the momentum, or into the first moment, in the last step.
     pub share: f32,
-    /// 1 / (1 - β₁ᵗ) in the last step t.
+    /// 1 / (1 - β₁ᵗ) in the last step t: the factor of the first moment. RAdam's has its rectification in it; NAdam's is
+    /// μₜ₊₁ / (1 - μ₁ … μₜ₊₁).
     pub correction: f32,
-    /// 1 / √(1 - β₂ᵗ) in the last step t.
+    /// 1 / √(1 - β₂ᵗ) in the last step t; 0 where RAdam does not divide by the second moment.
     pub second_correction: f32,
     /// Steps skipped since the last one that was not.
     pub skips: u32,
