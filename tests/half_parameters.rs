@@ -6,7 +6,9 @@ mod common;
 
 use common::{Data, Distribution, Element, Gpu, Placing, budget, data, gpu, named};
 use gradclip::cpu::{self, Moments, ParameterMut, StepMut};
-use gradclip::{Adam, Clip, Clipper, DType, Grad, History, Lion, Optimizer, PrepareError, Sgd, Stepper};
+use gradclip::{
+    Adam, Clip, Clipper, DType, Grad, History, Lion, NAdam, Optimizer, PrepareError, RAdam, Sgd, Stepper,
+};
 use gradclip_verify::gpu::Operands;
 use half::{bf16, f16};
 
@@ -25,6 +27,8 @@ fn optimizers() -> Vec<Optimizer> {
         Sgd::new(0.1).weight_decay(0.05).into(),
         Sgd::new(0.1).momentum(0.9).nesterov(true).into(),
         Adam::adamw(0.01).weight_decay(0.1).into(),
+        NAdam::new(0.01).into(),
+        RAdam::new(0.01).weight_decay(0.1).into(),
         Lion::new(0.01).into(),
     ]
 }

@@ -11,7 +11,7 @@ use common::{
     Data, Distribution, Element, Gpu, Placed, Tensor, assert_close, bits, budget, data, gpu, named, norm,
 };
 use gradclip::layout::Progress;
-use gradclip::{Adam, Clip, ClipperOptions, DType, Grad, Lion, NonFinite, Optimizer, Sgd};
+use gradclip::{Adam, Clip, ClipperOptions, DType, Grad, Lion, NAdam, NonFinite, Optimizer, RAdam, Sgd};
 use gradclip_verify::oracle::optimizer::{Machine, Near, Step};
 
 const SIZES: [usize; 5] = [1, 40_000, 257, 16_384, 3];
@@ -36,6 +36,12 @@ fn optimizers() -> Vec<Optimizer> {
         Adam::new(0.01).betas(0.9, 0.5).amsgrad(true).into(),
         Adam::adamw(0.01).weight_decay(0.1).betas(0.8, 0.6).amsgrad(true).eps_hat(true).maximize(true).into(),
         Sgd::new(0.1).momentum(0.9).weight_decay(0.05).maximize(true).into(),
+        NAdam::new(0.01).into(),
+        NAdam::new(0.01).betas(0.8, 0.95).eps(1e-3).weight_decay(0.1).momentum_decay(0.2).into(),
+        NAdam::new(0.01).decoupled(true).weight_decay(0.1).maximize(true).into(),
+        RAdam::new(0.01).into(),
+        RAdam::new(0.01).betas(0.8, 0.95).eps(1e-3).weight_decay(0.1).into(),
+        RAdam::new(0.01).betas(0.9, 0.99).decoupled(true).weight_decay(0.1).maximize(true).into(),
         Lion::new(0.01).into(),
         Lion::new(0.01).betas(0.95, 0.98).weight_decay(0.1).maximize(true).into(),
     ]
@@ -89,7 +95,10 @@ fn every_optimizer_follows_its_formula_on_cpu_and_gpu() {
         let mut there = gpu.as_ref().map(|gpu| There::new(gpu, &tensors, &clip, optimizer));
         let begin = states(&parameters, &[]);
         let mut before = [begin.clone(), begin];
-        for t in 1..=budget::TRAINING_STEPS as u32 {
+        // RAdam rectifies none before the sixth.
+        let rectified = if matches!(optimizer, Optimizer::RAdam(_)) { 3 } else { 0 };
+        let steps = budget::TRAINING_STEPS as u32 + rectified;
+        for t in 1..=steps {
             let gradients = values(Distribution::Uniform(1.0), 99 + u64::from(t));
             let step = |machine| Step::new(machine, optimizer, t, 1.0, optimizer.weight_decay());
             let what = |who: &str| format!("{who}, {optimizer:?}, step {t}");
@@ -105,7 +114,7 @@ fn every_optimizer_follows_its_formula_on_cpu_and_gpu() {
             assert_follows(&step(Machine::DEVICE), &gradients, [&before[1], &after], &what(&gpu.name));
             before[1] = after;
         }
-        assert_eq!(here.history.updates(), budget::TRAINING_STEPS as u64);
+        assert_eq!(here.history.updates(), u64::from(steps));
     }
 }
 

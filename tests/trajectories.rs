@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use trajectory::{Attempt, Case, PLACINGS, Replay, folders, settings};
 
 /// The names of a family's cases begin with one of its words; the first family that fits has a case.
-const FAMILIES: [(&str, &[&str]); 8] = [
+const FAMILIES: [(&str, &[&str]); 10] = [
     ("masters", &["torch_master_"]),
     ("keras", &["keras_"]),
     ("optax", &["optax_"]),
@@ -24,6 +24,8 @@ const FAMILIES: [(&str, &[&str]); 8] = [
     ("groups", &["torch_groups_"]),
     ("short types", &["torch_step_f16", "torch_step_bf16"]),
     ("adam", &["torch_step_adam"]),
+    ("nadam", &["torch_step_nadam"]),
+    ("radam", &["torch_step_radam", "torch_radam"]),
     ("sgd", &["torch_step_sgd", "torch_lstm_"]),
 ];
 
@@ -97,6 +99,16 @@ fn torch_groups() {
 #[test]
 fn torch_adam() {
     follows("adam", 8);
+}
+
+#[test]
+fn torch_nadam() {
+    follows("nadam", 3);
+}
+
+#[test]
+fn torch_radam() {
+    follows("radam", 4);
 }
 
 #[test]
@@ -193,6 +205,8 @@ fn what_is_unknown_is_named() {
     torch("clip_grad_norm_ then SGD", json!({"max_norm": -1}), "threshold");
     torch("torch.optim.Adam", json!({"decoupled": true}), "`decoupled`");
     torch("torch.optim.Adam", json!({"betas": [0.9]}), "`betas`");
+    torch("torch.optim.RAdam", json!({"momentum_decay": 0.1}), "`momentum_decay`");
+    torch("torch.optim.NAdam", json!({"amsgrad": true}), "`amsgrad`");
     torch("torch.optim.Adam", json!({"init_scale": 8}), "`init_scale`");
     wrong("keras 3.15.1", "keras.optimizers.SGD", json!({"weight_decay": 0.1}), "`weight_decay`");
     wrong("keras 3.15.1", "keras.optimizers.SGD", json!({"clipnorm": 1, "clipvalue": 1}), "`clipvalue`");

@@ -129,6 +129,18 @@ def torch_cases():
             "lr": 0.02, "betas": [0.9, 0.5], "eps": 1e-6, "weight_decay": 0.05, "amsgrad": True}, 8),
         torch_run(peer, "torch_step_adamw_amsgrad_maximize", norm_, "AdamW", {"max_norm": 12.0, "norm_type": 2.0}, {
             "lr": 0.02, "betas": [0.8, 0.7], "weight_decay": 0.1, "amsgrad": True, "maximize": True}, 8),
+        torch_run(peer, "torch_step_nadam_defaults", norm_, "NAdam", {"max_norm": 1.0}, {}, 3),
+        torch_run(peer, "torch_step_nadam_l2", norm_, "NAdam", {"max_norm": 12.0, "norm_type": 2.0}, {
+            "lr": 0.01, "betas": [0.9, 0.99], "eps": 1e-6, "weight_decay": 0.1}, 12),
+        torch_run(peer, "torch_step_nadam_decoupled_maximize", norm_, "NAdam", {"max_norm": 12.0, "norm_type": 2.0}, {
+            "lr": 0.01, "betas": [0.8, 0.95], "weight_decay": 0.1, "momentum_decay": 0.5,
+            "decoupled_weight_decay": True, "maximize": True}, 12),
+        torch_run(peer, "torch_step_radam_defaults", norm_, "RAdam", {"max_norm": 1.0}, {}, 8),
+        torch_run(peer, "torch_step_radam_never_rectified", norm_, "RAdam", {"max_norm": 12.0, "norm_type": 2.0}, {
+            "lr": 0.02, "betas": [0.9, 0.6]}, 8),
+        torch_run(peer, "torch_step_radam_decoupled_maximize", norm_, "RAdam", {"max_norm": 12.0, "norm_type": 2.0}, {
+            "lr": 0.01, "betas": [0.8, 0.95], "eps": 1e-4, "weight_decay": 0.1,
+            "decoupled_weight_decay": True, "maximize": True}, 20),
         torch_run(peer, "torch_step_sgd_nesterov_maximize", norm_, "SGD", {"max_norm": 12.0, "norm_type": 2.0}, {
             "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.02, "maximize": True}, 5),
         torch_run(peer, "torch_step_f16_sgd_nesterov", norm_, "SGD", {"max_norm": 12.0, "norm_type": 2.0}, {

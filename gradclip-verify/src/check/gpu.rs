@@ -16,7 +16,7 @@ use crate::tolerance::{HALF_ULP, power_on_adapter};
 
 /// What is checked, shader by shader. Seams are words that two 16-bit tensors share; power is any norm but
 /// 1, 2 and infinity.
-pub(crate) const WHAT: [&str; 17] = [
+pub(crate) const WHAT: [&str; 19] = [
     "reduce",
     "tensors",
     "segments",
@@ -32,6 +32,8 @@ pub(crate) const WHAT: [&str; 17] = [
     "update_momentum",
     "update_adam",
     "update_amsgrad",
+    "update_nadam",
+    "update_radam",
     "update_lion",
     "accumulate",
 ];

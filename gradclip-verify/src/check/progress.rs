@@ -4,7 +4,9 @@ use std::fmt;
 
 use gradclip::cpu::{self, Moments};
 use gradclip::layout::Progress;
-use gradclip::{Adam, Clip, Grad, History, LossScale, NonFinite, Optimizer, Pass, Sgd, Stepper, wgpu};
+use gradclip::{
+    Adam, Clip, Grad, History, LossScale, NAdam, NonFinite, Optimizer, Pass, RAdam, Sgd, Stepper, wgpu,
+};
 
 use crate::budget::ADVANCE_STEPS as STEPS;
 use crate::check::training::{history, progress};
@@ -22,7 +24,7 @@ const BATCHES: [[[f32; 3]; 2]; 3] = [
 ];
 const BATCH: u64 = size_of::<[[f32; 3]; 2]>() as u64;
 /// The words of [`Progress`]; of which those with a point are numbers, the others counts.
-const WORDS: [(&str, bool); 8] = [
+const WORDS: [(&str, bool); 12] = [
     ("loss scale", true),
     ("1 / loss scale", true),
     ("number of finite steps", false),
@@ -31,6 +33,10 @@ const WORDS: [(&str, bool); 8] = [
     ("share of the gradient", true),
     ("correction of the first moment", true),
     ("correction of the second moment", true),
+    ("number of steps skipped in a row", false),
+    ("correction of the mean", true),
+    ("product of the momenta", true),
+    ("correction of the gradient", true),
 ];
 
 /// Compares every word of a device's progress.
@@ -58,7 +64,7 @@ pub(crate) struct Advance {
 }
 
 /// Optimisers, loss scales, policies and numbers of steps take turns, in lists whose lengths share no
-/// factor but for optimisers and policies.
+/// factor.
 pub(crate) fn advances() -> Vec<Advance> {
     let adam = |first, second| Some(Optimizer::from(Adam::new(0.01).betas(first, second)));
     let optimizers = [
@@ -70,6 +76,11 @@ pub(crate) fn advances() -> Vec<Advance> {
         adam(0.8, 0.95),
         adam(0.87, 0.999_999),
         adam(0.9999, 0.5),
+        Some(NAdam::new(0.01).into()),
+        Some(RAdam::new(0.01).into()),
+        Some(NAdam::new(0.01).betas(0.99, 0.9).momentum_decay(0.2).into()),
+        Some(RAdam::new(0.01).betas(0.5, 0.999_999).into()),
+        Some(RAdam::new(0.01).betas(0.9, 0.9).into()),
     ];
     let scale = |initial, growth, backoff, interval| {
         Some(LossScale::default().initial(initial).growth(growth).backoff(backoff).interval(interval))
@@ -92,16 +103,16 @@ pub(crate) fn advances() -> Vec<Advance> {
         let clip = if turn.is_multiple_of(2) { Clip::global_norm(1.0) } else { Clip::per_tensor_norm(1.0) };
         let clip = clip.on_non_finite(policies[turn / 8 % 4]);
         let clip = scales[turn % 9].map_or(clip, |scale| clip.loss_scale(scale));
-        Advance { optimizer: optimizers[turn % 8], clip, updates: updates[turn % 7], seed: turn as u64 }
+        Advance { optimizer: optimizers[turn % 13], clip, updates: updates[turn % 7], seed: turn as u64 }
     };
-    (0..72).map(advance).collect()
+    (0..117).map(advance).collect()
 }
 
 impl Advance {
     pub(crate) fn check(&self, gpu: &Gpu) -> Result<Findings, Failure> {
         let mut random = Random(40_000 + self.seed);
         let batches: Vec<usize> = (0..STEPS).map(|_| [0, 1, 0, 2, 0, 0][random.below(6)]).collect();
-        let mut here = history(&self.clip, self.updates)?;
+        let mut here = history(&self.clip, self.updates, 1.0)?;
         let staged = self.there(gpu, &here, &batches)?;
         let mut moments = Moments::default();
         let mut findings = Findings::default();

@@ -4,12 +4,15 @@ use std::fmt;
 
 use gradclip::cpu::{self, Moments};
 use gradclip::layout::{Progress, Tally};
-use gradclip::{Adam, Clip, ClipError, History, Lion, LossScale, NonFinite, Optimizer, Rule, Sgd, Units};
+use gradclip::{
+    Adam, Clip, ClipError, History, Lion, LossScale, NAdam, NonFinite, Optimizer, RAdam, Rule, Sgd, Units,
+};
 
 use crate::budget::TRAINING_STEPS as STEPS;
 use crate::failure::Failure;
 use crate::inputs::values::Values;
 use crate::inputs::{Case, Elements, Random, Recipe, Sizes, Threshold, placing};
+use crate::oracle::optimizer::momentum_product;
 use crate::tensor::{Element, Tensor, steps};
 
 /// Nothing at all, a scalar, odd lengths, and a matrix to cut into units.
@@ -43,9 +46,10 @@ pub(crate) struct Training {
 }
 
 /// By the kernels that they take.
-fn optimizers() -> [Vec<Optimizer>; 5] {
+fn optimizers() -> [Vec<Optimizer>; 7] {
     let sgd = Sgd::new(0.1);
     let (adam, adamw, lion) = (Adam::new(0.01), Adam::adamw(0.01), Lion::new(0.01));
+    let (nadam, radam) = (NAdam::new(0.01), RAdam::new(0.01));
     let momentum = [
         sgd.momentum(0.9),
         sgd.momentum(0.8).dampening(0.3).weight_decay(0.01),
@@ -66,6 +70,13 @@ fn optimizers() -> [Vec<Optimizer>; 5] {
         // The second moment falls, so that the largest one stays behind.
         [adam.betas(0.8, 0.5), adamw.betas(0.9, 0.6).weight_decay(0.1).maximize(true)]
             .map(|adam| Optimizer::from(adam.amsgrad(true)))
+            .to_vec(),
+        [nadam, nadam.betas(0.8, 0.95).momentum_decay(0.1).decoupled(true).weight_decay(0.1).maximize(true)]
+            .map(Optimizer::from)
+            .to_vec(),
+        // Of the first five steps none is rectified.
+        [radam, radam.betas(0.8, 0.95).eps(1e-4).decoupled(true).weight_decay(0.1).maximize(true)]
+            .map(Optimizer::from)
             .to_vec(),
         [lion, lion.betas(0.95, 0.98).weight_decay(0.1).maximize(true)].map(Optimizer::from).to_vec(),
     ]
@@ -137,6 +148,8 @@ impl Training {
     /// The shader that moves the parameters.
     pub(crate) fn shader(&self) -> &'static str {
         match (&self.optimizer, self.optimizer.moments()) {
+            (Optimizer::NAdam(_), _) => "update_nadam",
+            (Optimizer::RAdam(_), _) => "update_radam",
             (Optimizer::Lion(_), _) => "update_lion",
             (Optimizer::Adam(_), 3) => "update_amsgrad",
             (Optimizer::Adam(_), _) => "update_adam",
@@ -185,7 +198,11 @@ impl Training {
         let parameters: Vec<Vec<f32>> = sizes.tensors.iter().enumerate().map(parameter).collect();
         let zeros = |p: &Vec<f32>| vec![vec![0.0; p.len()]; self.optimizer.moments()];
         let moments = Moments { tensors: parameters.iter().map(zeros).collect() };
-        Ok(State { parameters, moments, history: history(&self.clip, self.updates)? })
+        let product = match &self.optimizer {
+            Optimizer::NAdam(nadam) => momentum_product(nadam, self.updates).value as f32,
+            _ => 1.0,
+        };
+        Ok(State { parameters, moments, history: history(&self.clip, self.updates, product)? })
     }
 }
 
@@ -198,14 +215,15 @@ pub(crate) fn batch(sizes: Sizes, elements: Elements, values: Values, clip: Clip
     Case { clip: clip.lossy_unscale(true), ..case }
 }
 
-/// As it is after some optimiser steps.
-pub(crate) fn history(clip: &Clip, updates: u32) -> Result<History, ClipError> {
+/// As it is after some optimiser steps, and with this product of NAdam's momenta.
+pub(crate) fn history(clip: &Clip, updates: u32, momentum_product: f32) -> Result<History, ClipError> {
     let mut bytes = History::default().to_bytes();
     // Saved histories end with whether the loss is scaled, tally and progress, where thresholds are fixed.
     let at = bytes.len() - size_of::<Progress>();
     let scaled = at - size_of::<Tally>() - size_of::<u32>();
     let scale = clip.loss_scale.map_or(1.0, |s| s.initial);
-    let begin = Progress { scale, unscale: 1.0 / scale, updates, ..progress(&History::default()) };
+    let known = progress(&History::default());
+    let begin = Progress { scale, unscale: 1.0 / scale, updates, momentum_product, ..known };
     bytes[at..].copy_from_slice(bytemuck::bytes_of(&begin));
     bytes[scaled] = u8::from(clip.loss_scale.is_some());
     History::from_bytes(&bytes)

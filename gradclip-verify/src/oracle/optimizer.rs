@@ -3,7 +3,7 @@
 //! Each operation of such a program adds its own rounding, relative to its result, to what its operands
 //! are off by already. A product fused with a sum only leaves one out.
 
-use gradclip::{Adam, Lion, Optimizer, Sgd};
+use gradclip::{Adam, Lion, NAdam, Optimizer, RAdam, Sgd};
 
 use crate::tally::ulp;
 use crate::tensor::Element;
@@ -156,6 +156,99 @@ impl Machine {
     }
 }
 
+/// What NAdam and RAdam multiply by, the same for all elements.
+#[derive(Clone, Copy, Debug)]
+struct Factors {
+    gradient: Near,
+    first: Near,
+    /// Of the root of the second moment; 0 where RAdam does not divide by it.
+    second: Near,
+}
+
+impl Factors {
+    fn of(machine: Machine, optimizer: &Optimizer, t: u32) -> Factors {
+        let nothing = Near::exactly(0.0);
+        let factors = match optimizer {
+            Optimizer::NAdam(nadam) => of_nadam(nadam, t),
+            Optimizer::RAdam(radam) => of_radam(radam, t),
+            _ => [nothing; 3],
+        };
+        // Programs with the same constants make the same factors of them, to the bit.
+        let [gradient, first, second] = factors.map(|f| Near { error: machine.constant * f.error, ..f });
+        Factors { gradient, first, second }
+    }
+}
+
+/// μ of a step.
+fn momentum(nadam: &NAdam, t: u32) -> Near {
+    let (value, roundings) = (grown(nadam, t), 3.0 * f64::from(t).log2().ceil() + 3.0);
+    let twice = Machine::CPU.sum(Near::exactly(1.0), Near::within(value, roundings * HALF_ULP * value));
+    Machine::CPU.product(Machine::CPU.constant(nadam.betas.0 / 2.0), twice)
+}
+
+/// 1 - 0.96^(t ψ).
+fn grown(nadam: &NAdam, t: u32) -> f64 {
+    -(f64::from(t) * nadam.momentum_decay * f64::ln(0.96)).exp_m1()
+}
+
+/// The product of NAdam's first t μ, or something below 1e-30 where that is.
+pub fn momentum_product(nadam: &NAdam, t: u32) -> Near {
+    let mut product = Near::exactly(1.0);
+    for k in 1..=t {
+        if product.value < 1e-30 {
+            break;
+        }
+        product = Machine::CPU.product(product, momentum(nadam, k));
+    }
+    product
+}
+
+fn of_nadam(nadam: &NAdam, t: u32) -> [Near; 3] {
+    let machine = Machine::CPU;
+    let left = |a: Near| machine.sum(Near::exactly(1.0), a.negated());
+    let product = momentum_product(nadam, t);
+    let now = grown(nadam, t);
+    let now = Near::within(now, (3.0 * f64::from(t).log2().ceil() + 3.0) * HALF_ULP * now);
+    let rest = machine.product(machine.constant(nadam.betas.0 / 2.0), left(now));
+    let share = machine.sum(machine.constant(1.0 - nadam.betas.0), rest);
+    let next = momentum(nadam, t + 1);
+    let first = machine.quotient(next, left(machine.product(product, next)));
+    let second = machine.root(machine.correction(1.0 - nadam.betas.1, t));
+    [machine.quotient(share, left(product)), first, second]
+}
+
+fn of_radam(radam: &RAdam, t: u32) -> [Near; 3] {
+    let (machine, nothing) = (Machine::CPU, Near::exactly(0.0));
+    let first = machine.correction(1.0 - radam.betas.0, t);
+    let rho = averaged_steps(radam.betas.1, t);
+    if rho <= 5.0 {
+        return [nothing, first, nothing];
+    }
+    let rho = Near::within(rho, (2.0 * f64::from(t).log2().ceil() + 4.0) * HALF_ULP * rho);
+    let most = 2.0 / (1.0 - radam.betas.1) - 1.0;
+    let certainty = |rho: Near| {
+        let [four, two] = [-4.0, -2.0].map(|by| machine.sum(rho, Near::exactly(by)));
+        machine.quotient(machine.product(four, two), rho)
+    };
+    let share = machine.quotient(certainty(rho), certainty(Near::within(most, 3.0 * HALF_ULP * most)));
+    let second = machine.root(machine.correction(1.0 - radam.betas.1, t));
+    [nothing, machine.product(first, machine.root(share)), second]
+}
+
+/// RAdam's ρ from its definition by sums: twice the mean step, each weighing as its gradient does, less 1.
+fn averaged_steps(second: f64, t: u32) -> f64 {
+    let (mut ranks, mut weights, mut weight) = (0.0, 0.0, 1.0);
+    for k in 1..=t {
+        ranks += f64::from(k) * weight;
+        weights += weight;
+        weight *= second;
+        if weight < 1e-30 {
+            break;
+        }
+    }
+    2.0 * ranks / weights - 1.0
+}
+
 /// A step on the elements of one tensor.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
@@ -163,6 +256,7 @@ pub struct Step {
     optimizer: Optimizer,
     /// Number of the step, from 1.
     t: u32,
+    factors: Factors,
     /// Learning rate of the tensor.
     lr: Near,
     weight_decay: Near,
@@ -172,7 +266,8 @@ impl Step {
     /// Step `t`, counted from 1, of a tensor with a factor of the learning rate and a weight decay.
     pub fn new(machine: Machine, optimizer: Optimizer, t: u32, lr_scale: f64, decay: f64) -> Step {
         let lr = machine.product(machine.constant(optimizer.lr()), machine.constant(lr_scale));
-        Step { machine, optimizer, t, lr, weight_decay: machine.constant(decay) }
+        let factors = Factors::of(machine, &optimizer, t);
+        Step { machine, optimizer, t, factors, lr, weight_decay: machine.constant(decay) }
     }
 
     /// Parameter and up to three moments after the step, from those before it and the clipped gradient. Moments that the
@@ -183,6 +278,8 @@ impl Step {
         match &self.optimizer {
             Optimizer::Sgd(sgd) => self.descent(sgd, against(sgd.maximize), p, m),
             Optimizer::Adam(adam) => self.adam(adam, against(adam.maximize), [p, m, v, largest]),
+            Optimizer::NAdam(nadam) => self.nadam(nadam, against(nadam.maximize), [p, m, v]),
+            Optimizer::RAdam(radam) => self.radam(radam, against(radam.maximize), [p, m, v]),
             Optimizer::Lion(lion) => self.lion(lion, against(lion.maximize), p, m),
             // There are no others yet: NaN is never right.
             _ => [Near::exactly(f64::NAN); 4],
@@ -213,16 +310,51 @@ impl Step {
         [self.moved(p, if sgd.nesterov { nesterov } else { m }), m, m, m]
     }
 
+    /// The moments that a gradient leaves.
+    fn moments(&self, (first, second): (f64, f64), g: Near, [m, v]: [Near; 2]) -> [Near; 2] {
+        let machine = self.machine;
+        let kept = machine.product(machine.constant(first), m);
+        let m = machine.sum(kept, machine.product(machine.constant(1.0 - first), g));
+        let kept = machine.product(machine.constant(second), v);
+        let square = machine.product(machine.product(machine.constant(1.0 - second), g), g);
+        [m, machine.sum(kept, square)]
+    }
+
+    fn nadam(&self, nadam: &NAdam, gradient: Near, [p, m, v]: [Near; 3]) -> [Near; 4] {
+        let Step { machine, factors, .. } = *self;
+        let decay = machine.product(self.weight_decay, p);
+        let g = if nadam.decoupled { gradient } else { machine.sum(gradient, decay) };
+        let [m, v] = self.moments(nadam.betas, g, [m, v]);
+        let ahead = machine.sum(machine.product(m, factors.first), machine.product(factors.gradient, g));
+        let size = machine.product(machine.root(v), factors.second);
+        let size = machine.sum(size, machine.constant(nadam.eps));
+        let still = ahead.is_zero() && size.is_zero();
+        let direction = if still { ahead } else { machine.quotient(ahead, size) };
+        let direction = if nadam.decoupled { machine.sum(direction, decay) } else { direction };
+        [self.moved(p, direction), m, v, v]
+    }
+
+    fn radam(&self, radam: &RAdam, gradient: Near, [p, m, v]: [Near; 3]) -> [Near; 4] {
+        let Step { machine, factors, .. } = *self;
+        let decay = machine.product(self.weight_decay, p);
+        let g = if radam.decoupled { gradient } else { machine.sum(gradient, decay) };
+        let [m, v] = self.moments(radam.betas, g, [m, v]);
+        let corrected = machine.product(m, factors.first);
+        let size = machine.product(machine.root(v), factors.second);
+        let size = machine.sum(size, machine.product(machine.constant(radam.eps), factors.second));
+        let still = m.is_zero() && size.is_zero();
+        let plain = still || factors.second.is_zero();
+        let direction = if plain { corrected } else { machine.quotient(corrected, size) };
+        let direction = if radam.decoupled { machine.sum(direction, decay) } else { direction };
+        [self.moved(p, direction), m, v, v]
+    }
+
     fn adam(&self, adam: &Adam, gradient: Near, [p, m, v, largest]: [Near; 4]) -> [Near; 4] {
         let Step { machine, weight_decay, t, .. } = *self;
         let decay = machine.product(weight_decay, p);
         let g = if adam.decoupled { gradient } else { machine.sum(gradient, decay) };
         let (first, second) = adam.betas;
-        let kept = machine.product(machine.constant(first), m);
-        let m = machine.sum(kept, machine.product(machine.constant(1.0 - first), g));
-        let kept = machine.product(machine.constant(second), v);
-        let square = machine.product(machine.product(machine.constant(1.0 - second), g), g);
-        let v = machine.sum(kept, square);
+        let [m, v] = self.moments(adam.betas, g, [m, v]);
         let largest = if adam.amsgrad { v.or_larger(largest) } else { v };
         let root = machine.root(largest);
 

@@ -77,7 +77,9 @@ impl<'a> Call<'a> {
     fn new(peer: &'a str, function: &'a str, args: &Map<String, Value>) -> Attempt<Call<'a>> {
         let library = peer.split(' ').next().unwrap_or_default();
         let (clips, optimizers): (&[&str], &[&str]) = match library {
-            "torch" => (&["clip_grad_norm_", "clip_grad_value_"], &["SGD", "Adam", "AdamW"]),
+            "torch" => {
+                (&["clip_grad_norm_", "clip_grad_value_"], &["SGD", "Adam", "AdamW", "NAdam", "RAdam"])
+            }
             "keras" => (&[], &["SGD", "Adam", "AdamW"]),
             "optax" => (
                 &["clip_by_global_norm", "clip", "clip_by_block_rms", "adaptive_grad_clip"],
@@ -160,6 +162,8 @@ impl<'a> Call<'a> {
     fn optimizer(&self, args: &Args<'_>) -> Attempt<Optimizer> {
         match (self.library, self.optimizer) {
             ("torch", "SGD") => torch_sgd(args),
+            ("torch", "NAdam") => torch_nadam(args),
+            ("torch", "RAdam") => torch_radam(args),
             ("torch", _) => torch_adam(args, self.optimizer == "AdamW"),
             ("keras", "SGD") => keras_sgd(args),
             ("keras", _) => keras_adam(args, self.optimizer == "AdamW"),
@@ -212,12 +216,42 @@ fn torch_sgd(args: &Args<'_>) -> Attempt<Optimizer> {
     Ok(sgd.into())
 }
 
-fn torch_adam(args: &Args<'_>, decoupled: bool) -> Attempt<Optimizer> {
+fn torch_betas(args: &Args<'_>) -> Attempt<(f64, f64)> {
     let betas = match args.get("betas") {
         None => vec![Some(0.9), Some(0.999)],
         Some(value) => value.as_array().map_or_else(Vec::new, |betas| betas.iter().map(number).collect()),
     };
     let [Some(first), Some(second)] = betas[..] else { return Err("argument `betas` is no pair".into()) };
+    Ok((first, second))
+}
+
+fn torch_nadam(args: &Args<'_>) -> Attempt<Optimizer> {
+    let (first, second) = torch_betas(args)?;
+    torch_common(args);
+    Ok(NAdam::new(args.or("lr", 2e-3)?)
+        .betas(first, second)
+        .eps(args.or("eps", 1e-8)?)
+        .weight_decay(args.or("weight_decay", 0.0)?)
+        .momentum_decay(args.or("momentum_decay", 4e-3)?)
+        .decoupled(args.flag("decoupled_weight_decay")?)
+        .maximize(args.flag("maximize")?)
+        .into())
+}
+
+fn torch_radam(args: &Args<'_>) -> Attempt<Optimizer> {
+    let (first, second) = torch_betas(args)?;
+    torch_common(args);
+    Ok(RAdam::new(args.or("lr", 1e-3)?)
+        .betas(first, second)
+        .eps(args.or("eps", 1e-8)?)
+        .weight_decay(args.or("weight_decay", 0.0)?)
+        .decoupled(args.flag("decoupled_weight_decay")?)
+        .maximize(args.flag("maximize")?)
+        .into())
+}
+
+fn torch_adam(args: &Args<'_>, decoupled: bool) -> Attempt<Optimizer> {
+    let (first, second) = torch_betas(args)?;
     let decoupled = args.flag("decoupled_weight_decay")? || decoupled;
     let kind = if decoupled { Adam::adamw } else { Adam::new };
     let adam = kind(args.or("lr", 1e-3)?).betas(first, second).eps(args.or("eps", 1e-8)?);

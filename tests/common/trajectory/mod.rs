@@ -18,8 +18,8 @@ use crate::files;
 use gradclip::cpu::{self, Moments};
 use gradclip::layout::Progress;
 use gradclip::{
-    Adam, Clip, DType, Grad, History, Lion, LossScale, NonFinite, NormType, Optimizer, Report, Rule, Scope,
-    Sgd, Stepper, Units,
+    Adam, Clip, DType, Grad, History, Lion, LossScale, NAdam, NonFinite, NormType, Optimizer, RAdam, Report,
+    Rule, Scope, Sgd, Stepper, Units,
 };
 use gradclip_verify::gpu::{Gpu, Operands, Placing};
 use gradclip_verify::tensor::{Data, Element, Tensor, steps};
