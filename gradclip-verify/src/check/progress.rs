@@ -63,8 +63,8 @@ pub(crate) struct Advance {
     seed: u64,
 }
 
-/// Optimisers, loss scales, policies and numbers of steps take turns, in lists whose lengths share no
-/// factor.
+/// Optimisers, loss scales and numbers of steps take turns, in lists whose lengths share no factor;
+/// policies take one after all optimisers.
 pub(crate) fn advances() -> Vec<Advance> {
     let adam = |first, second| Some(Optimizer::from(Adam::new(0.01).betas(first, second)));
     let optimizers = [
@@ -101,7 +101,7 @@ pub(crate) fn advances() -> Vec<Advance> {
     let updates = [0, 0, 1, 998, 65_530, 12_345_678, u32::MAX - STEPS as u32];
     let advance = |turn: usize| {
         let clip = if turn.is_multiple_of(2) { Clip::global_norm(1.0) } else { Clip::per_tensor_norm(1.0) };
-        let clip = clip.on_non_finite(policies[turn / 8 % 4]);
+        let clip = clip.on_non_finite(policies[turn / 13 % 4]);
         let clip = scales[turn % 9].map_or(clip, |scale| clip.loss_scale(scale));
         Advance { optimizer: optimizers[turn % 13], clip, updates: updates[turn % 7], seed: turn as u64 }
     };
@@ -206,7 +206,7 @@ mod tests {
         let count = |test: &dyn Fn(&Advance) -> bool| advances.iter().filter(|a| test(a)).count();
         let scales: Vec<_> = advances[..9].iter().map(|a| a.clip.loss_scale).collect();
         for scale in scales {
-            assert_eq!(count(&|a| a.clip.loss_scale == scale), 8);
+            assert_eq!(count(&|a| a.clip.loss_scale == scale), 13);
             for policy in [NonFinite::Skip, NonFinite::Zero, NonFinite::Sanitize] {
                 assert!(count(&|a| a.clip.loss_scale == scale && a.clip.non_finite == policy) > 0);
             }
