@@ -181,14 +181,14 @@ impl Factors {
 
 /// μ of a step.
 fn momentum(nadam: &NAdam, t: u32) -> Near {
-    let (value, roundings) = (grown(nadam, t), 3.0 * f64::from(t).log2().ceil() + 3.0);
-    let twice = Machine::CPU.sum(Near::exactly(1.0), Near::within(value, roundings * HALF_ULP * value));
+    let twice = Machine::CPU.sum(Near::exactly(1.0), grown(nadam, t));
     Machine::CPU.product(Machine::CPU.constant(nadam.betas.0 / 2.0), twice)
 }
 
 /// 1 - 0.96^(t ψ).
-fn grown(nadam: &NAdam, t: u32) -> f64 {
-    -(f64::from(t) * nadam.momentum_decay * f64::ln(0.96)).exp_m1()
+fn grown(nadam: &NAdam, t: u32) -> Near {
+    let value = -(f64::from(t) * nadam.momentum_decay * f64::ln(0.96)).exp_m1();
+    Near::within(value, (3.0 * f64::from(t).log2().ceil() + 3.0) * HALF_ULP * value)
 }
 
 /// The product of NAdam's first t μ, or something below 1e-30 where that is.
@@ -207,9 +207,7 @@ fn of_nadam(nadam: &NAdam, t: u32) -> [Near; 3] {
     let machine = Machine::CPU;
     let left = |a: Near| machine.sum(Near::exactly(1.0), a.negated());
     let product = momentum_product(nadam, t);
-    let now = grown(nadam, t);
-    let now = Near::within(now, (3.0 * f64::from(t).log2().ceil() + 3.0) * HALF_ULP * now);
-    let rest = machine.product(machine.constant(nadam.betas.0 / 2.0), left(now));
+    let rest = machine.product(machine.constant(nadam.betas.0 / 2.0), left(grown(nadam, t)));
     let share = machine.sum(machine.constant(1.0 - nadam.betas.0), rest);
     let next = momentum(nadam, t + 1);
     let first = machine.quotient(next, left(machine.product(product, next)));
@@ -238,13 +236,9 @@ fn of_radam(radam: &RAdam, t: u32) -> [Near; 3] {
 /// RAdam's ρ from its definition by sums: twice the mean step, each weighing as its gradient does, less 1.
 fn averaged_steps(second: f64, t: u32) -> f64 {
     let (mut ranks, mut weights, mut weight) = (0.0, 0.0, 1.0);
-    for k in 1..=t {
-        ranks += f64::from(k) * weight;
-        weights += weight;
+    for k in (1..=t).take_while(|&k| second.powf(f64::from(k)) > 1e-30 || k == 1) {
+        (ranks, weights) = (ranks + f64::from(k) * weight, weights + weight);
         weight *= second;
-        if weight < 1e-30 {
-            break;
-        }
     }
     2.0 * ranks / weights - 1.0
 }
@@ -328,8 +322,7 @@ impl Step {
         let ahead = machine.sum(machine.product(m, factors.first), machine.product(factors.gradient, g));
         let size = machine.product(machine.root(v), factors.second);
         let size = machine.sum(size, machine.constant(nadam.eps));
-        let still = ahead.is_zero() && size.is_zero();
-        let direction = if still { ahead } else { machine.quotient(ahead, size) };
+        let direction = if ahead.is_zero() && size.is_zero() { ahead } else { machine.quotient(ahead, size) };
         let direction = if nadam.decoupled { machine.sum(direction, decay) } else { direction };
         [self.moved(p, direction), m, v, v]
     }
@@ -342,8 +335,7 @@ impl Step {
         let corrected = machine.product(m, factors.first);
         let size = machine.product(machine.root(v), factors.second);
         let size = machine.sum(size, machine.product(machine.constant(radam.eps), factors.second));
-        let still = m.is_zero() && size.is_zero();
-        let plain = still || factors.second.is_zero();
+        let plain = factors.second.is_zero() || (m.is_zero() && size.is_zero());
         let direction = if plain { corrected } else { machine.quotient(corrected, size) };
         let direction = if radam.decoupled { machine.sum(direction, decay) } else { direction };
         [self.moved(p, direction), m, v, v]
