@@ -46,6 +46,8 @@ def to_gradclip(source, target):
         for key in STATE:
             if state.get(key) is not None:
                 tensors[f"{name}.{key}"] = state[key].to(torch.float32).contiguous()
+        if state.get("mu_product") is not None:
+            tensors[f"{name}.mu_product"] = torch.tensor(float(state["mu_product"]))
         # Gradient descent counts no steps; with a momentum there has been one.
         step = state.get("step", 1 if state.get("momentum_buffer") is not None else None)
         if step is not None:
@@ -58,7 +60,7 @@ def to_torch(source, target):
     with safe_open(source, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     old = torch.load(target, map_location="cpu", weights_only=True) if os.path.exists(target) else {}
-    kept = (*STATE, "step", "master", "accumulator")
+    kept = (*STATE, "step", "mu_product", "master", "accumulator")
     parameters = [n for n in tensors if n != "gradclip.history" and n.rpartition(".")[2] not in kept]
     if "optimizer" in old:
         numbers = {name: number for number, name in names_of(old).items()}
@@ -72,6 +74,8 @@ def to_torch(source, target):
         own = {key: tensors[f"{name}.{key}"] for key in STATE if f"{name}.{key}" in tensors}
         if own and "momentum_buffer" not in own:
             own["step"] = tensors[f"{name}.step"]
+            if f"{name}.mu_product" in tensors:
+                own["mu_product"] = tensors[f"{name}.mu_product"]
         if own:
             state[numbers[name]] = own
     groups = old.get("optimizer", {}).get("param_groups") or [

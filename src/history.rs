@@ -76,11 +76,11 @@ impl History {
         }
     }
 
-    /// One that begins after so many optimiser steps of another program.
+    /// One that begins after so many optimiser steps of another program, with NAdam's product of all μ so far.
     #[cfg(feature = "checkpoint")]
-    pub(crate) fn begun_after(clip: &Clip, limits: usize, updates: u32) -> History {
+    pub(crate) fn begun_after(clip: &Clip, limits: usize, updates: u32, product: f32) -> History {
         let mut history = History::new(clip, limits);
-        history.progress.updates = updates;
+        (history.progress.updates, history.progress.momentum_product) = (updates, product);
         history
     }
 

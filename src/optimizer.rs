@@ -126,9 +126,15 @@ impl Optimizer {
     pub(crate) fn moment_names(&self) -> &'static [&'static str] {
         let all: &[&str] = match self {
             Optimizer::Sgd(_) => &[".momentum_buffer"],
-            Optimizer::Adam(_) | Optimizer::Lion(_) => &[".exp_avg", ".exp_avg_sq", ".max_exp_avg_sq"],
+            _ => &[".exp_avg", ".exp_avg_sq", ".max_exp_avg_sq"],
         };
         &all[..self.moments()]
+    }
+
+    /// Whether the product of all μ so far belongs to its state, as NAdam has it.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn has_product(&self) -> bool {
+        matches!(self, Optimizer::NAdam(_))
     }
 
     /// Checks every constant.

@@ -8,10 +8,11 @@ use crate::history::History;
 use crate::optimizer::Optimizer;
 use crate::tensor::{DType, Precision, TensorInfo};
 
-use super::{Checkpoint, Saved};
+use super::saved::{Checkpoint, HISTORY, Saved};
 
-/// The name of the history in a file.
-pub(super) const HISTORY: &str = "gradclip.history";
+/// How names of numbers end.
+const STEP: &str = ".step";
+const PRODUCT: &str = ".mu_product";
 
 /// What a tensor of the file is to tensor `t` of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(crate) struct Part {
 pub(crate) struct Form {
     pub(crate) parts: Vec<Part>,
     names: Vec<String>,
+    /// Whether the product of all μ is kept.
+    product: bool,
 }
 
 impl Form {
@@ -67,15 +70,21 @@ impl Form {
             }
         }
         let names: Vec<String> = infos.iter().map(|info| info.name.to_string()).collect();
-        let form = Form { parts, names };
+        let form = Form { parts, names, product: optimizer.has_product() };
         form.distinct()?;
         Ok(form)
     }
 
-    /// Names of parts, steps and the history.
+    /// Names of numbers of a kind, one a tensor.
+    fn numbers(&self, kind: &'static str) -> impl Iterator<Item = String> + '_ {
+        let kept = kind != PRODUCT || self.product;
+        self.names.iter().filter(move |_| kept).map(move |name| format!("{name}{kind}"))
+    }
+
+    /// Names of parts, numbers and the history.
     fn all_names(&self) -> impl Iterator<Item = String> + '_ {
-        let steps = self.names.iter().map(|name| step_of(name));
-        self.parts.iter().map(|part| part.name.clone()).chain(steps).chain([HISTORY.to_owned()])
+        let parts = self.parts.iter().map(|part| part.name.clone());
+        parts.chain(self.numbers(STEP)).chain(self.numbers(PRODUCT)).chain([HISTORY.to_owned()])
     }
 
     fn distinct(&self) -> Result<(), CheckpointError> {
@@ -96,10 +105,13 @@ impl Form {
         let parts = self.parts.iter().zip(bytes).map(|(part, bytes)| {
             (part.name.clone(), Saved { dtype: part.dtype, shape: part.shape.clone(), bytes })
         });
-        let count = history.updates() as f32;
-        let count = || Saved { dtype: DType::F32, shape: Vec::new(), bytes: count.to_le_bytes().to_vec() };
-        let steps = self.names.iter().map(|name| (step_of(name), count()));
-        Checkpoint { tensors: parts.chain(steps).collect(), history: Some(history), accumulated }
+        let number =
+            |value: f32| Saved { dtype: DType::F32, shape: Vec::new(), bytes: value.to_le_bytes().to_vec() };
+        let (steps, product) = (history.updates() as f32, history.progress.momentum_product);
+        let steps = self.numbers(STEP).map(|name| (name, number(steps)));
+        let products = self.numbers(PRODUCT).map(|name| (name, number(product)));
+        let tensors = parts.chain(steps).chain(products).collect();
+        Checkpoint { tensors, history: Some(history), accumulated }
     }
 
     /// The parts that a file has, those that begin as zeros, and its history for a clip with so many limits, where it is one of this run.
@@ -133,10 +145,16 @@ impl Form {
         clip: &Clip,
         limits: usize,
     ) -> Result<History, CheckpointError> {
-        let steps = self.steps(&checkpoint.tensors)?;
+        let steps = self.number(STEP, &checkpoint.tensors)?;
         let mut history = match &checkpoint.history {
             Some(history) => history.clone(),
-            None => History::begun_after(clip, limits, steps.unwrap_or(0.0) as u32),
+            None => {
+                let product = self.number(PRODUCT, &checkpoint.tensors)?;
+                if let (None, Some(name)) = (product, self.numbers(PRODUCT).next()) {
+                    return Err(CheckpointError::Missing { name });
+                }
+                History::begun_after(clip, limits, steps.unwrap_or(0.0) as u32, product.unwrap_or(1.0))
+            }
         };
         history.fit(clip, limits)?;
         if let Some(given) = steps.filter(|&steps| steps != history.updates() as f32) {
@@ -146,22 +164,28 @@ impl Form {
         Ok(history)
     }
 
-    /// Steps so far, which all tensors agree on.
-    fn steps(&self, tensors: &BTreeMap<String, Saved>) -> Result<Option<f32>, CheckpointError> {
+    /// A number that all tensors agree on: of steps so far, or a product.
+    fn number(
+        &self,
+        kind: &'static str,
+        tensors: &BTreeMap<String, Saved>,
+    ) -> Result<Option<f32>, CheckpointError> {
         let mut all: Option<f32> = None;
-        for name in self.names.iter().map(|name| step_of(name)) {
+        for name in self.numbers(kind) {
             let Some(saved) = tensors.get(&name) else { continue };
             let value = saved.bytes.first_chunk().map(|bytes| f32::from_le_bytes(*bytes));
-            let whole =
-                |value: &f32| saved.bytes.len() == 4 && (0.0..4e9).contains(value) && value.fract() == 0.0;
-            let steps = value.filter(whole);
-            if steps.is_none() || (all.is_some() && all != steps) {
-                let required =
-                    all.map_or("a number of steps".into(), |steps| format!("{steps} steps, as others"));
+            let (most, whole) = if kind == STEP { (4e9, true) } else { (1.0, false) };
+            let fits = |value: &f32| {
+                saved.bytes.len() == 4 && (0.0..=most).contains(value) && (!whole || value.fract() == 0.0)
+            };
+            let number = value.filter(fits);
+            if number.is_none() || (all.is_some() && all != number) {
+                let least = format!("a number from 0 to {most}");
+                let required = all.map_or(least, |number| format!("{number}, as others"));
                 let given = value.map_or("none".into(), |value| value.to_string());
                 return Err(CheckpointError::Tensor { name, required, given });
             }
-            all = steps;
+            all = number;
         }
         Ok(all)
     }
@@ -185,8 +209,4 @@ impl Part {
         }
         Ok(&saved.bytes)
     }
-}
-
-fn step_of(name: &str) -> String {
-    format!("{name}.step")
 }

@@ -2,7 +2,7 @@
 
     python3 tests/data/make_torch_state.py
 
-For AdamW and for SGD with momentum: five steps of a small model, its checkpoint through examples/torch_state.py (run.safetensors), and
+For AdamW, NAdam and SGD with momentum: five steps of a small model, its checkpoint through examples/torch_state.py (run.safetensors), and
 gradients and parameters of three further steps (further.safetensors). Needs torch and safetensors.
 """
 
@@ -58,4 +58,5 @@ def make(name, optimizer_of):
 
 
 make("adamw", lambda model: torch.optim.AdamW(model.named_parameters(), lr=0.01, weight_decay=0.1))
+make("nadam", lambda model: torch.optim.NAdam(model.named_parameters(), lr=0.01, weight_decay=0.1))
 make("sgd", lambda model: torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, dampening=0.1, weight_decay=0.01))
