@@ -24,7 +24,7 @@ impl Checkpoint {
     /// [`CheckpointError::File`] where the format cannot hold it.
     pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointError> {
         let history = self.history.as_ref().map(History::to_bytes);
-        let mut views = Vec::with_capacity(checkpoint.tensors.len() + 1);
+        let mut views = Vec::with_capacity(self.tensors.len() + 1);
         for (name, Saved { dtype, shape, bytes }) in &self.tensors {
             views.push((name.as_str(), TensorView::new(named(*dtype), shape.clone(), bytes)?));
         }
