@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use gradclip::records::Progress;
 use gradclip::wgpu;
 use half::bf16;
 use wgpu::BufferUsages as Usage;
@@ -84,7 +85,7 @@ fn on_device(
     let parameters = gpu.storage("parameters", model.elements / 2);
     gpu.write(&parameters, values);
     let gradients = gpu.storage("gradients", model.elements);
-    let progress = gpu.buffer("progress", 8, Usage::UNIFORM | Usage::COPY_DST);
+    let progress = gpu.buffer("progress", size_of::<Progress>() / 4, Usage::UNIFORM | Usage::COPY_DST);
     gpu.write(&progress, &[SCALE]);
     let network = Network::new(gpu, model, text, [&parameters, &gradients, &progress]);
     let mut encoder = gpu.encoder();
