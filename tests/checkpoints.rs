@@ -174,7 +174,7 @@ fn going_on_is_not_having_stopped_on_the_cpu() {
         let want = whole.save();
         assert!(want.history().unwrap().updates() >= 500, "{:?}", want.history());
         // In the middle of a sum and at its end.
-        for stop in [u64::from(random.bits()) % all, u64::from(random.bits()) % all / 16 * 16] {
+        for stop in [random.bits() % all, random.bits() % all / 16 * 16] {
             let mut first = Here::new(optimizer);
             (0..stop).for_each(|number| first.micro_batch(number, ends(number)));
             let saved = through_a_file(&first.save());
@@ -196,7 +196,7 @@ fn going_on_is_not_having_stopped_on_a_device() {
         let whole = There::new(&gpu, &gpu.clipper, optimizer);
         (0..all).for_each(|number| whole.micro_batch(number, ends(number)));
         let want = whole.save();
-        let stop = u64::from(random.bits()) % all;
+        let stop = random.bits() % all;
         let first = There::new(&gpu, &gpu.clipper, optimizer);
         (0..stop).for_each(|number| first.micro_batch(number, ends(number)));
         let saving = gpu.submit(|encoder| first.trainer.save(encoder).unwrap());
@@ -249,6 +249,9 @@ fn an_optimizer_of_pytorch_is_gone_on_from() {
     assert_eq!((p, other.step().report().unwrap().updates), (q, 8));
 }
 
+/// Changes a tensor of a file, and says whether it stays.
+type Edit<'e> = dyn Fn(&str, &mut Dtype, &mut Vec<usize>, &mut Vec<u8>) -> bool + 'e;
+
 /// Files that are cut, edited, of other tensors or another run: each is refused, and nothing has changed then.
 #[test]
 fn what_is_no_run_of_these_tensors_changes_nothing() {
@@ -260,8 +263,7 @@ fn what_is_no_run_of_these_tensors_changes_nothing() {
     for cut in [0, 7, 8, 100, file.len() / 2, file.len() - 1] {
         assert!(Checkpoint::from_bytes(&file[..cut]).is_err(), "{cut} bytes");
     }
-    let edited = |edit: &dyn Fn(&str, &mut Dtype, &mut Vec<usize>, &mut Vec<u8>) -> bool,
-                  extra: Option<&str>| {
+    let edited = |edit: &Edit<'_>, extra: Option<&str>| {
         let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
         let header = safetensors::SafeTensors::read_metadata(&file).unwrap().1.metadata().clone();
         let mut all: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();

@@ -32,6 +32,9 @@ pub(crate) struct Part {
     pub(crate) shape: Vec<usize>,
 }
 
+/// Parts of a run with their bytes in a file; without, zeros.
+pub(crate) type Found<'p, 'c> = Vec<(&'p Part, Option<&'c [u8]>)>;
+
 /// All that a file of the run has.
 #[derive(Clone, Debug)]
 pub(crate) struct Form {
@@ -120,7 +123,7 @@ impl Form {
         checkpoint: &'c Checkpoint,
         clip: &Clip,
         limits: usize,
-    ) -> Result<(Vec<(&Part, Option<&'c [u8]>)>, History), CheckpointError> {
+    ) -> Result<(Found<'_, 'c>, History), CheckpointError> {
         let known: BTreeSet<String> = self.all_names().collect();
         if let Some(name) = checkpoint.tensors.keys().find(|name| !known.contains(*name)) {
             return Err(CheckpointError::Unexpected { name: name.clone() });
