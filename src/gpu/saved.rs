@@ -9,7 +9,9 @@ use std::task::{Context, Poll};
 use wgpu::BufferUsages as Usage;
 
 use crate::checkpoint::{Checkpoint, Form, Part, Role};
-use crate::error::{CheckpointError, PrepareError, ReadBackError};
+use crate::error::{CheckpointError, PrepareError};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::error::{DeviceError, ReadBackError};
 use crate::history::History;
 use crate::tensor::TensorInfo;
 
@@ -21,6 +23,8 @@ use super::trainer::Trainer;
 /// polled.
 #[derive(Debug)]
 pub struct Saving {
+    /// To be waited for, which browsers do not allow.
+    #[cfg(not(target_arch = "wasm32"))]
     device: wgpu::Device,
     history: ReadBack<History>,
     /// Bytes of the parts one after the other, as much as a buffer holds each.
@@ -89,6 +93,7 @@ impl Trainer {
         let copies = parts.iter().map(|range| (range.buffer, range.words().0, range.words().1)).collect();
         let waiting = staged(&device, encoder, copies)?;
         Ok(Saving {
+            #[cfg(not(target_arch = "wasm32"))]
             device,
             history,
             waiting,
@@ -268,8 +273,7 @@ impl Saving {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn wait(mut self) -> Result<Checkpoint, CheckpointError> {
         let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
-        let lost =
-            |error| ReadBackError::Device(crate::error::DeviceError::new("waiting for the device", error));
+        let lost = |error| ReadBackError::Device(DeviceError::new("waiting for the device", error));
         polled.map_err(lost)?;
         self.try_take().unwrap_or(Err(ReadBackError::NotSubmitted.into()))
     }
