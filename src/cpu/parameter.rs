@@ -164,7 +164,8 @@ pub(super) fn split<'a, T>(slice: &mut &'a mut [T], len: usize) -> &'a mut [T] {
 
 fn mixed<T: Element>(master: &mut [f32], halves: &mut [T], change: impl FnOnce(&mut [f32])) {
     // A master that nothing was written to is its parameter. One of 0 that was has a parameter of 0, so that it stays what it is.
-    if master.iter().any(|m| m.to_bits() == 0) {
+    // All are looked at, without a branch each.
+    if master.iter().fold(false, |found, m| found | (m.to_bits() == 0)) {
         let new = master.iter_mut().zip(&*halves).filter(|(m, _)| m.to_bits() == 0);
         new.for_each(|(master, half)| *master = f32::from_bits(half.f32_bits()));
     }

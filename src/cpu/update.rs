@@ -8,6 +8,7 @@ use crate::layout::{
 use super::apply;
 use super::block::{Values, not_here, with_elements};
 use super::element::Element;
+use super::lanes::{ByLanes, Lanes, by_lanes};
 use super::parameter::{Chance, ParameterMut, split};
 
 /// Elements whose clipped gradients are kept at once: they stay in the first cache.
@@ -96,7 +97,9 @@ fn act<T: Element>(gradient: &[T], outcome: &Outcome, action: &Action, mut targe
         let (gradient, scale) = clipped(gradient, outcome, &mut block[..gradient.len()]);
         match action {
             Action::Add { begins } => {
-                let sum = |accumulator: &mut [f32]| add(gradient, scale, outcome, *begins, accumulator);
+                let (skipped, begins) = (outcome.flags & SKIPPED != 0, *begins);
+                let sum =
+                    |accumulator: &mut [f32]| by_lanes(Add { gradient, scale, skipped, begins, accumulator });
                 parameter.change(first, Chance::default(), &mut room, sum);
             }
             Action::Update(rates) => {
@@ -142,16 +145,31 @@ fn clipped<'a, T: Element>(gradient: &'a [T], outcome: &Outcome, block: &'a mut 
 }
 
 /// The twin of `shaders/accumulate.wgsl`: a segment that is skipped adds nothing.
-fn add(gradient: &[f32], scale: f32, outcome: &Outcome, begins: bool, accumulator: &mut [f32]) {
-    let pairs = accumulator.iter_mut().zip(gradient);
-    match (begins, outcome.flags & SKIPPED != 0) {
-        (true, true) => accumulator.fill(0.0),
-        (false, true) => {}
-        (true, false) => pairs.for_each(|(a, g)| *a = g * scale),
-        (false, false) => pairs.for_each(|(a, g)| {
-            let g = g * scale;
-            *a = within(*a + g, a.is_finite() & g.is_finite());
-        }),
+struct Add<'a> {
+    gradient: &'a [f32],
+    /// Factor of the gradient.
+    scale: f32,
+    skipped: bool,
+    begins: bool,
+    accumulator: &'a mut [f32],
+}
+
+impl ByLanes for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Add { gradient, scale, skipped, begins, accumulator } = self;
+        let pairs = accumulator.iter_mut().zip(gradient);
+        match (begins, skipped) {
+            (true, true) => accumulator.fill(0.0),
+            (false, true) => {}
+            (true, false) => pairs.for_each(|(a, g)| *a = g * scale),
+            (false, false) => pairs.for_each(|(a, g)| {
+                let g = g * scale;
+                *a = within(*a + g, a.is_finite() & g.is_finite());
+            }),
+        }
     }
 }
 
