@@ -26,14 +26,20 @@ impl Checkpoint {
         let history = self.history.as_ref().map(History::to_bytes);
         let mut views = Vec::with_capacity(self.tensors.len() + 1);
         for (name, Saved { dtype, shape, bytes }) in &self.tensors {
-            views.push((name.as_str(), TensorView::new(named(*dtype), shape.clone(), bytes)?));
+            views.push((
+                name.as_str(),
+                TensorView::new(named(*dtype), shape.clone(), bytes).map_err(CheckpointError::file)?,
+            ));
         }
         if let Some(history) = &history {
-            views.push((HISTORY, TensorView::new(Dtype::U8, vec![history.len()], history)?));
+            views.push((
+                HISTORY,
+                TensorView::new(Dtype::U8, vec![history.len()], history).map_err(CheckpointError::file)?,
+            ));
         }
         let header = [(VERSION, THIS.to_owned()), (ACCUMULATED, self.accumulated.to_string())];
         let header: HashMap<String, String> = header.map(|(key, value)| (key.to_owned(), value)).into();
-        Ok(serialize(views, Some(header))?)
+        serialize(views, Some(header)).map_err(CheckpointError::file)
     }
 
     /// From a safetensors file.
@@ -42,7 +48,7 @@ impl Checkpoint {
     ///
     /// Bytes that are no such file or some of one, another version, a history that no run leaves.
     pub fn from_bytes(bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
-        let header = SafeTensors::read_metadata(bytes)?.1;
+        let header = SafeTensors::read_metadata(bytes).map_err(CheckpointError::file)?.1;
         let header = header.metadata().clone().unwrap_or_default();
         // Files of other programs have none.
         if let Some(given) = header.get(VERSION).filter(|version| *version != THIS) {
@@ -58,7 +64,7 @@ impl Checkpoint {
             })?,
         };
         let (mut tensors, mut history) = (BTreeMap::new(), None);
-        for (name, view) in SafeTensors::deserialize(bytes)?.iter() {
+        for (name, view) in SafeTensors::deserialize(bytes).map_err(CheckpointError::file)?.iter() {
             if name == HISTORY {
                 history = Some(History::from_bytes(view.data())?);
                 continue;

@@ -11,8 +11,7 @@ pub enum CheckpointError {
     #[error("saved run: {source}")]
     File {
         /// What the reader of safetensors says.
-        #[from]
-        source: safetensors::SafeTensorError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Another version of the library wrote it, or another value stands where something else is to be.
     #[error("saved run: required {what} {required}, given `{}`", given.escape_debug())]
@@ -83,4 +82,11 @@ pub enum CheckpointError {
         #[from]
         source: ClipError,
     },
+}
+
+impl CheckpointError {
+    /// The reader's own type is no part of the interface.
+    pub(crate) fn file(error: safetensors::SafeTensorError) -> CheckpointError {
+        CheckpointError::File { source: error.into() }
+    }
 }
