@@ -18,6 +18,11 @@ const SIZES: [usize; 8] = [1, 3, 16_385, 2, 40_001, 16_384, 257, 1];
 /// A buffer each; one behind the other, so that two tensors share words; the same beside other data.
 const PLACINGS: [Placing; 3] = [Placing::APART, Placing::PACKED, Placing::arena(2, 6)];
 
+/// Forms of kernels and placings to try: every one of both is a kernel more.
+fn tried(gpu: &Gpu) -> (usize, &'static [Placing]) {
+    if gpu.compiles_slowly() { (1, &PLACINGS[1..2]) } else { (2, &PLACINGS) }
+}
+
 fn values(kind: Distribution, seed: u64) -> Vec<Vec<f32>> {
     SIZES.iter().zip(seed..).map(|(&n, seed)| data(kind, n, seed)).collect()
 }
@@ -195,12 +200,12 @@ fn masters_follow_the_step_on_f32() {
 
         // On the device beside that on f32 there.
         let Some(gpu) = &gpu else { continue };
-        let count = if gpu.compiles_slowly() { 1 } else { 2 };
-        for clipper in &gpu.forms()[..count] {
+        let (forms, placings) = tried(gpu);
+        for clipper in &gpu.forms()[..forms] {
             let on = (&**gpu, clipper);
             let mut single = There::new(on, &begin, Keeps::Single, Placing::APART, optimizer);
             let want: Vec<Vec<Data>> = steps.iter().map(|g| single.step(g).0).collect();
-            for placing in PLACINGS {
+            for &placing in placings {
                 let mut mixed = There::new(on, &begin, Keeps::Masters(element), placing, optimizer);
                 for (gradients, want) in steps.iter().zip(&want) {
                     let (halves, masters) = mixed.step(gradients);
@@ -327,9 +332,10 @@ fn rounding_by_chance_keeps_the_mean() {
     };
     assert_ne!(moved(&ours[0][0], &ours[1][0]), moved(&ours[1][0], &ours[2][0]), "steps share their chances");
     let Some(gpu) = gpu() else { return };
-    for clipper in gpu.forms() {
-        for placing in PLACINGS {
-            let mut there = There::new((&gpu, &clipper), &begin, Keeps::Chance(7), placing, sgd);
+    let (forms, placings) = tried(&gpu);
+    for clipper in &gpu.forms()[..forms] {
+        for &placing in placings {
+            let mut there = There::new((&gpu, clipper), &begin, Keeps::Chance(7), placing, sgd);
             for (t, want) in ours.iter().enumerate() {
                 let (halves, _) = there.step(&gradients);
                 assert_same(&halves, want, &format!("step {t} on {}, {placing:?}", gpu.name));
