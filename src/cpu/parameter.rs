@@ -206,7 +206,8 @@ impl ByLanes for ByChance<'_> {
 /// 16 bits for each element from the multiple of four on that is not above `e`.
 #[inline(always)]
 fn random_of(e: u64, Chance { seed, step }: Chance) -> [u32; 4 * COUNTERS] {
-    let counters = std::array::from_fn(|i| ((e >> 2) as u32).wrapping_add(i as u32));
+    // As a device counts elements: in 32 bits.
+    let counters = std::array::from_fn(|i| (((e >> 2) as u32).wrapping_add(i as u32)) & (u32::MAX >> 2));
     let [x, y] = threefry([counters, [step; COUNTERS]], [seed as u32, (seed >> 32) as u32]);
     let mut random = [0; 4 * COUNTERS];
     for (i, four) in random.as_chunks_mut::<4>().0.iter_mut().enumerate() {
@@ -225,4 +226,19 @@ fn rounded_by_chance(value: f32, random: u32) -> bf16 {
     // As `bf16::from_f32` has it.
     let nan = bits >> 16 | 0x40;
     bf16::from_bits(if size > INFINITY_BITS { nan } else { rounded } as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Chance, random_of};
+
+    /// Elements beyond 2^32 have the bits that a device, which counts in 32, gives them.
+    #[test]
+    fn elements_are_counted_in_32_bits() {
+        let chance = Chance { seed: 3, step: 5 };
+        let [last, first] = [(1u64 << 32) - 4, 1 << 32].map(|e| random_of(e, chance));
+        assert_eq!(last[4..8], first[..4]);
+        assert_eq!(first, random_of(0, chance));
+        assert_ne!(last[..4], first[..4]);
+    }
 }
