@@ -230,6 +230,13 @@ fn signs_of_zero() {
 /// Plain sums take excluded groups too: all are added as they are.
 #[test]
 fn groups_that_no_norm_counts_are_added_too() {
+    let free = Group::excluded("biases");
+    let (g, mut a, mut b) = ([1.0f32, 2.0], [7.0f32; 2], [7.0f32; 2]);
+    for first in [true, false] {
+        let mut sums = [SumMut::new("a", &g[..], &mut a), SumMut::new("b", &g[..], &mut b).group(&free)];
+        cpu::accumulate(&mut sums, first).unwrap();
+    }
+    assert_eq!((a, b), ([2.0, 4.0], [2.0, 4.0]));
     let Some(gpu) = gpu() else { return };
     let tensors = micro(0);
     let grads = gpu.separate(&tensors);
