@@ -5,8 +5,8 @@
 
 CHECKPOINT.pt is what `torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, path)` writes, for an
 optimiser made of `model.named_parameters()` or of `model.parameters()`; RUN.safetensors what gradclip's `Trainer::load` reads
-and `Checkpoint::to_bytes` writes. `to-torch` keeps what else CHECKPOINT.pt holds if it exists: rates and groups, which gradclip's
-file does not have. Needs torch and safetensors.
+and `Checkpoint::to_bytes` writes. `to-torch` puts
+parameters and states into a CHECKPOINT.pt of the same model, whose rates, groups and order it keeps: gradclip's file has none. Needs torch and safetensors.
 """
 
 import argparse
@@ -59,13 +59,12 @@ def to_gradclip(source, target):
 def to_torch(source, target):
     with safe_open(source, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-    old = torch.load(target, map_location="cpu", weights_only=True) if os.path.exists(target) else {}
+    if not os.path.exists(target):
+        sys.exit(f"required {target} of the same model: rates, groups and the order of parameters stand there alone")
+    old = torch.load(target, map_location="cpu", weights_only=True)
     kept = (*STATE, "step", "mu_product", "master", "accumulator")
     parameters = [n for n in tensors if n != "gradclip.history" and n.rpartition(".")[2] not in kept]
-    if "optimizer" in old:
-        numbers = {name: number for number, name in names_of(old).items()}
-    else:
-        numbers = {name: number for number, name in enumerate(parameters)}
+    numbers = {name: number for number, name in names_of(old).items()}
     missing = set(numbers) ^ set(parameters)
     if missing:
         sys.exit(f"required the same parameters in both files, given {sorted(missing)} in one")
@@ -78,12 +77,12 @@ def to_torch(source, target):
                 own["mu_product"] = tensors[f"{name}.mu_product"]
         if own:
             state[numbers[name]] = own
-    groups = old.get("optimizer", {}).get("param_groups") or [
-        {"params": list(numbers.values()), "param_names": list(numbers)}
-    ]
+    groups = old["optimizer"]["param_groups"]
     model = {**old.get("model", {}), **{name: tensors[name] for name in parameters}}
     torch.save({**old, "model": model, "optimizer": {"state": state, "param_groups": groups}}, target)
-    print(f"{len(parameters)} parameters, {len(state)} with a state")
+    masters = sum(name.endswith(".master") for name in tensors)
+    left = f"; {masters} masters have no place there" if masters else ""
+    print(f"{len(parameters)} parameters, {len(state)} with a state{left}")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ impl Grad {
 
     /// Lets a [`Stepper`](crate::Stepper) move a `bf16` parameter without a master, rounded up or down with the probabilities that
     /// keep its mean: 2 bytes an element instead of 6. The random bits are Threefry-2x32-20's (Salmon et al. 2011) for the key `seed + i`, tensor `i`
-    /// of the set, and a counter of element and step: the same on every adapter and wherever tensors lie, repeated after 2^32 steps or elements.
+    /// of the set, so that one seed does for all, and a counter of element and step: the same on every adapter and wherever tensors lie, repeated after 2^32 steps or elements.
     #[must_use]
     pub fn stochastic_rounding(self, seed: u64) -> Grad {
         Grad { stochastic: Some(seed), ..self }

@@ -56,6 +56,9 @@ impl Default for History {
     }
 }
 
+/// Counts have 32 bits: a run that is gone on with has some left.
+const MOST_STEPS: u32 = 4_000_000_000;
+
 /// Begins every saved history; the last byte is the version of the format.
 const MAGIC: [u8; 8] = *b"gradclp\x03";
 /// The version before, the progress of which ended with the corrections.
@@ -199,10 +202,20 @@ impl History {
             return Some(format!("a loss scale of {scale} and its inverse {unscale}"));
         }
         let finite = |value: &f32| value.is_finite() && *value >= 0.0;
-        if let Some(value) =
-            [share, correction, second_correction, gradient_correction].iter().find(|v| !finite(v))
+        if let Some(value) = [correction, second_correction, gradient_correction].iter().find(|v| !finite(v))
         {
             return Some(format!("a correction of {value}"));
+        }
+        // 1 - dampening may be negative.
+        if !share.is_finite() {
+            return Some(format!("a share of {share}"));
+        }
+        let Progress { finite_steps, updates, skips, .. } = self.progress;
+        let Tally { steps, clipped_steps, skipped_steps, .. } = self.tally;
+        let counts = [finite_steps, updates, skips, steps, clipped_steps, skipped_steps];
+        let all = counts.into_iter().chain(self.states.iter().flat_map(|s| [s.steps, s.observed]));
+        if let Some(count) = all.into_iter().find(|count| *count > MOST_STEPS) {
+            return Some(format!("a count of {count} steps"));
         }
         if mean_correction != 1.0 || !(0.0..=1.0).contains(&momentum_product) {
             return Some(format!("corrections of {mean_correction} and {momentum_product}"));

@@ -298,6 +298,7 @@ fn what_is_no_run_of_these_tensors_changes_nothing() {
     };
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("`t0.exp_avg`, given none", without("t0.exp_avg")),
+        ("`t2.step`, given none", without("t2.step")),
         ("`t1.accumulator`, given none", without("t1.accumulator")),
         ("given `t9`", edited(&|_, _, _, _| true, Some("t9"))),
         (
@@ -397,8 +398,8 @@ fn halves_that_share_words() {
     assert_eq!(gpu.read::<bf16>(&arena)[..7], halves[..7]);
     for alone in [grad("b", 3, 1), grad("c", 4, 1)] {
         let one = train(&[alone]);
-        let saved = save(&one);
-        assert!(matches!(one.load(&gpu.queue, &saved), Err(CheckpointError::Shared { .. })));
+        let refused = gpu.submit(|encoder| one.save(encoder).unwrap_err());
+        assert!(matches!(refused, CheckpointError::Shared { .. }), "{refused}");
     }
     let usage = wgpu::BufferUsages::STORAGE;
     let plain = wgpu::BufferDescriptor { label: None, size: 16, usage, mapped_at_creation: false };
@@ -406,6 +407,36 @@ fn halves_that_share_words() {
     let trainer = train(&[Grad::range("w", &gradient, 0, 4).parameter(&closed, 0, DType::F32)]);
     let refused = gpu.submit(|encoder| trainer.save(encoder).unwrap_err());
     assert!(refused.to_string().contains("tensor `w`: required a buffer of usage"), "{refused}");
+}
+
+/// A run is taken once; later there is none.
+#[test]
+fn a_saved_run_is_taken_once() {
+    let Some(gpu) = gpu() else { return };
+    let there = There::new(&gpu, &gpu.clipper, optimizers()[0]);
+    let mut saving = gpu.submit(|encoder| there.trainer.save(encoder).unwrap());
+    gpu.wait().unwrap();
+    assert!(saving.try_take().unwrap().is_ok());
+    assert!(saving.try_take().is_none() && saving.try_take().is_none());
+}
+
+/// What SGD with a dampening above 1 leaves is a run; counts at the end of their range are none.
+#[test]
+fn histories_of_every_run_are_read() {
+    let sgd = Sgd::new(0.1).momentum(0.9).dampening(1.5);
+    let (g, mut p) = ([1.0f32; 3], [0.0f32; 3]);
+    let like = [StepMut::new("w", &g[..], &mut p)];
+    let mut run = cpu::prepare_training(&like, &Clip::measure(), sgd, 1).unwrap();
+    (0..2).for_each(|_| assert!(run.record([(&g[..], &mut p)]).unwrap()));
+    let saved = run.save([&mut p]).unwrap();
+    assert_eq!(through_a_file(&saved), saved);
+    let bytes = saved.history().unwrap().to_bytes();
+    let updates = (0..bytes.len() - 4).step_by(4).filter(|&at| bytes[at..at + 4] == 2u32.to_le_bytes());
+    for at in updates {
+        let mut bytes = bytes.clone();
+        bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(gradclip::History::from_bytes(&bytes).is_err(), "a count at byte {at}");
+    }
 }
 
 /// What was never submitted is told, and not waited for.

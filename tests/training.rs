@@ -8,8 +8,8 @@ use common::{Distribution, Gpu, bits, data, gpu};
 use gradclip::cpu::{self, Moments, ParameterMut, StepMut, SumMut};
 use gradclip::layout::Progress;
 use gradclip::{
-    Adam, Clip, ClipError, DType, Grad, Group, History, LossScale, Optimizer, PrepareError, Report, Sgd,
-    StepError, Stepper, Trainer, wgpu,
+    Adam, Clip, ClipError, DType, Grad, Group, History, LossScale, Optimizer, PlanError, PrepareError,
+    Report, Sgd, StepError, Stepper, Trainer, wgpu,
 };
 use half::bf16;
 
@@ -288,6 +288,12 @@ fn one_micro_batch_is_a_step() {
     assert!(!gpu.submit(|encoder| trainer.finish(encoder)));
     assert_eq!(gpu.read::<f32>(&buffers[1]), [-3.0, -4.0]);
     assert!(trainer.accumulators().is_empty());
+    // A gradient that is its own parameter, whose sum lies elsewhere.
+    let itself = Grad::new("w", &buffers[0]).parameter(&buffers[0], 0, DType::F32);
+    for count in [1, 2] {
+        let refused = gpu.clipper.prepare_training(std::slice::from_ref(&itself), &clip, sgd, count);
+        assert!(matches!(refused, Err(PrepareError::Plan(PlanError::Overlap { .. }))), "{count}");
+    }
     for wrong in [0, 65_537] {
         let refused = gpu.clipper.prepare_training(std::slice::from_ref(&grad), &clip, sgd, wrong);
         assert!(matches!(refused, Err(PrepareError::Clip(ClipError::Combination { .. }))));

@@ -42,6 +42,8 @@ pub(crate) struct Form {
     names: Vec<String>,
     /// Whether the product of all μ is kept.
     product: bool,
+    /// Whether there are moments, which mean nothing without the number of steps.
+    counts: bool,
 }
 
 impl Form {
@@ -73,7 +75,7 @@ impl Form {
             }
         }
         let names: Vec<String> = infos.iter().map(|info| info.name.to_string()).collect();
-        let form = Form { parts, names, product: optimizer.has_product() };
+        let form = Form { parts, names, product: optimizer.has_product(), counts: optimizer.moments() > 0 };
         form.distinct()?;
         Ok(form)
     }
@@ -153,15 +155,17 @@ impl Form {
             Some(history) => history.clone(),
             None => {
                 let product = self.number(PRODUCT, &checkpoint.tensors)?;
-                if let (None, Some(name)) = (product, self.numbers(PRODUCT).next()) {
-                    return Err(CheckpointError::Missing { name });
-                }
                 History::begun_after(clip, limits, steps.unwrap_or(0.0) as u32, product.unwrap_or(1.0))
             }
         };
         history.fit(clip, limits)?;
         if let Some(given) = steps.filter(|&steps| steps != history.updates() as f32) {
             let (what, required) = ("steps so far", history.updates().to_string());
+            return Err(CheckpointError::Header { what, required, given: given.to_string() });
+        }
+        let product = history.progress.momentum_product;
+        if let Some(given) = self.number(PRODUCT, &checkpoint.tensors)?.filter(|given| *given != product) {
+            let (what, required) = ("a product of", product.to_string());
             return Err(CheckpointError::Header { what, required, given: given.to_string() });
         }
         Ok(history)
@@ -175,11 +179,18 @@ impl Form {
     ) -> Result<Option<f32>, CheckpointError> {
         let mut all: Option<f32> = None;
         for name in self.numbers(kind) {
-            let Some(saved) = tensors.get(&name) else { continue };
+            let Some(saved) = tensors.get(&name) else {
+                if self.counts {
+                    return Err(CheckpointError::Missing { name });
+                }
+                continue;
+            };
             let value = saved.bytes.first_chunk().map(|bytes| f32::from_le_bytes(*bytes));
             let (most, whole) = if kind == STEP { (4e9, true) } else { (1.0, false) };
             let fits = |value: &f32| {
-                saved.bytes.len() == 4 && (0.0..=most).contains(value) && (!whole || value.fract() == 0.0)
+                (saved.dtype, saved.bytes.len()) == (DType::F32, 4)
+                    && (0.0..=most).contains(value)
+                    && (!whole || value.fract() == 0.0)
             };
             let number = value.filter(fits);
             if number.is_none() || (all.is_some() && all != number) {

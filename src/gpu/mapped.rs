@@ -84,7 +84,7 @@ impl Place {
             let _ = sender.send(result);
         });
         let mapped: Mapped = Box::pin(async move { receiver.receive().await });
-        ReadBack { mapped: Mutex::new(mapped), lease, tag, read: Box::new(read) }
+        ReadBack { mapped: Mutex::new(mapped), lease, tag, read: Box::new(read), taken: false }
     }
 }
 
@@ -136,6 +136,8 @@ pub struct ReadBack<T = Report> {
     lease: Arc<Lease>,
     tag: u32,
     read: Read<T>,
+    /// Whether the result was taken.
+    taken: bool,
 }
 
 impl<T> std::fmt::Debug for ReadBack<T> {
@@ -145,10 +147,15 @@ impl<T> std::fmt::Debug for ReadBack<T> {
 }
 
 impl<T> ReadBack<T> {
-    /// The result, if it has arrived: never waits. Polls nothing by itself, see
+    /// The result, if it has arrived and was not taken yet: never waits. Polls nothing by itself, see
     /// [`wgpu::Device::poll`].
     pub fn try_take(&mut self) -> Option<Result<T, ReadBackError>> {
-        now(self)
+        if self.taken {
+            return None;
+        }
+        let taken = now(&mut *self);
+        self.taken = taken.is_some();
+        taken
     }
 
     /// Blocks until everything submitted to its device has run, and returns the result.

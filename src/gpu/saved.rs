@@ -34,6 +34,8 @@ pub struct Saving {
     /// Where each part lies in those bytes.
     ranges: Vec<(usize, usize)>,
     accumulated: u32,
+    /// Whether it was taken.
+    taken: bool,
 }
 
 /// Bytes of a buffer: first and number.
@@ -74,7 +76,8 @@ impl Trainer {
     /// # Errors
     ///
     /// [`CheckpointError::Unexpected`] where two tensors would have one name, [`CheckpointError::Usage`] for a buffer without usage
-    /// `COPY_SRC`, [`CheckpointError::Prepare`] where memory ran out. Nothing is recorded then.
+    /// `COPY_SRC`, [`CheckpointError::Shared`] for a parameter of 16 bits that [`Trainer::load`] could not write,
+    /// [`CheckpointError::Prepare`] where memory ran out. The run is as it was then.
     pub fn save(&self, encoder: &mut wgpu::CommandEncoder) -> Result<Saving, CheckpointError> {
         let accumulated = self.accumulated();
         let form = self.form(accumulated > 0)?;
@@ -88,6 +91,12 @@ impl Trainer {
             ranges.push(((end + range.offset - begin) as usize, range.bytes as usize));
             end += bytes;
         }
+        // What could not be gone on from is told now.
+        let mut edges = Edges::default();
+        for (part, range) in form.parts.iter().zip(&parts) {
+            edges.split(part, range, &vec![0; range.bytes as usize], &mut Vec::new());
+        }
+        edges.whole()?;
         let device = self.stepper().pass().device().clone();
         let history = self.stepper().save_history(encoder)?;
         let copies = parts.iter().map(|range| (range.buffer, range.words().0, range.words().1)).collect();
@@ -101,6 +110,7 @@ impl Trainer {
             form,
             ranges,
             accumulated,
+            taken: false,
         })
     }
 
@@ -260,9 +270,14 @@ impl Edges {
 }
 
 impl Saving {
-    /// The run, if it has arrived: never waits. Polls nothing by itself, see [`wgpu::Device::poll`].
+    /// The run, if it has arrived and was not taken yet: never waits. Polls nothing by itself, see [`wgpu::Device::poll`].
     pub fn try_take(&mut self) -> Option<Result<Checkpoint, CheckpointError>> {
-        now(self)
+        if self.taken {
+            return None;
+        }
+        let taken = now(&mut *self);
+        self.taken = taken.is_some();
+        taken
     }
 
     /// Blocks until everything submitted to its device has run, and returns the run.

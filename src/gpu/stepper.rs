@@ -68,14 +68,15 @@ pub struct Stepper {
 }
 
 impl Clipper {
-    /// Prepares clip and step. Every gradient names its `f32` parameter ([`Grad::parameter`]), and may
-    /// name its state ([`Grad::moment`]), which is allocated otherwise.
+    /// Prepares clip and step. Every gradient names its parameter ([`Grad::parameter`]), and may
+    /// name its state ([`Grad::moment`]) and master ([`Grad::master`]), which are allocated otherwise.
     ///
     /// # Errors
     ///
     /// As [`Clipper::prepare`], [`PrepareError::Optimizer`] for constants out of their range, and
-    /// [`ClipError::Tensor`] for a gradient without an `f32` parameter, or with some of its state. A device has to bind three
-    /// storage buffers a stage more than a gradient, its parameter and its moments take: 8, the default limit, are enough for all.
+    /// [`ClipError::Tensor`] for a gradient without a parameter, or with some of its state. A device has to bind three
+    /// storage buffers a stage more than a gradient, its parameter, its master
+    /// and its moments take: 8, the default limit, are enough for all but AMSGrad with masters in separate buffers, which takes 9.
     pub fn prepare_step(
         &self,
         grads: &[Grad],
@@ -139,7 +140,7 @@ impl Clipper {
     }
 
     /// That what the user gave fits, before anything is allocated for it.
-    fn check_given(grads: &[Grad]) -> Result<(), PrepareError> {
+    pub(super) fn check_given(grads: &[Grad]) -> Result<(), PrepareError> {
         let mut buffers = Buffers::default();
         let given: Vec<Operands> = grads
             .iter()

@@ -48,16 +48,20 @@ use super::stepper::Stepper;
 ///     for micro_batch in 0..3998 {
 ///         let mut encoder = device.create_command_encoder(&Default::default());
 ///         // … forward and backward into `dw`, the loss times the first word of `trainer.progress()` …
-///         if trainer.record(&mut encoder) {
-///             step += 1;
-///             trainer.set_lr(queue, schedule.at(step))?;
-///         }
+///         let stepped = trainer.record(&mut encoder);
 ///         queue.submit([encoder.finish()]);
+///         if stepped {
+///             step += 1;
+///             trainer.set_lr(queue, schedule.at(step))?; // of the next step
+///         }
 ///     }
 ///     // The epoch ends with two micro-batches that make no whole step: their mean.
 ///     let mut encoder = device.create_command_encoder(&Default::default());
-///     trainer.finish(&mut encoder);
-///     queue.submit([encoder.finish()]);
+///     if trainer.finish(&mut encoder) {
+///         queue.submit([encoder.finish()]);
+///         step += 1;
+///         trainer.set_lr(queue, schedule.at(step))?;
+///     }
 /// }
 /// # Ok(())
 /// # }
@@ -119,6 +123,8 @@ impl Clipper {
             });
         }
         clip.validate()?;
+        // The step's own check sees the sums.
+        Clipper::check_given(grads)?;
         let clip = clip.unscale(clip.unscale / f64::from(micro_batches));
         let sums = Sums::new(self, grads, micro_batches)?;
         let summed: Vec<Grad> =
@@ -152,7 +158,10 @@ impl Sums {
 
 impl Trainer {
     /// Records what follows a micro-batch's gradients: their sum, and the step where this is the last micro-batch of one. Whether it
-    /// was. What is recorded has to be submitted in this order.
+    /// was.
+    ///
+    /// What is recorded counts, so it has to be submitted, and in this order. Where an encoder is dropped instead, [`Trainer::discard`] begins the
+    /// sum anew with the next micro-batch.
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) -> bool {
         let mut summed = self.summed();
         if let Some(sums) = &self.sums {
@@ -186,7 +195,8 @@ impl Trainer {
         true
     }
 
-    /// Forgets the micro-batches since the last step: the next one begins a sum.
+    /// Forgets the micro-batches since the last step: the next one begins a sum. For those that were recorded and never
+    /// submitted, or are not wanted.
     pub fn discard(&self) {
         *self.summed() = 0;
     }
