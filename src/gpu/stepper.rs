@@ -239,6 +239,7 @@ impl Stepper {
     ) -> Result<Stepper, PrepareError> {
         let mut make = Make::new(clipper, buffers, &pass.clip());
         (make.job, make.advances) = (pass.job(), true);
+        make.corrects = matches!(optimizer, Optimizer::NAdam(_) | Optimizer::RAdam(_));
         let filler = FusedTensor { kept: 1, outer: 1, low: 1, high: 1, ..bytemuck::Zeroable::zeroed() };
         let rows: FusedRow = bytemuck::Zeroable::zeroed();
         let rows = make.table("gradclip fused chunks", &fused.rows, rows, Usage::STORAGE)?;

@@ -107,8 +107,12 @@ pub(super) fn thresholds(variant: &Variant) -> Vec<File> {
     [wgsl!["shared/thresholds"], rule].concat()
 }
 
-pub(super) fn advance(_: &Variant) -> Vec<File> {
-    [NUMBERS, wgsl!["shared/float", "shared/advances", "advance"]].concat()
+pub(super) fn advance(variant: &Variant) -> Vec<File> {
+    let further: &[File] = match variant.corrects {
+        true => wgsl!["shared/corrections_further"],
+        false => wgsl!["shared/corrections_none"],
+    };
+    [NUMBERS, wgsl!["shared/float"], further, wgsl!["shared/advances", "advance"]].concat()
 }
 
 /// What writes gradients.

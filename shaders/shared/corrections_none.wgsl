@@ -1,0 +1,2 @@
+// Corrections that are Adam's alone.
+fn further_corrections() {}
