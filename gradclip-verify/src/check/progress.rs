@@ -98,7 +98,7 @@ pub(crate) fn advances() -> Vec<Advance> {
         scale(1e-30, 2.0, 1e-10, 7),
     ];
     let policies = [NonFinite::Skip, NonFinite::Zero, NonFinite::Skip, NonFinite::Sanitize];
-    let updates = [0, 0, 1, 998, 65_530, 12_345_678, u32::MAX - STEPS as u32];
+    let updates = [0, 0, 1, 998, 65_530, 12_345_678, 4_000_000_000 - STEPS as u32];
     let advance = |turn: usize| {
         let clip = if turn.is_multiple_of(2) { Clip::global_norm(1.0) } else { Clip::per_tensor_norm(1.0) };
         let clip = clip.on_non_finite(policies[turn / 13 % 4]);
