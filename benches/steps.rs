@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 mod common;
 
-use common::{Gpu, cut, open, random};
+use common::{Gpu, cut, open, random, summary};
 
 const RATE: f64 = 0.01;
 
@@ -273,11 +273,7 @@ fn compare(set: &Set, arms: &mut [Arm<'_>], rounds: usize) -> Vec<[f64; 3]> {
             times.push((arm.step)().as_secs_f64() * 1e3);
         }
     }
-    let summary = |times: &mut Vec<f64>| {
-        times.sort_by(f64::total_cmp);
-        [times[times.len() / 2], times[0], times[times.len() - 1]]
-    };
-    times.iter_mut().map(summary).collect()
+    times.iter_mut().map(|times| summary(times)).collect()
 }
 
 fn main() {

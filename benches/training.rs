@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 mod common;
 
-use common::random;
+use common::{random, summary};
 
 const MICRO_BATCHES: usize = 4;
 
@@ -211,11 +211,9 @@ fn main() {
         for _ in 0..rounds {
             arms.iter_mut().zip(&mut times).for_each(|(arm, times)| times.push((arm.step)()));
         }
-        times.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
-        let median = |times: &[f64]| times[times.len() / 2];
-        for (arm, times_of) in arms.iter().zip(&times) {
-            let (ms, min, max) = (median(times_of), times_of[0], times_of[times_of.len() - 1]);
-            let (rate, ratio) = ((arm.bytes * set.elements) as f64 / ms * 1e3, ms / median(&times[0]));
+        let times: Vec<[f64; 3]> = times.iter_mut().map(|times| summary(times)).collect();
+        for (arm, &[ms, min, max]) in arms.iter().zip(&times) {
+            let (rate, ratio) = ((arm.bytes * set.elements) as f64 / ms * 1e3, ms / times[0][0]);
             println!(
                 "| {name} | {} | {ms:.3} ({min:.3} to {max:.3}) | {} | {:.2} | {:.0} % | {ratio:.2} |",
                 arm.how,

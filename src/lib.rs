@@ -20,7 +20,7 @@
 //!
 //! [`Grad`] says where a tensor lies, [`Clip`] what to do. [`Clipper`] holds the compiled kernels
 //! of a device; [`Clipper::prepare`] gives a [`Pass`] that is recorded every step. A [`Stepper`] ends
-//! in an [`Optimizer`]'s step, an [`Accumulator`] in a sum, instead of in gradients. [`cpu`] has the same
+//! in an [`Optimizer`]'s step, an [`Accumulator`] in a sum, instead of in gradients; a [`Trainer`] is both for a training loop. [`cpu`] has the same
 //! stages on slices and ndarray views. `Session` is one call for those with no wgpu of their
 //! own.
 //!
@@ -34,6 +34,10 @@
 //! | [`Pass::record`], [`Pass::record_norm`], [`Pass::record_apply`] | no | no | no |
 //! | [`Stepper::record_step`], [`Accumulator::record_first`], [`Accumulator::record_next`] | no | no | no |
 //! | [`Stepper::set_lr`], [`Stepper::set_optimizer`] | no (takes effect at the next submit) | no | staging, by wgpu |
+//! | [`Clipper::prepare_training`] | no | no (likewise) | scratch, bind groups, state, sums |
+//! | [`Trainer::record`], [`Trainer::finish`] | no | no | no |
+//! | `Trainer::save` | no | no | buffers to read it from |
+//! | `Trainer::load` | only where 16-bit parameters share words | no (likewise) | staging, by wgpu |
 //! | [`Pass::read_back`] | no | no | no |
 //! | [`Pass::set_threshold`], [`Pass::set_total`], [`Pass::set_unscale`], [`Pass::set_rows`], [`Pass::restore_history`] | no (takes effect at the next submit) | no | staging, by wgpu |
 //! | awaiting a [`ReadBack`], [`ReadBack::try_take`] | no | no (ready after the device was polled) | no |

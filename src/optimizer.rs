@@ -14,7 +14,7 @@ mod radam;
 mod sgd;
 
 pub use adam::Adam;
-pub(crate) use constants::at_least_0;
+pub(crate) use constants::{at_least_0, check_lr_scales};
 pub use lion::Lion;
 pub use nadam::NAdam;
 pub use radam::RAdam;
@@ -46,71 +46,57 @@ pub enum Optimizer {
     Lion(Lion),
 }
 
-impl From<Sgd> for Optimizer {
-    fn from(sgd: Sgd) -> Optimizer {
-        Optimizer::Sgd(sgd)
-    }
-}
+/// Optimisers by value, and what all of them have.
+macro_rules! optimizers {
+    ($($name:ident),+) => {
+        $(impl From<$name> for Optimizer {
+            fn from(optimizer: $name) -> Optimizer {
+                Optimizer::$name(optimizer)
+            }
+        })+
 
-impl From<Adam> for Optimizer {
-    fn from(adam: Adam) -> Optimizer {
-        Optimizer::Adam(adam)
-    }
-}
+        impl Optimizer {
+            /// The learning rate.
+            pub fn lr(&self) -> f64 {
+                match self {
+                    $(Optimizer::$name(optimizer) => optimizer.lr,)+
+                }
+            }
 
-impl From<NAdam> for Optimizer {
-    fn from(nadam: NAdam) -> Optimizer {
-        Optimizer::NAdam(nadam)
-    }
-}
+            /// Sets the learning rate: see [`Schedule`](crate::Schedule).
+            #[must_use]
+            pub fn with_lr(self, lr: f64) -> Optimizer {
+                match self {
+                    $(Optimizer::$name(optimizer) => $name { lr, ..optimizer }.into(),)+
+                }
+            }
 
-impl From<RAdam> for Optimizer {
-    fn from(radam: RAdam) -> Optimizer {
-        Optimizer::RAdam(radam)
-    }
-}
+            /// The weight decay of tensors without one of their own.
+            pub fn weight_decay(&self) -> f64 {
+                match self {
+                    $(Optimizer::$name(optimizer) => optimizer.weight_decay,)+
+                }
+            }
 
-impl From<Lion> for Optimizer {
-    fn from(lion: Lion) -> Optimizer {
-        Optimizer::Lion(lion)
-    }
+            /// The constants that are this optimiser's alone.
+            fn validate_own(&self) -> Result<(), OptimizerError> {
+                match self {
+                    $(Optimizer::$name(optimizer) => optimizer.validate(),)+
+                }
+            }
+
+            /// The same constants as the kernels and the CPU path use them.
+            pub(crate) fn record(&self) -> Hyper {
+                match self {
+                    $(Optimizer::$name(optimizer) => optimizer.record(),)+
+                }
+            }
+        }
+    };
 }
+optimizers!(Sgd, Adam, NAdam, RAdam, Lion);
 
 impl Optimizer {
-    /// The learning rate.
-    pub fn lr(&self) -> f64 {
-        match self {
-            Optimizer::Sgd(sgd) => sgd.lr,
-            Optimizer::Adam(adam) => adam.lr,
-            Optimizer::NAdam(nadam) => nadam.lr,
-            Optimizer::RAdam(radam) => radam.lr,
-            Optimizer::Lion(lion) => lion.lr,
-        }
-    }
-
-    /// Sets the learning rate: see [`Schedule`](crate::Schedule).
-    #[must_use]
-    pub fn with_lr(self, lr: f64) -> Optimizer {
-        match self {
-            Optimizer::Sgd(sgd) => Sgd { lr, ..sgd }.into(),
-            Optimizer::Adam(adam) => Adam { lr, ..adam }.into(),
-            Optimizer::NAdam(nadam) => NAdam { lr, ..nadam }.into(),
-            Optimizer::RAdam(radam) => RAdam { lr, ..radam }.into(),
-            Optimizer::Lion(lion) => Lion { lr, ..lion }.into(),
-        }
-    }
-
-    /// The weight decay of tensors without one of their own.
-    pub fn weight_decay(&self) -> f64 {
-        match self {
-            Optimizer::Sgd(sgd) => sgd.weight_decay,
-            Optimizer::Adam(adam) => adam.weight_decay,
-            Optimizer::NAdam(nadam) => nadam.weight_decay,
-            Optimizer::RAdam(radam) => radam.weight_decay,
-            Optimizer::Lion(lion) => lion.weight_decay,
-        }
-    }
-
     /// State tensors that each parameter needs: 0 to 3, `f32` in the parameter's shape.
     pub fn moments(&self) -> usize {
         match self {
@@ -146,13 +132,7 @@ impl Optimizer {
     pub fn validate(&self) -> Result<(), OptimizerError> {
         at_least_0("learning rate", self.lr())?;
         at_least_0("weight decay", self.weight_decay())?;
-        match self {
-            Optimizer::Sgd(sgd) => sgd.validate(),
-            Optimizer::Adam(adam) => adam.validate(),
-            Optimizer::NAdam(nadam) => nadam.validate(),
-            Optimizer::RAdam(radam) => radam.validate(),
-            Optimizer::Lion(lion) => lion.validate(),
-        }
+        self.validate_own()
     }
 
     /// That it can go on with the state of another one.
@@ -163,16 +143,5 @@ impl Optimizer {
         }
         let (what, required) = ("another optimiser", "the state that this one has");
         Err(OptimizerError::Combination { what, required })
-    }
-
-    /// The same constants as the kernels and the CPU path use them.
-    pub(crate) fn record(&self) -> Hyper {
-        match self {
-            Optimizer::Sgd(sgd) => sgd.record(),
-            Optimizer::Adam(adam) => adam.record(),
-            Optimizer::NAdam(nadam) => nadam.record(),
-            Optimizer::RAdam(radam) => radam.record(),
-            Optimizer::Lion(lion) => lion.record(),
-        }
     }
 }

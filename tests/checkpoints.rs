@@ -375,31 +375,44 @@ fn what_is_no_run_of_these_tensors_changes_nothing() {
     assert!(matches!(refused, CheckpointError::Unexpected { ref name } if name == "w.exp_avg"), "{refused}");
 }
 
-/// Parameters of 16 bits that share words with each other are restored; what shares one with something else is refused.
+/// Parameters of 16 bits that share words with each other, or with what is not of the run, are restored, zeros, infinity and the
+/// smallest numbers among them; what lies beside them keeps every bit.
 #[test]
 fn halves_that_share_words() {
     let Some(gpu) = gpu() else { return };
     let gradient = gpu.upload(bytemuck::cast_slice(&[1.0f32; 8]));
-    let halves: Vec<bf16> = (0..8).map(|i| bf16::from_f32(i as f32)).collect();
-    let arena = gpu.upload(bytemuck::cast_slice(&halves));
-    let grad = |name: &str, first: u64, len: u64| {
-        Grad::range(name, &gradient, 4 * first, len).parameter(&arena, 2 * first, DType::Bf16)
+    let train = |grads: &[Grad]| {
+        gpu.clipper.prepare_training(grads, &Clip::measure(), Sgd::new(0.5).weight_decay(0.1), 1).unwrap()
     };
-    let train =
-        |grads: &[Grad]| gpu.clipper.prepare_training(grads, &Clip::measure(), Sgd::new(0.5), 1).unwrap();
     let save = |trainer: &Trainer| gpu.submit(|encoder| trainer.save(encoder).unwrap()).wait().unwrap();
-    let packed = train(&[grad("a", 0, 3), grad("b", 3, 1), grad("c", 4, 3)]);
-    let before = save(&packed);
-    gpu.submit(|encoder| packed.record(encoder));
-    assert_ne!(save(&packed), before);
-    packed.load(&gpu.queue, &before).unwrap();
-    assert_eq!(save(&packed), before);
-    // The last half of the buffer is nobody's.
-    assert_eq!(gpu.read::<bf16>(&arena)[..7], halves[..7]);
-    for alone in [grad("b", 3, 1), grad("c", 4, 1)] {
-        let one = train(&[alone]);
-        let refused = gpu.submit(|encoder| one.save(encoder).unwrap_err());
-        assert!(matches!(refused, CheckpointError::Shared { .. }), "{refused}");
+    // The same numbers in both types, as bits: 1, -0, infinity, 0, the least, 0, -1, 2.
+    for (dtype, bits) in [
+        (DType::Bf16, [0x3f80u16, 0x8000, 0x7f80, 0, 1, 0, 0xbf80, 0x4000]),
+        (DType::F16, [0x3c00, 0x8000, 0x7c00, 0, 1, 0, 0xbc00, 0x4000]),
+    ] {
+        let arena = gpu.upload(bytemuck::cast_slice(&bits));
+        let grad = |name: &str, first: u64, len: u64| {
+            let grad = Grad::range(name, &gradient, 4 * first, len);
+            grad.parameter(&arena, 2 * first, dtype)
+        };
+        for grads in [
+            vec![grad("a", 0, 3), grad("b", 3, 1), grad("c", 4, 1), grad("e", 5, 2)],
+            vec![grad("b", 3, 1)],
+            vec![grad("c", 4, 1)],
+            vec![grad("d", 1, 5)],
+            vec![grad("e", 5, 2), grad("f", 1, 1)],
+        ] {
+            let trainer = train(&grads);
+            let before = save(&trainer);
+            let others = [0x1234u16; 8];
+            gpu.queue.write_buffer(&arena, 0, bytemuck::cast_slice(&others));
+            trainer.load(&gpu.queue, &before).unwrap();
+            assert_eq!(save(&trainer), before, "{} on {}", grads.len(), gpu.name);
+            let ours = |i: u64| trainer.grads().iter().any(|g| own(g.name()).contains(&i));
+            let want: Vec<u16> = (0..8).map(|i| if ours(i) { bits[i as usize] } else { 0x1234 }).collect();
+            assert_eq!(gpu.read::<u16>(&arena), want, "{dtype} on {}", gpu.name);
+            gpu.queue.write_buffer(&arena, 0, bytemuck::cast_slice(&bits));
+        }
     }
     let usage = wgpu::BufferUsages::STORAGE;
     let plain = wgpu::BufferDescriptor { label: None, size: 16, usage, mapped_at_creation: false };
@@ -436,6 +449,18 @@ fn histories_of_every_run_are_read() {
         let mut bytes = bytes.clone();
         bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(gradclip::History::from_bytes(&bytes).is_err(), "a count at byte {at}");
+    }
+}
+
+/// Places of the tensors of [`halves_that_share_words`].
+fn own(name: &str) -> std::ops::Range<u64> {
+    match name {
+        "a" => 0..3,
+        "b" => 3..4,
+        "c" => 4..5,
+        "d" => 1..6,
+        "e" => 5..7,
+        _ => 1..2,
     }
 }
 

@@ -269,6 +269,74 @@ fn what_a_shorter_mean_makes_infinite_is_skipped() {
     }
 }
 
+/// In other buffers the next trainer goes on: the bits of one that stayed.
+#[test]
+fn another_trainer_goes_on() {
+    let Some(gpu) = gpu() else { return };
+    let (clip, optimizer) = settings();
+    let stays = There::new(&gpu);
+    let moves = There::new(&gpu);
+    let trainer =
+        |there: &There<'_>| gpu.clipper.prepare_training(&there.accumulating(), &clip, optimizer, 2).unwrap();
+    let (all, first) = (trainer(&stays), trainer(&moves));
+    let run = |there: &There<'_>, trainer: &Trainer, batches: std::ops::Range<u64>| {
+        for batch in batches {
+            there.put(&gradients(batch));
+            gpu.submit(|encoder| trainer.record(encoder));
+        }
+    };
+    run(&stays, &all, 1..7);
+    run(&moves, &first, 1..5);
+    // Other gradients and sums; parameters stay where they are.
+    let other = There { parameters: moves.parameters.clone(), ..There::new(&gpu) };
+    let next =
+        gpu.clipper.prepare_training_after(&first, &other.accumulating(), &clip, optimizer, 2).unwrap();
+    run(&other, &next, 5..7);
+    assert_eq!(other.parameters(), stays.parameters(), "{}", gpu.name);
+    let refused = gpu.clipper.prepare_training_after(&first, &other.accumulating(), &clip, Sgd::new(0.1), 2);
+    assert!(matches!(refused, Err(PrepareError::Clip(ClipError::State { .. }))));
+}
+
+/// Rates of parameter groups that follow schedules of their own.
+#[test]
+fn factors_of_the_rate_may_change() {
+    let (clip, sgd) = (Clip::measure(), Sgd::new(0.5));
+    let g = [1.0f32, 1.0];
+    let (mut a, mut b) = ([0.0f32; 2], [0.0f32; 2]);
+    let like = [StepMut::new("a", &g[..], &mut a), StepMut::new("b", &g[..], &mut b)];
+    let mut here = cpu::prepare_step(&like, &clip, sgd).unwrap();
+    here.step([(&g[..], &mut a[..]), (&g[..], &mut b[..])]).unwrap();
+    assert_eq!((a, b), ([-0.5; 2], [-0.5; 2]));
+    for wrong in [&[1.0][..], &[1.0, -1.0], &[1.0, f64::NAN]] {
+        assert!(here.set_lr_scales(wrong).is_err());
+    }
+    here.set_lr_scales(&[1.0, 0.0]).unwrap();
+    here.step([(&g[..], &mut a[..]), (&g[..], &mut b[..])]).unwrap();
+    assert_eq!((a, b), ([-1.0; 2], [-0.5; 2]));
+
+    let Some(gpu) = gpu() else { return };
+    let buffers = [g, [0.0; 2], [0.0; 2]].map(|x| gpu.upload(bytemuck::cast_slice(&x)));
+    let gradient = |name: &str| Grad::range(name, &buffers[0], if name == "a" { 0 } else { 4 }, 1);
+    let grads = [
+        gradient("a").parameter(&buffers[1], 0, DType::F32),
+        gradient("b").parameter(&buffers[2], 0, DType::F32).lr_scale(2.0),
+    ];
+    let stepper = gpu.clipper.prepare_step(&grads, &clip, sgd).unwrap();
+    let step = || {
+        gpu.submit(|encoder| stepper.record_step(encoder));
+        [1, 2].map(|b| gpu.read::<f32>(&buffers[b])[0])
+    };
+    assert_eq!(step(), [-0.5, -1.0]);
+    for wrong in [&[1.0][..], &[1.0, -1.0], &[1.0, f64::NAN]] {
+        assert!(stepper.set_lr_scales(&gpu.queue, wrong).is_err());
+    }
+    stepper.set_lr_scales(&gpu.queue, &[1.0, 0.5]).unwrap();
+    assert_eq!(step(), [-1.0, -1.25]);
+    // Other constants keep them.
+    stepper.set_optimizer(&gpu.queue, Sgd::new(1.0)).unwrap();
+    assert_eq!(step(), [-2.0, -1.75]);
+}
+
 #[test]
 fn one_micro_batch_is_a_step() {
     let (clip, sgd) = (Clip::global_norm(5.0), Sgd::new(1.0));

@@ -27,6 +27,12 @@ pub fn cut(sizes: impl IntoIterator<Item = usize>, mut all: &mut [f32]) -> Vec<&
     tensors
 }
 
+/// Median, least and largest of some times.
+pub fn summary(times: &mut [f64]) -> [f64; 3] {
+    times.sort_by(f64::total_cmp);
+    [times[times.len() / 2], times[0], times[times.len() - 1]]
+}
+
 /// A device whose failures end the bench.
 pub struct Gpu {
     pub name: String,

@@ -150,25 +150,24 @@ impl Form {
         clip: &Clip,
         limits: usize,
     ) -> Result<History, CheckpointError> {
-        let steps = self.number(STEP, &checkpoint.tensors)?;
-        let mut history = match &checkpoint.history {
-            Some(history) => history.clone(),
-            None => {
-                let product = self.number(PRODUCT, &checkpoint.tensors)?;
-                History::begun_after(clip, limits, steps.unwrap_or(0.0) as u32, product.unwrap_or(1.0))
-            }
-        };
+        let [steps, product] = [STEP, PRODUCT].map(|kind| self.number(kind, &checkpoint.tensors));
+        let (steps, product) = (steps?, product?);
+        let begun =
+            || History::begun_after(clip, limits, steps.unwrap_or(0.0) as u32, product.unwrap_or(1.0));
+        let mut history = checkpoint.history.clone().unwrap_or_else(begun);
         history.fit(clip, limits)?;
-        if let Some(given) = steps.filter(|&steps| steps != history.updates() as f32) {
-            let (what, required) = ("steps so far", history.updates().to_string());
-            return Err(CheckpointError::Header { what, required, given: given.to_string() });
+        let kept = [
+            ("steps so far", history.updates() as f32, steps),
+            ("a product of", history.progress.momentum_product, product),
+        ];
+        match kept.into_iter().find(|(_, required, given)| given.is_some_and(|given| given != *required)) {
+            None => Ok(history),
+            Some((what, required, given)) => Err(CheckpointError::Header {
+                what,
+                required: required.to_string(),
+                given: given.unwrap_or_default().to_string(),
+            }),
         }
-        let product = history.progress.momentum_product;
-        if let Some(given) = self.number(PRODUCT, &checkpoint.tensors)?.filter(|given| *given != product) {
-            let (what, required) = ("a product of", product.to_string());
-            return Err(CheckpointError::Header { what, required, given: given.to_string() });
-        }
-        Ok(history)
     }
 
     /// A number that all tensors agree on: of steps so far, or a product.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::error::CheckpointError;
 use crate::history::History;
 use crate::tensor::DType;
 
@@ -53,6 +54,15 @@ impl Checkpoint {
     /// Micro-batches that were summed since the last step.
     pub fn accumulated(&self) -> u32 {
         self.accumulated
+    }
+
+    /// The micro-batches since the last step, where a step has more than those.
+    pub(crate) fn pending(&self, micro_batches: u32) -> Result<u32, CheckpointError> {
+        if self.accumulated < micro_batches {
+            return Ok(self.accumulated);
+        }
+        let (what, required) = ("micro-batches since the last step", format!("fewer than {micro_batches}"));
+        Err(CheckpointError::Header { what, required, given: self.accumulated.to_string() })
     }
 
     /// Each tensor: its name in the file, type, shape, and elements as little-endian bytes.

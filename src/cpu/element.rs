@@ -23,7 +23,7 @@ pub(crate) trait Element: Copy + Send + Sync {
     const BY_SLICES: bool = false;
     /// Writes the elements as `f32`; both slices are of one length.
     fn widen(elements: &[Self], to: &mut [f32]) {
-        to.iter_mut().zip(elements).for_each(|(to, e)| *to = f32::from_bits(e.f32_bits()));
+        by_lanes(Widen(Self::bits(elements), bytemuck::cast_slice_mut(to)));
     }
     /// The largest finite element.
     const LARGEST: f32;
@@ -33,7 +33,7 @@ pub(crate) trait Element: Copy + Send + Sync {
     fn toward_zero(value: f32) -> Self;
     /// Writes the nearest elements, ties to even; both slices are of one length.
     fn narrow(values: &[f32], to: &mut [Self]) {
-        to.iter_mut().zip(values).for_each(|(to, value)| *to = Self::from_f32(*value));
+        by_lanes(Narrow(bytemuck::cast_slice(values), Self::bits_mut(to)));
     }
 }
 
@@ -122,14 +122,6 @@ impl Element for bf16 {
     #[inline(always)]
     fn f32_bits(self) -> u32 {
         u32::from(self.to_bits()) << 16
-    }
-
-    fn widen(elements: &[bf16], to: &mut [f32]) {
-        by_lanes(Widen(Self::bits(elements), bytemuck::cast_slice_mut(to)));
-    }
-
-    fn narrow(values: &[f32], to: &mut [bf16]) {
-        by_lanes(Narrow(bytemuck::cast_slice(values), Self::bits_mut(to)));
     }
 
     const LARGEST: f32 = f32::from_bits(0x7f7f_0000);

@@ -55,13 +55,6 @@ pub enum CheckpointError {
         /// What the buffer has.
         given: wgpu::BufferUsages,
     },
-    /// A parameter of 16 bits begins or ends in the middle of a word, the other half of which is no tensor's of this run: it could not be
-    /// written without that half. The last word of a buffer is excepted.
-    #[error("saved run, tensor `{}`: required words of its own or of other 16-bit parameters of this run, given one whose other half is neither (space between tensors in multiples of 4 bytes)", name.escape_debug())]
-    Shared {
-        /// Its name in the file.
-        name: String,
-    },
     /// Memory for the copies could not be had.
     #[error("saved run: {source}")]
     Prepare {

@@ -1,5 +1,7 @@
 //! The compiled kernels of one device.
 
+use std::sync::Arc;
+
 use crate::error::PlanError;
 use crate::layout::CHUNK;
 use crate::plan::{OTHER_BUFFERS, OTHER_STORAGE, Pattern, PlanLimits};
@@ -20,11 +22,11 @@ const SOFTWARE_LONG_UNIT: u64 = CHUNK as u64;
 /// A barrier costs them by the invocation: 256 take lavapipe 1.1 and SwiftShader 1.4 times as long.
 const SOFTWARE_WORKGROUP: u32 = 128;
 
-/// Clips on one device: compiles kernels on first use and prepares passes.
-#[derive(Debug)]
+/// Clips on one device: compiles kernels on first use and prepares passes. Clones share what is compiled.
+#[derive(Clone, Debug)]
 pub struct Clipper {
     pub(super) device: wgpu::Device,
-    pub(super) pipelines: Pipelines,
+    pub(super) pipelines: Arc<Pipelines>,
     pub(super) limits: PlanLimits,
     pub(super) options: ClipperOptions,
     pub(super) forms: Forms,
@@ -109,7 +111,7 @@ impl Clipper {
         limits.block = options.block_partials.unwrap_or(limits.block);
         limits.slots = limits.slots.min(most).clamp(1, MOST_SLOTS);
         let trusted = options.trusted_shaders.unwrap_or(!software);
-        let pipelines = Pipelines::new(MadeOn { device: device.clone(), trusted, cache });
+        let pipelines = Arc::new(Pipelines::new(MadeOn { device: device.clone(), trusted, cache }));
         Ok(Clipper { device: device.clone(), pipelines, limits, options, forms })
     }
 

@@ -84,7 +84,7 @@ impl Place {
             let _ = sender.send(result);
         });
         let mapped: Mapped = Box::pin(async move { receiver.receive().await });
-        ReadBack { mapped: Mutex::new(mapped), lease, tag, read: Box::new(read), taken: false }
+        ReadBack { mapped: Mutex::new(Some(mapped)), lease, tag, read: Box::new(read) }
     }
 }
 
@@ -131,13 +131,11 @@ type Read<T> = Box<dyn Fn(&[u8]) -> Result<T, ReadBackError> + Send + Sync>;
 /// It becomes ready after its commands have run, when the device is next polled. Dropping it early
 /// is fine; its place in the ring is used again once the GPU is done with it.
 pub struct ReadBack<T = Report> {
-    /// Never locked: the mutex lets threads share what only an exclusive reference polls.
-    mapped: Mutex<Mapped>,
+    /// None once the result was taken. Never locked: the mutex lets threads share what only an exclusive reference polls.
+    mapped: Mutex<Option<Mapped>>,
     lease: Arc<Lease>,
     tag: u32,
     read: Read<T>,
-    /// Whether the result was taken.
-    taken: bool,
 }
 
 impl<T> std::fmt::Debug for ReadBack<T> {
@@ -150,12 +148,7 @@ impl<T> ReadBack<T> {
     /// The result, if it has arrived and was not taken yet: never waits. Polls nothing by itself, see
     /// [`wgpu::Device::poll`].
     pub fn try_take(&mut self) -> Option<Result<T, ReadBackError>> {
-        if self.taken {
-            return None;
-        }
-        let taken = now(&mut *self);
-        self.taken = taken.is_some();
-        taken
+        now(self)
     }
 
     /// Blocks until everything submitted to its device has run, and returns the result.
@@ -188,8 +181,12 @@ impl<T> Future for ReadBack<T> {
     type Output = Result<T, ReadBackError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mapped = self.mapped.get_mut().unwrap_or_else(PoisonError::into_inner);
-        mapped.as_mut().poll(context).map(|mapped| match mapped {
+        let own = self.mapped.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Nothing comes after the result.
+        let Some(mapped) = own else { return Poll::Pending };
+        let Poll::Ready(mapped) = mapped.as_mut().poll(context) else { return Poll::Pending };
+        *own = None;
+        Poll::Ready(match mapped {
             None => Err(ReadBackError::NotSubmitted),
             Some(Err(error)) => Err(device_error(MAPPING, error)),
             Some(Ok(())) => self.read(),

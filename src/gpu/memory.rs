@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::PrepareError;
 use crate::history::History;
 
-use super::mapped::{Place, ReadBack, Tags};
+use super::mapped::{Copy, Place, ReadBack, Tags};
 use super::records::Memory;
 use super::scope::caught;
 
@@ -16,13 +16,7 @@ pub(super) fn save(
     memory: &Memory,
     empty: History,
 ) -> Result<ReadBack<History>, PrepareError> {
-    let copies = [
-        (&memory.tally, size_of_val(&empty.tally)),
-        (&memory.states, size_of_val(&empty.states[..])),
-        (&memory.norms, size_of_val(&empty.norms[..])),
-        (&memory.progress, size_of_val(&empty.progress)),
-    ]
-    .map(|(from, bytes)| (from, 0, bytes as u64));
+    let copies = copies(memory, &empty);
     let bytes = copies.iter().map(|(_, _, bytes)| bytes).sum();
     let place = caught(device, "saving a history", || {
         Tags::new(device).map(|tags| Place::new(device, "gradclip saved history", bytes, Some(tags)))
@@ -30,11 +24,24 @@ pub(super) fn save(
     Ok(Arc::new(place?).read_back(encoder, copies, move |bytes| Ok(read(&empty, bytes))))
 }
 
-fn read(empty: &History, bytes: &[u8]) -> History {
+/// What a history is copied from, as `empty` has its form.
+pub(super) fn copies<'m>(memory: &'m Memory, empty: &History) -> [Copy<'m>; 4] {
+    [
+        (&memory.tally, size_of_val(&empty.tally)),
+        (&memory.states, size_of_val(&empty.states[..])),
+        (&memory.norms, size_of_val(&empty.norms[..])),
+        (&memory.progress, size_of_val(&empty.progress)),
+    ]
+    .map(|(from, bytes)| (from, 0, bytes as u64))
+}
+
+/// What was copied; something else may follow it.
+pub(super) fn read(empty: &History, bytes: &[u8]) -> History {
     let mut history = empty.clone();
     let (tally, rest) = bytes.split_at(size_of_val(&history.tally));
     let (states, rest) = rest.split_at(size_of_val(&history.states[..]));
-    let (norms, progress) = rest.split_at(size_of_val(&history.norms[..]));
+    let (norms, rest) = rest.split_at(size_of_val(&history.norms[..]));
+    let progress = &rest[..size_of_val(&history.progress)];
     bytemuck::bytes_of_mut(&mut history.tally).copy_from_slice(tally);
     bytemuck::bytes_of_mut(&mut history.progress).copy_from_slice(progress);
     bytemuck::cast_slice_mut(&mut history.states).copy_from_slice(states);

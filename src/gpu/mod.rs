@@ -5,6 +5,8 @@ mod buffers;
 mod clipper;
 mod decision;
 mod forms;
+#[cfg(feature = "checkpoint")]
+mod halves;
 mod make;
 mod mapped;
 mod memory;

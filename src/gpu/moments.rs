@@ -40,6 +40,13 @@ impl Kept {
     }
 }
 
+impl Moment {
+    /// One in the shape of a gradient.
+    pub(super) fn of(grad: &Grad, (buffer, offset): &(wgpu::Buffer, u64)) -> Moment {
+        Moment { buffer: buffer.clone(), offset: *offset, elements: grad.elements() }
+    }
+}
+
 impl Clipper {
     /// What a step with so many moments keeps of each tensor: what is named, else what was kept before, else allocated.
     pub(super) fn kept(
@@ -48,77 +55,47 @@ impl Clipper {
         count: usize,
         before: Option<&Kept>,
     ) -> Result<Kept, PrepareError> {
-        let (moments, masters) = before.map_or((None, None), |b| (Some(&b.moments), Some(&b.masters)));
-        Ok(Kept { moments: self.moments(grads, count, moments)?, masters: self.masters(grads, masters)? })
-    }
-
-    fn masters(
-        &self,
-        grads: &[Grad],
-        before: Option<&Vec<Option<Moment>>>,
-    ) -> Result<Vec<Option<Moment>>, PrepareError> {
-        let known = |(i, g): (usize, &Grad)| match &g.master {
-            Some((buffer, offset)) => {
-                Some(Moment { buffer: buffer.clone(), offset: *offset, elements: g.elements() })
-            }
-            None => before.and_then(|before| before[i].clone()),
-        };
-        let mut masters: Vec<Option<Moment>> = grads.iter().enumerate().map(known).collect();
-        let has_one = |g: &Grad| matches!(g.precision(), Precision::Mixed(_));
-        let missing =
-            (0..grads.len()).filter(|&i| masters[i].is_none() && has_one(&grads[i])).collect::<Vec<_>>();
-        let made = self.allocated(grads, &missing, "master")?;
-        missing.into_iter().zip(made).for_each(|(i, master)| masters[i] = Some(master));
-        Ok(masters)
+        let mut moments = vec![Vec::new(); grads.len()];
+        for k in 0..count {
+            let kept = |i: usize| before.and_then(|b| b.moments[i].get(k).cloned());
+            let all = self.places(grads, "moment", |g| g.moments.get(k), kept, |_| true)?;
+            moments.iter_mut().zip(all).for_each(|(own, moment)| own.extend(moment));
+        }
+        let kept = |i: usize| before.and_then(|b| b.masters[i].clone());
+        let mixed = |g: &Grad| matches!(g.precision(), Precision::Mixed(_));
+        let masters = self.places(grads, "master", |g| g.master.as_ref(), kept, mixed)?;
+        Ok(Kept { moments, masters })
     }
 
     /// The accumulator of each tensor.
     pub(super) fn accumulators(&self, grads: &[Grad]) -> Result<Vec<Moment>, PrepareError> {
-        let missing: Vec<usize> = (0..grads.len()).filter(|&i| grads[i].accumulator.is_none()).collect();
-        let mut made = self.allocated(grads, &missing, "accumulator")?.into_iter();
-        let of = |grad: &Grad| match &grad.accumulator {
-            Some((buffer, offset)) => {
-                Some(Moment { buffer: buffer.clone(), offset: *offset, elements: grad.elements() })
-            }
-            None => made.next(),
-        };
-        Ok(grads.iter().filter_map(of).collect())
+        let all = self.places(grads, "accumulator", |g| g.accumulator.as_ref(), |_| None, |_| true)?;
+        Ok(all.into_iter().flatten().collect())
     }
 
-    fn moments(
+    /// For each tensor that needs one what it names, else what was there before, else a new one, all 0.
+    fn places<'g>(
         &self,
-        grads: &[Grad],
-        count: usize,
-        before: Option<&Vec<Vec<Moment>>>,
-    ) -> Result<Vec<Vec<Moment>>, PrepareError> {
-        let known = |(i, g): (usize, &Grad)| -> Vec<Moment> {
-            if let Some(before) = before.filter(|_| g.moments.is_empty()) {
-                return before[i].clone();
-            }
-            let named = g.moments.iter().take(count);
-            named
-                .map(|(b, offset)| Moment { buffer: b.clone(), offset: *offset, elements: g.elements() })
-                .collect()
-        };
-        let mut moments: Vec<Vec<Moment>> = grads.iter().enumerate().map(known).collect();
-        for k in 0..count {
-            let missing: Vec<usize> = (0..grads.len()).filter(|&i| moments[i].len() == k).collect();
-            let made = self.allocated(grads, &missing, "moment")?;
-            missing.iter().zip(made).for_each(|(&i, moment)| moments[i].push(moment));
-        }
-        Ok(moments)
-    }
-
-    /// One tensor of `f32` for each of those that are missing, all 0.
-    fn allocated(&self, grads: &[Grad], missing: &[usize], what: &str) -> Result<Vec<Moment>, PrepareError> {
-        let sizes: Vec<u64> = missing.iter().map(|&i| grads[i].elements()).collect();
+        grads: &'g [Grad],
+        what: &str,
+        named: impl Fn(&'g Grad) -> Option<&'g (wgpu::Buffer, u64)>,
+        before: impl Fn(usize) -> Option<Moment>,
+        needed: impl Fn(&Grad) -> bool,
+    ) -> Result<Vec<Option<Moment>>, PrepareError> {
+        let known = |(i, g): (usize, &'g Grad)| named(g).map(|at| Moment::of(g, at)).or_else(|| before(i));
+        let mut places: Vec<Option<Moment>> = grads.iter().enumerate().map(known).collect();
+        let missing: Vec<(&Grad, &mut Option<Moment>)> =
+            grads.iter().zip(&mut places).filter(|(g, place)| place.is_none() && needed(g)).collect();
+        let sizes: Vec<u64> = missing.iter().map(|(g, _)| g.elements()).collect();
         let given = self.device.limits().max_buffer_size;
-        if let Some(&i) = missing.iter().find(|&&i| grads[i].elements() > given / 4) {
-            let tensor = format!("{} ({what})", grads[i].name);
-            let required = grads[i].elements().saturating_mul(4);
+        if let Some((grad, _)) = missing.iter().find(|(g, _)| g.elements() > given / 4) {
+            let tensor = format!("{} ({what})", grad.name);
+            let required = grad.elements().saturating_mul(4);
             return Err(PrepareError::BufferSize { tensor, required, given });
         }
-        Ok(caught(&self.device, "allocating optimiser state", || arenas(&self.device, &sizes))?)
+        let made = caught(&self.device, "allocating optimiser state", || arenas(&self.device, &sizes))?;
+        missing.into_iter().zip(made).for_each(|((_, place), new)| *place = Some(new));
+        Ok(places)
     }
 }
 

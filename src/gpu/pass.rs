@@ -188,11 +188,6 @@ impl Pass {
         self.workspace.jobs.extend(jobs);
     }
 
-    #[cfg(feature = "checkpoint")]
-    pub(super) fn device(&self) -> &wgpu::Device {
-        &self.device
-    }
-
     /// What is asked, as it is set.
     pub(super) fn clip(&self) -> Clip {
         self.asked.lock().clip

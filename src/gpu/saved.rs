@@ -1,6 +1,7 @@
 //! Runs on their way from the device to a file and back.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,13 +10,15 @@ use std::task::{Context, Poll};
 use wgpu::BufferUsages as Usage;
 
 use crate::checkpoint::{Checkpoint, Form, Part, Role};
-use crate::error::{CheckpointError, PrepareError};
 #[cfg(not(target_arch = "wasm32"))]
-use crate::error::{DeviceError, ReadBackError};
+use crate::error::ReadBackError;
+use crate::error::{CheckpointError, PrepareError};
 use crate::history::History;
 use crate::tensor::TensorInfo;
 
+use super::halves::Half;
 use super::mapped::{Copy, Place, ReadBack, Tags};
+use super::memory;
 use super::scope::{caught, now};
 use super::trainer::Trainer;
 
@@ -23,19 +26,16 @@ use super::trainer::Trainer;
 /// polled.
 #[derive(Debug)]
 pub struct Saving {
-    /// To be waited for, which browsers do not allow.
-    #[cfg(not(target_arch = "wasm32"))]
-    device: wgpu::Device,
-    history: ReadBack<History>,
-    /// Bytes of the parts one after the other, as much as a buffer holds each.
-    waiting: Vec<ReadBack<Vec<u8>>>,
-    arrived: Vec<u8>,
+    /// Bytes of the history and of the parts one after the other, as much as a buffer holds each.
+    waiting: VecDeque<ReadBack<Vec<u8>>>,
+    /// Those that have arrived; none once the run was taken.
+    arrived: Option<Vec<u8>>,
     form: Form,
     /// Where each part lies in those bytes.
     ranges: Vec<(usize, usize)>,
+    /// In the form of the history.
+    empty: History,
     accumulated: u32,
-    /// Whether it was taken.
-    taken: bool,
 }
 
 /// Bytes of a buffer: first and number.
@@ -45,13 +45,32 @@ struct Range<'b> {
     bytes: u64,
 }
 
-impl Range<'_> {
+impl<'b> Range<'b> {
     /// The words that it touches: first byte and number of bytes.
     fn words(&self) -> (u64, u64) {
         let begin = self.offset - self.offset % 4;
         (begin, if self.bytes == 0 { 0 } else { (self.offset + self.bytes).next_multiple_of(4) - begin })
     }
+
+    /// The whole words of a part to be written; halves of words go to the others.
+    fn split<'c>(&self, part: &Part, bytes: &'c [u8], halves: &mut Vec<Half<'b>>) -> Write<'b, 'c> {
+        let first = if self.offset.is_multiple_of(4) { 0 } else { bytes.len().min(2) };
+        let (head, rest) = bytes.split_at(first);
+        let (words, tail) = rest.split_at(rest.len() - rest.len() % 4);
+        let begin = self.offset + first as u64;
+        for (half, offset) in [(head, self.offset), (tail, begin + words.len() as u64)] {
+            if let Ok(half) = half.try_into() {
+                let bits = u16::from_le_bytes(half);
+                let (buffer, dtype, name) = (self.buffer, part.dtype, part.name.clone());
+                halves.push(Half { buffer, offset, dtype, bits, name });
+            }
+        }
+        (self.buffer, begin, words.into())
+    }
 }
+
+/// To a buffer, from a byte on.
+type Write<'b, 'c> = (&'b wgpu::Buffer, u64, Cow<'c, [u8]>);
 
 impl Trainer {
     /// Records copies of all that the run goes on from, and returns its way to the host. Training goes on at once; what follows in
@@ -76,8 +95,7 @@ impl Trainer {
     /// # Errors
     ///
     /// [`CheckpointError::Unexpected`] where two tensors would have one name, [`CheckpointError::Usage`] for a buffer without usage
-    /// `COPY_SRC`, [`CheckpointError::Shared`] for a parameter of 16 bits that [`Trainer::load`] could not write,
-    /// [`CheckpointError::Prepare`] where memory ran out. The run is as it was then.
+    /// `COPY_SRC`, [`CheckpointError::Prepare`] where memory ran out. Nothing is recorded then.
     pub fn save(&self, encoder: &mut wgpu::CommandEncoder) -> Result<Saving, CheckpointError> {
         let accumulated = self.accumulated();
         let form = self.form(accumulated > 0)?;
@@ -85,66 +103,53 @@ impl Trainer {
         for (part, range) in form.parts.iter().zip(&parts) {
             usable(part, range, Usage::COPY_SRC)?;
         }
-        let (mut ranges, mut end) = (Vec::new(), 0);
+        let pass = self.stepper().pass();
+        let empty = pass.empty_history();
+        let mut copies = memory::copies(pass.memory(), &empty).to_vec();
+        let mut end: u64 = copies.iter().map(|(_, _, bytes)| bytes).sum();
+        let mut ranges = Vec::new();
         for range in &parts {
             let (begin, bytes) = range.words();
+            copies.push((range.buffer, begin, bytes));
             ranges.push(((end + range.offset - begin) as usize, range.bytes as usize));
             end += bytes;
         }
-        // What could not be gone on from is told now.
-        let mut edges = Edges::default();
-        for (part, range) in form.parts.iter().zip(&parts) {
-            edges.split(part, range, &vec![0; range.bytes as usize], &mut Vec::new());
-        }
-        edges.whole()?;
-        let device = self.stepper().pass().device().clone();
-        let history = self.stepper().save_history(encoder)?;
-        let copies = parts.iter().map(|range| (range.buffer, range.words().0, range.words().1)).collect();
-        let waiting = staged(&device, encoder, copies)?;
-        Ok(Saving {
-            #[cfg(not(target_arch = "wasm32"))]
-            device,
-            history,
-            waiting,
-            arrived: Vec::with_capacity(end as usize),
-            form,
-            ranges,
-            accumulated,
-            taken: false,
-        })
+        let waiting = staged(&self.clipper().device, encoder, copies)?;
+        let arrived = Some(Vec::with_capacity(end as usize));
+        Ok(Saving { waiting, arrived, form, ranges, empty, accumulated })
     }
 
     /// Goes on from a saved run, from the next submit of `queue` on, wherever it was saved: with the same bits as not having
-    /// stopped. Learning rate, thresholds and constants are those of this trainer.
+    /// stopped. Learning rate, thresholds and constants are those of this trainer. Submits commands of its own only where a parameter of 16
+    /// bits begins or ends in the middle of a word.
     ///
     /// # Errors
     ///
-    /// A run of other tensors, another optimiser or clip, values that no run leaves; a buffer without usage `COPY_DST`; a parameter
-    /// of 16 bits that shares a word with what is not of this run. Nothing changes then.
+    /// A run of other tensors, another optimiser or clip, values that no run leaves; a buffer without usage `COPY_DST`; memory that ran
+    /// out. Nothing changes then.
     pub fn load(&self, queue: &wgpu::Queue, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
-        let accumulated = checkpoint.accumulated;
-        if accumulated >= self.micro_batches() {
-            let (what, required) =
-                ("micro-batches", format!("fewer than {} since the last step", self.micro_batches()));
-            return Err(CheckpointError::Header { what, required, given: accumulated.to_string() });
-        }
+        let accumulated = checkpoint.pending(self.micro_batches())?;
         let form = self.form(accumulated > 0)?;
         let pass = self.stepper().pass();
         let (found, history) = form.checked(checkpoint, &pass.clip(), pass.plan().limit_count())?;
-        let mut writes = Vec::new();
-        let mut edges = Edges::default();
+        let (mut writes, mut halves) = (Vec::new(), Vec::new());
         for (part, bytes) in found {
             let range = self.range(part);
             usable(part, &range, Usage::COPY_DST)?;
             match bytes {
-                Some(bytes) => edges.split(part, &range, bytes, &mut writes),
-                None => writes.push((range.buffer.clone(), range.offset, vec![0; range.bytes as usize])),
+                Some(bytes) => writes.push(range.split(part, bytes, &mut halves)),
+                None => writes.push((range.buffer, range.offset, vec![0; range.bytes as usize].into())),
             }
         }
-        writes.extend(edges.whole()?);
+        let step = (!halves.is_empty()).then(|| self.clipper().prepare_halves(&halves)).transpose()?;
         self.stepper().restore_history(queue, &history)?;
         for (buffer, offset, bytes) in writes.iter().filter(|(_, _, bytes)| !bytes.is_empty()) {
             queue.write_buffer(buffer, *offset, bytes);
+        }
+        if let Some(step) = step {
+            let mut encoder = self.clipper().device.create_command_encoder(&Default::default());
+            step.record_step(&mut encoder);
+            queue.submit([encoder.finish()]);
         }
         self.set_accumulated(accumulated);
         Ok(())
@@ -188,7 +193,7 @@ fn staged(
     device: &wgpu::Device,
     encoder: &mut wgpu::CommandEncoder,
     mut copies: Vec<Copy<'_>>,
-) -> Result<Vec<ReadBack<Vec<u8>>>, PrepareError> {
+) -> Result<VecDeque<ReadBack<Vec<u8>>>, PrepareError> {
     // Room for the tag, and whole words.
     let largest = (device.limits().max_buffer_size - 4).min(1 << 30) & !3;
     let tags = caught(device, "saving a run", || Tags::new(device))??;
@@ -223,61 +228,10 @@ fn staged(
     Ok(places.into_iter().zip(groups).map(read).collect())
 }
 
-/// Words at the ends of parameters of 16 bits, of which some hold the end of one and the beginning of another.
-#[derive(Default)]
-struct Edges(HashMap<(wgpu::Buffer, u64), Edge>);
-
-struct Edge {
-    halves: [Option<[u8; 2]>; 2],
-    name: String,
-}
-
-/// To a buffer, from a byte on.
-type Write = (wgpu::Buffer, u64, Vec<u8>);
-
-impl Edges {
-    /// Whole words of a part to be written, and halves of words to be looked at with those of others.
-    fn split(&mut self, part: &Part, range: &Range<'_>, bytes: &[u8], writes: &mut Vec<Write>) {
-        let Range { buffer, offset, .. } = range;
-        let first = usize::from(offset % 4 != 0 && !bytes.is_empty()) * 2;
-        let last = (bytes.len() - first) % 4;
-        let (head, rest) = bytes.split_at(first);
-        let (middle, tail) = rest.split_at(rest.len() - last);
-        let middle_at = offset + first as u64;
-        for (half, at, half_of) in [(head, *offset, 1), (tail, middle_at + middle.len() as u64, 0)] {
-            let Ok(half) = half.try_into() else { continue };
-            let edge = self
-                .0
-                .entry(((*buffer).clone(), at / 4))
-                .or_insert_with(|| Edge { halves: [None; 2], name: part.name.clone() });
-            edge.halves[half_of] = Some(half);
-        }
-        writes.push(((*buffer).clone(), middle_at, middle.to_vec()));
-    }
-
-    /// The words, of which both halves are known; what follows the last one of a buffer is nobody's.
-    fn whole(self) -> Result<Vec<Write>, CheckpointError> {
-        let word = |((buffer, word), Edge { halves, name }): ((wgpu::Buffer, u64), Edge)| {
-            let is_last = (word + 1) * 4 == buffer.size();
-            match halves {
-                [Some(low), Some(high)] => Ok((buffer, word * 4, [low, high].concat())),
-                [Some(low), None] if is_last => Ok((buffer, word * 4, [low, [0; 2]].concat())),
-                _ => Err(CheckpointError::Shared { name }),
-            }
-        };
-        self.0.into_iter().map(word).collect()
-    }
-}
-
 impl Saving {
     /// The run, if it has arrived and was not taken yet: never waits. Polls nothing by itself, see [`wgpu::Device::poll`].
     pub fn try_take(&mut self) -> Option<Result<Checkpoint, CheckpointError>> {
-        if self.taken {
-            return None;
-        }
-        let taken = now(&mut *self);
-        self.taken = taken.is_some();
-        taken
+        now(self)
     }
 
     /// Blocks until everything submitted to its device has run, and returns the run.
@@ -287,10 +241,18 @@ impl Saving {
     /// [`CheckpointError::ReadBack`] where the commands were not submitted before this call, or the device was lost.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn wait(mut self) -> Result<Checkpoint, CheckpointError> {
-        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
-        let lost = |error| ReadBackError::Device(DeviceError::new("waiting for the device", error));
-        polled.map_err(lost)?;
-        self.try_take().unwrap_or(Err(ReadBackError::NotSubmitted.into()))
+        let Some(mut arrived) = self.arrived.take() else {
+            return Err(ReadBackError::NotSubmitted.into());
+        };
+        for part in self.waiting.drain(..) {
+            arrived.extend(part.wait()?);
+        }
+        Ok(self.run(&arrived))
+    }
+
+    fn run(&self, arrived: &[u8]) -> Checkpoint {
+        let bytes = self.ranges.iter().map(|&(at, len)| arrived[at..at + len].to_vec());
+        self.form.checkpoint(bytes, memory::read(&self.empty, arrived), self.accumulated)
     }
 }
 
@@ -298,13 +260,20 @@ impl Future for Saving {
     type Output = Result<Checkpoint, CheckpointError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        while let Some(next) = self.waiting.first_mut() {
+        let Saving { waiting, arrived, .. } = &mut *self;
+        while let (Some(next), Some(all)) = (waiting.front_mut(), arrived.as_mut()) {
             let Poll::Ready(bytes) = Pin::new(next).poll(context) else { return Poll::Pending };
-            self.arrived.extend(bytes?);
-            self.waiting.remove(0);
+            waiting.pop_front();
+            match bytes {
+                Ok(bytes) => all.extend(bytes),
+                Err(error) => {
+                    *arrived = None;
+                    return Poll::Ready(Err(error.into()));
+                }
+            }
         }
-        let Poll::Ready(history) = Pin::new(&mut self.history).poll(context) else { return Poll::Pending };
-        let bytes = self.ranges.iter().map(|&(at, len)| self.arrived[at..at + len].to_vec());
-        Poll::Ready(Ok(self.form.checkpoint(bytes, history?, self.accumulated)))
+        // Nothing comes after the run.
+        let Some(arrived) = arrived.take() else { return Poll::Pending };
+        Poll::Ready(Ok(self.run(&arrived)))
     }
 }

@@ -1,11 +1,14 @@
 //! A pass that ends in an optimiser's step: parameters move, gradients stay as they are.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod current;
+mod setters;
+
+use std::sync::Mutex;
 
 use wgpu::BufferUsages as Usage;
 
 use crate::clip::{Clip, LossScale};
-use crate::error::{ClipError, OptimizerError, PrepareError, ReadBackError};
+use crate::error::{ClipError, PrepareError, ReadBackError};
 use crate::grad::Grad;
 use crate::history::History;
 use crate::kernels::Kernel;
@@ -24,6 +27,7 @@ use super::placements::{Buffers, check_usage};
 use super::purpose::Purpose;
 use super::scope::caught;
 use super::shares_pass::shares_pass;
+use current::Current;
 
 /// Norm, coefficient and an optimiser's step over one set of gradients, prepared once and recorded
 /// every step.
@@ -56,15 +60,14 @@ use super::shares_pass::shares_pass;
 #[derive(Debug)]
 pub struct Stepper {
     pass: Pass,
-    optimizer: Mutex<Optimizer>,
+    current: Mutex<Current>,
     decision: Decision,
     update: Vec<Step>,
     hyper: wgpu::Buffer,
     rates: wgpu::Buffer,
-    tensors: Vec<FusedTensor>,
     /// Weight decay of those that have one of their own.
     own_decay: Vec<Option<f64>>,
-    kept: Arc<Kept>,
+    kept: Kept,
 }
 
 impl Clipper {
@@ -83,22 +86,7 @@ impl Clipper {
         clip: &Clip,
         optimizer: impl Into<Optimizer>,
     ) -> Result<Stepper, PrepareError> {
-        self.prepared_step(grads, clip, optimizer.into(), Purpose::Step)
-    }
-
-    /// For a purpose that ends in a step.
-    pub(super) fn prepared_step(
-        &self,
-        grads: &[Grad],
-        clip: &Clip,
-        optimizer: Optimizer,
-        purpose: Purpose,
-    ) -> Result<Stepper, PrepareError> {
-        let optimizer = checked(grads, optimizer)?;
-        let pass = self.prepared(grads, clip, purpose, None)?;
-        Clipper::check_given(grads)?;
-        let kept = Arc::new(self.kept(grads, optimizer.moments(), None)?);
-        Stepper::new(self, pass, grads, optimizer, kept)
+        self.prepared_step(grads, clip, optimizer.into(), (Purpose::Step, None))
     }
 
     /// As [`Clipper::prepare_step`] for other buffers: goes on with the state, the number of steps and
@@ -115,27 +103,24 @@ impl Clipper {
         clip: &Clip,
         optimizer: impl Into<Optimizer>,
     ) -> Result<Stepper, PrepareError> {
-        let optimizer = checked(grads, optimizer.into())?;
-        let before = previous.optimizer();
-        if optimizer.goes_on_from(&before).is_err() {
-            let (required, given) = (format!("{optimizer:?}"), format!("{before:?}"));
-            return Err(ClipError::State { required, given }.into());
+        self.prepared_step(grads, clip, optimizer.into(), (Purpose::Step, Some(previous)))
+    }
+
+    /// For a purpose that ends in a step, which may go on with the state of another one.
+    pub(super) fn prepared_step(
+        &self,
+        grads: &[Grad],
+        clip: &Clip,
+        optimizer: Optimizer,
+        (purpose, previous): (Purpose, Option<&Stepper>),
+    ) -> Result<Stepper, PrepareError> {
+        let optimizer = checked(grads, optimizer)?;
+        if let Some(previous) = previous {
+            previous.check_state(grads, &optimizer)?;
         }
-        let count = optimizer.moments();
-        let of = |g: &Grad| {
-            let elements = if count > 0 { g.elements() } else { 0 };
-            (count, elements, matches!(g.precision(), Precision::Mixed(_)))
-        };
-        let needed: Vec<_> = grads.iter().map(of).collect();
-        let given = previous.kept.form();
-        if needed != given {
-            let words = |form: &[(usize, u64, bool)]| format!("moments, elements and masters of {form:?}");
-            let (required, given) = (words(&needed), words(&given));
-            return Err(ClipError::State { required, given }.into());
-        }
-        let pass = self.prepared(grads, clip, Purpose::Step, Some(&previous.pass))?;
+        let pass = self.prepared(grads, clip, purpose, previous.map(|p| &p.pass))?;
         Clipper::check_given(grads)?;
-        let kept = Arc::new(self.kept(grads, count, Some(&previous.kept))?);
+        let kept = self.kept(grads, optimizer.moments(), previous.map(|p| &p.kept))?;
         Stepper::new(self, pass, grads, optimizer, kept)
     }
 
@@ -145,11 +130,7 @@ impl Clipper {
         let given: Vec<Operands> = grads
             .iter()
             .map(|grad| {
-                let named = |(buffer, offset): &(wgpu::Buffer, u64)| Moment {
-                    buffer: buffer.clone(),
-                    offset: *offset,
-                    elements: grad.elements(),
-                };
+                let named = |at| Moment::of(grad, at);
                 let moments: Vec<Moment> = grad.moments.iter().map(named).collect();
                 let updated = updated(grad, &moments, grad.master.as_ref().map(named).as_ref(), &mut buffers);
                 Operands { gradient: buffers.gradient(grad), updated, ..Operands::default() }
@@ -200,12 +181,33 @@ fn checked(grads: &[Grad], optimizer: Optimizer) -> Result<Optimizer, PrepareErr
 }
 
 impl Stepper {
+    /// That an optimiser of such tensors can go on with the state of this one.
+    fn check_state(&self, grads: &[Grad], optimizer: &Optimizer) -> Result<(), ClipError> {
+        let before = self.optimizer();
+        if optimizer.goes_on_from(&before).is_err() {
+            let (required, given) = (format!("{optimizer:?}"), format!("{before:?}"));
+            return Err(ClipError::State { required, given });
+        }
+        let count = optimizer.moments();
+        let of = |g: &Grad| {
+            let elements = if count > 0 { g.elements() } else { 0 };
+            (count, elements, matches!(g.precision(), Precision::Mixed(_)))
+        };
+        let needed: Vec<_> = grads.iter().map(of).collect();
+        let given = self.kept.form();
+        if needed == given {
+            return Ok(());
+        }
+        let words = |form: &[(usize, u64, bool)]| format!("moments, elements and masters of {form:?}");
+        Err(ClipError::State { required: words(&needed), given: words(&given) })
+    }
+
     fn new(
         clipper: &Clipper,
         pass: Pass,
         grads: &[Grad],
         optimizer: Optimizer,
-        kept: Arc<Kept>,
+        kept: Kept,
     ) -> Result<Stepper, PrepareError> {
         let mut buffers = Buffers::default();
         let operands: Vec<Operands> = grads
@@ -235,7 +237,7 @@ impl Stepper {
         fused: &FusedPlan,
         optimizer: Optimizer,
         own_decay: Vec<Option<f64>>,
-        kept: Arc<Kept>,
+        kept: Kept,
     ) -> Result<Stepper, PrepareError> {
         let mut make = Make::new(clipper, buffers, &pass.clip());
         (make.job, make.advances) = (pass.job(), true);
@@ -267,9 +269,8 @@ impl Stepper {
         make.compile()?;
         pass.add_jobs(make.jobs);
         pass.follow_with(&hyper);
-        let tensors = fused.tensors.clone();
-        let optimizer = Mutex::new(optimizer);
-        Ok(Stepper { pass, optimizer, decision, update, hyper, rates, tensors, own_decay, kept })
+        let current = Mutex::new(Current { optimizer, tensors: fused.tensors.clone() });
+        Ok(Stepper { pass, current, decision, update, hyper, rates, own_decay, kept })
     }
 
     /// Records norm, coefficient and step in one compute pass.
@@ -305,11 +306,6 @@ impl Stepper {
         self.decision.together.len() + self.update.len()
     }
 
-    /// The optimiser as it is set.
-    pub fn optimizer(&self) -> Optimizer {
-        *self.current()
-    }
-
     /// The state of each tensor, in the order of the gradients: no, one, two or three moments.
     pub fn moments(&self) -> &[Vec<Moment>] {
         &self.kept.moments
@@ -318,55 +314,6 @@ impl Stepper {
     /// The `f32` master of each tensor whose parameter has 16 bits, in the order of the gradients.
     pub fn masters(&self) -> &[Option<Moment>] {
         &self.kept.masters
-    }
-
-    /// Changes the learning rate from the next submit of `queue` on.
-    ///
-    /// # Errors
-    ///
-    /// [`OptimizerError::Constant`] for one that is negative, infinite or NaN; nothing changes then.
-    pub fn set_lr(&self, queue: &wgpu::Queue, lr: f64) -> Result<(), OptimizerError> {
-        let mut current = self.current();
-        let optimizer = current.with_lr(lr);
-        optimizer.validate()?;
-        self.write_hyper(queue, &optimizer);
-        *current = optimizer;
-        Ok(())
-    }
-
-    /// Changes the optimiser's constants from the next submit of `queue` on.
-    ///
-    /// # Errors
-    ///
-    /// Constants out of their range, and [`OptimizerError::Combination`] for an optimiser that needs
-    /// another state; nothing changes then.
-    pub fn set_optimizer(
-        &self,
-        queue: &wgpu::Queue,
-        optimizer: impl Into<Optimizer>,
-    ) -> Result<(), OptimizerError> {
-        let optimizer = optimizer.into();
-        optimizer.validate()?;
-        let mut current = self.current();
-        optimizer.goes_on_from(&current)?;
-        let decays = self.own_decay.iter().map(|own| own.unwrap_or(optimizer.weight_decay()) as f32);
-        let with = |(tensor, weight_decay): (&FusedTensor, f32)| FusedTensor { weight_decay, ..*tensor };
-        let tensors: Vec<FusedTensor> = self.tensors.iter().zip(decays).map(with).collect();
-        queue.write_buffer(&self.rates, 0, bytemuck::cast_slice(&tensors));
-        self.write_hyper(queue, &optimizer);
-        *current = optimizer;
-        Ok(())
-    }
-
-    fn write_hyper(&self, queue: &wgpu::Queue, optimizer: &Optimizer) {
-        let hyper = LossScale::add_to(self.pass.clip().loss_scale, optimizer.record());
-        queue.write_buffer(&self.hyper, 0, bytemuck::bytes_of(&hyper));
-    }
-
-    /// Setters hold it until the device's copy is on its way.
-    fn current(&self) -> MutexGuard<'_, Optimizer> {
-        // A thread that panicked while holding the lock left a whole value behind: it is replaced by assignment.
-        self.optimizer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -68,6 +68,9 @@ use super::stepper::Stepper;
 /// ```
 #[derive(Debug)]
 pub struct Trainer {
+    /// What restores a run.
+    #[cfg(feature = "checkpoint")]
+    clipper: Clipper,
     /// As they were described.
     grads: Vec<Grad>,
     stepper: Stepper,
@@ -107,33 +110,58 @@ impl Clipper {
         optimizer: impl Into<Optimizer>,
         micro_batches: u32,
     ) -> Result<Trainer, PrepareError> {
+        self.prepared_training(grads, clip, optimizer.into(), micro_batches, None)
+    }
+
+    /// As [`Clipper::prepare_training`] for other buffers: goes on with the state, the number of steps and the history of `previous`,
+    /// which are shared and not copied, but for moments and masters that are named. Sums begin anew.
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare_training`] and [`Clipper::prepare_step_after`].
+    pub fn prepare_training_after(
+        &self,
+        previous: &Trainer,
+        grads: &[Grad],
+        clip: &Clip,
+        optimizer: impl Into<Optimizer>,
+        micro_batches: u32,
+    ) -> Result<Trainer, PrepareError> {
+        self.prepared_training(grads, clip, optimizer.into(), micro_batches, Some(&previous.stepper))
+    }
+
+    fn prepared_training(
+        &self,
+        grads: &[Grad],
+        clip: &Clip,
+        optimizer: Optimizer,
+        micro_batches: u32,
+        previous: Option<&Stepper>,
+    ) -> Result<Trainer, PrepareError> {
         if !(1..=MOST_MICRO_BATCHES).contains(&micro_batches) {
             let (what, required) = ("a number of micro-batches", "from 1 to 65,536");
             return Err(ClipError::Combination { what, required }.into());
         }
-        let optimizer = optimizer.into();
-        if micro_batches == 1 {
-            let stepper = self.prepare_step(grads, clip, optimizer)?;
-            return Ok(Trainer {
-                grads: grads.to_vec(),
-                stepper,
-                sums: None,
-                micro_batches,
-                summed: Mutex::default(),
-            });
-        }
-        clip.validate()?;
-        // The step's own check sees the sums.
-        Clipper::check_given(grads)?;
-        let clip = clip.unscale(clip.unscale / f64::from(micro_batches));
-        let sums = Sums::new(self, grads, micro_batches)?;
-        let summed: Vec<Grad> =
-            grads.iter().zip(&sums.places).map(|(g, sum)| g.summed_in(&sum.buffer, sum.offset)).collect();
-        let stepper = self.prepared_step(&summed, &clip, optimizer, Purpose::StepOfSums)?;
+        let (stepper, sums) = match micro_batches {
+            1 => (self.prepared_step(grads, clip, optimizer, (Purpose::Step, previous))?, None),
+            _ => {
+                clip.validate()?;
+                // The step's own check sees the sums.
+                Clipper::check_given(grads)?;
+                let clip = clip.unscale(clip.unscale / f64::from(micro_batches));
+                let sums = Sums::new(self, grads, micro_batches)?;
+                let each = grads.iter().zip(&sums.places);
+                let summed: Vec<Grad> = each.map(|(g, sum)| g.summed_in(&sum.buffer, sum.offset)).collect();
+                let purpose = (Purpose::StepOfSums, previous);
+                (self.prepared_step(&summed, &clip, optimizer, purpose)?, Some(sums))
+            }
+        };
         Ok(Trainer {
+            #[cfg(feature = "checkpoint")]
+            clipper: self.clone(),
             grads: grads.to_vec(),
             stepper,
-            sums: Some(sums),
+            sums,
             micro_batches,
             summed: Mutex::default(),
         })
@@ -214,6 +242,12 @@ impl Trainer {
     /// What belongs together, as it was described.
     pub fn grads(&self) -> &[Grad] {
         &self.grads
+    }
+
+    /// What it was prepared with.
+    #[cfg(feature = "checkpoint")]
+    pub(super) fn clipper(&self) -> &Clipper {
+        &self.clipper
     }
 
     #[cfg(feature = "checkpoint")]

@@ -3,7 +3,7 @@
 use crate::error::OptimizerError;
 use crate::layout::{ADAM, AMSGRAD, DECOUPLED, EPS_HAT, Hyper, MAXIMIZE, STEPS};
 
-use super::constants::{at_least_0, betas_below_1, flag, of_betas};
+use super::constants::{at_least_0, betas_below_1, flag, of_betas, setters};
 
 /// Adam (Kingma and Ba 2015, arXiv 1412.6980) and AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101)
 /// as `torch.optim` defines them. With the clipped gradient g, parameter p, moments m and v, in step t
@@ -41,6 +41,20 @@ pub struct Adam {
     pub maximize: bool,
 }
 
+setters! {
+    Adam:
+    /// Sets what is added to the root.
+    eps: f64,
+    /// Sets whether it is added before the correction.
+    eps_hat: bool,
+    /// Sets the L2 penalty, or the decay.
+    weight_decay: f64,
+    /// Sets whether the largest second moment so far takes its place.
+    amsgrad: bool,
+    /// Sets whether the step goes up the gradient.
+    maximize: bool,
+}
+
 impl Adam {
     /// Adam with PyTorch's defaults and no decay.
     pub fn new(lr: f64) -> Adam {
@@ -59,36 +73,6 @@ impl Adam {
     #[must_use]
     pub fn betas(self, first: f64, second: f64) -> Adam {
         Adam { betas: (first, second), ..self }
-    }
-
-    /// Sets what is added to the root.
-    #[must_use]
-    pub fn eps(self, eps: f64) -> Adam {
-        Adam { eps, ..self }
-    }
-
-    /// Sets whether it is added before the correction.
-    #[must_use]
-    pub fn eps_hat(self, eps_hat: bool) -> Adam {
-        Adam { eps_hat, ..self }
-    }
-
-    /// Sets the L2 penalty, or the decay.
-    #[must_use]
-    pub fn weight_decay(self, weight_decay: f64) -> Adam {
-        Adam { weight_decay, ..self }
-    }
-
-    /// Sets whether the largest second moment so far takes its place.
-    #[must_use]
-    pub fn amsgrad(self, amsgrad: bool) -> Adam {
-        Adam { amsgrad, ..self }
-    }
-
-    /// Sets whether the step goes up the gradient.
-    #[must_use]
-    pub fn maximize(self, maximize: bool) -> Adam {
-        Adam { maximize, ..self }
     }
 
     pub(super) fn validate(&self) -> Result<(), OptimizerError> {

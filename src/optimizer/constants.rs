@@ -35,3 +35,27 @@ pub(crate) fn at_least_0(what: &'static str, given: f64) -> Result<(), Optimizer
     }
     Err(OptimizerError::Constant { what, required: "0 or more and finite", given })
 }
+
+/// Factors of the learning rate, one a tensor.
+pub(crate) fn check_lr_scales(scales: &[f64], tensors: usize) -> Result<(), OptimizerError> {
+    if scales.len() != tensors {
+        let (what, required) = ("number of learning rate factors", "one a tensor");
+        return Err(OptimizerError::Constant { what, required, given: scales.len() as f64 });
+    }
+    scales.iter().try_for_each(|&scale| at_least_0("learning rate factor", scale))
+}
+
+/// A builder's methods, each of which sets the field of its name.
+macro_rules! setters {
+    ($optimizer:ident: $($(#[$about:meta])+ $field:ident: $kind:ty,)+) => {
+        impl $optimizer {
+            $($(#[$about])+
+            #[must_use]
+            pub fn $field(self, $field: $kind) -> $optimizer {
+                $optimizer { $field, ..self }
+            })+
+        }
+    };
+}
+
+pub(super) use setters;

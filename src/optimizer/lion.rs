@@ -3,7 +3,7 @@
 use crate::error::OptimizerError;
 use crate::layout::{DECOUPLED, Hyper, LION, MAXIMIZE, STEPS};
 
-use super::constants::{betas_below_1, flag, of_betas};
+use super::constants::{betas_below_1, flag, of_betas, setters};
 
 /// Lion (Chen et al. 2023, arXiv 2302.06675) as `optax.lion` defines it. With the clipped gradient g, parameter p and momentum m:
 ///
@@ -30,6 +30,14 @@ pub struct Lion {
     pub maximize: bool,
 }
 
+setters! {
+    Lion:
+    /// Sets the decay.
+    weight_decay: f64,
+    /// Sets whether the step goes up the gradient.
+    maximize: bool,
+}
+
 impl Lion {
     /// Lion with its paper's β and no decay.
     pub fn new(lr: f64) -> Lion {
@@ -40,18 +48,6 @@ impl Lion {
     #[must_use]
     pub fn betas(self, first: f64, second: f64) -> Lion {
         Lion { betas: (first, second), ..self }
-    }
-
-    /// Sets the decay.
-    #[must_use]
-    pub fn weight_decay(self, weight_decay: f64) -> Lion {
-        Lion { weight_decay, ..self }
-    }
-
-    /// Sets whether the step goes up the gradient.
-    #[must_use]
-    pub fn maximize(self, maximize: bool) -> Lion {
-        Lion { maximize, ..self }
     }
 
     pub(super) fn validate(&self) -> Result<(), OptimizerError> {

@@ -3,7 +3,7 @@
 use crate::error::OptimizerError;
 use crate::layout::{ADAM, DECOUPLED, Hyper, MAXIMIZE, NADAM, STEPS};
 
-use super::constants::{at_least_0, betas_below_1, flag, of_betas};
+use super::constants::{at_least_0, betas_below_1, flag, of_betas, setters};
 
 /// NAdam (Dozat 2016, "Incorporating Nesterov Momentum into Adam") as `torch.optim.NAdam` defines it. With the clipped gradient g,
 /// parameter p, moments m and v, in step t counted from 1:
@@ -45,6 +45,21 @@ pub struct NAdam {
     pub maximize: bool,
 }
 
+setters! {
+    NAdam:
+    /// Sets what is added to the root.
+    eps: f64,
+    /// Sets the L2 penalty, or the decay.
+    weight_decay: f64,
+    /// Sets whether the decay is of the parameter.
+    #[doc(alias = "decoupled_weight_decay")]
+    decoupled: bool,
+    /// Sets how fast μ grows.
+    momentum_decay: f64,
+    /// Sets whether the step goes up the gradient.
+    maximize: bool,
+}
+
 impl NAdam {
     /// NAdam with PyTorch's defaults and no decay.
     pub fn new(lr: f64) -> NAdam {
@@ -56,37 +71,6 @@ impl NAdam {
     #[must_use]
     pub fn betas(self, first: f64, second: f64) -> NAdam {
         NAdam { betas: (first, second), ..self }
-    }
-
-    /// Sets what is added to the root.
-    #[must_use]
-    pub fn eps(self, eps: f64) -> NAdam {
-        NAdam { eps, ..self }
-    }
-
-    /// Sets the L2 penalty, or the decay.
-    #[must_use]
-    pub fn weight_decay(self, weight_decay: f64) -> NAdam {
-        NAdam { weight_decay, ..self }
-    }
-
-    /// Sets whether the decay is of the parameter.
-    #[doc(alias = "decoupled_weight_decay")]
-    #[must_use]
-    pub fn decoupled(self, decoupled: bool) -> NAdam {
-        NAdam { decoupled, ..self }
-    }
-
-    /// Sets how fast μ grows.
-    #[must_use]
-    pub fn momentum_decay(self, momentum_decay: f64) -> NAdam {
-        NAdam { momentum_decay, ..self }
-    }
-
-    /// Sets whether the step goes up the gradient.
-    #[must_use]
-    pub fn maximize(self, maximize: bool) -> NAdam {
-        NAdam { maximize, ..self }
     }
 
     pub(super) fn validate(&self) -> Result<(), OptimizerError> {

@@ -3,7 +3,7 @@
 use crate::error::OptimizerError;
 use crate::layout::{ADAM, DECOUPLED, EPS_HAT, Hyper, MAXIMIZE, RADAM, STEPS};
 
-use super::constants::{at_least_0, betas_below_1, flag, of_betas};
+use super::constants::{at_least_0, betas_below_1, flag, of_betas, setters};
 
 /// RAdam (Liu et al. 2020, arXiv 1908.03265) as `torch.optim.RAdam` defines it. With the clipped gradient g, parameter p, moments
 /// m and v, in step t counted from 1:
@@ -45,6 +45,19 @@ pub struct RAdam {
     pub maximize: bool,
 }
 
+setters! {
+    RAdam:
+    /// Sets what is added to the root.
+    eps: f64,
+    /// Sets the L2 penalty, or the decay.
+    weight_decay: f64,
+    /// Sets whether the decay is of the parameter.
+    #[doc(alias = "decoupled_weight_decay")]
+    decoupled: bool,
+    /// Sets whether the step goes up the gradient.
+    maximize: bool,
+}
+
 impl RAdam {
     /// RAdam with PyTorch's defaults and no decay.
     pub fn new(lr: f64) -> RAdam {
@@ -56,31 +69,6 @@ impl RAdam {
     #[must_use]
     pub fn betas(self, first: f64, second: f64) -> RAdam {
         RAdam { betas: (first, second), ..self }
-    }
-
-    /// Sets what is added to the root.
-    #[must_use]
-    pub fn eps(self, eps: f64) -> RAdam {
-        RAdam { eps, ..self }
-    }
-
-    /// Sets the L2 penalty, or the decay.
-    #[must_use]
-    pub fn weight_decay(self, weight_decay: f64) -> RAdam {
-        RAdam { weight_decay, ..self }
-    }
-
-    /// Sets whether the decay is of the parameter.
-    #[doc(alias = "decoupled_weight_decay")]
-    #[must_use]
-    pub fn decoupled(self, decoupled: bool) -> RAdam {
-        RAdam { decoupled, ..self }
-    }
-
-    /// Sets whether the step goes up the gradient.
-    #[must_use]
-    pub fn maximize(self, maximize: bool) -> RAdam {
-        RAdam { maximize, ..self }
     }
 
     pub(super) fn validate(&self) -> Result<(), OptimizerError> {

@@ -3,7 +3,7 @@
 use crate::error::OptimizerError;
 use crate::layout::{Hyper, MAXIMIZE, NESTEROV, STEPS};
 
-use super::constants::{at_least_0, flag};
+use super::constants::{at_least_0, flag, setters};
 
 /// Stochastic gradient descent as `torch.optim.SGD` defines it. With the clipped gradient g, parameter
 /// p and momentum buffer b:
@@ -33,40 +33,24 @@ pub struct Sgd {
     pub maximize: bool,
 }
 
+setters! {
+    Sgd:
+    /// Sets the momentum.
+    momentum: f64,
+    /// Sets the dampening.
+    dampening: f64,
+    /// Sets whether the momentum is Nesterov's.
+    nesterov: bool,
+    /// Sets the L2 penalty.
+    weight_decay: f64,
+    /// Sets whether the step goes up the gradient.
+    maximize: bool,
+}
+
 impl Sgd {
     /// Plain gradient descent.
     pub fn new(lr: f64) -> Sgd {
         Sgd { lr, momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.0, maximize: false }
-    }
-
-    /// Sets the momentum.
-    #[must_use]
-    pub fn momentum(self, momentum: f64) -> Sgd {
-        Sgd { momentum, ..self }
-    }
-
-    /// Sets the dampening.
-    #[must_use]
-    pub fn dampening(self, dampening: f64) -> Sgd {
-        Sgd { dampening, ..self }
-    }
-
-    /// Sets whether the momentum is Nesterov's.
-    #[must_use]
-    pub fn nesterov(self, nesterov: bool) -> Sgd {
-        Sgd { nesterov, ..self }
-    }
-
-    /// Sets the L2 penalty.
-    #[must_use]
-    pub fn weight_decay(self, weight_decay: f64) -> Sgd {
-        Sgd { weight_decay, ..self }
-    }
-
-    /// Sets whether the step goes up the gradient.
-    #[must_use]
-    pub fn maximize(self, maximize: bool) -> Sgd {
-        Sgd { maximize, ..self }
     }
 
     pub(super) fn validate(&self) -> Result<(), OptimizerError> {

@@ -5,7 +5,7 @@ use crate::cpu::advance::advance;
 use crate::cpu::block::Values;
 use crate::cpu::fused;
 use crate::cpu::grads::Slice;
-use crate::cpu::kept::{Kept, check};
+use crate::cpu::kept::Kept;
 use crate::cpu::parameter::ParameterMut;
 use crate::cpu::recycled::recycled;
 use crate::cpu::room::Room;
@@ -14,7 +14,7 @@ use crate::cpu::update::{Action, Rates};
 use crate::cpu::workspace::Workspace;
 use crate::error::{ClipError, OptimizerError, StepError};
 use crate::history::History;
-use crate::optimizer::Optimizer;
+use crate::optimizer::{Optimizer, check_lr_scales};
 use crate::report::Report;
 use crate::segments::Segments;
 use crate::tensor::{DType, Precision, TensorInfo};
@@ -149,7 +149,7 @@ impl PreparedStep {
             gradients.push(gradient.into().data);
             targets.push(parameter.into());
         }
-        let checked = self.check(&gradients, &targets, self.infos());
+        let checked = self.check(&gradients, &targets);
         if checked.is_ok() {
             self.run(&gradients, &mut targets);
         }
@@ -170,18 +170,13 @@ impl PreparedStep {
     }
 
     /// The tensors as they were prepared.
+    #[cfg(feature = "checkpoint")]
     pub(super) fn infos(&self) -> &[TensorInfo] {
         &self.kept.set.infos
     }
 
-    /// That parameters fit what was prepared, and gradients these tensors.
-    pub(super) fn check(
-        &self,
-        gradients: &[Values<'_>],
-        parameters: &[ParameterMut<'_>],
-        infos: &[TensorInfo],
-    ) -> Result<(), ClipError> {
-        check(infos, gradients.iter().map(|g| (g.len(), g.dtype())))?;
+    fn check(&self, gradients: &[Values<'_>], parameters: &[ParameterMut<'_>]) -> Result<(), ClipError> {
+        self.kept.check(gradients.iter().map(|g| (g.len(), g.dtype())))?;
         self.check_parameters(parameters)
     }
 
@@ -273,6 +268,18 @@ impl PreparedStep {
     /// [`OptimizerError::Constant`] for one that is negative, infinite or NaN; nothing changes then.
     pub fn set_lr(&mut self, lr: f64) -> Result<(), OptimizerError> {
         self.set_optimizer(self.optimizer.with_lr(lr))
+    }
+
+    /// Changes the factors of the learning rate, one a tensor in the order prepared, from the next step on: as
+    /// [`Stepper::set_lr_scales`](crate::Stepper::set_lr_scales).
+    ///
+    /// # Errors
+    ///
+    /// [`OptimizerError::Constant`] for another number of them, or one that is negative, infinite or NaN; nothing changes then.
+    pub fn set_lr_scales(&mut self, scales: &[f64]) -> Result<(), OptimizerError> {
+        check_lr_scales(scales, self.own.len())?;
+        self.own.iter_mut().zip(scales).for_each(|(own, scale)| own.lr_scale = *scale);
+        Ok(())
     }
 
     /// Changes the optimiser's constants from the next step on.

@@ -54,12 +54,7 @@ impl Trainer {
     {
         let mut parameters: Vec<ParameterMut<'_>> = parameters.into_iter().map(P::into).collect();
         self.step().check_parameters(&parameters)?;
-        let accumulated = checkpoint.accumulated;
-        if accumulated >= self.micro_batches() {
-            let (what, required) =
-                ("micro-batches", format!("fewer than {} since the last step", self.micro_batches()));
-            return Err(CheckpointError::Header { what, required, given: accumulated.to_string() });
-        }
+        let accumulated = checkpoint.pending(self.micro_batches())?;
         let form = self.form(accumulated > 0)?;
         let (clip, limits) = self.step().asked();
         let (found, history) = form.checked(checkpoint, &clip, limits)?;

@@ -6,6 +6,7 @@ use crate::clip::Clip;
 use crate::cpu::block::Values;
 use crate::cpu::fused;
 use crate::cpu::grads::Slice;
+use crate::cpu::kept::check;
 use crate::cpu::parameter::ParameterMut;
 use crate::cpu::recycled::recycled;
 use crate::cpu::room::Room;
@@ -122,7 +123,8 @@ impl Trainer {
             gradients.push(gradient.into().data);
             parameters.push(parameter.into());
         }
-        let checked = self.step.check(&gradients, &parameters, &sums.infos);
+        let checked = check(&sums.infos, gradients.iter().map(|g| (g.len(), g.dtype())))
+            .and_then(|()| self.step.check_parameters(&parameters));
         if checked.is_ok() {
             sums.add(&gradients, self.summed == 0);
             self.summed += 1;
@@ -148,8 +150,7 @@ impl Trainer {
     {
         let Some(sums) = self.sums.as_mut().filter(|_| self.summed > 0) else { return Ok(false) };
         let mut parameters: Vec<ParameterMut<'_>> = parameters.into_iter().map(P::into).collect();
-        let gradients: Vec<Values<'_>> = sums.all.iter().map(|sum| Values::F32(sum)).collect();
-        self.step.check(&gradients, &parameters, self.step.infos())?;
+        self.step.check_parameters(&parameters)?;
         let correction = f64::from(self.micro_batches) / f64::from(self.summed);
         self.summed = 0;
         self.step.correct_mean(correction as f32);

@@ -133,8 +133,7 @@ impl Pass {
         &self,
         encoder: &mut wgpu::CommandEncoder,
     ) -> Result<ReadBack<History>, PrepareError> {
-        let empty = History::new(&self.clip(), self.plan.limit_count());
-        memory::save(&self.device, encoder, &self.workspace.records.memory, empty)
+        memory::save(&self.device, encoder, self.memory(), self.empty_history())
     }
 
     /// Goes on from a saved history, from the next submit of `queue` on.
@@ -155,9 +154,19 @@ impl Pass {
         Ok(())
     }
 
+    /// What thresholds remember, on the device.
+    pub(in crate::gpu) fn memory(&self) -> &Memory {
+        &self.workspace.records.memory
+    }
+
+    /// A history in the form of that, of no step.
+    pub(in crate::gpu) fn empty_history(&self) -> History {
+        History::new(&self.clip(), self.plan.limit_count())
+    }
+
     /// The memory of this pass, for another one with this clip and number of limits.
     pub(in crate::gpu) fn memory_for(&self, clip: &Clip, limits: usize) -> Result<Arc<Memory>, ClipError> {
-        let mut own = History::new(&self.clip(), self.plan.limit_count());
+        let mut own = self.empty_history();
         // A history of no step fits any clip, which this one is not to.
         own.tally.steps = 1;
         own.fit(clip, limits)?;
