@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 mod common;
 
-use common::{Gpu, cut, open, random, summary};
+use common::{Gpu, cut, open, random, record, summary};
 
 const RATE: f64 = 0.01;
 
@@ -279,13 +279,10 @@ fn compare(set: &Set, arms: &mut [Arm<'_>], rounds: usize) -> Vec<[f64; 3]> {
 fn main() {
     let sets = std::env::var("GRADCLIP_BENCH").unwrap_or_else(|_| "gpt2,tiny".into());
     let rounds = std::env::var("GRADCLIP_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(9);
-    let mut record = std::env::var("GRADCLIP_RECORD")
-        .ok()
-        .map(|path| std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap());
+    let mut record = record(
+        "set,tensors,elements,device,optimizer,regime,how,copy_gb_per_s,median_ms,min_ms,max_ms,bytes_an_element,gb_per_s,dispatches,times_fused",
+    );
     let gpu = open();
-    if let Some(file) = &mut record {
-        writeln!(file, "set,tensors,elements,device,optimizer,regime,how,copy_gb_per_s,median_ms,min_ms,max_ms,bytes_an_element,gb_per_s,dispatches,times_fused").unwrap();
-    }
     println!(
         "| set | device | optimizer | regime | how | ms | bytes/element | GB/s | of copy | dispatches | × fused |"
     );

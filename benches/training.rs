@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 mod common;
 
-use common::{random, summary};
+use common::{random, record, summary};
 
 const MICRO_BATCHES: usize = 4;
 
@@ -190,12 +190,9 @@ fn copy_bandwidth(set: &Set) -> f64 {
 fn main() {
     let sets = std::env::var("GRADCLIP_BENCH").unwrap_or_else(|_| "gpt2,tiny".into());
     let rounds = std::env::var("GRADCLIP_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(9);
-    let mut record = std::env::var("GRADCLIP_RECORD")
-        .ok()
-        .map(|path| std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap());
-    if let Some(file) = &mut record {
-        writeln!(file, "set,tensors,elements,how,copy_gb_per_s,median_ms,min_ms,max_ms,bytes_an_element,gb_per_s,times_trainer").unwrap();
-    }
+    let mut record = record(
+        "set,tensors,elements,how,copy_gb_per_s,median_ms,min_ms,max_ms,bytes_an_element,gb_per_s,times_trainer",
+    );
     println!(
         "| set | how | ms | bytes/element | GB/s | of copy | × trainer |\n|---|---|---|---|---|---|---|"
     );

@@ -13,6 +13,9 @@ use gradclip::adapters;
 use gradclip::{Adapt, Clip, Clipper, ClipperOptions, Grad, Pass, Report, Telemetry, wgpu};
 use plotters::prelude::*;
 
+#[path = "common/legend.rs"]
+mod legend;
+
 const STEPS: usize = 600;
 const FEATURES: usize = 64;
 const BATCH: usize = 16;
@@ -139,13 +142,7 @@ fn draw(file: &str, rule: &str, reports: &[Report]) -> Result<(), Box<dyn Error>
         .draw_series(clipped.map(|r| Circle::new((r.step, norm(r)), 4, RED.filled())))?
         .label("clipped step")
         .legend(|(x, y)| Circle::new((x + 9, y), 4, RED.filled()));
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.9))
-        .border_style(BLACK.mix(0.3))
-        .label_font(("sans-serif", 15))
-        .draw()?;
+    legend::draw(&mut chart, SeriesLabelPosition::UpperRight)?;
     root.present()?;
     Ok(())
 }

@@ -22,6 +22,8 @@ use wgpu::BufferUsages as Usage;
 
 #[path = "train_rnn/check.rs"]
 mod check;
+#[path = "common/legend.rs"]
+mod legend;
 #[path = "train_rnn/plot.rs"]
 mod plot;
 

@@ -35,6 +35,8 @@ mod dispatches;
 mod gpu;
 #[path = "train_transformer/late.rs"]
 mod late;
+#[path = "common/legend.rs"]
+mod legend;
 #[path = "train_transformer/log.rs"]
 mod log;
 #[path = "train_transformer/model.rs"]

@@ -27,6 +27,14 @@ pub fn cut(sizes: impl IntoIterator<Item = usize>, mut all: &mut [f32]) -> Vec<&
     tensors
 }
 
+/// The file that `GRADCLIP_RECORD` names, to append to, begun with a heading.
+pub fn record(heading: &str) -> Option<std::fs::File> {
+    let path = std::env::var("GRADCLIP_RECORD").ok()?;
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+    std::io::Write::write_all(&mut file, format!("{heading}\n").as_bytes()).unwrap();
+    Some(file)
+}
+
 /// Median, least and largest of some times.
 pub fn summary(times: &mut [f64]) -> [f64; 3] {
     times.sort_by(f64::total_cmp);

@@ -6,6 +6,7 @@ use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
+use super::legend;
 use super::{BATCH, LENGTH, Run, STEPS, THRESHOLD, chance};
 
 const BLUE: RGBColor = RGBColor(31, 90, 150);
@@ -68,13 +69,7 @@ fn panel(
         .draw_series(DashedLineSeries::new([(0, level), (STEPS, level)], 6, 4, BLACK.into()))?
         .label(name)
         .legend(|(x, y)| DashedPathElement::new([(x, y), (x + 20, y)], 6, 4, BLACK));
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerLeft)
-        .background_style(WHITE.mix(0.9))
-        .border_style(BLACK.mix(0.3))
-        .label_font(("sans-serif", 15))
-        .draw()?;
+    legend::draw(&mut chart, SeriesLabelPosition::LowerLeft)?;
     Ok(())
 }
 

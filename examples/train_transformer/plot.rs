@@ -8,6 +8,7 @@ use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
+use super::legend;
 use super::log::{Log, Record};
 use super::text::Text;
 use super::train::{MICRO_BATCHES, STEPS, THRESHOLD};
@@ -103,13 +104,7 @@ impl Panel<'_> {
             self.color.stroke_width(2),
         ))?;
         if !self.levels.is_empty() {
-            chart
-                .configure_series_labels()
-                .position(SeriesLabelPosition::UpperRight)
-                .background_style(WHITE.mix(0.9))
-                .border_style(BLACK.mix(0.3))
-                .label_font(("sans-serif", 15))
-                .draw()?;
+            legend::draw(&mut chart, SeriesLabelPosition::UpperRight)?;
         }
         Ok(())
     }
