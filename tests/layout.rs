@@ -95,6 +95,7 @@ fn records_have_the_offsets_that_naga_computes() {
         second_share,
         eps,
         momentum_share,
+        rectification,
         growth,
         backoff,
         interval,

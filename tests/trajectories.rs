@@ -46,7 +46,7 @@ fn mismatches(case: &Case) -> Vec<String> {
         wrong.extend(failures.into_iter().map(|f| format!("{} on {what}: {f}", case.name)));
     };
     add("the CPU path", case.on_cpu());
-    if let Some(gpu) = gpu().filter(|gpu| !gpu.leaves_out(&case.optimizer)) {
+    if let Some(gpu) = gpu() {
         for placing in PLACINGS {
             add(&format!("{}, {placing:?}", gpu.name), case.on_device(&gpu, placing));
         }

@@ -1,24 +1,7 @@
 // The loss scale of the next step, and the corrections of the optimiser's; src/cpu/advance.rs is the twin, to the bit.
 
-const HALF_BITS: u32 = 0x3f000000u;
-const TWO_BITS: u32 = 0x40000000u;
-const FOUR_BITS: u32 = 0x40800000u;
-const FIVE_BITS: u32 = 0x40a00000u;
 const LEAST_SCALE: u32 = 0x00800000u; // 2^-126
 const MOST_SCALE: u32 = 0x7e800000u; // 2^126
-
-// 1 - (1 - c)^n by repeated squaring of 1 - c, in which nothing cancels.
-fn complement_of_power(c: u32, n: u32) -> u32 {
-    var base = c;
-    var result = 0u;
-    for (var k = n; k > 0u; k >>= 1u) {
-        if (k & 1u) == 1u {
-            result = f_add(result, f_mul(base, f_distance(ONE_BITS, result)));
-        }
-        base = f_mul(base, f_distance(TWO_BITS, base));
-    }
-    return result;
-}
 
 fn follow_loss_scale(finite: bool) {
     if !finite {
@@ -51,7 +34,6 @@ fn begin_update(moves: bool) {
     progress.correction = f_div(ONE_BITS, complement_of_power(hyper.share, progress.updates));
     let second = complement_of_power(hyper.second_share, progress.updates);
     progress.second_correction = f_div(ONE_BITS, f_sqrt(second));
-    further_corrections();
 }
 
 // For one invocation.

@@ -84,6 +84,7 @@ struct Hyper {
     second_share: u32,
     eps: u32,
     momentum_share: u32,
+    rectification: u32,
     growth: u32,
     backoff: u32,
     interval: u32,

@@ -57,12 +57,12 @@ fn begin_update(hyper: &Hyper, moves: bool, progress: &mut Progress) {
 fn look_ahead(hyper: &Hyper, progress: &mut Progress) {
     let half_decay = hyper.decay * 0.5;
     let grown = complement_of_power(hyper.momentum_share, progress.updates);
-    let grown_next = complement_of_power(hyper.momentum_share, progress.updates.wrapping_add(1));
-    let momentum = half_decay * (1.0 + grown);
+    let left = 1.0 - grown;
+    let grown_next = grown + hyper.momentum_share * left;
+    let product = progress.momentum_product * (half_decay * (1.0 + grown));
     let momentum_next = half_decay * (1.0 + grown_next);
-    let product = progress.momentum_product * momentum;
     let product_next = product * momentum_next;
-    let share = hyper.share + half_decay * (1.0 - grown);
+    let share = hyper.share + half_decay * left;
     progress.momentum_product = product;
     progress.gradient_correction = share / (1.0 - product);
     progress.correction = momentum_next / (1.0 - product_next);
@@ -75,33 +75,27 @@ fn rectify(hyper: &Hyper, progress: &mut Progress) {
         progress.second_correction = 0.0;
         return;
     }
-    let most = 2.0 / hyper.second_share - 1.0;
-    progress.correction *= (certainty_of(rho) / certainty_of(most)).sqrt();
-}
-
-/// (ρ - 4) (ρ - 2) / ρ, which RAdam's variance falls with; ρ above 5.
-fn certainty_of(rho: f32) -> f32 {
-    (rho - 4.0) * (rho - 2.0) / rho
+    let certainty = (rho - 4.0) * (rho - 2.0) / rho;
+    progress.correction *= (certainty * hyper.rectification).sqrt();
 }
 
 /// RAdam's ρₜ = 2 m - 1, m the mean of the k from 1 to t, each weighing (1 - s)^(k - 1). The difference that defines it,
 /// ρ∞ - 2 t β₂ᵗ / (1 - β₂ᵗ), would lose most digits where β₂ is near 1. Instead the sums of k and of 1 with weights
-/// s (1 - s)^(k - 1) are doubled and go on by one, bit after bit of t: only positive terms are added.
+/// s (1 - s)^(k - 1) over n of them go on by n more or by one, bit after bit of t: only positive terms are added.
 fn averaged_steps(s: f32, t: u32) -> f32 {
-    let (mut n, mut ranks, mut weights) = (0u32, 0.0f32, 0.0f32);
-    for bit in (0..u32::BITS - t.leading_zeros()).rev() {
+    let joined = |(n, ranks, weights): (u32, f32, f32), more: (u32, f32, f32)| {
         // (1 - s)^n
         let left = 1.0 - weights;
-        ranks += left * (ranks + n as f32 * weights);
-        weights += left * weights;
-        n *= 2;
-        if (t >> bit) & 1 == 1 {
-            n += 1;
-            let weight = s * (1.0 - weights);
-            ranks += n as f32 * weight;
-            weights += weight;
+        (n + more.0, ranks + left * (more.1 + n as f32 * more.2), weights + left * more.2)
+    };
+    let mut sums = (0, 0.0, 0.0);
+    for bit in (0..u32::BITS - t.leading_zeros()).rev() {
+        sums = joined(sums, sums);
+        if t >> bit & 1 == 1 {
+            sums = joined(sums, (1, s, s));
         }
     }
+    let (_, ranks, weights) = sums;
     2.0 * (ranks / weights) - 1.0
 }
 

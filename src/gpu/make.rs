@@ -37,8 +37,6 @@ pub(crate) struct Make<'a> {
     form: Form,
     /// Whether kernels that decide can also advance loss scale and optimiser.
     pub(super) advances: bool,
-    /// Whether the optimiser that follows corrects more than Adam does.
-    pub(super) corrects: bool,
     /// What every job begins as.
     pub(super) job: Job,
     pub(super) jobs: Vec<wgpu::Buffer>,
@@ -74,7 +72,6 @@ impl<'a> Make<'a> {
             scaled,
             form: Form::default(),
             advances: false,
-            corrects: false,
             job: job(),
             jobs: Vec::new(),
             wanted: Vec::new(),
@@ -170,7 +167,6 @@ impl<'a> Make<'a> {
             scaled: kernel.reduces() && self.scaled,
             form: kernel.form(self.summation, self.form),
             advances: kernel.finishes() && self.advances,
-            corrects: self.corrects && (kernel == Kernel::Advance || kernel.finishes()),
         })?;
         self.wanted.push(pipeline.clone());
         let job = self.table("gradclip job", &[job], job, Usage::UNIFORM | Usage::COPY_DST)?;

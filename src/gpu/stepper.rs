@@ -241,7 +241,6 @@ impl Stepper {
     ) -> Result<Stepper, PrepareError> {
         let mut make = Make::new(clipper, buffers, &pass.clip());
         (make.job, make.advances) = (pass.job(), true);
-        make.corrects = matches!(optimizer, Optimizer::NAdam(_) | Optimizer::RAdam(_));
         let filler = FusedTensor { kept: 1, outer: 1, low: 1, high: 1, ..bytemuck::Zeroable::zeroed() };
         let rows: FusedRow = bytemuck::Zeroable::zeroed();
         let rows = make.table("gradclip fused chunks", &fused.rows, rows, Usage::STORAGE)?;
@@ -261,11 +260,19 @@ impl Stepper {
             (Optimizer::Sgd(_), _) => Kernel::UpdateMomentum,
         };
         let tables = [&hyper, &records.memory.progress, &rows, &rates, &records.outcomes];
-        let update = fused
-            .dispatches
-            .iter()
-            .map(|dispatch| make.fused(kernel, dispatch, false, &tables))
-            .collect::<Result<_, _>>()?;
+        let correct = match &optimizer {
+            Optimizer::NAdam(_) => Some(Kernel::CorrectNadam),
+            Optimizer::RAdam(_) => Some(Kernel::CorrectRadam),
+            _ => None,
+        };
+        let mut update = Vec::new();
+        if let Some(kernel) = correct {
+            let tables = [&hyper, &records.memory.progress];
+            update.push(make.step(kernel, DType::F32, make.job, &tables, None, [1, 1])?);
+        }
+        for dispatch in &fused.dispatches {
+            update.push(make.fused(kernel, dispatch, false, &tables)?);
+        }
         make.compile()?;
         pass.add_jobs(make.jobs);
         pass.follow_with(&hyper);
@@ -301,7 +308,7 @@ impl Stepper {
         run(&self.update, pass);
     }
 
-    /// Number of dispatches that one [`Stepper::record_step`] records.
+    /// Number of dispatches that one [`Stepper::record_step`] records: as [`Pass::dispatch_count`] has them, and one more of NAdam and RAdam.
     pub fn dispatch_count(&self) -> usize {
         self.decision.together.len() + self.update.len()
     }

@@ -28,10 +28,7 @@ pub(super) fn parts(variant: &Variant) -> Vec<File> {
     let float: &[File] =
         if variant.adapt != ADAPT_NONE || variant.advances { wgsl!["shared/float"] } else { &[] };
     let advancing: &[File] = match variant.advances {
-        true if variant.corrects => {
-            wgsl!["shared/corrections_further", "shared/advances", "shared/finish_advances"]
-        }
-        true => wgsl!["shared/corrections_none", "shared/advances", "shared/finish_advances"],
+        true => wgsl!["shared/complement", "shared/advances", "shared/finish_advances"],
         false => wgsl!["shared/finish_stays"],
     };
     let only: &[File] = match variant.kernel {

@@ -16,6 +16,8 @@ pub(crate) enum Kernel {
     ApplyUnits,
     Seams,
     Advance,
+    CorrectNadam,
+    CorrectRadam,
     UpdateSgd,
     UpdateMomentum,
     UpdateAdam,

@@ -94,16 +94,10 @@ pub(crate) fn every(workgroup_size: u32, slots: &[u32]) -> Vec<Variant> {
                 scaled: false,
                 form: Form::default(),
                 advances: false,
-                corrects: false,
             };
             match row.slots {
                 Some(_) => all.extend(with_slots(plain, slots)),
-                None if row.rules.is_empty() => {
-                    all.push(plain);
-                    if plain.kernel == Kernel::Advance {
-                        all.push(Variant { corrects: true, ..plain });
-                    }
-                }
+                None if row.rules.is_empty() => all.push(plain),
                 None => all.extend(row.rules.iter().flat_map(|&adapt| with_rule(plain, adapt))),
             }
         }
@@ -113,12 +107,8 @@ pub(crate) fn every(workgroup_size: u32, slots: &[u32]) -> Vec<Variant> {
 
 fn with_rule(plain: Variant, adapt: u32) -> impl Iterator<Item = Variant> {
     let known = Variant { adapt, ..plain };
-    let finishes = plain.kernel.finishes();
-    let advances = finishes.then_some(Variant { advances: true, ..known });
-    // The rule changes nothing of it: once is enough.
-    let first = adapt == plain.adapt;
-    let corrects = (finishes && first).then_some(Variant { advances: true, corrects: true, ..known });
-    std::iter::once(known).chain(advances).chain(corrects)
+    let advances = plain.kernel.finishes().then_some(Variant { advances: true, ..known });
+    std::iter::once(known).chain(advances)
 }
 
 fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
@@ -241,9 +231,6 @@ fn apart(variant: &Variant) -> String {
     if variant.advances {
         words.push("advances".into());
     }
-    if variant.corrects {
-        words.push("corrects".into());
-    }
     if variant.scaled {
         words.push("scaled".into());
     }
@@ -280,13 +267,7 @@ fn is_plain(variant: &Variant) -> bool {
     let Variant { kernel, adapt, scaled, form, advances, pattern, .. } = *variant;
     let first_rule = kernel.row().rules.first().is_none_or(|&first| first == adapt);
     let single = pattern.precision() == Precision::Single;
-    first_rule
-        && !scaled
-        && !advances
-        && !variant.corrects
-        && single
-        && form == Form::default()
-        && is_apart(variant)
+    first_rule && !scaled && !advances && single && form == Form::default() && is_apart(variant)
 }
 
 /// Whether each buffer has a binding of its own.

@@ -107,12 +107,13 @@ pub(super) fn thresholds(variant: &Variant) -> Vec<File> {
     [wgsl!["shared/thresholds"], rule].concat()
 }
 
-pub(super) fn advance(variant: &Variant) -> Vec<File> {
-    let further: &[File] = match variant.corrects {
-        true => wgsl!["shared/corrections_further"],
-        false => wgsl!["shared/corrections_none"],
-    };
-    [NUMBERS, wgsl!["shared/float"], further, wgsl!["shared/advances", "advance"]].concat()
+pub(super) fn advance(_: &Variant) -> Vec<File> {
+    [NUMBERS, wgsl!["shared/float", "shared/complement", "shared/advances", "advance"]].concat()
+}
+
+/// What optimisers correct beyond Adam.
+pub(super) fn correct(own: &[File]) -> Vec<File> {
+    [NUMBERS, wgsl!["shared/float", "shared/correct"], own].concat()
 }
 
 /// What writes gradients.

@@ -145,6 +145,18 @@ const APPLY: Row = Row {
     ..REDUCE
 };
 
+/// What NAdam corrects beyond Adam.
+const CORRECT: Row = Row {
+    kernel: Kernel::CorrectNadam,
+    stem: "correct_nadam",
+    entry: "correct",
+    parts: |_| parts::correct(wgsl!["shared/complement", "correct_nadam"]),
+    tables: Tables::Same(&[Uniform, Uniform, ReadWrite]),
+    norms: Norms::Same,
+    leaves_out: false,
+    ..COEFFICIENT
+};
+
 /// Gradients, outcomes -> parameters; `cpu/update.rs`. One buffer may hold gradients too, and cannot be bound in two
 /// ways at once: hence what is bound as for [`APPLY`].
 const UPDATE: Row = Row {
@@ -257,6 +269,14 @@ pub(super) static TABLE: &[Row] = &[
         norms: Norms::Same,
         leaves_out: false,
         ..COEFFICIENT
+    },
+    // The step's number, constants -> its other corrections; cpu/advance.rs.
+    CORRECT,
+    Row {
+        kernel: Kernel::CorrectRadam,
+        stem: "correct_radam",
+        parts: |_| parts::correct(wgsl!["correct_radam"]),
+        ..CORRECT
     },
     UPDATE,
     // Likewise, and moments.

@@ -26,6 +26,4 @@ pub(crate) struct Variant {
     pub(crate) form: Form,
     /// Whether loss scale or optimiser follow, for kernels that finish.
     pub(crate) advances: bool,
-    /// Whether the optimiser that follows corrects more than Adam does, for kernels that advance.
-    pub(crate) corrects: bool,
 }

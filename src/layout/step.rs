@@ -46,6 +46,8 @@ pub struct Hyper {
     pub eps: f32,
     /// 1 - 0.96^ψ, ψ being NAdam's momentum decay.
     pub momentum_share: f32,
+    /// RAdam's ρ∞ / ((ρ∞ - 4) (ρ∞ - 2)).
+    pub rectification: f32,
     /// Factor of the loss scale after `interval` finite steps.
     pub growth: f32,
     /// Factor of the loss scale after a step that was not finite.

@@ -77,9 +77,12 @@ impl RAdam {
     }
 
     pub(super) fn record(&self) -> Hyper {
+        // Without a meaning, and not used, where no step is rectified.
+        let most = 2.0 / (1.0 - self.betas.1) - 1.0;
         Hyper {
             lr: self.lr as f32,
             eps: self.eps as f32,
+            rectification: (most / ((most - 4.0) * (most - 2.0))) as f32,
             flags: STEPS
                 | ADAM
                 | RADAM

@@ -107,12 +107,6 @@ impl Gpu {
         Gpu::with(&self.adapter, &descriptor, ClipperOptions::default())
     }
 
-    /// Whether kernels of an optimiser are left out: NAdam's and RAdam's corrections take such a compiler minutes.
-    pub fn leaves_out(&self, optimizer: &gradclip::Optimizer) -> bool {
-        use gradclip::Optimizer::{NAdam, RAdam};
-        self.compiles_slowly() && matches!(optimizer, NAdam(_) | RAdam(_))
-    }
-
     /// Whether tests of many kernels should take fewer.
     pub fn compiles_slowly(&self) -> bool {
         self.name.to_lowercase().contains("swiftshader")

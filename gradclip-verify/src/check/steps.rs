@@ -28,6 +28,8 @@ struct There<'a> {
     placed: Placed,
     /// Parameters, then moments.
     roles: Vec<Operands>,
+    /// What parameters are rounded to, where they are masters, and what is to be there.
+    halves: Option<(Operands, Vec<Data>)>,
     stepper: Stepper,
 }
 
@@ -41,19 +43,29 @@ impl<'a> There<'a> {
         };
         let roles: Vec<Operands> = (0..training.roles().len()).map(upload).collect();
         placed.set_parameters(roles[0].clone());
+        let halves = training.half.map(|element| {
+            let zeros = |p: &Vec<f32>| Data::rounded(element, &vec![0.0; p.len()]);
+            let zeros: Vec<Data> = state.parameters.iter().map(zeros).collect();
+            // One behind the other, so that words are shared.
+            (Operands::upload(gpu, zeros.iter(), Placing::PACKED), zeros)
+        });
         for (t, grad) in placed.grads.iter_mut().enumerate() {
             for (buffer, offset) in roles[1..].iter().map(|role| role.at(t)) {
                 *grad = grad.clone().moment(buffer, offset);
             }
+            if let Some((halves, data)) = &halves {
+                let ((buffer, offset), (master, at)) = (halves.at(t), roles[0].at(t));
+                *grad = grad.clone().parameter(buffer, offset, data[t].dtype()).master(master, at);
+            }
         }
         let stepper = gpu.clipper.prepare_step(&placed.grads, &training.clip, training.optimizer)?;
         stepper.pass().restore_history(&gpu.queue, &state.history)?;
-        Ok(There { gpu, placed, roles, stepper })
+        Ok(There { gpu, placed, roles, halves, stepper })
     }
 
     /// Makes a step. Gives the progress, what each role holds, and the gradients.
     fn step(&mut self, case: &Case) -> Result<Vec<Vec<u8>>, Failure> {
-        let There { gpu, placed, roles, stepper } = self;
+        let There { gpu, placed, roles, stepper, .. } = self;
         placed.put(gpu, &case.tensors);
         let staged = gpu.submit(|encoder| {
             stepper.record_step(encoder);
@@ -61,6 +73,21 @@ impl<'a> There<'a> {
             gpu.stage(encoder, std::iter::once(stepper.pass().progress()).chain(roles).chain(&placed.buffers))
         });
         gpu.collect(&staged)
+    }
+
+    /// Whether what parameters are rounded to is that, to the bit, and nothing beside it has changed.
+    fn rounds(&mut self, masters: &[Vec<f32>], moves: bool) -> Result<bool, Failure> {
+        let Some((halves, want)) = &mut self.halves else { return Ok(true) };
+        if moves {
+            want.iter_mut().zip(masters).for_each(|(want, p)| *want = Data::rounded(want.element(), p));
+        }
+        let got = halves.read(self.gpu)?;
+        let nan = |data: &Data, i: usize| data.value(i).is_nan();
+        let same = |(got, want): (&Data, &Data)| {
+            let one = |i| got.bits(i) == want.bits(i) || (nan(got, i) && nan(want, i));
+            got.len() == want.len() && (0..got.len()).all(one)
+        };
+        Ok(got.iter().zip(&*want).all(same))
     }
 
     /// The tensors of each role in what was read back. None where something changed between them.
@@ -92,6 +119,10 @@ pub(crate) fn on_gpu(gpu: &Gpu, training: &Training) -> Result<[Findings; 2], Fa
         };
         if !there.placed.untouched(&got[1 + there.roles.len()..]) {
             update.named(f64::INFINITY, 0.0, touched(step, "bits of gradients changed"));
+        }
+        let moves = state.history.updates() > before.history.updates();
+        if !there.rounds(&tensors[0], moves)? {
+            update.named(f64::INFINITY, 0.0, touched(step, "parameters that are not their masters rounded"));
         }
         let pair = Pair { training, before: &before, after: &state, clipped: clipped(&case, &before)?, step };
         // Moments first: what is wrong with them shows in the parameter too.

@@ -39,6 +39,8 @@ pub(crate) struct Training {
     sizes: Sizes,
     elements: Elements,
     pub(crate) arena: bool,
+    /// What parameters are rounded to, where those that are compared are their masters.
+    pub(crate) half: Option<Element>,
     values: [Values; STEPS],
     /// Steps before those compared, as far as the optimiser's corrections know.
     updates: u32,
@@ -129,6 +131,7 @@ pub(crate) fn trainings() -> Vec<Training> {
                     sizes: if turn % 7 == 5 { LONG } else { SHAPES },
                     elements,
                     arena,
+                    half: half(turn).filter(|_| may_have_masters(&clip, &optimizer, arena)),
                     values,
                     updates: [0, 0, 0, 998, 0, 0, 123_456][turn % 7],
                     seed: 30_000 + turn as u64 * STEPS as u64,
@@ -137,6 +140,16 @@ pub(crate) fn trainings() -> Vec<Training> {
         }
     }
     trainings
+}
+
+/// Every second training of those that may has masters, of both types in turn.
+fn half(turn: usize) -> Option<Element> {
+    [None, Some(Element::Bf16), None, Some(Element::F16)][turn % 4]
+}
+
+/// Norms of parameters are those of what is rounded. Three moments and a master take more bindings than every device has.
+fn may_have_masters(clip: &Clip, optimizer: &Optimizer, arena: bool) -> bool {
+    arena && !matches!(clip.rule, Rule::Agc { .. }) && optimizer.moments() < 3
 }
 
 /// Value clipping with one layout alone.

@@ -1,2 +1,0 @@
-// Corrections that are Adam's alone.
-fn further_corrections() {}
