@@ -29,7 +29,7 @@ impl Stepper {
         Ok(())
     }
 
-    /// Changes the factors of the learning rate ([`Grad::lr_scale`]), one a tensor in the order of the gradients, from the next submit of
+    /// Changes the factors of the learning rate ([`Grad::lr_scale`](crate::Grad::lr_scale)), one a tensor in the order of the gradients, from the next submit of
     /// `queue` on: parameter groups whose rates follow schedules of their own have the quotient of theirs and the first.
     ///
     /// # Errors
