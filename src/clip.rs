@@ -6,14 +6,18 @@ mod loss_scale;
 #[cfg(feature = "serde")]
 pub(crate) mod number;
 mod rule;
+mod skip;
 mod summation;
 mod words;
 
-pub use adapt::{Adapt, Reaction};
+pub use adapt::{Adapt, Aggc, Reaction};
 pub use loss_scale::LossScale;
 pub(crate) use loss_scale::MOST_SCALE;
 pub use rule::{Axes, NonFinite, NormType, Rule, Scope, Units};
+pub use skip::{GiveUp, Remembers, Skip};
 pub(crate) use summation::Summation;
+
+use crate::layout::Adaptation;
 
 /// How to clip: rule, norm, scope, threshold, and what surrounds them. The same value drives the GPU
 /// and the CPU path.
@@ -48,6 +52,15 @@ pub struct Clip {
     pub total: Option<f64>,
     /// How the threshold follows the norms of earlier steps; it is fixed unless set.
     pub adapt: Option<Adapt>,
+    /// What an adaptive threshold is at least, whatever it follows from, also before there is a history. No bound unless set.
+    #[cfg_attr(feature = "serde", serde(with = "crate::clip::number::optional", default))]
+    pub at_least: Option<f64>,
+    /// What an adaptive threshold is at most. No bound unless set.
+    #[cfg_attr(feature = "serde", serde(with = "crate::clip::number::optional", default))]
+    pub at_most: Option<f64>,
+    /// When a whole step is left out although it is finite; never unless set.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub skip: Option<Skip>,
     /// What a non-finite element does.
     pub non_finite: NonFinite,
     /// Gradients are multiplied by this first, in the same passes: 1 / loss scale, or
@@ -82,6 +95,9 @@ impl Clip {
             scope: Scope::Global,
             total: None,
             adapt: None,
+            at_least: None,
+            at_most: None,
+            skip: None,
             non_finite: NonFinite::Skip,
             unscale: 1.0,
             lossy_unscale: false,
@@ -273,7 +289,18 @@ impl Clip {
 
     /// Whether a step depends on those before it.
     pub(crate) fn remembers(&self) -> bool {
-        self.adapt.is_some() || self.loss_scale.is_some()
+        self.adapt.is_some() || self.loss_scale.is_some() || self.skip.is_some_and(|skip| skip.counts())
+    }
+
+    /// Whether the whole set has a limit besides those of its segments.
+    pub(crate) fn limits_total(&self) -> bool {
+        self.total.is_some() || matches!(self.adapt, Some(Adapt::AdaGc { .. }))
+    }
+
+    /// The constants of its adaptive threshold.
+    pub(crate) fn adaptation(&self) -> Adaptation {
+        let bound = |bound: Option<f64>, none: f32| bound.map_or(none, |bound| bound.abs() as f32);
+        Adapt::record(self.adapt, (bound(self.at_least, 0.0), bound(self.at_most, f32::INFINITY)))
     }
 
     /// Whether gradients are multiplied by something before they are clipped.
@@ -291,5 +318,35 @@ impl Clip {
     #[must_use]
     pub fn adapt(self, adapt: Adapt) -> Clip {
         Clip { adapt: Some(adapt), ..self }
+    }
+
+    /// Bounds an adaptive threshold from below. Rules that remember norms as they were clipped remember what this leaves.
+    #[must_use]
+    pub fn at_least(self, threshold: impl Into<f64>) -> Clip {
+        Clip { at_least: Some(threshold.into()), ..self }
+    }
+
+    /// Bounds an adaptive threshold from above: what the loudest stretch of a run may do to it.
+    ///
+    /// ```
+    /// use gradclip::{Adapt, Clip, History, cpu::{self, GradMut}};
+    ///
+    /// let clip = Clip::global_norm(1.0).adapt(Adapt::autoclip(50.0)).at_least(0.5).at_most(2.0);
+    /// let mut history = History::default();
+    /// for (norm, threshold) in [(3.0f32, 2.0f32), (0.1, 1.55), (0.1, 0.5)] {
+    ///     cpu::clip_with(&mut [GradMut::new("g", &mut [norm])], &clip, &mut history)?;
+    ///     assert_eq!(history.thresholds(), [threshold]);
+    /// }
+    /// # Ok::<(), gradclip::ClipError>(())
+    /// ```
+    #[must_use]
+    pub fn at_most(self, threshold: impl Into<f64>) -> Clip {
+        Clip { at_most: Some(threshold.into()), ..self }
+    }
+
+    /// Leaves out steps that are spikes: see [`Skip`].
+    #[must_use]
+    pub fn skip(self, skip: Skip) -> Clip {
+        Clip { skip: Some(skip), ..self }
     }
 }

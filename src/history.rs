@@ -1,10 +1,10 @@
 //! What adaptive thresholds remember, on the host: saved, restored, and used by the CPU path.
 
-use bytemuck::Zeroable;
+use bytemuck::{AnyBitPattern, Pod, Zeroable};
 
-use crate::clip::{Adapt, Clip, LossScale, MOST_SCALE};
+use crate::clip::{Clip, LossScale, MOST_SCALE, Skip};
 use crate::error::ClipError;
-use crate::layout::{Adaptation, Progress, State, Tally};
+use crate::layout::{Adaptation, Inputs, Progress, SKIP_NON_FINITE, Skipping, State, Tally};
 
 /// What the thresholds of a clip remember of earlier steps, how many steps there were, and the loss
 /// scale.
@@ -40,20 +40,42 @@ pub struct History {
     pub(crate) states: Vec<State>,
     /// [`Adaptation::window`] norms a limit.
     pub(crate) norms: Vec<f32>,
+    /// The rule that leaves out steps, all zeros for none.
+    pub(crate) skipping: Skipping,
+    /// What the program hands in for the next step.
+    pub(crate) inputs: Inputs,
+    /// [`Skipping::window`] norms that this rule keeps, then as many losses.
+    pub(crate) watched: Vec<f32>,
 }
 
 /// Nothing yet, for any clip and any number of tensors: it takes its form at the first step.
 impl Default for History {
     fn default() -> History {
-        History {
-            adaptation: Adapt::record(None),
-            tally: Tally::zeroed(),
-            scaled: false,
-            progress: LossScale::begin(None),
-            states: Vec::new(),
-            norms: Vec::new(),
-        }
+        History::new(&Clip::measure(), 0)
     }
+}
+
+/// The next record of words, which it is taken from.
+fn taken<T: AnyBitPattern>(words: &mut &[u32]) -> Option<T> {
+    let (own, rest) = words.split_at_checked(size_of::<T>() / 4)?;
+    *words = rest;
+    Some(bytemuck::pod_read_unaligned(bytemuck::cast_slice(own)))
+}
+
+/// The next `count` of them.
+fn many<T: AnyBitPattern + bytemuck::NoUninit>(words: &mut &[u32], count: u64) -> Option<Vec<T>> {
+    let len = usize::try_from(count).ok()?.checked_mul(size_of::<T>() / 4)?;
+    let (own, rest) = words.split_at_checked(len)?;
+    *words = rest;
+    Some(bytemuck::pod_collect_to_vec(own))
+}
+
+/// A record of which the first `len` words are there, the rest as in `record`.
+fn begun<T: Pod>(words: &mut &[u32], len: usize, mut record: T) -> Option<T> {
+    let (own, rest) = words.split_at_checked(len)?;
+    *words = rest;
+    bytemuck::cast_slice_mut(std::slice::from_mut(&mut record))[..len].copy_from_slice(own);
+    Some(record)
 }
 
 /// Counts have 32 bits: a run that is gone on with has some left.
@@ -61,13 +83,13 @@ const MOST_STEPS: u32 = 4_000_000_000;
 
 /// Begins every saved history; the last byte is the version of the format.
 const MAGIC: [u8; 8] = *b"gradclp\x03";
-/// The version before, the progress of which ended with the corrections.
+/// The version before, which knew neither bounds of thresholds nor rules that leave out steps.
 const SECOND: [u8; 8] = *b"gradclp\x02";
 
 impl History {
     /// For a clip with this many limits.
     pub(crate) fn new(clip: &Clip, limits: usize) -> History {
-        let adaptation = Adapt::record(clip.adapt);
+        let (adaptation, skipping) = (clip.adaptation(), Skip::record(clip.skip));
         let states = if clip.adapt.is_some() { limits } else { 0 };
         History {
             adaptation,
@@ -76,6 +98,9 @@ impl History {
             progress: LossScale::begin(clip.loss_scale),
             states: vec![State::zeroed(); states],
             norms: vec![0.0; states * adaptation.window as usize],
+            skipping,
+            inputs: Inputs::zeroed(),
+            watched: vec![0.0; 2 * skipping.window as usize],
         }
     }
 
@@ -91,21 +116,23 @@ impl History {
     ///
     /// # Errors
     ///
-    /// [`ClipError::State`] where it was begun with another adaptive threshold, other limits, or loss
+    /// [`ClipError::State`] where it was begun with another adaptive threshold, another rule that leaves out steps, other limits, or loss
     /// scaling in one of both only.
     pub(crate) fn fit(&mut self, clip: &Clip, limits: usize) -> Result<(), ClipError> {
-        let needed = History::new(clip, limits);
-        if *self == History::default() {
+        let needed = History { inputs: self.inputs, ..History::new(clip, limits) };
+        if self.tally.steps == 0
+            && History::default() == (History { inputs: Inputs::zeroed(), ..self.clone() })
+        {
             *self = needed;
             return Ok(());
         }
-        let form = |h: &History| (h.adaptation, h.states.len(), h.scaled);
+        let form = |h: &History| (h.adaptation, h.states.len(), h.scaled, h.skipping);
         if form(self) == form(&needed) {
             return Ok(());
         }
         let words = |h: &History| {
             let scaled = if h.scaled { "loss scaling" } else { "no loss scaling" };
-            format!("{} limits of {:?} and {scaled}", h.states.len(), h.adaptation)
+            format!("{} limits of {:?}, {scaled} and {:?}", h.states.len(), h.adaptation, h.skipping)
         };
         Err(ClipError::State { required: words(&needed), given: words(self) })
     }
@@ -126,6 +153,11 @@ impl History {
         if self.scaled { self.progress.scale } else { LossScale::begin(clip.loss_scale).scale }
     }
 
+    /// Sets the loss of the next step, which [`Skip::with_loss`] watches; 0 before the first.
+    pub fn set_loss(&mut self, loss: f32) {
+        self.inputs.loss = loss;
+    }
+
     /// Optimiser steps so far: skipped ones do not count.
     pub fn updates(&self) -> u64 {
         self.progress.updates.into()
@@ -136,11 +168,14 @@ impl History {
         let mut bytes = MAGIC.to_vec();
         let mut add = |words: &[u32]| bytes.extend(words.iter().flat_map(|w| w.to_le_bytes()));
         add(bytemuck::cast_slice(&[self.adaptation]));
+        add(bytemuck::cast_slice(&[self.skipping]));
         add(&[self.states.len() as u32, u32::from(self.scaled)]);
         add(bytemuck::cast_slice(&[self.tally]));
         add(bytemuck::cast_slice(&[self.progress]));
+        add(bytemuck::cast_slice(&[self.inputs]));
         add(bytemuck::cast_slice(&self.states));
         add(bytemuck::cast_slice(&self.norms));
+        add(bytemuck::cast_slice(&self.watched));
         bytes
     }
 
@@ -152,46 +187,62 @@ impl History {
     /// scale of 0, say, or a norm that is NaN.
     pub fn from_bytes(bytes: &[u8]) -> Result<History, ClipError> {
         let wrong = |given: String| ClipError::State { required: "a saved history".into(), given };
-        let own = bytes.strip_prefix(&MAGIC).map(|rest| (rest, PROGRESS));
-        let second = || bytes.strip_prefix(&SECOND).map(|rest| (rest, SECOND_PROGRESS));
-        let Some((rest, saved)) = own.or_else(second) else {
+        let own = bytes.strip_prefix(&MAGIC).map(|rest| (rest, true));
+        let second = || bytes.strip_prefix(&SECOND).map(|rest| (rest, false));
+        let Some((rest, current)) = own.or_else(second) else {
             return Err(wrong(format!("{} bytes that do not begin as one", bytes.len())));
         };
         let words: Vec<u32> =
             rest.chunks_exact(4).filter_map(|w| w.first_chunk()).map(|w| u32::from_le_bytes(*w)).collect();
-        const HEAD: usize = size_of::<Adaptation>() / 4;
-        const TALLY: usize = size_of::<Tally>() / 4;
-        const PROGRESS: usize = size_of::<Progress>() / 4;
-        const SECOND_PROGRESS: usize = std::mem::offset_of!(Progress, skips) / 4;
-        const STATE: usize = size_of::<State>() / 4;
+        let read = if current { History::read(&words) } else { History::read_second(&words) };
+        let history = read.filter(|_| rest.len() % 4 == 0);
         let cut = || wrong(format!("{} bytes, too many or too few of them", bytes.len()));
-        let (head, words) = words.split_at_checked(HEAD).ok_or_else(cut)?;
-        let (&states, words) = words.split_first().ok_or_else(cut)?;
-        let (&scaled, words) = words.split_first().ok_or_else(cut)?;
-        let adaptation: Adaptation = bytemuck::pod_read_unaligned(bytemuck::cast_slice(head));
-        let (states, window) = (states as usize, adaptation.window as usize);
-        let norms = states.checked_mul(window).ok_or_else(cut)?;
-        let whole = states.checked_mul(STATE).and_then(|n| n.checked_add(norms)?.checked_add(TALLY + saved));
-        if Some(words.len()) != whole || rest.len() % 4 != 0 {
-            return Err(cut());
-        }
-        let (tally, words) = words.split_at(TALLY);
-        let (known, words) = words.split_at(saved);
-        let mut progress = LossScale::begin(None);
-        bytemuck::cast_slice_mut(std::slice::from_mut(&mut progress))[..saved].copy_from_slice(known);
-        let (states, norms) = words.split_at(states * STATE);
-        let history = History {
-            adaptation,
-            tally: bytemuck::pod_read_unaligned(bytemuck::cast_slice(tally)),
-            scaled: scaled != 0,
-            progress,
-            states: bytemuck::pod_collect_to_vec(states),
-            norms: bytemuck::pod_collect_to_vec(norms),
-        };
+        let history = history.ok_or_else(cut)?;
         match history.wrong_value() {
             None => Ok(history),
             Some(what) => Err(wrong(what)),
         }
+    }
+
+    /// From the words of [`History::to_bytes`], where they are as many as they say.
+    fn read(words: &[u32]) -> Option<History> {
+        let mut rest = words;
+        let adaptation: Adaptation = taken(&mut rest)?;
+        let skipping: Skipping = taken(&mut rest)?;
+        let [states, scaled]: [u32; 2] = taken(&mut rest)?;
+        let (tally, progress, inputs) = (taken(&mut rest)?, taken(&mut rest)?, taken(&mut rest)?);
+        let norms = u64::from(states) * u64::from(adaptation.window);
+        let history = History {
+            adaptation,
+            tally,
+            scaled: scaled != 0,
+            progress,
+            states: many(&mut rest, states.into())?,
+            norms: many(&mut rest, norms)?,
+            skipping,
+            inputs,
+            watched: many(&mut rest, 2 * u64::from(skipping.window))?,
+        };
+        rest.is_empty().then_some(history)
+    }
+
+    /// The same of the version before, whose records were the first words of these.
+    fn read_second(words: &[u32]) -> Option<History> {
+        const PROGRESS: usize = std::mem::offset_of!(Progress, skips) / 4;
+        const STATE: usize = std::mem::offset_of!(State, raised) / 4;
+        const ADAPTATION: usize = std::mem::offset_of!(Adaptation, c) / 4;
+        let (empty, mut rest) = (History::default(), words);
+        let adaptation: Adaptation = begun(&mut rest, ADAPTATION, empty.adaptation)?;
+        let [states, scaled]: [u32; 2] = taken(&mut rest)?;
+        let tally = taken(&mut rest)?;
+        let progress = begun(&mut rest, PROGRESS, empty.progress)?;
+        let norms = u64::from(states) * u64::from(adaptation.window);
+        if rest.len() as u64 != u64::from(states) * STATE as u64 + norms {
+            return None;
+        }
+        let states = (0..states).map(|_| begun(&mut rest, STATE, State::zeroed())).collect::<Option<_>>()?;
+        let norms = many(&mut rest, norms)?;
+        Some(History { adaptation, tally, scaled: scaled != 0, progress, states, norms, ..empty })
     }
 
     /// A value that no step ever leaves: from it every later one would go wrong.
@@ -210,9 +261,10 @@ impl History {
         if !share.is_finite() {
             return Some(format!("a share of {share}"));
         }
-        let Progress { finite_steps, updates, skips, .. } = self.progress;
+        let Progress { finite_steps, updates, skips, strikes, spikes, watched, .. } = self.progress;
         let Tally { steps, clipped_steps, skipped_steps, .. } = self.tally;
-        let counts = [finite_steps, updates, skips, steps, clipped_steps, skipped_steps];
+        let counts =
+            [finite_steps, updates, skips, steps, clipped_steps, skipped_steps, strikes, spikes, watched];
         let all = counts.into_iter().chain(self.states.iter().flat_map(|s| [s.steps, s.observed]));
         if let Some(count) = all.into_iter().find(|count| *count > MOST_STEPS) {
             return Some(format!("a count of {count} steps"));
@@ -223,7 +275,15 @@ impl History {
         if let Some(norm) = self.norms.iter().find(|norm| !finite(norm)) {
             return Some(format!("a norm of {norm}"));
         }
-        let limits = self.states.iter().flat_map(|s| [s.mean, s.variance]);
+        let keeps_all = self.skipping.flags & SKIP_NON_FINITE != 0;
+        let (norms, losses) = self.watched.split_at(self.watched.len() / 2);
+        let unlike = |value: &&f32| value.is_nan() || (value.is_infinite() && !keeps_all);
+        if let Some(value) =
+            norms.iter().find(|norm| unlike(norm) || **norm < 0.0).or(losses.iter().find(unlike))
+        {
+            return Some(format!("a norm or loss of {value}"));
+        }
+        let limits = self.states.iter().flat_map(|s| [s.mean, s.variance, s.raised]);
         if let Some(value) = limits.into_iter().find(|v| !finite(v)) {
             return Some(format!("a mean or variance of {value}"));
         }

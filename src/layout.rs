@@ -249,6 +249,8 @@ pub struct Setting {
     pub total: u32,
     /// 1 where the norm of the result must not exceed the threshold by any rounding.
     pub below: u32,
+    /// What smaller norms are raised to; 0 for none.
+    pub raised: f32,
 }
 
 /// The constants of an adaptive threshold, see [`Adapt`](crate::Adapt).
@@ -267,6 +269,44 @@ pub struct Adaptation {
     pub a: f32,
     /// Decay or rate.
     pub b: f32,
+    /// Part of the average that a norm is raised to.
+    pub c: f32,
+    /// Least norm that is not raised.
+    pub d: f32,
+    /// The largest factor of a norm that is raised; 0 for any.
+    pub e: f32,
+    /// The smallest factor of a norm that is clipped.
+    pub f: f32,
+    /// What thresholds are at least.
+    pub least: f32,
+    /// What thresholds are at most.
+    pub most: f32,
+}
+
+/// The constants of a rule that leaves out steps, see [`Skip`](crate::Skip).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct Skipping {
+    /// The largest norm of a step that is not left out; infinity for any.
+    pub above: f32,
+    /// Standard deviations above the mean.
+    pub sigma: f32,
+    /// Values that a series keeps; 0 where none is watched.
+    pub window: u32,
+    /// Values, this step's among them, from which on there are decisions.
+    pub first: u32,
+    /// Steps in a row that are left out at most before the rule gives up.
+    pub most: u32,
+    /// The `SKIP_` constants for it.
+    pub flags: u32,
+}
+
+/// What a program hands in from step to step: [`Pass::inputs`](crate::Pass::inputs).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct Inputs {
+    /// The loss of this step, for [`Skip::with_loss`](crate::Skip::with_loss).
+    pub loss: f32,
 }
 
 /// What an adaptive threshold remembers, one a limit; its history of norms lies apart.
@@ -289,6 +329,8 @@ pub struct State {
     pub counted: u32,
     /// Those of them whose norm exceeded the threshold.
     pub over: u32,
+    /// What norms were raised to in the last step; 0 for none.
+    pub raised: f32,
 }
 
 /// What happened so far and in the last step, over all segments.

@@ -86,7 +86,10 @@ mod tensor;
 
 #[cfg(feature = "checkpoint")]
 pub use checkpoint::Checkpoint;
-pub use clip::{Adapt, Axes, Clip, LossScale, NonFinite, NormType, Reaction, Rule, Scope, Units};
+pub use clip::{
+    Adapt, Aggc, Axes, Clip, GiveUp, LossScale, NonFinite, NormType, Reaction, Remembers, Rule, Scope, Skip,
+    Units,
+};
 #[cfg(feature = "checkpoint")]
 pub use error::CheckpointError;
 pub use error::{
@@ -104,7 +107,7 @@ pub use history::History;
 pub use kernels::listing;
 pub use optimizer::{Adam, Lion, NAdam, Optimizer, RAdam, Sgd};
 pub use plan::Placement;
-pub use report::{Report, SegmentReport, TensorReport};
+pub use report::{Report, SegmentReport, SkipReport, TensorReport};
 pub use schedule::Schedule;
 #[cfg(all(feature = "session", not(target_arch = "wasm32")))]
 pub use session::{Session, Target, adapter_name, adapters, is_software};

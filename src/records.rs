@@ -3,6 +3,7 @@
 //! | buffer | holds | written by |
 //! |---|---|---|
 //! | [`Pass::progress`](crate::Pass::progress) | one [`Progress`]: loss scale, optimiser steps | the apply half |
+//! | [`Pass::inputs`](crate::Pass::inputs) | an [`Inputs`]: the loss of a step | the program |
 //! | [`Pass::tally`](crate::Pass::tally) | one [`Tally`]: steps so far, segments clipped in the last one | the apply half |
 //! | [`Pass::outcomes`](crate::Pass::outcomes) | an [`Outcome`] a segment: norm, coefficient, what was done | the apply half |
 //! | [`Pass::segment_sums`](crate::Pass::segment_sums) | a [`Sum`] a segment, for norms over several machines | the norm half |
@@ -30,18 +31,20 @@
 use crate::layout;
 
 pub use crate::layout::{
-    BY_TOTAL, CLAMP, CLIPPED, FILL, KEEP, LEFT_OUT, MULTIPLY, NAN, NON_FINITE, NONE, Outcome, Progress,
-    SANITIZE, SIGN, SKIPPED, Sum, TOWARD_ZERO, Tally,
+    BY_TOTAL, CLAMP, CLIPPED, FILL, GAVE_UP, Inputs, KEEP, LEFT_OUT, LET_THROUGH, MULTIPLY, NAN, NON_FINITE,
+    NONE, Outcome, Progress, REASON_ABOVE, REASON_LOSS, REASON_LOSS_NON_FINITE, REASON_NON_FINITE,
+    REASON_NORM, SANITIZE, SIGN, SKIPPED, SPIKE, Sum, TOWARD_ZERO, Tally,
 };
 
 /// The version of the layout.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What the library's own shaders are given of the records.
 const DECLARATIONS: &str = include_str!("../shaders/shared/records.wgsl");
 
 /// Fields that are `f32`: the library's own shaders, which compute with integers, declare their bits.
-const FLOATS: [&str; 12] = [
+const FLOATS: [&str; 13] = [
+    "loss",
     "norm",
     "threshold",
     "coefficient",
@@ -67,6 +70,14 @@ pub fn wgsl(prefix: &str) -> String {
         SKIPPED,
         BY_TOTAL,
         LEFT_OUT,
+        SPIKE,
+        REASON_ABOVE,
+        REASON_NORM,
+        REASON_LOSS,
+        REASON_LOSS_NON_FINITE,
+        REASON_NON_FINITE,
+        GAVE_UP,
+        LET_THROUGH,
         KEEP,
         MULTIPLY,
         FILL,
@@ -76,7 +87,7 @@ pub fn wgsl(prefix: &str) -> String {
         TOWARD_ZERO,
         NONE
     ];
-    let records = ["Outcome", "Progress", "Sum", "Tally"].map(|record| declaration(record, prefix));
+    let records = ["Inputs", "Outcome", "Progress", "Sum", "Tally"].map(|record| declaration(record, prefix));
     layout::declarations(&constant_prefix, &constants) + &records.concat()
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::clip::{Clip, NonFinite, NormType, Summation};
 use crate::combine::combine;
 use crate::layout::{
-    CLAMP, CLIPPED, KEEP, NONE, Outcome, Progress, SANITIZE, SIGN, SKIPPED, Sum, TOWARD_ZERO, Tally,
+    CLAMP, CLIPPED, GAVE_UP, KEEP, LET_THROUGH, NONE, Outcome, Progress, REASON_ABOVE, REASON_LOSS,
+    REASON_LOSS_NON_FINITE, REASON_NON_FINITE, REASON_NORM, SANITIZE, SIGN, SKIPPED, Sum, TOWARD_ZERO, Tally,
 };
 use crate::norm::unscaled_norm;
 use crate::segments::Segments;
@@ -24,7 +25,7 @@ pub struct Report {
     /// units and rows, of which there may be millions: [`Pass::outcomes`](crate::Pass::outcomes) has
     /// them.
     pub segments: Vec<SegmentReport>,
-    /// The whole set, where it is limited along with its segments.
+    /// The whole set, where it is limited along with its segments, or a rule that leaves out steps looks at it.
     pub total: Option<SegmentReport>,
     /// One entry a tensor, in the order given.
     pub tensors: Vec<TensorReport>,
@@ -55,8 +56,62 @@ pub struct Report {
     pub updates: u64,
     /// Steps skipped one after the other up to this one, 0 where it was not; 0 where gradients are only clipped.
     pub skips: u64,
+    /// What the rule that leaves out steps found, where the clip has a [`Skip`](crate::Skip).
+    pub skip: Option<SkipReport>,
     /// The learning rate of this step, an `f32`; `None` where gradients are only clipped.
     pub lr: Option<f64>,
+}
+
+/// What a [`Skip`](crate::Skip) found in a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct SkipReport {
+    /// The norm was above the bound.
+    pub above: bool,
+    /// The norm was so many standard deviations above those before it.
+    pub norm: bool,
+    /// So was the loss.
+    pub loss: bool,
+    /// The loss was not finite.
+    pub loss_non_finite: bool,
+    /// A gradient was not finite, and what is not finite is skipped.
+    pub non_finite: bool,
+    /// Whether there were more such steps one after the other than the rule leaves out.
+    pub gave_up: bool,
+    /// Whether the step went through all the same.
+    pub let_through: bool,
+    /// Such steps one after the other, this one among them; 0 where nothing was found.
+    pub in_a_row: u64,
+    /// Steps that were left out for a spike so far.
+    pub spikes: u64,
+}
+
+impl SkipReport {
+    fn of(progress: &Progress) -> SkipReport {
+        let has = |reason: u32| progress.reasons & reason != 0;
+        SkipReport {
+            above: has(REASON_ABOVE),
+            norm: has(REASON_NORM),
+            loss: has(REASON_LOSS),
+            loss_non_finite: has(REASON_LOSS_NON_FINITE),
+            non_finite: has(REASON_NON_FINITE),
+            gave_up: has(GAVE_UP),
+            let_through: has(LET_THROUGH),
+            in_a_row: progress.strikes.into(),
+            spikes: progress.spikes.into(),
+        }
+    }
+
+    /// Whether the step was a spike: all of its gradients may be finite.
+    pub fn is_spike(&self) -> bool {
+        self.above || self.norm || self.loss || self.loss_non_finite
+    }
+
+    /// Whether the step was left out, for a spike or for what is not finite.
+    pub fn left_out(&self) -> bool {
+        (self.is_spike() || self.non_finite) && !self.let_through
+    }
 }
 
 /// One segment of a [`Report`].
@@ -84,7 +139,7 @@ pub struct SegmentReport {
     pub clipped: bool,
     /// Whether gradients were written at all.
     pub changed: bool,
-    /// Whether a non-finite element made the clip leave the gradients alone.
+    /// Whether a non-finite element, or a rule that leaves out steps, made the clip leave the gradients alone.
     pub skipped: bool,
     /// Number of non-finite elements, saturating at `u32::MAX`.
     pub non_finite: u32,
@@ -199,6 +254,7 @@ pub(crate) fn build(
         loss_scale: None,
         updates: 0,
         skips: 0,
+        skip: None,
         lr: None,
         tensors: tensors.iter().enumerate().map(one).collect(),
         step: tally.steps.into(),
@@ -217,8 +273,13 @@ impl Report {
             updates: progress.updates.into(),
             skips: progress.skips.into(),
             lr: lr.map(f64::from),
-            ..self
+            ..self.judged(clip, progress)
         }
+    }
+
+    /// With what the rule that leaves out steps found.
+    pub(crate) fn judged(self, clip: &Clip, progress: &Progress) -> Report {
+        Report { skip: clip.skip.map(|_| SkipReport::of(progress)), ..self }
     }
 }
 

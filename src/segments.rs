@@ -60,7 +60,7 @@ impl Segments {
         Ok(Segments {
             count: limits.iter().map(|l| l.segments).sum(),
             limited: tensors.iter().filter(|t| !t.excluded()).count() as u32,
-            total: clip.total.is_some() || matches!(clip.adapt, Some(Adapt::AdaGc { .. })),
+            total: clip.limits_total() || (clip.skip.is_some() && clip.scope != Scope::Global),
             parameters,
             owners,
             limits,

@@ -81,9 +81,10 @@ fn records_have_the_offsets_that_naga_computes() {
         segment_runs,
         decided
     );
-    same!(shared, "", Setting, threshold, lift, unscale, eps, floor, policy, rule, total, below);
-    same!(shared, "", Adaptation, rule, window, steps, reaction, a, b);
-    same!(shared, "", State, steps, observed, mean, variance, threshold, alone, counted, over);
+    same!(shared, "", Setting, threshold, lift, unscale, eps, floor, policy, rule, total, below, raised);
+    same!(shared, "", Adaptation, rule, window, steps, reaction, a, b, c, d, e, f, least, most);
+    same!(shared, "", Skipping, above, sigma, window, first, most, flags);
+    same!(shared, "", State, steps, observed, mean, variance, threshold, alone, counted, over, raised);
     same!(
         shared,
         "",
@@ -148,8 +149,13 @@ fn records_have_the_offsets_that_naga_computes() {
             skips,
             mean_correction,
             momentum_product,
-            gradient_correction
+            gradient_correction,
+            reasons,
+            strikes,
+            spikes,
+            watched
         );
+        same!(module, prefix, Inputs, loss);
         same!(
             module,
             prefix,

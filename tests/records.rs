@@ -126,18 +126,18 @@ fn types_may_be_shared_by_threads_and_sent_to_others() {
     shared::<gradclip::ReadBack<gradclip::History>>();
 }
 
-/// The layout of version 2: whoever changes it changes the version too.
+/// The layout of version 3: whoever changes it changes the version too.
 #[test]
 fn the_layout_is_that_of_its_version() {
-    use records::{Outcome, Progress, Sum, Tally};
-    assert_eq!(records::VERSION, 2);
+    use records::{Inputs, Outcome, Progress, Sum, Tally};
+    assert_eq!((records::VERSION, size_of::<Inputs>(), std::mem::offset_of!(Inputs, loss)), (3, 4, 0));
     let sizes = [size_of::<Outcome>(), size_of::<Progress>(), size_of::<Sum>(), size_of::<Tally>()];
-    assert_eq!(sizes, [48, 48, 32, 32]);
+    assert_eq!(sizes, [48, 64, 32, 32]);
     macro_rules! words {
         ($record:ident: $($field:ident),+) => { [$(std::mem::offset_of!($record, $field) / 4),+] };
     }
-    let progress = words!(Progress: scale, unscale, finite_steps, updates, moves, share, correction, second_correction, skips, mean_correction, momentum_product, gradient_correction);
-    assert_eq!(progress, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+    let progress = words!(Progress: scale, unscale, finite_steps, updates, moves, share, correction, second_correction, skips, mean_correction, momentum_product, gradient_correction, reasons, strikes, spikes, watched);
+    assert_eq!(progress, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
     let tally =
         words!(Tally: steps, clipped_steps, skipped_steps, clipped, skipped, changed, unscale, non_finite);
     assert_eq!(tally, [0, 1, 2, 3, 4, 5, 6, 7]);

@@ -9,8 +9,8 @@ mod common;
 use common::{Gpu, Named, Placing, Random, Tensor, assert_close, budget, gpu, named, norm, tolerance};
 use gradclip::cpu;
 use gradclip::layout::Outcome;
-use gradclip::{Adapt, Clip, ClipError, Grad, History, Pass, Reaction};
-use gradclip_verify::oracle::thresholds::program;
+use gradclip::{Adapt, Aggc, Clip, ClipError, Grad, History, Pass, Reaction};
+use gradclip_verify::oracle::thresholds::{interval, program};
 
 const STEPS: usize = budget::RUN_STEPS;
 const NAN_STEP: usize = 250;
@@ -146,6 +146,167 @@ fn zclip_and_its_reactions() {
     }
 }
 
+/// The same of norms before this step's.
+#[test]
+fn percentile_of_the_past() {
+    let gpu = gpu();
+    for (percentile, window) in [(90.0, 64), (33.3, 1)] {
+        let clip = Clip::global_norm(f32::INFINITY).adapt(Adapt::PastPercentile { percentile, window });
+        check(gpu.as_deref(), &clip, tolerance::percentile(percentile.into()));
+    }
+}
+
+/// Every rule within bounds, each of which binds at some steps: at least so many of each kind.
+#[test]
+fn bounds_of_every_rule() {
+    let gpu = gpu();
+    let zscore = Adapt::ZScore { decay: 0.9, z: 0.5, warm_up: 5, reaction: Reaction::Max };
+    for (clip, bounds, relative) in [
+        (Clip::global_norm(9.0).adapt(Adapt::Mean { factor: 1.0, window: 20 }), (1.5, 8.0), tolerance::MEAN),
+        (
+            Clip::global_norm(9.0).adapt(Adapt::Average { factor: 1.0, decay: 0.5 }),
+            (1.2, 8.0),
+            tolerance::average(4.0, 0.5),
+        ),
+        (
+            Clip::global_norm(9.0).adapt(Adapt::Percentile { percentile: 60.0, window: 30 }),
+            (1.0, 2.0),
+            tolerance::percentile(60.0),
+        ),
+        (
+            Clip::global_norm(9.0).adapt(Adapt::PastPercentile { percentile: 60.0, window: 30 }),
+            (1.0, 2.0),
+            tolerance::percentile(60.0),
+        ),
+        (Clip::global_norm(9.0).adapt(zscore), (1.4, 2.5), tolerance::deviation(0.1)),
+        (Clip::adagc(2.0), (0.7, 0.85), tolerance::average(5.0, 0.02)),
+        (
+            Clip::global_norm(9.0).adapt(Adapt::Aggc(Aggc::new(0.5, 1.2, 0.9))),
+            (1.4, 3.0),
+            tolerance::average(4.0, 0.1),
+        ),
+    ] {
+        let (least, most) = bounds;
+        let clip = clip.at_least(least).at_most(most);
+        check(gpu.as_deref(), &clip, relative);
+        let mut history = History::default();
+        let thresholds = on_cpu(&run(), &clip, &mut history).concat();
+        for bound in [least, most] {
+            let bound = bound as f32;
+            assert!(thresholds.iter().filter(|t| **t == bound).count() > 3, "{bound}: {clip:?}");
+        }
+        let within = thresholds.iter().filter(|&&t| (least as f32) < t && t < most as f32).count();
+        assert!(within > 3, "{within} within: {clip:?}");
+    }
+}
+
+/// AGGC keeps groups within their intervals, and raises what is below: norms after the clip are what the program says.
+#[test]
+fn intervals_of_groups() {
+    let gpu = gpu();
+    let run = run();
+    let given = |step: &[Vec<f32>]| {
+        let mut tensors = named(step);
+        tensors[1].group = Some(Named::new("middle", f64::INFINITY));
+        tensors
+    };
+    for aggc in [
+        Aggc::new(0.8, 1.2, 0.9),
+        Aggc::new(0.8, 1.2, 0.9).from_zero(true),
+        Aggc::new(0.0, 1.5, 0.97).min_norm(0.5),
+        Aggc::new(0.9, 1.1, 0.8).scales(0.5, 1.25).min_norm(0.1),
+    ] {
+        let clip = Clip::per_group_norm(f32::INFINITY).adapt(Adapt::Aggc(aggc));
+        let mut history = History::default();
+        let mut programs = [(); 2].map(|()| interval(aggc, f64::INFINITY, Box::new(|t, _| t)));
+        let (mut raised, mut reduced, mut left) = (0, 0, Vec::new());
+        for (step, gradients) in run.iter().enumerate() {
+            let mut tensors = given(gradients);
+            let report = cpu::clip_with(&mut common::grads(&mut tensors), &clip, &mut history).unwrap();
+            let of = |segment: usize, all: &[Vec<f32>]| match segment {
+                0 => norm(&[all[0].clone(), all[2].clone()]),
+                _ => norm(&all[1..2]),
+            };
+            let after: Vec<Vec<f32>> = tensors.iter().map(|t| t.data.floats()).collect();
+            // Which of the two groups is which segment follows from the tensors' order.
+            for (segment, program) in programs.iter_mut().enumerate() {
+                let before = of(segment, gradients);
+                if before.is_nan() {
+                    continue;
+                }
+                let (lower, upper) = program(before);
+                let want = if before > upper { upper } else { before.max(lower) };
+                let what = format!("step {step}, segment {segment}: {aggc:?}");
+                let relative = tolerance::average(4.0, 1.0 - f64::from(aggc.decay)) + tolerance::NORM_AFTER;
+                assert_close([of(segment, &after)], [want], relative, 0.0, &what);
+                raised += u32::from(before < lower);
+                reduced += u32::from(before > upper);
+                let coefficient = report.segments[segment].coefficient;
+                assert_eq!(coefficient > 1.0, before < lower, "{what}: {coefficient}");
+                assert_eq!(report.segments[segment].clipped, before > upper, "{what}");
+            }
+            left.push(after);
+        }
+        assert!(
+            reduced > 20 && (raised > 20 || aggc.low == 0.0),
+            "{raised} raised, {reduced} reduced: {aggc:?}"
+        );
+        let Some(gpu) = &gpu else { continue };
+        let grads = gpu.place(&given(&run[0]), Placing::APART).grads;
+        let pass = gpu.clipper.prepare(&grads, &clip).unwrap();
+        for (step, (gradients, left)) in run.iter().zip(&left).enumerate() {
+            gpu.write(&grads, gradients);
+            gpu.submit(|encoder| pass.record(encoder));
+            if step % 25 == 0 {
+                let there = common::contents(gpu, &grads, gradients);
+                assert_eq!(common::bits(&there), common::bits(left), "step {step} on {}: {aggc:?}", gpu.name);
+            }
+        }
+        assert_eq!(gpu.save(&pass), history, "{aggc:?} on {}", gpu.name);
+    }
+}
+
+/// AdaGC of groups, as of tensors.
+#[test]
+fn adagc_per_group() {
+    let gpu = gpu();
+    let run = run();
+    let given = |step: &[Vec<f32>]| {
+        let mut tensors = named(step);
+        tensors[1].group = Some(Named::new("middle", f64::INFINITY));
+        tensors
+    };
+    let clip = Clip::adagc(2.0).scope(gradclip::Scope::Group);
+    let (mut history, mut clipped) = (History::default(), 0);
+    let mut programs = [(); 2].map(|()| program(&clip));
+    for (step, gradients) in run.iter().enumerate() {
+        let mut tensors = given(gradients);
+        let report = cpu::clip_with(&mut common::grads(&mut tensors), &clip, &mut history).unwrap();
+        let groups = [norm(&[gradients[0].clone(), gradients[2].clone()]), norm(&gradients[1..2])];
+        for (segment, program) in programs.iter_mut().enumerate() {
+            if groups[segment].is_nan() || (step == NAN_STEP && step < 100) {
+                continue;
+            }
+            let want = program(&[groups[segment], norm(gradients)]);
+            let ours = report.segments[segment].threshold;
+            assert_close(
+                [ours],
+                [want],
+                tolerance::average(5.0, 0.02),
+                0.0,
+                &format!("step {step}, {segment}"),
+            );
+            clipped += usize::from(groups[segment] > want);
+        }
+    }
+    assert!(clipped > 50);
+    let Some(gpu) = gpu else { return };
+    let grads = gpu.place(&given(&run[0]), Placing::APART).grads;
+    let pass = gpu.clipper.prepare(&grads, &clip).unwrap();
+    on_gpu(&gpu, &run, &grads, &pass);
+    assert_eq!(gpu.save(&pass), history, "on {}", gpu.name);
+}
+
 /// AdaGC, tensor by tensor: during the warm-up a limit of 2 on the whole set.
 #[test]
 fn adagc_per_tensor() {
@@ -270,7 +431,7 @@ fn broken_bytes_are_no_history() {
     }
     assert!(History::from_bytes(&[&bytes[..], &[0; 4]].concat()).is_err());
     let mut huge = bytes.clone();
-    huge[32..36].fill(0xff);
+    huge[80..84].fill(0xff); // the number of limits
     assert!(History::from_bytes(&huge).is_err());
 }
 

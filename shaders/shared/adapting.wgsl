@@ -4,6 +4,7 @@ fn adapt_setting(setting: ptr<function, Setting>, limit: u32) {
     if limit < job.adaptive && (*setting).rule != RULE_FREE {
         (*setting).threshold = states[limit].threshold;
         (*setting).lift = 0;
+        (*setting).raised = states[limit].raised;
         (*setting).total &= 1u - states[limit].alone;
     }
 }

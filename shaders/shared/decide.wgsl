@@ -128,9 +128,15 @@ fn decide(sum: Sum, setting: Setting, parameters: Sum) -> Outcome {
     out.flags = select(0u, CLIPPED, over);
     let scales = over && setting.rule != RULE_SIGN && setting.rule != RULE_VALUE;
     let normalises = setting.rule == RULE_NORMALIZE && norm.mantissa != 0u;
+    let least = exactly(setting.raised);
+    let raises = !over && norm.mantissa != 0u && exceeds(least, compared);
     var coefficient = Real(0x80000000u, -31, 0u);
-    if scales || normalises {
-        coefficient = quotient_of(compared, exact, setting);
+    if scales || normalises || raises {
+        var wanted = exact;
+        if raises {
+            wanted = least;
+        }
+        coefficient = quotient_of(compared, wanted, setting);
     }
     out.coefficient = to_f32(rounded_for(coefficient, F32_MIN_EXPONENT, setting));
     set_scale(&out, rounded_for(multiply(coefficient, from_f32(setting.unscale)), NO_MIN_EXPONENT, setting));

@@ -4,6 +4,9 @@ fn setting_of(limit: u32) -> Setting {
     var setting = settings[limit];
     setting.unscale = unscale_of(limit);
     adapt_setting(&setting, limit);
+    if (progress.reasons & LET_THROUGH) != 0u && setting.policy == POLICY_SKIP && setting.rule != RULE_FREE {
+        setting.policy = POLICY_NAN;
+    }
     if job.measures == 1u {
         setting.threshold = INFINITY_BITS;
         setting.lift = 0;
@@ -25,7 +28,9 @@ fn limit_by_total(out: ptr<function, Outcome>) {
     let sum = sums[job.total];
     let total = decide(sum, setting, sum);
     let poisoned = (total.flags & NON_FINITE) != 0u && setting.policy != POLICY_SANITIZE;
-    if !poisoned && total.coefficient >= (*out).coefficient {
+    // One that limits nothing leaves what is raised as well.
+    let limits = (total.flags & CLIPPED) != 0u && total.coefficient < (*out).coefficient;
+    if !poisoned && !limits {
         return;
     }
     (*out).coefficient = total.coefficient;
@@ -68,6 +73,15 @@ fn untouched(setting: Setting) -> Outcome {
     return out;
 }
 
+// A step is left out: nothing changes, whatever was decided.
+fn leave(out: ptr<function, Outcome>) {
+    (*out).flags = ((*out).flags & (NON_FINITE | NAN)) | SKIPPED | SPIKE;
+    (*out).coefficient = ONE_BITS;
+    (*out).scale = ONE_BITS;
+    (*out).rescale = ONE_BITS;
+    (*out).action = KEEP;
+}
+
 // The lane-th segment of a row.
 fn decide_segment(row: SegmentRow, lane: u32) {
     let segment = row.first + lane;
@@ -86,11 +100,15 @@ fn decide_segment(row: SegmentRow, lane: u32) {
         parameters = sums[row.parameters + lane];
     }
     var out = decide(sum, setting, parameters);
-    if sum.non_finite == 0u {
+    let leaves = leaves_out();
+    if sum.non_finite == 0u && !leaves {
         count_for_limit(out, limit);
     }
     if job.total != NONE && segment != job.total && setting.total == 1u {
         limit_by_total(&out);
+    }
+    if leaves {
+        leave(&out);
     }
     if segment != job.total {
         count_outcome(out);

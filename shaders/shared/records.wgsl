@@ -28,6 +28,7 @@ struct Setting {
     rule: u32,
     total: u32,
     below: u32,
+    raised: u32,
 }
 
 struct Adaptation {
@@ -37,6 +38,25 @@ struct Adaptation {
     reaction: u32,
     a: u32,
     b: u32,
+    c: u32,
+    d: u32,
+    e: u32,
+    f: u32,
+    least: u32,
+    most: u32,
+}
+
+struct Skipping {
+    above: u32,
+    sigma: u32,
+    window: u32,
+    first: u32,
+    most: u32,
+    flags: u32,
+}
+
+struct Inputs {
+    loss: u32,
 }
 
 struct State {
@@ -48,6 +68,7 @@ struct State {
     alone: u32,
     counted: atomic<u32>,
     over: atomic<u32>,
+    raised: u32,
 }
 
 struct Tally {
@@ -104,4 +125,8 @@ struct Progress {
     mean_correction: u32,
     momentum_product: u32,
     gradient_correction: u32,
+    reasons: u32,
+    strikes: u32,
+    spikes: u32,
+    watched: u32,
 }

@@ -14,9 +14,9 @@ fn adapt(step: ptr<function, Step>, before: Window, window: Window, found: u32, 
         return;
     }
     (*step).alone = 1u;
-    (*step).threshold = INFINITY_BITS;
+    (*step).threshold = bounded(INFINITY_BITS);
     if (*step).observed > 0u {
-        (*step).threshold = f_mul(adaptation.a, (*step).mean);
+        (*step).threshold = bounded(f_mul(adaptation.a, (*step).mean));
     }
     (*step).mean = averaged(*step, min((*step).norm, (*step).threshold));
 }

@@ -6,6 +6,6 @@ fn found_in(before: Window, window: Window, lane: u32) -> u32 {
 
 fn adapt(step: ptr<function, Step>, before: Window, window: Window, found: u32, limit: u32) {
     if before.filled > 0u {
-        (*step).threshold = f_mul(adaptation.a, found);
+        (*step).threshold = bounded(f_mul(adaptation.a, found));
     }
 }

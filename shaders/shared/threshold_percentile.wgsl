@@ -71,12 +71,20 @@ fn percentile_of(window: Window, lane: u32) -> u32 {
     return f_distance(b, f_mul(gap, f_distance(ONE_BITS, t)));
 }
 
+// With this step's norm, or without.
+fn searched(before: Window, window: Window) -> Window {
+    if adaptation.reaction == REACTION_PAST {
+        return before;
+    }
+    return window;
+}
+
 fn found_in(before: Window, window: Window, lane: u32) -> u32 {
-    return percentile_of(window, lane);
+    return percentile_of(searched(before, window), lane);
 }
 
 fn adapt(step: ptr<function, Step>, before: Window, window: Window, found: u32, limit: u32) {
-    if window.filled > 0u {
-        (*step).threshold = found;
+    if searched(before, window).filled > 0u {
+        (*step).threshold = bounded(found);
     }
 }

@@ -16,5 +16,6 @@ fn adapt(step: ptr<function, Step>, before: Window, window: Window, found: u32, 
         }
     }
     (*step).measured = true;
+    (*step).mean = bounded((*step).mean);
     (*step).threshold = (*step).mean;
 }

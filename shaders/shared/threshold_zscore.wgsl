@@ -43,7 +43,7 @@ fn adapt(step: ptr<function, Step>, before: Window, window: Window, found: u32, 
         }
         return;
     }
-    (*step).threshold = spike_threshold(*step);
+    (*step).threshold = bounded(spike_threshold(*step));
     let clipped = min((*step).norm, (*step).threshold);
     let mean = f_average(adaptation.b, (*step).mean, clipped);
     let distance = f_distance(clipped, mean);

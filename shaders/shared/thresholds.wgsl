@@ -27,12 +27,17 @@ struct Step {
     mean: u32,
     variance: u32,
     alone: u32,
+    raised: u32,
+}
+
+fn bounded(threshold: u32) -> u32 {
+    return min(max(threshold, adaptation.least), adaptation.most);
 }
 
 // A limit before this step.
 fn limit_before(limit: u32) -> Step {
     var step = Step();
-    step.threshold = settings[limit].threshold;
+    step.threshold = bounded(settings[limit].threshold);
     step.observed = states[limit].observed;
     step.mean = states[limit].mean;
     step.variance = states[limit].variance;
@@ -40,7 +45,7 @@ fn limit_before(limit: u32) -> Step {
     if ADAPT != ADAPT_QUANTILE {
         let sum = sums[limit];
         step.norm = saturated(unscaled_norm(sum, with_loss_scale(settings[limit].unscale)));
-        step.measured = sum.non_finite == 0u;
+        step.measured = sum.non_finite == 0u && !leaves_out();
     }
     return step;
 }
@@ -81,6 +86,7 @@ fn end_limit(known: Step, before: Window, window: Window, found: u32, limit: u32
     states[limit].steps = steps + 1u;
     states[limit].threshold = step.threshold;
     states[limit].alone = step.alone;
+    states[limit].raised = step.raised;
     atomicStore(&states[limit].counted, 0u);
     atomicStore(&states[limit].over, 0u);
 }

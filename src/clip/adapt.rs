@@ -2,8 +2,9 @@
 
 use crate::error::ClipError;
 use crate::layout::{
-    ADAPT_ADAGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_NONE, ADAPT_PERCENTILE, ADAPT_QUANTILE, ADAPT_ZSCORE,
-    Adaptation, REACTION_MAX, REACTION_MEAN, REACTION_RECIPROCAL,
+    ADAPT_ADAGC, ADAPT_AGGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_NONE, ADAPT_PERCENTILE, ADAPT_QUANTILE,
+    ADAPT_ZSCORE, Adaptation, REACTION_FROM_ZERO, REACTION_MAX, REACTION_MEAN, REACTION_PAST,
+    REACTION_RECIPROCAL,
 };
 
 /// How a threshold is found from the norms of earlier steps, on the device and without a host read.
@@ -40,6 +41,13 @@ pub enum Adapt {
         /// 1 to [`LARGEST_WINDOW`](Adapt::LARGEST_WINDOW) norms. The paper keeps all.
         window: u32,
     },
+    /// The same of the `window` norms before this step's, as the package autoclip has it: a spike then has no part in its own threshold.
+    PastPercentile {
+        /// 0 to 100.
+        percentile: f32,
+        /// 1 to [`LARGEST_WINDOW`](Adapt::LARGEST_WINDOW) norms.
+        window: u32,
+    },
     /// ZClip (Kumar et al. 2025, arXiv 2504.02507): where the norm lies more than `z` standard
     /// deviations σ above the mean μ, it is reduced. μ and σ² are the first `warm_up` norms' own, then
     /// exponential averages of the clipped norms. σ² saturates at `f32::MAX`, for norms near 1e19.
@@ -53,7 +61,7 @@ pub enum Adapt {
         /// What a norm is reduced to.
         reaction: Reaction,
     },
-    /// AdaGC (Wang et al. 2025, arXiv 2502.11034), each tensor by itself: `factor` times γ, the
+    /// AdaGC (Wang et al. 2025, arXiv 2502.11034), each tensor or group by itself: `factor` times γ, the
     /// exponential average γ ← decay · γ + (1 − decay) · clipped norm. During `warm_up` steps only
     /// [`Clip::total`](crate::Clip) limits, and γ is the least clipped norm so far.
     AdaGc {
@@ -73,6 +81,8 @@ pub enum Adapt {
         /// η, 0 to 16; 0.2 in the paper.
         rate: f32,
     },
+    /// AGGC (Li, Wu and Chang 2026, arXiv 2601.11864): each norm is kept within an interval around its average.
+    Aggc(Aggc),
 }
 
 /// What [`Adapt::ZScore`] reduces a norm of z-score s above z to.
@@ -87,6 +97,89 @@ pub enum Reaction {
     /// z / (s / z) standard deviations above the mean: the larger the spike, the less of it stays.
     #[default]
     Reciprocal,
+}
+
+/// [`Adapt::Aggc`]: a norm n above U = `high` · S is reduced to U, one below L = max(`min_norm`, `low` · S) is raised to L, and S ← `decay` · S +
+/// (1 − `decay`) · the norm that this leaves. S is the average before this step, and begins with the first norm.
+///
+/// ```
+/// use gradclip::{Adapt, Aggc, Clip, History, cpu::{self, GradMut}};
+///
+/// let clip = Clip::global_norm(f32::INFINITY).adapt(Adapt::Aggc(Aggc::new(0.5, 2.0, 0.9)));
+/// let mut history = History::default();
+/// let mut left = Vec::new();
+/// for norm in [1.0f32, 8.0, 0.25] {
+///     let mut g = [norm];
+///     cpu::clip_with(&mut [GradMut::new("g", &mut g)], &clip, &mut history)?;
+///     left.push(g[0]);
+/// }
+/// assert_eq!(left[..2], [1.0, 2.0]); // at most twice the average of 1
+/// assert!((left[2] - 0.55).abs() < 1e-6); // at least half of the average, which is 1.1 by now
+/// # Ok::<(), gradclip::ClipError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Aggc {
+    /// Norms below so much of the average are raised; 0 for none. At least 0 and at most `high`.
+    pub low: f32,
+    /// Norms above so much of the average are reduced. At least 0 and finite.
+    pub high: f32,
+    /// β, from 0 to below 1.
+    pub decay: f32,
+    /// Norms below this are raised to it whatever the average is; 0 unless set.
+    pub min_norm: f32,
+    /// The largest factor that a norm is raised by; any unless set, which is 0.
+    pub max_up_scale: f32,
+    /// The smallest factor that a norm is reduced by; 0 unless set.
+    pub max_down_scale: f32,
+    /// Whether the average begins at 0, without a correction, as the authors' program has it: the first step is then left alone, and
+    /// those after it are cut to a small share of their norms. False unless set.
+    pub from_zero: bool,
+}
+
+impl Aggc {
+    /// Within `low` and `high` times the average.
+    pub fn new(low: f32, high: f32, decay: f32) -> Aggc {
+        Aggc { low, high, decay, min_norm: 0.0, max_up_scale: 0.0, max_down_scale: 0.0, from_zero: false }
+    }
+
+    /// Sets the norm that smaller ones are raised to whatever the average is.
+    #[must_use]
+    pub fn min_norm(self, norm: f32) -> Aggc {
+        Aggc { min_norm: norm, ..self }
+    }
+
+    /// Sets the smallest and the largest factor.
+    #[must_use]
+    pub fn scales(self, max_down: f32, max_up: f32) -> Aggc {
+        Aggc { max_down_scale: max_down, max_up_scale: max_up, ..self }
+    }
+
+    /// Lets the average begin at 0.
+    #[must_use]
+    pub fn from_zero(self, from_zero: bool) -> Aggc {
+        Aggc { from_zero, ..self }
+    }
+
+    fn validate(self) -> Result<(), ClipError> {
+        let finite = 0.0..=f32::MAX;
+        let checks = [
+            ("high", "0 or more and finite", self.high, finite.clone()),
+            ("low", "0 or more, at most `high`", self.low, 0.0..=self.high),
+            ("least norm", "0 or more and finite", self.min_norm, finite.clone()),
+            ("largest factor", "0 for any, or 1 or more and finite", self.max_up_scale, finite),
+            ("smallest factor", "0 to 1", self.max_down_scale, 0.0..=1.0),
+        ];
+        let too_small = self.max_up_scale > 0.0 && self.max_up_scale < 1.0;
+        let wrong = |(i, (.., given, range)): &(usize, &(_, _, f32, std::ops::RangeInclusive<f32>))| {
+            !range.contains(given) || (*i == 3 && too_small)
+        };
+        match checks.iter().enumerate().find(wrong) {
+            None => Ok(()),
+            Some((_, &(what, required, given, _))) => Err(ClipError::Adapt { what, required, given }),
+        }
+    }
 }
 
 impl Adapt {
@@ -111,7 +204,9 @@ impl Adapt {
     /// Norms that a history keeps.
     pub(crate) fn window(self) -> u32 {
         match self {
-            Adapt::Mean { window, .. } | Adapt::Percentile { window, .. } => window,
+            Adapt::Mean { window, .. }
+            | Adapt::Percentile { window, .. }
+            | Adapt::PastPercentile { window, .. } => window,
             Adapt::ZScore { warm_up, .. } => warm_up,
             _ => 0,
         }
@@ -122,7 +217,7 @@ impl Adapt {
         let (factor, decay) = match self {
             Adapt::Mean { factor, .. } => (factor, 0.0),
             Adapt::Average { factor, decay } | Adapt::AdaGc { factor, decay, .. } => (factor, decay),
-            Adapt::ZScore { decay, .. } => (1.0, decay),
+            Adapt::ZScore { decay, .. } | Adapt::Aggc(Aggc { decay, .. }) => (1.0, decay),
             _ => (1.0, 0.0),
         };
         if !(factor >= 0.0 && factor.is_finite()) {
@@ -131,14 +226,20 @@ impl Adapt {
         if !(0.0..1.0).contains(&decay) {
             return error("decay", "0 or more and below 1", decay);
         }
-        let keeps = matches!(self, Adapt::Mean { .. } | Adapt::Percentile { .. } | Adapt::ZScore { .. });
+        let keeps = !matches!(
+            self,
+            Adapt::Average { .. } | Adapt::AdaGc { .. } | Adapt::Quantile { .. } | Adapt::Aggc(_)
+        );
         if keeps && !(1..=Adapt::LARGEST_WINDOW).contains(&self.window()) {
             return error("window or warm-up", "1 to 65536 norms", self.window() as f32);
         }
         match self {
-            Adapt::Percentile { percentile, .. } if !(0.0..=100.0).contains(&percentile) => {
+            Adapt::Percentile { percentile, .. } | Adapt::PastPercentile { percentile, .. }
+                if !(0.0..=100.0).contains(&percentile) =>
+            {
                 error("percentile", "0 to 100", percentile)
             }
+            Adapt::Aggc(aggc) => aggc.validate(),
             Adapt::ZScore { z, .. } if !(z > 0.0 && z.is_finite()) => error("z", "above 0 and finite", z),
             Adapt::Quantile { quantile, .. } if !(0.0..=1.0).contains(&quantile) => {
                 error("quantile", "0 to 1", quantile)
@@ -148,18 +249,18 @@ impl Adapt {
         }
     }
 
-    /// The record that the kernel reads.
-    pub(crate) fn record(adapt: Option<Adapt>) -> Adaptation {
+    /// The record that the kernel reads, with what thresholds are at least and at most.
+    pub(crate) fn record(adapt: Option<Adapt>, (least, most): (f32, f32)) -> Adaptation {
         let window = adapt.map_or(0, Adapt::window);
-        let none = Adaptation { rule: ADAPT_NONE, window, steps: 0, reaction: 0, a: 0.0, b: 0.0 };
+        let none = Adaptation { window, least, most, ..bytemuck::Zeroable::zeroed() };
+        let of = |rule, a, b| Adaptation { rule, a, b, ..none };
         match adapt {
-            None => none,
-            Some(Adapt::Mean { factor, .. }) => Adaptation { rule: ADAPT_MEAN, a: factor, ..none },
-            Some(Adapt::Average { factor, decay }) => {
-                Adaptation { rule: ADAPT_AVERAGE, a: factor, b: decay, ..none }
-            }
-            Some(Adapt::Percentile { percentile, .. }) => {
-                Adaptation { rule: ADAPT_PERCENTILE, a: percentile, ..none }
+            None => of(ADAPT_NONE, 0.0, 0.0),
+            Some(Adapt::Mean { factor, .. }) => of(ADAPT_MEAN, factor, 0.0),
+            Some(Adapt::Average { factor, decay }) => of(ADAPT_AVERAGE, factor, decay),
+            Some(Adapt::Percentile { percentile, .. }) => of(ADAPT_PERCENTILE, percentile, 0.0),
+            Some(Adapt::PastPercentile { percentile, .. }) => {
+                Adaptation { reaction: REACTION_PAST, ..of(ADAPT_PERCENTILE, percentile, 0.0) }
             }
             Some(Adapt::ZScore { decay, z, warm_up, reaction }) => {
                 let reaction = match reaction {
@@ -167,14 +268,21 @@ impl Adapt {
                     Reaction::Max => REACTION_MAX,
                     Reaction::Reciprocal => REACTION_RECIPROCAL,
                 };
-                Adaptation { rule: ADAPT_ZSCORE, steps: warm_up, reaction, a: z, b: decay, ..none }
+                Adaptation { steps: warm_up, reaction, ..of(ADAPT_ZSCORE, z, decay) }
             }
             Some(Adapt::AdaGc { factor, decay, warm_up }) => {
-                Adaptation { rule: ADAPT_ADAGC, steps: warm_up, a: factor, b: decay, ..none }
+                Adaptation { steps: warm_up, ..of(ADAPT_ADAGC, factor, decay) }
             }
-            Some(Adapt::Quantile { quantile, rate }) => {
-                Adaptation { rule: ADAPT_QUANTILE, a: quantile, b: rate, ..none }
-            }
+            Some(Adapt::Quantile { quantile, rate }) => of(ADAPT_QUANTILE, quantile, rate),
+            Some(Adapt::Aggc(aggc)) => Adaptation {
+                reaction: if aggc.from_zero { REACTION_FROM_ZERO } else { 0 },
+                // -0 compares as a huge integer.
+                c: aggc.low.abs(),
+                d: aggc.min_norm.abs(),
+                e: aggc.max_up_scale.abs(),
+                f: aggc.max_down_scale.abs(),
+                ..of(ADAPT_AGGC, aggc.high.abs(), aggc.decay)
+            },
         }
     }
 }

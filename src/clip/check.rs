@@ -1,6 +1,6 @@
 //! What a [`Clip`] must be, and what goes together.
 
-use super::{Adapt, Clip, LossScale, NonFinite, NormType, Rule, Scope, Summation};
+use super::{Adapt, Clip, LossScale, NonFinite, NormType, Rule, Scope, Skip, Summation};
 use crate::error::ClipError;
 
 impl Clip {
@@ -12,7 +12,8 @@ impl Clip {
     /// positive and finite (as `f32`, like the eps), a p that is not above 0, constants of an adaptive threshold or of loss
     /// scaling out of their range; and combinations that mean nothing, which [`ClipError::Combination`] names.
     pub fn validate(&self) -> Result<(), ClipError> {
-        for threshold in std::iter::once(self.threshold).chain(self.total) {
+        let bounds = self.at_least.into_iter().chain(self.at_most);
+        for threshold in std::iter::once(self.threshold).chain(self.total).chain(bounds) {
             if threshold.is_nan() || threshold < 0.0 {
                 return Err(ClipError::Threshold { given: threshold });
             }
@@ -34,6 +35,7 @@ impl Clip {
         }
         self.adapt.map_or(Ok(()), Adapt::validate)?;
         self.loss_scale.map_or(Ok(()), LossScale::validate)?;
+        self.skip.map_or(Ok(()), Skip::validate)?;
         self.wrong_combination()
             .map_or(Ok(()), |(what, required)| Err(ClipError::Combination { what, required }))
     }
@@ -81,8 +83,21 @@ impl Clip {
                 ("Adapt::Quantile", "a first threshold above 0 and finite"),
             ),
             (
-                matches!(self.adapt, Some(Adapt::AdaGc { .. })) && self.scope != Scope::Tensor,
-                ("Adapt::AdaGc", "the scope Tensor"),
+                matches!(self.adapt, Some(Adapt::AdaGc { .. }))
+                    && !matches!(self.scope, Scope::Tensor | Scope::Group),
+                ("Adapt::AdaGc", "the scope Tensor or Group"),
+            ),
+            (
+                matches!(self.adapt, Some(Adapt::Aggc(_))) && self.rule != Rule::Norm,
+                ("Adapt::Aggc", "the rule Norm"),
+            ),
+            (
+                self.adapt.is_none() && (self.at_least.is_some() || self.at_most.is_some()),
+                ("a bound of the threshold", "a threshold that adapts"),
+            ),
+            (
+                self.at_least.zip(self.at_most).is_some_and(|(least, most)| least > most),
+                ("a threshold of at least more than it is at most", "the lesser bound first"),
             ),
         ];
         wrong.into_iter().find(|(is, _)| *is).map(|(_, message)| message)

@@ -96,6 +96,10 @@ impl LossScale {
             mean_correction: 1.0,
             momentum_product: 1.0,
             gradient_correction: 1.0,
+            reasons: 0,
+            strikes: 0,
+            spikes: 0,
+            watched: 0,
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::clip::Summation;
 use crate::layout::{
     BY_TOTAL, CLAMP, CLIPPED, FILL, KEEP, MULTIPLY, NAN, NON_FINITE, Outcome, POLICY_KEEP, POLICY_NAN,
     POLICY_SANITIZE, POLICY_SKIP, RULE_AGC, RULE_NORMALIZE, RULE_SIGN, RULE_VALUE, SANITIZE, SIGN, SKIPPED,
-    Setting, Sum, TOWARD_ZERO,
+    SPIKE, Setting, Sum, TOWARD_ZERO,
 };
 
 use crate::combine;
@@ -131,8 +131,11 @@ impl<'a> Decider<'a> {
         let over = !unlimited && compared.exceeds(exact);
         let scales = over && setting.rule != RULE_SIGN && setting.rule != RULE_VALUE;
         let normalises = setting.rule == RULE_NORMALIZE && norm.mantissa != 0;
+        let least = exactly(setting.raised);
+        let raises = !over && norm.mantissa != 0 && least.exceeds(compared);
         let factor = match scales || normalises {
             true => Factor::new(quotient(compared, exact, setting), setting),
+            false if raises => Factor::new(quotient(compared, least, setting), setting),
             false => self.kept,
         };
         let Factor { coefficient, scale, rescale } = factor;
@@ -252,7 +255,9 @@ fn decide_non_finite(out: &mut Outcome, nan: bool, setting: &Setting) {
 /// The limit on the whole set: what it does to all, or the smaller coefficient.
 pub(crate) fn limit_by_total(out: &mut Outcome, total: &Outcome, setting: &Setting) {
     let poisoned = total.flags & NON_FINITE != 0 && setting.policy != POLICY_SANITIZE;
-    if !poisoned && total.coefficient.to_bits() >= out.coefficient.to_bits() {
+    // One that limits nothing leaves what is raised as well.
+    let limits = total.flags & CLIPPED != 0 && total.coefficient.to_bits() < out.coefficient.to_bits();
+    if !poisoned && !limits {
         return;
     }
     out.coefficient = total.coefficient;
@@ -263,6 +268,12 @@ pub(crate) fn limit_by_total(out: &mut Outcome, total: &Outcome, setting: &Setti
     if poisoned {
         out.flags &= !CLIPPED;
     }
+}
+
+/// A step is left out: nothing changes, whatever was decided.
+pub(crate) fn leave(out: &mut Outcome) {
+    out.flags = (out.flags & (NON_FINITE | NAN)) | SKIPPED | SPIKE;
+    (out.coefficient, out.scale, out.rescale, out.action) = (1.0, 1.0, 1.0, KEEP);
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use crate::norm::unscaled_norm;
 use crate::plan::BLOCK;
 use crate::segments::{Limit, Owner, Segments};
 
-use super::coefficient::{Decider, decide, limit_by_total};
+use super::coefficient::{Decider, decide, leave, limit_by_total};
+use super::skip;
 use super::threads;
 use super::threshold::{Step, Whole};
 use super::unit_outcomes::UnitDecider;
@@ -103,6 +104,26 @@ fn whole_sums(tensor_sums: &[Sum], parts: &Segments, summation: Summation, sums:
     }
 }
 
+/// Whether the step is left out, where the clip has a rule for that.
+pub(super) fn judge(
+    history: &mut History,
+    parts: &Segments,
+    settings: &[Setting],
+    sums: &[Sum],
+    summation: Summation,
+) {
+    let place = if parts.total { parts.count as usize } else { 0 };
+    let setting = if parts.total { settings.last() } else { settings.first() };
+    let (Some(sum), Some(setting)) = (sums.get(place), setting) else { return };
+    let whole = skip::Whole {
+        norm: unscaled_norm(sum, summation, setting.unscale),
+        non_finite: sum.non_finite > 0,
+        policy: setting.policy,
+    };
+    let History { skipping, inputs, progress, watched, .. } = history;
+    skip::judge(skipping, inputs, whole, progress, watched);
+}
+
 /// The thresholds of limits that adapt, and the beginning of a step.
 pub(super) fn thresholds(
     history: &mut History,
@@ -111,7 +132,7 @@ pub(super) fn thresholds(
     sums: &[Sum],
     summation: Summation,
 ) {
-    let History { adaptation, tally, states, norms, .. } = history;
+    let History { adaptation, tally, states, norms, progress, .. } = history;
     *tally = Tally { steps: tally.steps + 1, clipped: 0, skipped: 0, changed: 0, non_finite: 0, ..*tally };
     tally.unscale = settings.first().map_or(tally.unscale, |s| s.unscale);
     let whole = whole_of(parts, settings, sums, summation);
@@ -128,7 +149,7 @@ pub(super) fn thresholds(
             adaptation,
             initial: setting.threshold,
             norm: unscaled_norm(sum, summation, setting.unscale).to_f32().min(f32::MAX),
-            measured: sum.non_finite == 0,
+            measured: sum.non_finite == 0 && !skip::leaves_out(progress),
             whole,
             free: setting.rule == RULE_FREE,
         };
@@ -160,6 +181,7 @@ pub(super) fn outcomes<'a>(
     outcomes: &mut Vec<Outcome>,
 ) {
     let whole = whole_of(parts, settings, sums, summation);
+    let leaves = skip::leaves_out(&history.progress);
     // In the order of their limits.
     let mut direct = direct.peekable();
     // Each is written, so that nothing has to be cleared.
@@ -171,7 +193,7 @@ pub(super) fn outcomes<'a>(
         let mut setting = settings[limit];
         let state = history.states.get_mut(limit);
         if let Some(state) = state.as_ref().filter(|_| setting.rule != RULE_FREE) {
-            (setting.threshold, setting.lift) = (state.threshold, 0);
+            (setting.threshold, setting.lift, setting.raised) = (state.threshold, 0, state.raised);
             setting.total &= 1 - state.alone;
         }
         let decider = Decider::new(&setting, summation);
@@ -190,6 +212,9 @@ pub(super) fn outcomes<'a>(
                 if let (Some(whole), 1) = (&whole, setting.total) {
                     limit_by_total(out, whole, &settings[settings.len() - 1]);
                 }
+                if leaves {
+                    leave(out);
+                }
                 over
             }),
         };
@@ -197,10 +222,15 @@ pub(super) fn outcomes<'a>(
         if let Some(state) = state {
             let [.., over] = counted;
             let measured = sums[segments].iter().filter(|sum| sum.non_finite == 0).count() as u32;
-            (state.counted, state.over) = (measured, over);
+            (state.counted, state.over) = if leaves { (0, 0) } else { (measured, over) };
         }
     }
-    outcomes.extend(whole);
+    outcomes.extend(whole.map(|mut whole| {
+        if leaves {
+            leave(&mut whole);
+        }
+        whole
+    }));
 }
 
 /// Adds what segments count as to that of a step: clipped, skipped, changed, with what is not finite.

@@ -2,8 +2,8 @@
 //! `shaders/threshold.wgsl`, in `f32` operations that every processor rounds correctly.
 
 use crate::layout::{
-    ADAPT_ADAGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_PERCENTILE, ADAPT_QUANTILE, ADAPT_ZSCORE, Adaptation,
-    REACTION_MAX, REACTION_MEAN, State,
+    ADAPT_ADAGC, ADAPT_AGGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_PERCENTILE, ADAPT_QUANTILE, ADAPT_ZSCORE,
+    Adaptation, REACTION_FROM_ZERO, REACTION_MAX, REACTION_MEAN, REACTION_PAST, State,
 };
 
 /// Beside a standard deviation.
@@ -33,7 +33,7 @@ impl Step<'_> {
     /// Sets the threshold of this step in `state`, and remembers the norm. `norms` is the ring of the
     /// limit's norms.
     pub(crate) fn run(mut self, state: &mut State, norms: &mut [f32]) {
-        let Adaptation { rule, window, a, .. } = *self.adaptation;
+        let Adaptation { rule, window, reaction, a, .. } = *self.adaptation;
         let place = (state.observed % window.max(1)) as usize;
         let before = state.observed.min(window) as usize;
         let filled = (state.observed + u32::from(self.measured)).min(window) as usize;
@@ -45,30 +45,36 @@ impl Step<'_> {
                 alone: 0,
                 counted: 0,
                 over: 0,
+                raised: 0.0,
                 ..old
             };
             return;
         }
-        if self.measured && window > 0 && rule != ADAPT_MEAN {
-            norms[place] = self.norm;
-        }
-        state.threshold = self.initial;
-        state.alone = 0;
-        match rule {
-            ADAPT_MEAN => {
-                if before > 0 {
-                    state.threshold = mul(a, mean(&norms[..before]));
-                }
-                if self.measured {
-                    norms[place] = self.norm;
-                }
+        let past = rule == ADAPT_MEAN || (rule == ADAPT_PERCENTILE && reaction == REACTION_PAST);
+        let own = (self.measured && window > 0).then_some(self.norm);
+        let remember = |norms: &mut [f32]| {
+            if let Some(norm) = own {
+                norms[place] = norm;
             }
+        };
+        if !past {
+            remember(norms);
+        }
+        let known = &norms[..if past { before } else { filled }];
+        state.threshold = self.bounded(self.initial);
+        (state.alone, state.raised) = (0, 0.0);
+        match rule {
+            ADAPT_MEAN if !known.is_empty() => state.threshold = self.bounded(mul(a, mean(known))),
             ADAPT_AVERAGE => self.by_average(state),
-            ADAPT_PERCENTILE if filled > 0 => state.threshold = percentile(&norms[..filled], a),
-            ADAPT_ZSCORE => self.by_score(state, &norms[..filled]),
+            ADAPT_PERCENTILE if !known.is_empty() => state.threshold = self.bounded(percentile(known, a)),
+            ADAPT_ZSCORE => self.by_score(state, known),
             ADAPT_ADAGC => self.by_tensor(state),
             ADAPT_QUANTILE => self.by_quantile(state),
+            ADAPT_AGGC => self.by_interval(state),
             _ => {}
+        }
+        if past {
+            remember(norms);
         }
         if self.measured {
             state.observed += 1;
@@ -79,6 +85,10 @@ impl Step<'_> {
         (state.counted, state.over) = (0, 0);
     }
 
+    fn bounded(&self, threshold: f32) -> f32 {
+        threshold.max(self.adaptation.least).min(self.adaptation.most)
+    }
+
     /// The exponential average, which begins with the first norm.
     fn averaged(&self, state: &State, norm: f32) -> f32 {
         if state.observed == 0 { norm } else { average(self.adaptation.b, state.mean, norm) }
@@ -86,7 +96,7 @@ impl Step<'_> {
 
     fn by_average(&self, state: &mut State) {
         if state.observed > 0 {
-            state.threshold = mul(self.adaptation.a, state.mean);
+            state.threshold = self.bounded(mul(self.adaptation.a, state.mean));
         }
         state.mean = self.averaged(state, self.norm);
     }
@@ -99,7 +109,7 @@ impl Step<'_> {
             }
             return;
         }
-        state.threshold = self.spike_threshold(state);
+        state.threshold = self.bounded(self.spike_threshold(state));
         let clipped = self.norm.min(state.threshold);
         let b = self.adaptation.b;
         state.mean = average(b, state.mean, clipped);
@@ -127,16 +137,16 @@ impl Step<'_> {
     /// During the warm-up the limit on the whole set holds, and the least of what it leaves is kept.
     fn by_tensor(&mut self, state: &mut State) {
         let Adaptation { a, steps, .. } = *self.adaptation;
-        state.threshold = f32::INFINITY;
         if state.steps < steps {
+            state.threshold = f32::INFINITY;
             let clipped = mul(self.norm, self.whole.coefficient);
             self.measured &= self.whole.finite;
             state.mean = clipped.min(if state.observed == 0 { f32::MAX } else { state.mean });
             return;
         }
-        state.alone = 1;
+        (state.alone, state.threshold) = (1, self.bounded(f32::INFINITY));
         if state.observed > 0 {
-            state.threshold = mul(a, state.mean);
+            state.threshold = self.bounded(mul(a, state.mean));
         }
         state.mean = self.averaged(state, self.norm.min(state.threshold));
     }
@@ -145,14 +155,34 @@ impl Step<'_> {
     fn by_quantile(&mut self, state: &mut State) {
         let Adaptation { a: quantile, b: rate, .. } = *self.adaptation;
         if state.steps == 0 {
-            state.mean = self.initial;
+            state.mean = state.threshold;
         } else if state.counted > 0 {
             let share = div((state.counted - state.over) as f32, state.counted as f32);
             let factor = exp(mul(rate, (share - quantile).abs()));
             state.mean = if share > quantile { div(state.mean, factor) } else { mul(state.mean, factor) };
         }
         self.measured = true;
+        state.mean = self.bounded(state.mean);
         state.threshold = state.mean;
+    }
+
+    /// Within an interval around the average of what it left of earlier norms.
+    fn by_interval(&self, state: &mut State) {
+        let Adaptation { a: high, b: decay, c: low, d: min_norm, e: max_up, f: max_down, .. } =
+            *self.adaptation;
+        let from_zero = self.adaptation.reaction == REACTION_FROM_ZERO;
+        let begun = state.observed > 0 || from_zero;
+        let average_before = if state.observed > 0 { state.mean } else { 0.0 };
+        let upper = mul(high, average_before);
+        if begun {
+            let limit = if upper > 0.0 { upper.max(mul(max_down, self.norm)) } else { f32::INFINITY };
+            state.threshold = self.bounded(limit);
+        }
+        let lower = min_norm.max(mul(low, average_before));
+        state.raised = if max_up > 0.0 { lower.min(mul(max_up, self.norm)) } else { lower };
+        let raised = if self.norm > 0.0 { self.norm.max(state.raised) } else { 0.0 };
+        let left = if self.norm > state.threshold { state.threshold } else { raised };
+        state.mean = if begun { average(decay, average_before, left) } else { left };
     }
 }
 

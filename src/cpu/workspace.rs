@@ -6,7 +6,9 @@ use bytemuck::Zeroable;
 
 use crate::clip::{Clip, Summation};
 use crate::history::History;
-use crate::layout::{Outcome, Partial, Progress, Setting, Sum};
+use crate::layout::{
+    LET_THROUGH, Outcome, POLICY_NAN, POLICY_SKIP, Partial, Progress, RULE_FREE, Setting, Sum,
+};
 use crate::report::{self, Report};
 use crate::segments::{Limit, Segments};
 use crate::tensor::TensorInfo;
@@ -103,6 +105,14 @@ impl Workspace {
         stages::segment_sums(units(), direct, tensor_sums, parts, summation, &mut self.segment_sums);
         let clip = Clip { unscale: unscale.into(), ..*clip };
         parts.settings_into(&clip, thresholds, &mut self.settings);
+        if clip.skip.is_some() {
+            stages::judge(history, parts, &self.settings, &self.segment_sums, summation);
+            let lets_through = history.progress.reasons & LET_THROUGH != 0;
+            let skips = |setting: &&mut Setting| {
+                lets_through && setting.policy == POLICY_SKIP && setting.rule != RULE_FREE
+            };
+            self.settings.iter_mut().filter(skips).for_each(|setting| setting.policy = POLICY_NAN);
+        }
         stages::thresholds(history, parts, &self.settings, &self.segment_sums, summation);
         let sums = (&self.segment_sums[..], units().filter(|_| direct));
         let elsewhere = |limit: &Limit| rows.iter().any(|rows| rows.are_of(limit, parts));

@@ -61,6 +61,16 @@ pub enum ClipError {
         /// Its value.
         given: f32,
     },
+    /// A constant of a rule that leaves out steps is out of its range.
+    #[error("rule that leaves out steps, {what}: required {required}, given {given}")]
+    Skip {
+        /// Name of the constant.
+        what: &'static str,
+        /// Its range.
+        required: &'static str,
+        /// Its value.
+        given: f64,
+    },
     /// Fields that mean nothing together.
     #[error("{what}: required {required}")]
     Combination {

@@ -107,6 +107,13 @@ impl Make<'_> {
     ) -> Result<Decision, PrepareError> {
         self.job.measures = measures.into();
         let decision = match &plan.finish {
+            Some(finish) if clip.skip.is_some() => {
+                let ends = STAGE_DECIDE | if hyper.is_some() { STAGE_ADVANCE } else { 0 };
+                let skip = self.skip(plan, clip, records)?;
+                let separate = vec![skip, self.finish(finish, plan, clip, records, (ends, hyper), None)?];
+                let begin = norm.reduce.iter().chain(&norm.sums);
+                Decision { together: begin.chain(&separate).cloned().collect(), separate }
+            }
             Some(finish) => {
                 let ends = STAGE_DECIDE | if hyper.is_some() { STAGE_ADVANCE } else { 0 };
                 let stages = ends | finish.stages & (STAGE_TENSORS | STAGE_SEGMENTS);
@@ -133,10 +140,12 @@ impl Make<'_> {
         hyper: Option<&wgpu::Buffer>,
     ) -> Result<Decision, PrepareError> {
         let mut together: Vec<Step> = norm.reduce.iter().chain(&norm.before).cloned().collect();
+        let skip = clip.skip.map(|_| self.skip(plan, clip, records)).transpose()?;
         let mut first = None;
         if plan.begins_apart(clip) {
             first = Some(self.threshold(plan, clip, records)?);
         }
+        together.extend(skip.clone());
         if !plan.begins_in_sums(clip) {
             together.extend(first.clone());
         }
@@ -144,7 +153,7 @@ impl Make<'_> {
         if let Some(hyper) = hyper {
             rest.push(self.advance(hyper, &records.memory)?);
         }
-        let separate = first.into_iter().chain(rest.iter().cloned()).collect();
+        let separate = skip.into_iter().chain(first).chain(rest.iter().cloned()).collect();
         together.extend(rest);
         Ok(Decision { separate, together })
     }
@@ -171,7 +180,7 @@ impl Make<'_> {
             ..self.total_and_adaptive(plan, clip)
         };
         let Records { partials, tensor_sums, segment_sums, settings, outcomes, memory, .. } = records;
-        let Memory { tally, states, norms, progress } = &**memory;
+        let Memory { tally, states, norms, progress, .. } = &**memory;
         let hyper = hyper.unwrap_or(&records.hyper);
         let mut tables = vec![
             &records.adaptation,
@@ -224,9 +233,18 @@ impl Make<'_> {
         }
     }
 
+    /// Whether the step is left out.
+    fn skip(&mut self, plan: &Plan, clip: &Clip, records: &Records) -> Result<Step, PrepareError> {
+        let Records { segment_sums, settings, memory, skipping, .. } = records;
+        let Memory { progress, inputs, watched, .. } = &**memory;
+        let job = self.total_and_adaptive(plan, clip);
+        let tables = [skipping, segment_sums, settings, inputs, progress, watched];
+        self.step(Kernel::Skip, DType::F32, job, &tables, None, [1, 1])
+    }
+
     fn threshold(&mut self, plan: &Plan, clip: &Clip, records: &Records) -> Result<Step, PrepareError> {
         let Records { segment_sums, settings, memory, adaptation, .. } = records;
-        let Memory { tally, states, norms, progress } = &**memory;
+        let Memory { tally, states, norms, progress, .. } = &**memory;
         let job = self.total_and_adaptive(plan, clip);
         let grid = grid(u64::from(job.adaptive), &self.clipper.limits)?;
         let tables = [adaptation, segment_sums, settings, states, norms, tally, progress];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytemuck::{NoUninit, Zeroable};
 use wgpu::BufferUsages as Usage;
 
-use crate::clip::{Adapt, Clip, Summation};
+use crate::clip::{Clip, Summation};
 use crate::error::PrepareError;
 use crate::kernels::{Form, Kernel, Variant};
 use crate::layout::{ADAPT_NONE, Hyper, Job, NONE};
@@ -62,7 +62,7 @@ pub(super) fn job() -> Job {
 
 impl<'a> Make<'a> {
     pub(crate) fn new(clipper: &'a Clipper, buffers: &'a [wgpu::Buffer], clip: &Clip) -> Make<'a> {
-        let (summation, adapt) = (Summation::from(clip.norm), Adapt::record(clip.adapt).rule);
+        let (summation, adapt) = (Summation::from(clip.norm), clip.adaptation().rule);
         let scaled = clip.loss_scale.is_some();
         Make {
             clipper,

@@ -206,6 +206,13 @@ impl Pass {
         &self.workspace.records.memory.progress
     }
 
+    /// What the program hands in for a step: an [`Inputs`](crate::records::Inputs), whose loss [`Skip::with_loss`](crate::Skip::with_loss)
+    /// watches; read by the apply half. Usages `STORAGE | COPY_SRC | COPY_DST`: a shader of the program's own writes it, or a copy from
+    /// where the loss lies.
+    pub fn inputs(&self) -> &wgpu::Buffer {
+        &self.workspace.records.memory.inputs
+    }
+
     /// The results on the device: one [`Outcome`](crate::records::Outcome) a segment, written by the
     /// apply half. Usages `STORAGE | COPY_SRC`.
     pub fn outcomes(&self) -> &wgpu::Buffer {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytemuck::Zeroable;
 use wgpu::BufferUsages as Usage;
 
-use crate::clip::{Adapt, Clip, LossScale};
+use crate::clip::{Clip, LossScale, Skip};
 use crate::error::PrepareError;
-use crate::layout::{Hyper, Outcome, Partial, Run, SegmentRow, Setting, State, Sum, Tally};
+use crate::layout::{Hyper, Inputs, Outcome, Partial, Run, SegmentRow, Setting, State, Sum, Tally};
 use crate::plan::Plan;
 
 use super::make::Make;
@@ -19,6 +19,10 @@ pub(crate) struct Memory {
     pub(crate) states: wgpu::Buffer,
     pub(crate) norms: wgpu::Buffer,
     pub(crate) progress: wgpu::Buffer,
+    /// What the program hands in.
+    pub(crate) inputs: wgpu::Buffer,
+    /// The series of the rule that leaves out steps.
+    pub(crate) watched: wgpu::Buffer,
 }
 
 /// What lies between reading gradients and reading them again.
@@ -32,6 +36,7 @@ pub(crate) struct Records {
     pub(crate) outcomes: wgpu::Buffer,
     pub(crate) memory: Arc<Memory>,
     pub(super) adaptation: wgpu::Buffer,
+    pub(super) skipping: wgpu::Buffer,
     /// Of loss scaling alone.
     pub(super) hyper: wgpu::Buffer,
     /// The table of [`Plan::finish`], or the rows of segments.
@@ -49,7 +54,7 @@ impl Make<'_> {
         let result = Usage::STORAGE | Usage::COPY_SRC;
         // Writable from outside, so that sums over machines can be put back.
         let sums = result | Usage::COPY_DST;
-        let adaptation = [Adapt::record(clip.adapt)];
+        let (adaptation, skipping) = ([clip.adaptation()], [Skip::record(clip.skip)]);
         Ok(Records {
             partials: self.empty::<Partial>("gradclip partials", plan.partials as usize, result),
             blocks: self.empty::<Sum>("gradclip block sums", plan.block_count(), result),
@@ -64,6 +69,7 @@ impl Make<'_> {
             outcomes: self.empty::<Outcome>("gradclip outcomes", plan.segment_count(), result),
             memory: memory.map_or_else(|| self.memory(clip, plan), Ok)?,
             adaptation: self.table("gradclip adaptation", &adaptation, adaptation[0], Usage::UNIFORM)?,
+            skipping: self.table("gradclip skipping", &skipping, skipping[0], Usage::UNIFORM)?,
             hyper: self.hyper(LossScale::add_to(clip.loss_scale, Hyper::zeroed()))?,
             decided: match &plan.finish {
                 Some(finish) => self.table("gradclip runs", &finish.table, Run::zeroed(), Usage::STORAGE)?,
@@ -77,13 +83,16 @@ impl Make<'_> {
     fn memory(&self, clip: &Clip, plan: &Plan) -> Result<Arc<Memory>, PrepareError> {
         let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
         let states = if clip.adapt.is_some() { plan.limit_count() } else { 0 };
-        let norms = states * Adapt::record(clip.adapt).window as usize;
+        let norms = states * clip.adaptation().window as usize;
         let begin = LossScale::begin(clip.loss_scale);
+        let watched = 2 * Skip::record(clip.skip).window as usize;
         Ok(Arc::new(Memory {
             tally: self.empty::<Tally>("gradclip tally", 1, usage | Usage::UNIFORM),
             states: self.empty::<State>("gradclip states", states, usage),
             norms: self.empty::<f32>("gradclip norms", norms, usage),
             progress: self.table("gradclip progress", &[begin], begin, usage | Usage::UNIFORM)?,
+            inputs: self.empty::<Inputs>("gradclip inputs", 1, usage),
+            watched: self.empty::<f32>("gradclip watched", watched, usage),
         }))
     }
 }

@@ -29,6 +29,11 @@ macro_rules! shares_pass {
                 self.pass.tally()
             }
 
+            /// As [`Pass::inputs`].
+            pub fn inputs(&self) -> &wgpu::Buffer {
+                self.pass.inputs()
+            }
+
             /// As [`Pass::outcomes`].
             pub fn outcomes(&self) -> &wgpu::Buffer {
                 self.pass.outcomes()

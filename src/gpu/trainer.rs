@@ -297,6 +297,11 @@ impl Trainer {
         self.stepper.progress()
     }
 
+    /// As [`Stepper::inputs`].
+    pub fn inputs(&self) -> &wgpu::Buffer {
+        self.stepper.inputs()
+    }
+
     fn summed(&self) -> MutexGuard<'_, u32> {
         // A number is whole, whoever panicked.
         self.summed.lock().unwrap_or_else(PoisonError::into_inner)

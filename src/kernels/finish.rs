@@ -35,8 +35,14 @@ pub(super) fn parts(variant: &Variant) -> Vec<File> {
         Kernel::ReduceFinish => &[],
         _ => wgsl!["shared/finish_partials"],
     };
-    let deciding =
-        wgsl!["shared/partial_item", "shared/decide", "shared/unscale", "shared/step", "shared/outcomes"];
+    let deciding = wgsl![
+        "shared/partial_item",
+        "shared/decide",
+        "shared/unscale",
+        "shared/leaves",
+        "shared/step",
+        "shared/outcomes"
+    ];
     [
         NUMBERS,
         wgsl!["shared/limbs"],

@@ -8,6 +8,7 @@ pub(crate) enum Kernel {
     ReduceUnits,
     Partials,
     Sums,
+    Skip,
     Threshold,
     Coefficient,
     Finish,

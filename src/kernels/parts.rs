@@ -1,6 +1,6 @@
 //! Which files of `shaders/` make a kernel.
 
-use crate::layout::{ADAPT_ADAGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_PERCENTILE, ADAPT_ZSCORE};
+use crate::layout::{ADAPT_ADAGC, ADAPT_AGGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_PERCENTILE, ADAPT_ZSCORE};
 use crate::tensor::{DType, Precision};
 
 use super::form::{Loads, is_any_p};
@@ -85,8 +85,14 @@ pub(super) fn combine(variant: &Variant, own: &[File]) -> Vec<File> {
 
 /// What follows from the sums of a segment.
 pub(super) fn decide(own: &[File]) -> Vec<File> {
-    let all = wgsl!["shared/decide", "shared/unscale", "shared/step", "shared/grid"];
+    let all = wgsl!["shared/decide", "shared/unscale", "shared/leaves", "shared/step", "shared/grid"];
     [NUMBERS, all, own].concat()
+}
+
+/// Whether a step is left out.
+pub(super) fn skip(_: &Variant) -> Vec<File> {
+    let all = wgsl!["shared/decide", "shared/unscale", "shared/leaves", "shared/float", "skip"];
+    [NUMBERS, all].concat()
 }
 
 pub(super) fn threshold(variant: &Variant) -> Vec<File> {
@@ -102,6 +108,7 @@ pub(super) fn thresholds(variant: &Variant) -> Vec<File> {
         ADAPT_ZSCORE => wgsl!["shared/window_mean", "shared/threshold_zscore"],
         ADAPT_AVERAGE => wgsl!["shared/found_nothing", "shared/averaged", "shared/threshold_average"],
         ADAPT_ADAGC => wgsl!["shared/found_nothing", "shared/averaged", "shared/threshold_adagc"],
+        ADAPT_AGGC => wgsl!["shared/found_nothing", "shared/threshold_aggc"],
         _ => wgsl!["shared/found_nothing", "shared/threshold_quantile"],
     };
     [wgsl!["shared/thresholds"], rule].concat()

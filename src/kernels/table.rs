@@ -2,7 +2,8 @@
 
 use crate::clip::Summation;
 use crate::layout::{
-    ADAPT_ADAGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_NONE, ADAPT_PERCENTILE, ADAPT_QUANTILE, ADAPT_ZSCORE, TEAM,
+    ADAPT_ADAGC, ADAPT_AGGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_NONE, ADAPT_PERCENTILE, ADAPT_QUANTILE,
+    ADAPT_ZSCORE, TEAM,
 };
 
 use super::form::{self, Form};
@@ -124,6 +125,7 @@ const FINISH: Row = Row {
         ADAPT_ZSCORE,
         ADAPT_ADAGC,
         ADAPT_QUANTILE,
+        ADAPT_AGGC,
     ],
     finishes: true,
     ..COEFFICIENT
@@ -210,6 +212,16 @@ pub(super) static TABLE: &[Row] = &[
         needs_no_checks: Some(Kernel::Sums),
         ..PARTIALS
     },
+    // Sums, loss, those of earlier steps -> whether the step is left out; cpu/skip.rs.
+    Row {
+        kernel: Kernel::Skip,
+        stem: "skip",
+        entry: "skip",
+        parts: parts::skip,
+        tables: Tables::Same(&[Uniform, Uniform, Read, Read, Read, ReadWrite, ReadWrite]),
+        leaves_out: false,
+        ..COEFFICIENT
+    },
     // Sums, history -> threshold of each limit that adapts; cpu/threshold.rs.
     Row {
         kernel: Kernel::Threshold,
@@ -217,7 +229,15 @@ pub(super) static TABLE: &[Row] = &[
         entry: "threshold",
         parts: parts::threshold,
         tables: Tables::Same(&[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform]),
-        rules: &[ADAPT_MEAN, ADAPT_AVERAGE, ADAPT_PERCENTILE, ADAPT_ZSCORE, ADAPT_ADAGC, ADAPT_QUANTILE],
+        rules: &[
+            ADAPT_MEAN,
+            ADAPT_AVERAGE,
+            ADAPT_PERCENTILE,
+            ADAPT_ZSCORE,
+            ADAPT_ADAGC,
+            ADAPT_QUANTILE,
+            ADAPT_AGGC,
+        ],
         leaves_out: false,
         ..COEFFICIENT
     },

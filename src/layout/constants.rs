@@ -33,6 +33,35 @@ pub const BY_TOTAL: u32 = 16;
 /// Bit of [`Outcome::flags`](super::Outcome::flags): the segment is left out, see
 /// [`Pass::set_rows`](crate::Pass::set_rows).
 pub const LEFT_OUT: u32 = 32;
+/// Bit of [`Outcome::flags`](super::Outcome::flags), along with [`SKIPPED`]: the whole step was left out for a spike, see
+/// [`Skip`](crate::Skip).
+pub const SPIKE: u32 = 64;
+
+/// Bit of [`Progress::reasons`](super::Progress::reasons): the norm was above the bound.
+pub const REASON_ABOVE: u32 = 1;
+/// Bit of [`Progress::reasons`](super::Progress::reasons): the norm was far above those before it.
+pub const REASON_NORM: u32 = 2;
+/// Bit of [`Progress::reasons`](super::Progress::reasons): the loss was far above those before it.
+pub const REASON_LOSS: u32 = 4;
+/// Bit of [`Progress::reasons`](super::Progress::reasons): the loss was not finite.
+pub const REASON_LOSS_NON_FINITE: u32 = 8;
+/// Bit of [`Progress::reasons`](super::Progress::reasons): a gradient was not finite.
+pub const REASON_NON_FINITE: u32 = 16;
+/// Bit of [`Progress::reasons`](super::Progress::reasons): there were more such steps in a row than the rule leaves out.
+pub const GAVE_UP: u32 = 32;
+/// Bit of [`Progress::reasons`](super::Progress::reasons), along with [`GAVE_UP`]: the step went through.
+pub const LET_THROUGH: u32 = 64;
+
+/// Bit of [`Skipping::flags`](super::Skipping::flags): the loss is watched, too.
+pub const SKIP_LOSS: u32 = 1;
+/// Bit of [`Skipping::flags`](super::Skipping::flags): values of steps that were left out are not kept.
+pub const SKIP_FORGETS: u32 = 2;
+/// Bit of [`Skipping::flags`](super::Skipping::flags): values that are not finite are kept.
+pub const SKIP_NON_FINITE: u32 = 4;
+/// Bit of [`Skipping::flags`](super::Skipping::flags): there is a largest number of steps in a row.
+pub const SKIP_GIVES_UP: u32 = 8;
+/// Bit of [`Skipping::flags`](super::Skipping::flags): the step after so many goes through.
+pub const SKIP_LETS_THROUGH: u32 = 16;
 
 /// [`Outcome::action`](super::Outcome::action): gradients keep every bit.
 pub const KEEP: u32 = 0;
@@ -89,6 +118,13 @@ pub const ADAPT_ZSCORE: u32 = 4;
 pub const ADAPT_ADAGC: u32 = 5;
 /// [`Adaptation::rule`](super::Adaptation::rule) for [`Adapt::Quantile`](crate::Adapt::Quantile).
 pub const ADAPT_QUANTILE: u32 = 6;
+/// [`Adaptation::rule`](super::Adaptation::rule) for [`Adapt::Aggc`](crate::Adapt::Aggc).
+pub const ADAPT_AGGC: u32 = 7;
+/// [`Adaptation::reaction`](super::Adaptation::reaction) for [`Adapt::PastPercentile`](crate::Adapt::PastPercentile): this step's norm
+/// comes in afterwards.
+pub const REACTION_PAST: u32 = 1;
+/// [`Adaptation::reaction`](super::Adaptation::reaction) for [`Adapt::Aggc`](crate::Adapt::Aggc) whose average begins at 0.
+pub const REACTION_FROM_ZERO: u32 = 1;
 /// [`Adaptation::reaction`](super::Adaptation::reaction) for [`Reaction::Mean`](crate::Reaction::Mean).
 pub const REACTION_MEAN: u32 = 0;
 /// [`Adaptation::reaction`](super::Adaptation::reaction) for [`Reaction::Max`](crate::Reaction::Max).
@@ -130,6 +166,19 @@ pub fn wgsl_constants() -> String {
         SKIPPED,
         BY_TOTAL,
         LEFT_OUT,
+        SPIKE,
+        REASON_ABOVE,
+        REASON_NORM,
+        REASON_LOSS,
+        REASON_LOSS_NON_FINITE,
+        REASON_NON_FINITE,
+        GAVE_UP,
+        LET_THROUGH,
+        SKIP_LOSS,
+        SKIP_FORGETS,
+        SKIP_NON_FINITE,
+        SKIP_GIVES_UP,
+        SKIP_LETS_THROUGH,
         KEEP,
         MULTIPLY,
         FILL,
@@ -155,6 +204,9 @@ pub fn wgsl_constants() -> String {
         ADAPT_ZSCORE,
         ADAPT_ADAGC,
         ADAPT_QUANTILE,
+        ADAPT_AGGC,
+        REACTION_PAST,
+        REACTION_FROM_ZERO,
         REACTION_MEAN,
         REACTION_MAX,
         REACTION_RECIPROCAL,

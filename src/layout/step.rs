@@ -59,7 +59,7 @@ pub struct Hyper {
     pub flags: u32,
 }
 
-/// Loss scale and steps so far, 48 bytes. A forward pass may bind the buffer and read the scale.
+/// Loss scale and steps so far, 64 bytes. A forward pass may bind the buffer and read the scale.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 pub struct Progress {
@@ -89,6 +89,15 @@ pub struct Progress {
     pub momentum_product: f32,
     /// NAdam's factor of the gradient in the last step, that of the first moment being `correction`.
     pub gradient_correction: f32,
+    /// What the rule that leaves out steps found in the last one: the `REASON_` constants, [`GAVE_UP`](super::GAVE_UP) and
+    /// [`LET_THROUGH`](super::LET_THROUGH); 0 for nothing.
+    pub reasons: u32,
+    /// Steps in a row in which it found something, the last one among them.
+    pub strikes: u32,
+    /// Steps that were left out for a spike so far.
+    pub spikes: u32,
+    /// Values that each series it watches has kept so far.
+    pub watched: u32,
 }
 
 /// One chunk of a gradient with the tensors updated with it: places in elements of the slot's windows.

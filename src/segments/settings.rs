@@ -30,7 +30,7 @@ impl Segments {
             false => setting(clip, threshold, limit.elements),
         }));
         if self.total {
-            let plain = Clip { rule: Rule::Norm, adapt: None, ..*clip };
+            let plain = Clip { rule: Rule::Norm, ..*clip };
             settings.push(Setting { total: 0, ..setting(&plain, clip.total.unwrap_or(f64::INFINITY), 1) });
         }
     }
@@ -61,8 +61,9 @@ fn setting(clip: &Clip, threshold: f64, elements: u64) -> Setting {
             Rule::Sign => RULE_SIGN,
             Rule::Normalize => RULE_NORMALIZE,
         },
-        total: 1,
+        total: clip.limits_total().into(),
         below: below.into(),
+        raised: 0.0,
     }
 }
 

@@ -6,4 +6,5 @@ pub(crate) mod in_f64;
 pub mod optimizer;
 pub mod plain;
 pub mod segments;
+pub mod skips;
 pub mod thresholds;

@@ -159,3 +159,15 @@ pub(super) fn limit_by_total(out: &mut Outcome, total: &Outcome, rules: &Rules) 
     out.clipped = total.clipped || (out.clipped && !poisoned);
     out.skipped |= total.skipped;
 }
+
+/// Whether the norm of the whole set is above a bound, which leaves out the step.
+pub(super) fn is_above(sum: &Sum, bound: f64, rules: &Rules) -> bool {
+    let known = sum.non_finite == 0 || rules.policy == NonFinite::Sanitize;
+    known && bound.is_finite() && unscaled_norm(sum, rules).exceeds(exactly(bound))
+}
+
+/// A step is left out: nothing changes, whatever was decided.
+pub(super) fn leave(out: &mut Outcome, rules: &Rules) {
+    (out.coefficient, out.factor) = (1.0, exactly(rules.unscale));
+    (out.change, out.sanitize, out.clipped, out.skipped) = (Change::Keep, false, false, true);
+}

@@ -25,6 +25,8 @@ pub(crate) struct Decided {
     /// One a segment.
     pub(super) outcomes: Vec<Outcome>,
     pub(super) total: Option<Outcome>,
+    /// Whether the norm of the whole set was above the bound, and so the step left out.
+    pub(super) above: bool,
 }
 
 impl Decided {
@@ -35,14 +37,19 @@ impl Decided {
         (clip, thresholds): (&Clip, &[f64]),
         rules: Rules,
     ) -> Decided {
-        let total = Setting::of_total(parts, clip).map(|setting| {
+        let whole = || {
             let mut sum = Sum::nothing(measured.norm);
             for limit in parts.limits.iter().filter(|l| !l.excluded) {
                 let own = limit.first as usize..(limit.first + limit.segments) as usize;
                 measured.segments[own].iter().for_each(|s| sum.merge(&s.carried(), measured.norm));
             }
+            sum
+        };
+        let mut total = Setting::of_total(parts, clip).map(|setting| {
+            let sum = whole();
             decide::decide(&sum, &setting, &sum, &rules)
         });
+        let above = clip.skip.is_some_and(|skip| decide::is_above(&whole(), skip.above, &rules));
         let mut outcomes = Vec::with_capacity(parts.count as usize);
         for (limit, &threshold) in parts.limits.iter().zip(thresholds) {
             let setting = Setting::of(limit, threshold, clip);
@@ -50,8 +57,11 @@ impl Decided {
                 let sum = &measured.segments[segment];
                 let mut out =
                     decide::decide(sum, &setting, measured.parameters.get(segment).unwrap_or(sum), &rules);
-                if let Some(total) = total.as_ref().filter(|_| !setting.free) {
+                if let Some(total) = total.as_ref().filter(|_| !setting.free && clip.limits_total()) {
                     decide::limit_by_total(&mut out, total, &rules);
+                }
+                if above {
+                    decide::leave(&mut out, &rules);
                 }
                 out
             };
@@ -63,7 +73,15 @@ impl Decided {
                 outcomes.extend(own.map(one));
             }
         }
-        Decided { rules, outcomes, total }
+        if let Some(total) = total.as_mut().filter(|_| above) {
+            decide::leave(total, &rules);
+        }
+        Decided { rules, outcomes, total, above }
+    }
+
+    /// Whether a segment holds what is not finite.
+    pub(super) fn skips(&self) -> bool {
+        self.outcomes.iter().any(|out| out.non_finite > 0)
     }
 
     /// Whether a tensor is written to.

@@ -2,7 +2,7 @@
 //!
 //! A set in which any tensor is of `f64` is measured here as a whole: `f32`, `f16` and `bf16` elements are
 //! `f64` values, so they widen exactly. Segments, rules, limits and policies are those of the other sets;
-//! norm, threshold and coefficient are `f64`. Only adaptive thresholds and loss scaling are refused.
+//! norm, threshold and coefficient are `f64`. Only adaptive thresholds, loss scaling and what leaves out steps by earlier ones are refused.
 //!
 //! # The sum
 //!
@@ -70,7 +70,7 @@ mod running;
 mod sum;
 mod wider;
 
-use crate::clip::{Clip, Rule};
+use crate::clip::{Clip, NonFinite, Rule};
 use crate::error::ClipError;
 use crate::history::History;
 use crate::report::Report;
@@ -78,6 +78,7 @@ use crate::segments::Segments;
 use crate::tensor::{DType, TensorInfo};
 
 use super::block::Values;
+use super::skip;
 pub(super) use decided::Decided;
 use measure::Measured;
 use rules::Rules;
@@ -97,7 +98,7 @@ pub(super) fn check(clip: &Clip) -> Result<(), ClipError> {
     match clip.remembers() {
         false => Ok(()),
         true => Err(ClipError::Combination {
-            what: "an adaptive threshold or a loss scale for a set with f64",
+            what: "an adaptive threshold, a loss scale or a rule that leaves out steps by earlier ones for a set with f64",
             required: "gradients of f32, f16 or bf16, whose norms it remembers as f32",
         }),
     }
@@ -119,7 +120,9 @@ pub(super) fn decide(
     let decided = Decided::new(&measured, parts, (clip, thresholds), rules);
     decided.count(&mut history.tally);
     let report = report::report(clip, infos, parts, &measured, &decided, &history.tally);
-    (decided, report)
+    let non_finite = clip.non_finite == NonFinite::Skip && decided.skips();
+    skip::judge_bound((decided.above, non_finite), &mut history.progress);
+    (decided, report.judged(clip, &history.progress))
 }
 
 #[cfg(test)]

@@ -100,8 +100,12 @@ impl Setting {
 
     /// That of the whole set.
     pub(super) fn of_total(parts: &Segments, clip: &Clip) -> Option<Setting> {
-        let threshold = clip.total.filter(|_| parts.total)?;
-        Some(Setting { limit: limit_of(threshold, 1, Rule::Norm), rule: Rule::Norm, free: false })
+        let threshold = clip.total.unwrap_or(f64::INFINITY);
+        parts.total.then(|| Setting {
+            limit: limit_of(threshold, 1, Rule::Norm),
+            rule: Rule::Norm,
+            free: false,
+        })
     }
 }
 

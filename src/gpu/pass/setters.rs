@@ -146,11 +146,13 @@ impl Pass {
         // Held as by the other setters.
         let asked = self.asked.lock();
         history.fit(&asked.clip, self.plan.limit_count())?;
-        let Memory { tally, states, norms, progress } = &*self.workspace.records.memory;
+        let Memory { tally, states, norms, progress, inputs, watched } = &*self.workspace.records.memory;
         queue.write_buffer(progress, 0, bytemuck::bytes_of(&history.progress));
         queue.write_buffer(tally, 0, bytemuck::bytes_of(&history.tally));
         queue.write_buffer(states, 0, bytemuck::cast_slice(&history.states));
         queue.write_buffer(norms, 0, bytemuck::cast_slice(&history.norms));
+        queue.write_buffer(inputs, 0, bytemuck::bytes_of(&history.inputs));
+        queue.write_buffer(watched, 0, bytemuck::cast_slice(&history.watched));
         Ok(())
     }
 
