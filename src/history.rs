@@ -89,7 +89,7 @@ const SECOND: [u8; 8] = *b"gradclp\x02";
 impl History {
     /// For a clip with this many limits.
     pub(crate) fn new(clip: &Clip, limits: usize) -> History {
-        let (adaptation, skipping) = (clip.adaptation(), Skip::record(clip.skip));
+        let (adaptation, skipping) = (clip.adaptation(), Skip::of(clip.skip));
         let states = if clip.adapt.is_some() { limits } else { 0 };
         History {
             adaptation,
@@ -169,10 +169,10 @@ impl History {
         let mut add = |words: &[u32]| bytes.extend(words.iter().flat_map(|w| w.to_le_bytes()));
         add(bytemuck::cast_slice(&[self.adaptation]));
         add(bytemuck::cast_slice(&[self.skipping]));
+        add(bytemuck::cast_slice(&[self.inputs]));
         add(&[self.states.len() as u32, u32::from(self.scaled)]);
         add(bytemuck::cast_slice(&[self.tally]));
         add(bytemuck::cast_slice(&[self.progress]));
-        add(bytemuck::cast_slice(&[self.inputs]));
         add(bytemuck::cast_slice(&self.states));
         add(bytemuck::cast_slice(&self.norms));
         add(bytemuck::cast_slice(&self.watched));
@@ -209,8 +209,9 @@ impl History {
         let mut rest = words;
         let adaptation: Adaptation = taken(&mut rest)?;
         let skipping: Skipping = taken(&mut rest)?;
+        let inputs = taken(&mut rest)?;
         let [states, scaled]: [u32; 2] = taken(&mut rest)?;
-        let (tally, progress, inputs) = (taken(&mut rest)?, taken(&mut rest)?, taken(&mut rest)?);
+        let (tally, progress) = (taken(&mut rest)?, taken(&mut rest)?);
         let norms = u64::from(states) * u64::from(adaptation.window);
         let history = History {
             adaptation,

@@ -82,7 +82,7 @@ pub struct Plan {
     pub sum_of: Vec<u32>,
     tensors_summed: u32,
     block_sums: u32,
-    /// Bytes of what thresholds and loss scale remember.
+    /// Bytes of what thresholds, loss scale and the rule that leaves out steps remember.
     history_bytes: u64,
     pub(crate) parts: Segments,
 }
@@ -245,5 +245,6 @@ fn history_norms(clip: &Clip, parts: &Segments) -> u64 {
 fn history_bytes(clip: &Clip, parts: &Segments, norms: u64) -> u64 {
     let states = if clip.adapt.is_some() { parts.limits.len() } else { 0 };
     let fixed = size_of::<Tally>() + size_of::<Progress>() + size_of::<Adaptation>();
-    (fixed + states * size_of::<State>()) as u64 + norms * 4
+    let watched = 2 * u64::from(clip.skip.map_or(0, |skip| skip.record().window));
+    (fixed + states * size_of::<State>()) as u64 + (norms + watched) * 4
 }

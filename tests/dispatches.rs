@@ -8,7 +8,7 @@ mod common;
 use common::{Distribution, Gpu, data, gpu};
 use gradclip::layout::Outcome;
 use gradclip::plan::{FINISH_ITEMS, FINISH_SEGMENTS, FINISH_WINDOWS};
-use gradclip::{Adam, Adapt, Clip, Clipper, ClipperOptions, DType, Grad, Group, LossScale, Units};
+use gradclip::{Adam, Adapt, Clip, Clipper, ClipperOptions, DType, Grad, Group, LossScale, Skip, Units};
 
 const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
 const PASS: &str = include_str!("../src/gpu/pass.rs");
@@ -38,6 +38,7 @@ fn cases() -> Vec<(String, Vec<[u64; 2]>, Clip)> {
     let mut many = vec![[1, 1025]; 4095];
     many.push([1, 17_000]);
     let window = Adapt::Percentile { percentile: 10.0, window: 5 };
+    let skip = Skip::z_score(6.0).with_loss();
     let average = Adapt::Average { factor: 1.5, decay: 0.9 };
     let units = Clip::per_unit_norm(1.0, Units::OutputFirst);
     let (global, tensor) = (Clip::global_norm(1.0), Clip::per_tensor_norm(1.0));
@@ -58,6 +59,8 @@ fn cases() -> Vec<(String, Vec<[u64; 2]>, Clip)> {
         case("tensor, adapting by a window", &few, tensor.adapt(window)),
         case("global, loss scale", &few, global.loss_scale(LossScale::default())),
         case("tensor, average and loss scale", &few, tensor.adapt(average).loss_scale(LossScale::default())),
+        case("global, a rule that leaves out steps", &few, global.skip(skip)),
+        case("tensor, a rule that leaves out steps", &few, tensor.skip(skip)),
         case("global, more than 4,096 chunks", &many, global),
         case(
             "global, that and adapting and loss scale",

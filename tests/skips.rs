@@ -141,7 +141,7 @@ fn rules_follow_a_plain_program_here_and_there() {
                     let there = common::contents(gpu, &grads, gradients);
                     for (ours, theirs) in there.iter().zip(&left[step]) {
                         assert_eq!(
-                            bits(&[ours.clone()]),
+                            bits(std::slice::from_ref(ours)),
                             bits(&[theirs.data.floats()]),
                             "step {step} on {}",
                             gpu.name
@@ -212,7 +212,7 @@ fn a_spike_leaves_everything() {
         let mut tensors: Vec<Tensor> = (shapes.iter().enumerate())
             .map(|(i, shape)| {
                 let values: Vec<f32> = (0..shape[0] * shape[1]).map(|_| size * random.unit()).collect();
-                Tensor::new(&format!("t{i}"), values.clone()).shape(shape).parameter(&values)
+                Tensor::new(format!("t{i}"), values.clone()).shape(shape).parameter(&values)
             })
             .collect();
         tensors[3].group = Some(Named::excluded("free"));

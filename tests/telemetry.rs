@@ -8,8 +8,8 @@ use std::cell::Cell;
 
 use common::{Held, gpu};
 use gradclip::{
-    Adam, Adapt, Clip, Clipper, ClipperOptions, DType, Grad, LossScale, Pass, ReadBackError, Schedule,
-    Telemetry, Trainer, wgpu,
+    Adam, Adapt, Clip, Clipper, ClipperOptions, DType, GiveUp, Grad, LossScale, Pass, ReadBackError,
+    Schedule, Skip, Telemetry, Trainer, wgpu,
 };
 
 const STEPS: u32 = 500;
@@ -175,6 +175,41 @@ fn five_hundred_adaptive_steps_read_nothing_back() {
         {
             assert_eq!(count(call), usize::from(call == "CreateBuffer("), "{call} in 500 steps");
         }
+    }
+}
+
+/// A rule that leaves out steps watches a loss that never leaves the device: one copy a step, the caller's own, from where the loss lies.
+#[test]
+fn spikes_are_left_out_without_a_read_back() {
+    let dispatches = Cell::new(0);
+    let trace = traced(|device, queue, mark| {
+        let clipper = Clipper::new(device).unwrap();
+        let skip = Skip::z_score(6.0).with_loss().above(1e4).max_consecutive(5, GiveUp::LetThrough);
+        let pairs = gradients(device).into_iter().zip(gradients(device));
+        let grads: Vec<Grad> = pairs.map(|(g, p)| g.parameter(p.buffer(), 0, DType::F32)).collect();
+        let clip = Clip::global_norm(1.0).skip(skip).adapt(Adapt::zclip()).at_most(10.0);
+        let stepper = clipper.prepare_step(&grads, &clip, Adam::adamw(1e-3)).unwrap();
+        let loss = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("loss"),
+            size: 4,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        dispatches.set(stepper.dispatch_count());
+        mark("steps begin");
+        steps(device, queue, |encoder| {
+            encoder.copy_buffer_to_buffer(&loss, 0, stepper.inputs(), 0, 4);
+            stepper.record_step(encoder);
+        });
+        mark("steps end");
+    });
+    let Some(trace) = trace else { return };
+    let count = |call: &str| trace.matches(call).count();
+    assert_eq!(count("Submit("), STEPS as usize, "submits are the caller's own");
+    assert_eq!(count("Dispatch"), STEPS as usize * dispatches.get());
+    assert_eq!(count("CopyBufferToBuffer"), STEPS as usize);
+    for call in ["WriteBuffer", "CreateBuffer(", "CreateBindGroup(", "ClearBuffer"] {
+        assert_eq!(count(call), usize::from(call == "CreateBuffer("), "{call} in 500 steps");
     }
 }
 

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use trajectory::{Attempt, Case, PLACINGS, Replay, folders, settings};
 
 /// The names of a family's cases begin with one of its words; the first family that fits has a case.
-const FAMILIES: [(&str, &[&str]); 10] = [
+const FAMILIES: [(&str, &[&str]); 11] = [
+    ("skips", &["optax_skip_", "optax_if_finite_", "olmo_skip_", "f64_zscore_"]),
     ("masters", &["torch_master_"]),
     ("keras", &["keras_"]),
     ("optax", &["optax_"]),
@@ -73,7 +74,12 @@ fn keras() {
 
 #[test]
 fn optax() {
-    follows("optax", 8);
+    follows("optax", 7);
+}
+
+#[test]
+fn steps_left_out() {
+    follows("skips", 5);
 }
 
 #[test]

@@ -180,21 +180,25 @@ impl Skip {
     }
 
     /// The constants that the kernel uses; all zeros where no step is left out.
-    pub(crate) fn record(skip: Option<Skip>) -> Skipping {
-        let Some(skip) = skip else { return bytemuck::Zeroable::zeroed() };
+    pub(crate) fn of(skip: Option<Skip>) -> Skipping {
+        skip.map_or(bytemuck::Zeroable::zeroed(), |skip| skip.record())
+    }
+
+    /// The same of one.
+    pub(crate) fn record(self) -> Skipping {
         let set = |is: bool, flag: u32| if is { flag } else { 0 };
         Skipping {
             // -0 compares as a huge integer.
-            above: skip.above.abs() as f32,
-            sigma: skip.sigma.map_or(0.0, f32::abs),
-            window: if skip.sigma.is_some() { skip.window } else { 0 },
-            first: skip.first_decision(),
-            most: skip.max_consecutive.unwrap_or(0),
-            flags: set(skip.loss, SKIP_LOSS)
-                | set(skip.remembers == Remembers::Passed, SKIP_FORGETS)
-                | set(skip.remembers == Remembers::All, SKIP_NON_FINITE)
-                | set(skip.max_consecutive.is_some(), SKIP_GIVES_UP)
-                | set(skip.give_up == GiveUp::LetThrough, SKIP_LETS_THROUGH),
+            above: self.above.abs() as f32,
+            sigma: self.sigma.map_or(0.0, f32::abs),
+            window: if self.sigma.is_some() { self.window } else { 0 },
+            first: self.first_decision(),
+            most: self.max_consecutive.unwrap_or(0),
+            flags: set(self.loss, SKIP_LOSS)
+                | set(self.remembers == Remembers::Passed, SKIP_FORGETS)
+                | set(self.remembers == Remembers::All, SKIP_NON_FINITE)
+                | set(self.max_consecutive.is_some(), SKIP_GIVES_UP)
+                | set(self.give_up == GiveUp::LetThrough, SKIP_LETS_THROUGH),
         }
     }
 }

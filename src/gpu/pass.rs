@@ -274,6 +274,8 @@ impl Pass {
     /// | tensor, average and loss scale | 3 (2 + 2) | 6 (2 + 4) |
     /// | global, an optimiser's step | 3 | 6 |
     /// | global, clipped accumulation | 3 | 5 |
+    /// | global, a rule that leaves out steps | 5 (2 + 3) | 6 (3 + 3) |
+    /// | tensor, a rule that leaves out steps | 5 (2 + 3) | 6 (3 + 4) |
     /// | global, more than 4,096 chunks | 4 (3 + 2) | 5 (3 + 2) |
     /// | global, that and adapting and loss scale | 4 (3 + 2) | 7 (3 + 4) |
     /// | groups, more than 4,096 chunks | 4 (3 + 2) | 5 (3 + 3) |

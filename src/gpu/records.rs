@@ -54,7 +54,7 @@ impl Make<'_> {
         let result = Usage::STORAGE | Usage::COPY_SRC;
         // Writable from outside, so that sums over machines can be put back.
         let sums = result | Usage::COPY_DST;
-        let (adaptation, skipping) = ([clip.adaptation()], [Skip::record(clip.skip)]);
+        let (adaptation, skipping) = ([clip.adaptation()], [Skip::of(clip.skip)]);
         Ok(Records {
             partials: self.empty::<Partial>("gradclip partials", plan.partials as usize, result),
             blocks: self.empty::<Sum>("gradclip block sums", plan.block_count(), result),
@@ -85,7 +85,7 @@ impl Make<'_> {
         let states = if clip.adapt.is_some() { plan.limit_count() } else { 0 };
         let norms = states * clip.adaptation().window as usize;
         let begin = LossScale::begin(clip.loss_scale);
-        let watched = 2 * Skip::record(clip.skip).window as usize;
+        let watched = 2 * Skip::of(clip.skip).window as usize;
         Ok(Arc::new(Memory {
             tally: self.empty::<Tally>("gradclip tally", 1, usage | Usage::UNIFORM),
             states: self.empty::<State>("gradclip states", states, usage),

@@ -3,7 +3,11 @@
 use std::fmt;
 
 use gradclip::cpu;
-use gradclip::{Adapt, Clip, History, NonFinite, NormType, Reaction, Rule, Scope, Units};
+use gradclip::layout::{Adaptation, Inputs, Skipping};
+use gradclip::{
+    Adapt, Aggc, Clip, GiveUp, History, LossScale, NonFinite, NormType, Reaction, Remembers, Rule, Scope,
+    Skip, Units,
+};
 
 use crate::budget::COURSE_STEPS;
 use crate::check::gpu::{outcome_error, records};
@@ -16,8 +20,8 @@ use crate::tensor::{Element, grads, named};
 
 /// All have as many rows.
 const SHAPES: [&[u64]; 3] = [&[300, 3], &[300], &[300, 2]];
-/// Bytes of a saved history before the words that a device keeps: format, rule, number of states.
-const HEAD: usize = 8 + 24 + 4;
+/// Bytes of a saved history before the words that a device keeps: format, rules, number of states.
+const HEAD: usize = 8 + size_of::<Adaptation>() + size_of::<Skipping>() + size_of::<Inputs>() + 4;
 
 /// A clip from step to step.
 #[derive(Clone, Debug)]
@@ -50,6 +54,8 @@ pub(crate) fn courses() -> Vec<Course> {
         (score(400, Reaction::Reciprocal), 396),
         (quantile(0.5, 0.2), 0),
         (quantile(0.9, 16.0), 5),
+        (Adapt::PastPercentile { percentile: 90.0, window: 7 }, 0),
+        (Adapt::PastPercentile { percentile: 50.0, window: 300 }, 296),
     ];
     let mut courses = Vec::new();
     for (adapt, before) in everywhere {
@@ -63,15 +69,69 @@ pub(crate) fn courses() -> Vec<Course> {
         }
     }
     for (warm_up, before) in [(0, 0), (5, 0), (5, 0), (100, 95)] {
-        courses.push(course(courses.len(), adagc(warm_up), before, Scope::Tensor));
+        for scope in [Scope::Tensor, Scope::Group] {
+            courses.push(course(courses.len(), adagc(warm_up), before, scope));
+        }
+    }
+    for aggc in [
+        Aggc::new(0.5, 1.5, 0.9),
+        Aggc::new(0.9, 1.1, 0.5).from_zero(true),
+        Aggc::new(0.0, 2.0, 0.97).min_norm(1.0),
+        Aggc::new(1.0, 1.0, 0.0).scales(0.5, 1.5),
+    ] {
+        for scope in [Scope::Global, Scope::Group, Scope::Tensor] {
+            courses.push(course(courses.len(), Adapt::Aggc(aggc), 0, scope));
+        }
+    }
+    courses.extend(bounded(&courses));
+    for skip in skips() {
+        for scope in [Scope::Global, Scope::Group, Scope::Tensor, Scope::Row] {
+            courses.push(skipping(courses.len(), skip, scope));
+        }
     }
     courses
+}
+
+/// Every fifth of them within bounds.
+fn bounded(courses: &[Course]) -> Vec<Course> {
+    let within = |course: &Course| Course { clip: course.clip.at_least(0.5).at_most(3.0), ..course.clone() };
+    courses.iter().step_by(5).map(within).collect()
+}
+
+/// Every way to tell a spike, to remember, and to give up; windows that begin, are full, and are long.
+fn skips() -> [Skip; 8] {
+    let score = |sigma, window| Skip::z_score(sigma).window(window).with_loss();
+    [
+        Skip::non_finite().above(20.0),
+        Skip::non_finite().max_consecutive(0, GiveUp::LetThrough),
+        score(1.0, 4),
+        score(2.0, 300).first(301).above(1e35),
+        score(0.5, 6).first(3).remembers(Remembers::Passed),
+        score(1.5, 5).remembers(Remembers::All),
+        score(0.1, 20).first(3).max_consecutive(2, GiveUp::LetThrough),
+        Skip::z_score(0.3).window(1000).max_consecutive(1, GiveUp::Tell),
+    ]
+}
+
+/// Rules of thresholds, policies and loss scaling take turns.
+fn skipping(turn: usize, skip: Skip, scope: Scope) -> Course {
+    let before = [0, 0, 0, 298, 0, 9, 0, 0][turn % 8];
+    let average = Adapt::Average { factor: 1.5, decay: 0.9 };
+    let fixed = Clip::global_norm(2.0).scope(scope).norm_type([NormType::Two, NormType::One][turn % 2]);
+    let policies = [NonFinite::Skip, NonFinite::Skip, NonFinite::Sanitize, NonFinite::Zero];
+    let clip = fixed.on_non_finite(policies[turn / 4 % 4]).unscale([1.0, 0.3][turn / 3 % 2]).skip(skip);
+    let clip = match (turn % 3, scope) {
+        (1, Scope::Row) | (0, _) => clip,
+        (1, _) => clip.adapt(average),
+        _ => clip.loss_scale(LossScale::default().initial(8.0)),
+    };
+    Course { clip, before, seed: 20_000 + turn as u64 }
 }
 
 /// Norms, rules, policies and the limit on the whole set take turns.
 fn course(turn: usize, adapt: Adapt, before: usize, scope: Scope) -> Course {
     let rule = [Rule::Norm, Rule::Norm, Rule::Sign, Rule::Norm, Rule::Normalize][turn % 5];
-    let rule = if matches!(adapt, Adapt::AdaGc { .. }) { Rule::Norm } else { rule };
+    let rule = if matches!(adapt, Adapt::AdaGc { .. } | Adapt::Aggc(_)) { Rule::Norm } else { rule };
     let policies = [NonFinite::Skip, NonFinite::Sanitize, NonFinite::Zero, NonFinite::Nan];
     let clip = Clip::global_norm(2.0)
         .scope(scope)
@@ -85,11 +145,17 @@ fn course(turn: usize, adapt: Adapt, before: usize, scope: Scope) -> Course {
 }
 
 impl Course {
+    /// The shader that it is about.
+    pub(crate) fn shader(&self) -> &'static str {
+        if self.clip.skip.is_some() { "skip" } else { "threshold" }
+    }
+
     /// Both are given the right sums, so that thresholds are judged by themselves.
     pub(crate) fn check(&self, gpu: &Gpu) -> Result<Findings, Failure> {
         let mut random = Random(self.seed);
         let mut history = History::default();
         for _ in 0..self.before {
+            history.set_loss(1.0 + random.unit());
             cpu::clip_with(&mut grads(&mut self.case(&mut random).tensors), &self.clip, &mut history)?;
         }
         let case = self.case(&mut random);
@@ -99,6 +165,9 @@ impl Course {
         let mut findings = Findings::default();
         for _ in 0..COURSE_STEPS {
             let mut case = self.case(&mut random);
+            let loss = [1.0 + random.unit(), -2.0, 1e3, f32::INFINITY, 1.0][random.below(8).min(4)];
+            history.set_loss(loss);
+            gpu.queue.write_buffer(pass.inputs(), 0, bytemuck::bytes_of(&loss));
             let expected = cpu::clip_traced_with(&mut grads(&mut case.tensors), &self.clip, &mut history)?;
             let sums = bytemuck::cast_slice(&expected.segment_sums);
             gpu.queue.write_buffer(pass.segment_sums(), 0, sums);
@@ -145,8 +214,15 @@ fn words(got: &[u8], expected: &[u8]) -> Findings {
 
 impl fmt::Display for Course {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Clip { adapt, rule, scope, norm, total, non_finite, unscale, .. } = self.clip;
+        let Clip { adapt, rule, scope, norm, total, non_finite, unscale, skip, at_least, at_most, .. } =
+            self.clip;
         write!(f, "{adapt:?} after {} steps, {rule:?}, {scope:?}, {norm:?}, ", self.before)?;
+        if let Some(skip) = skip {
+            write!(f, "{skip:?}, ")?;
+        }
+        if let Some((least, most)) = at_least.zip(at_most) {
+            write!(f, "within {least} and {most}, ")?;
+        }
         write!(f, "total {total:?}, unscale {unscale}, {non_finite:?}")
     }
 }

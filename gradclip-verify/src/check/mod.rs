@@ -55,7 +55,7 @@ impl Check {
     fn on_adapter(&self, gpu: &Gpu) -> Result<Found, Failure> {
         Ok(match self {
             Check::Recipe(recipe) => gpu::check(gpu, recipe.cook())?,
-            Check::Course(course) => vec![("threshold", course.check(gpu)?)],
+            Check::Course(course) => vec![(course.shader(), course.check(gpu)?)],
             Check::Advance(advance) => vec![("advance", advance.check(gpu)?)],
             Check::Training(training) => {
                 let [update, advance] = steps::on_gpu(gpu, training)?;

@@ -24,7 +24,7 @@ const BATCHES: [[[f32; 3]; 2]; 3] = [
 ];
 const BATCH: u64 = size_of::<[[f32; 3]; 2]>() as u64;
 /// The words of [`Progress`]; of which those with a point are numbers, the others counts.
-const WORDS: [(&str, bool); 12] = [
+const WORDS: [(&str, bool); size_of::<Progress>() / 4] = [
     ("loss scale", true),
     ("1 / loss scale", true),
     ("number of finite steps", false),
@@ -37,6 +37,10 @@ const WORDS: [(&str, bool); 12] = [
     ("correction of the mean", true),
     ("product of the momenta", true),
     ("correction of the gradient", true),
+    ("reasons to leave out the step", false),
+    ("number of such steps in a row", false),
+    ("number of spikes", false),
+    ("number of values watched", false),
 ];
 
 /// Compares every word of a device's progress.

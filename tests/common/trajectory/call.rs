@@ -63,6 +63,8 @@ struct Call<'a> {
     scaler: bool,
     /// Whether a step with an element that is not finite is left out.
     skips: bool,
+    /// Whether one whose norm is too large is.
+    skips_large: bool,
 }
 
 /// Words of a `function` that follow from the others.
@@ -88,7 +90,7 @@ impl<'a> Call<'a> {
             _ => return Err(format!("unknown peer `{peer}`")),
         };
         let (mut clip, mut optimizer) = (None, None);
-        let (mut scaler, mut unscales, mut skips) = (false, false, false);
+        let (mut scaler, mut unscales, mut skips, mut skips_large) = (false, false, false, false);
         let between = |c: char| !(c.is_alphanumeric() || c == '_' || c == '.');
         // `torch.optim.SGD` is `SGD`.
         let names = function.split(between).filter_map(|path| path.rsplit('.').next());
@@ -99,6 +101,11 @@ impl<'a> Call<'a> {
                 "GradScaler" if library == "torch" => scaler = true,
                 "unscale_" if scaler && clip.is_none() => unscales = true,
                 "apply_if_finite" if library == "optax" && clip.is_none() => skips = true,
+                "MultiSteps" if library == "optax" && clip.is_none() => {}
+                "every_k_schedule" | "should_skip_update_fn" if library == "optax" => {}
+                // Every step is one of its own.
+                "1" if function.contains("every_k_schedule=1,") => {}
+                "skip_large_updates" if library == "optax" && optimizer.is_some() => skips_large = true,
                 _ if optimizer.is_some() && args.contains_key("param_dtype") && MASTERS.contains(&word) => {}
                 _ if FILLERS.contains(&word) || args.contains_key(word) => {}
                 _ => return Err(format!("function `{function}`: unknown `{word}`, or not here")),
@@ -108,7 +115,7 @@ impl<'a> Call<'a> {
             return Err(format!("function `{function}`: clips what is not unscaled"));
         }
         let optimizer = optimizer.ok_or_else(|| format!("function `{function}`: no known optimiser"))?;
-        Ok(Call { library, clip, optimizer, scaler, skips })
+        Ok(Call { library, clip, optimizer, scaler, skips, skips_large })
     }
 
     fn clip(&self, args: &Args<'_>) -> Attempt<Clip> {
@@ -133,10 +140,13 @@ impl<'a> Call<'a> {
             return Ok(clip.on_non_finite(NonFinite::Skip).loss_scale(loss_scale(args)?));
         }
         if self.skips {
-            // The peer takes the step after so many skipped ones in a row, not finite as it is. None is taken
-            // here, so that a run in which that happens does not match.
-            args.free(&["max_consecutive_errors"]);
-            return Ok(clip.on_non_finite(NonFinite::Skip));
+            let most = args.needed("max_consecutive_errors")? as u32;
+            let skip = Skip::non_finite().max_consecutive(most, GiveUp::LetThrough);
+            return Ok(clip.on_non_finite(NonFinite::Skip).skip(skip));
+        }
+        if self.skips_large {
+            let largest = args.needed("max_squared_norm")?.sqrt();
+            return Ok(clip.on_non_finite(NonFinite::Skip).skip(Skip::non_finite().above(largest)));
         }
         Ok(if clip.rule == Rule::Value { clip } else { clip.on_non_finite(NonFinite::Nan) })
     }
@@ -322,13 +332,36 @@ fn optax_lion(args: &Args<'_>) -> Attempt<Optimizer> {
         .into())
 }
 
+/// AdamW behind a z-score of norm and loss: OLMo-core's, whose window keeps what is not finite, and the rule by itself.
+fn z_score(function: &str, args: &Args<'_>) -> Attempt<Option<(Clip, Optimizer)>> {
+    let rule = function == "z-score skip then torch.optim.AdamW";
+    if !rule && function != "olmo_core.optim.SkipStepAdamW" {
+        return Ok(None);
+    }
+    args.off(&["two_sided", "non_finite_enter_window"])?;
+    args.free(&["losses_given", "norms_given"]);
+    let window = args.or("rolling_interval_length", 128.0)?;
+    let first = args.or("first_decision_at", (window / 2.0).floor().max(2.0))?;
+    let skip = Skip::z_score(args.or("sigma_factor", 6.0)? as f32)
+        .window(window as u32)
+        .first(first as u32)
+        .with_loss()
+        .remembers(if rule { Remembers::Finite } else { Remembers::All });
+    Ok(Some((Clip::measure().skip(skip), torch_adam(args, true)?)))
+}
+
 /// Clip and optimiser of a `case.json`.
 pub fn settings(json: &Value) -> Attempt<(Clip, Optimizer)> {
     let text = |key: &str| json[key].as_str().ok_or_else(|| format!("`{key}` is no text"));
     let given = json["args"].as_object().ok_or("`args` is no object")?;
     let args = Args { given, asked: RefCell::default() };
-    let call = Call::new(text("peer")?, text("function")?, given)?;
-    let (clip, optimizer) = (call.clip(&args)?, call.optimizer(&args)?);
+    let (clip, optimizer) = match z_score(text("function")?, &args)? {
+        Some(both) => both,
+        None => {
+            let call = Call::new(text("peer")?, text("function")?, given)?;
+            (call.clip(&args)?, call.optimizer(&args)?)
+        }
+    };
     args.check_all_asked()?;
     clip.validate().map_err(words)?;
     optimizer.validate().map_err(words)?;

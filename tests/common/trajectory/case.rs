@@ -50,6 +50,8 @@ pub struct Step {
     /// What the loss was multiplied by.
     pub scale: Option<f64>,
     pub skipped: Option<bool>,
+    /// What a rule that leaves out steps watches besides the norm.
+    pub loss: Option<f32>,
 }
 
 /// A run of an optimiser.
@@ -167,11 +169,12 @@ fn steps(folder: &Path, json: &Value, input: &Tensors, tensors: &[String]) -> At
     // Without exact norms those of the peer, which are rounded as its parameters are.
     let norms = if json["true_norms"].is_null() && !wrong("norm") { "norms" } else { "true_norms" };
     let tolerance = number(&json["rtol"]).filter(|_| norms == "norms").unwrap_or(tolerance::SEVEN_DIGITS);
-    let [norms, scales, skipped] = [norms, "scale_before_each_step", "step_skipped"].map(|key| {
-        let values = json[key].as_array().cloned().unwrap_or_else(|| vec![Value::Null; count]);
-        if values.len() == count { Ok(values) } else { Err(format!("`{key}`: not one for each step")) }
-    });
-    let (norms, scales, skipped) = (norms?, scales?, skipped?);
+    let [norms, scales, skipped, losses] =
+        [norms, "scale_before_each_step", "step_skipped", "losses"].map(|key| {
+            let values = json[key].as_array().cloned().unwrap_or_else(|| vec![Value::Null; count]);
+            if values.len() == count { Ok(values) } else { Err(format!("`{key}`: not one for each step")) }
+        });
+    let (norms, scales, skipped, losses) = (norms?, scales?, skipped?, losses?);
     let gradient = |k: usize, t: &String| input.gradient(&format!("s{}.g.{t}", k + 1));
     let after = |k: usize, t: &String| match &expected {
         Some(expected) => expected.parameter(&format!("s{}.p.{t}", k + 1)),
@@ -192,6 +195,7 @@ fn steps(folder: &Path, json: &Value, input: &Tensors, tensors: &[String]) -> At
                 norm: number(&norms[k]).map(|norm| (norm, tolerance)),
                 scale: number(&scales[k]),
                 skipped: skipped[k].as_bool(),
+                loss: number(&losses[k]).map(|loss| loss as f32),
             })
         })
         .collect()

@@ -49,7 +49,9 @@ impl<'a> OnDevice<'a> {
 }
 
 impl Stepping for OnDevice<'_> {
-    fn step(&mut self, gradients: &[Data]) -> Attempt<Report> {
+    fn step(&mut self, gradients: &[Data], loss: Option<f32>) -> Attempt<Report> {
+        let inputs = self.stepper.inputs();
+        loss.iter().for_each(|loss| self.gpu.queue.write_buffer(inputs, 0, bytemuck::bytes_of(loss)));
         for (own, data) in self.data.iter_mut().zip(gradients) {
             if (own.len(), own.element()) != (data.len(), data.element()) {
                 return Err("gradients of another size or element type than those of the first step".into());

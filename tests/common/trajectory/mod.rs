@@ -18,8 +18,8 @@ use crate::files;
 use gradclip::cpu::{self, Moments};
 use gradclip::layout::Progress;
 use gradclip::{
-    Adam, Clip, DType, Grad, History, Lion, LossScale, NAdam, NonFinite, NormType, Optimizer, RAdam, Report,
-    Rule, Scope, Sgd, Stepper, Units,
+    Adam, Clip, DType, GiveUp, Grad, History, Lion, LossScale, NAdam, NonFinite, NormType, Optimizer, RAdam,
+    Remembers, Report, Rule, Scope, Sgd, Skip, Stepper, Units,
 };
 use gradclip_verify::gpu::{Gpu, Operands, Placing};
 use gradclip_verify::tensor::{Data, Element, Tensor, steps};
@@ -47,7 +47,7 @@ use groups::*;
 
 /// Something that makes a case's steps.
 trait Stepping {
-    fn step(&mut self, gradients: &[Data]) -> Attempt<Report>;
+    fn step(&mut self, gradients: &[Data], loss: Option<f32>) -> Attempt<Report>;
     fn parameters(&self) -> Vec<Vec<f32>>;
     /// The same in 16 bits, where they are masters.
     fn halves(&self) -> Vec<Data>;
@@ -77,7 +77,7 @@ impl Replay {
         self.check(case.same_scale(scale, step.scale), || {
             format!("loss scale before step {at}: {scale}, not {:?}", step.scale)
         });
-        let report = stepping.step(&step.gradients)?;
+        let report = stepping.step(&step.gradients, step.loss)?;
         let skipped = stepping.progress()?.1 == updates;
         self.check(skipped == step.skipped.unwrap_or(false), || format!("step {at} skipped: {skipped}"));
         let reported = report.segments.iter().any(|s| s.skipped);
@@ -164,8 +164,9 @@ struct OnCpu<'a> {
 }
 
 impl Stepping for OnCpu<'_> {
-    fn step(&mut self, gradients: &[Data]) -> Attempt<Report> {
+    fn step(&mut self, gradients: &[Data], loss: Option<f32>) -> Attempt<Report> {
         let OnCpu { case, tensors, history, moments } = self;
+        loss.into_iter().for_each(|loss| history.set_loss(loss));
         tensors.iter_mut().zip(gradients).for_each(|(tensor, g)| tensor.data.clone_from(g));
         cpu::step(&mut steps(tensors), &case.clip, case.optimizer, history, moments).map_err(words)
     }
