@@ -61,6 +61,9 @@ pub struct Clip {
     /// When a whole step is left out although it is finite; never unless set.
     #[cfg_attr(feature = "serde", serde(default))]
     pub skip: Option<Skip>,
+    /// Whether the norm is handed in rather than measured: see [`Clip::use_norm`]. False unless set.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub use_norm: bool,
     /// What a non-finite element does.
     pub non_finite: NonFinite,
     /// Gradients are multiplied by this first, in the same passes: 1 / loss scale, or
@@ -98,6 +101,7 @@ impl Clip {
             at_least: None,
             at_most: None,
             skip: None,
+            use_norm: false,
             non_finite: NonFinite::Skip,
             unscale: 1.0,
             lossy_unscale: false,
@@ -162,6 +166,21 @@ impl Clip {
     /// Scales the whole set to the norm `target`, up or down.
     pub fn normalize(target: impl Into<f64>) -> Clip {
         Clip { rule: Rule::Normalize, ..Clip::global_norm(target) }
+    }
+
+    /// Automatic clipping for private learning (Bu et al. 2022, arXiv 2206.07136, AUTO-S): row i of all tensors together, an example's gradient,
+    /// is multiplied by 1 / (norm + γ), so that there is no threshold to choose. Rows of zeros stay.
+    ///
+    /// ```
+    /// use gradclip::{Clip, cpu::{self, GradMut}};
+    ///
+    /// let mut g = [30.0f32, 40.0, 0.003, 0.004];
+    /// cpu::clip(&mut [GradMut::new("w", &mut g).shape(&[2, 2])], &Clip::automatic(0.01))?;
+    /// assert!((g[0] - 0.6).abs() < 2e-4 && (g[2] - 0.2).abs() < 1e-6); // 0.003 / (0.005 + 0.01)
+    /// # Ok::<(), gradclip::ClipError>(())
+    /// ```
+    pub fn automatic(gamma: impl Into<f64>) -> Clip {
+        Clip::normalize(1.0).scope(Scope::Row).eps(gamma)
     }
 
     /// AdaGC with the paper's constants; during its warm-up the norm of the whole set is limited to
@@ -289,7 +308,10 @@ impl Clip {
 
     /// Whether a step depends on those before it.
     pub(crate) fn remembers(&self) -> bool {
-        self.adapt.is_some() || self.loss_scale.is_some() || self.skip.is_some_and(|skip| skip.counts())
+        self.adapt.is_some()
+            || self.loss_scale.is_some()
+            || self.use_norm
+            || self.skip.is_some_and(|skip| skip.counts())
     }
 
     /// Whether the whole set has a limit besides those of its segments.
@@ -342,6 +364,28 @@ impl Clip {
     #[must_use]
     pub fn at_most(self, threshold: impl Into<f64>) -> Clip {
         Clip { at_most: Some(threshold.into()), ..self }
+    }
+
+    /// Takes the norm of the set from the program instead of measuring it, as `use_norm` of TensorFlow's `clip_by_global_norm`: the
+    /// second word of [`Pass::inputs`](crate::Pass::inputs), which lies on the device, or [`History::set_norm`](crate::History::set_norm). It is
+    /// the norm of gradients as they lie, before they are unscaled. Gradients are then read once less: nothing is known of their
+    /// elements, tensors have no norms in a report, and what is not finite is found by the norm alone. A negative norm is none, and
+    /// counts as NaN.
+    ///
+    /// ```
+    /// use gradclip::{Clip, History, cpu::{self, GradMut}};
+    ///
+    /// let clip = Clip::global_norm(1.0).use_norm(true);
+    /// let mut history = History::default();
+    /// history.set_norm(50.0); // of these and of others that lie elsewhere
+    /// let mut g = [3.0f32, 4.0];
+    /// let report = cpu::clip_with(&mut [GradMut::new("g", &mut g)], &clip, &mut history)?;
+    /// assert_eq!((g, report.norm()), ([0.06, 0.08], Some(50.0)));
+    /// # Ok::<(), gradclip::ClipError>(())
+    /// ```
+    #[must_use]
+    pub fn use_norm(self, use_norm: bool) -> Clip {
+        Clip { use_norm, ..self }
     }
 
     /// Leaves out steps that are spikes: see [`Skip`].

@@ -32,6 +32,10 @@ pub mod threshold {
     #![doc = include_str!("../guide/threshold_end.md")]
 }
 
+pub mod spikes {
+    #![doc = include_str!("../guide/spikes.md")]
+}
+
 pub mod coming_from {
     #![doc = include_str!("../guide/coming_from.md")]
 }

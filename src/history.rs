@@ -158,6 +158,11 @@ impl History {
         self.inputs.loss = loss;
     }
 
+    /// Sets the norm of the next step, where [`Clip::use_norm`] takes it from here; 0 before the first.
+    pub fn set_norm(&mut self, norm: f32) {
+        self.inputs.norm = norm;
+    }
+
     /// Optimiser steps so far: skipped ones do not count.
     pub fn updates(&self) -> u64 {
         self.progress.updates.into()

@@ -307,6 +307,8 @@ pub struct Skipping {
 pub struct Inputs {
     /// The loss of this step, for [`Skip::with_loss`](crate::Skip::with_loss).
     pub loss: f32,
+    /// The norm of this step's gradients, for [`Clip::use_norm`](crate::Clip::use_norm).
+    pub norm: f32,
 }
 
 /// What an adaptive threshold remembers, one a limit; its history of norms lies apart.

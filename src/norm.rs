@@ -1,7 +1,7 @@
 //! The norm that a sum stands for: what is compared with a threshold, and what a report tells.
 
 use crate::clip::Summation;
-use crate::layout::{GUARD, Sum};
+use crate::layout::{GUARD, NONE, Sum};
 use crate::real::{F32_MIN_EXPONENT, Real, Rounded};
 
 /// The norm that a sum stands for, before any rounding but the root's.
@@ -16,6 +16,25 @@ pub(crate) fn norm_of(sum: &Sum, summation: Summation) -> Real {
         Summation::P(p) => of_powers(sum, f32::from_bits(p)),
         Summation::Two => Real::square_root(mantissa, 2 * (sum.exponent as i32 - 150) - guard),
     }
+}
+
+/// The sum whose norm is this one exactly: of something that is not finite where it is not, or is negative, which no norm is.
+pub(crate) fn sum_of_norm(norm: f32, summation: Summation) -> Sum {
+    if !(norm >= 0.0 && norm.is_finite()) {
+        let nan = u32::from(norm != f32::INFINITY);
+        return Sum { mantissa: [0; 3], exponent: 0, non_finite: 1, nan, first: NONE, pad: 0 };
+    }
+    let bits = norm.abs().to_bits();
+    let field = (bits >> 23).max(1);
+    let mantissa = bits - ((field - 1) << 23);
+    let (sum, exponent) = match summation {
+        Summation::One => (u128::from(mantissa) << 32, field),
+        Summation::Two => ((u128::from(mantissa) * u128::from(mantissa)) << GUARD, field),
+        Summation::Inf => (0, bits),
+        Summation::P(_) => (if bits == 0 { 0 } else { 1f32.to_bits().into() }, bits),
+    };
+    let mantissa = [sum as u32, (sum >> 32) as u32, (sum >> 64) as u32];
+    Sum { mantissa, exponent, non_finite: 0, nan: 0, first: NONE, pad: 0 }
 }
 
 /// The norm of the unscaled gradients as it is reported and compared: an `f32` whose exponent has

@@ -158,7 +158,7 @@ pub struct TensorReport {
     pub dtype: DType,
     /// Number of elements.
     pub elements: u64,
-    /// Norm before clipping, as in [`SegmentReport::norm`].
+    /// Norm before clipping, as in [`SegmentReport::norm`]; NaN where it is handed in ([`Clip::use_norm`]).
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::clip::number::serialize"))]
     pub norm: f64,
     /// Its segment; the first one where it is cut into units.
@@ -208,6 +208,7 @@ impl Report {
 }
 
 /// What was measured of a tensor, or of the whole set.
+#[derive(Clone, Copy)]
 pub(crate) struct Measured {
     /// The norm of its finite elements.
     pub(crate) norm: f64,
@@ -241,6 +242,16 @@ pub(crate) fn build(
         segment.name.clone_from(&limit.name);
         segment.excluded = limit.excluded;
     }
+    // Norms that were handed in say nothing of tensors.
+    let unknown = Measured { norm: f64::NAN, non_finite: 0, infinite: false, non_finite_parameters: 0 };
+    let global_norm = match clip.use_norm {
+        true => segments.first().map_or(f64::NAN, |whole| whole.norm),
+        false => norm_told(clip, whole),
+    };
+    if clip.use_norm {
+        segments.iter_mut().filter(|s| s.excluded).for_each(|s| s.norm = f64::NAN);
+    }
+    let measured = |i: usize| if clip.use_norm { unknown } else { measured(i) };
     let one = |(i, info): (usize, &TensorInfo)| tensor(clip, info, parts.owners[i].first(), &measured(i));
     // Under the policy Zero nothing is left of an infinite norm.
     let left = |s: &SegmentReport| if s.coefficient == 0.0 { 0.0 } else { s.norm * s.coefficient };
@@ -249,7 +260,7 @@ pub(crate) fn build(
     Report {
         segments,
         total,
-        global_norm: norm_told(clip, whole),
+        global_norm,
         clipped_norm,
         loss_scale: None,
         updates: 0,

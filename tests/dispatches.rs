@@ -61,6 +61,7 @@ fn cases() -> Vec<(String, Vec<[u64; 2]>, Clip)> {
         case("tensor, average and loss scale", &few, tensor.adapt(average).loss_scale(LossScale::default())),
         case("global, a rule that leaves out steps", &few, global.skip(skip)),
         case("tensor, a rule that leaves out steps", &few, tensor.skip(skip)),
+        case("global, a norm that is handed in", &few, global.use_norm(true)),
         case("global, more than 4,096 chunks", &many, global),
         case(
             "global, that and adapting and loss scale",

@@ -155,7 +155,7 @@ fn records_have_the_offsets_that_naga_computes() {
             spikes,
             watched
         );
-        same!(module, prefix, Inputs, loss);
+        same!(module, prefix, Inputs, loss, norm);
         same!(
             module,
             prefix,

@@ -130,7 +130,7 @@ fn types_may_be_shared_by_threads_and_sent_to_others() {
 #[test]
 fn the_layout_is_that_of_its_version() {
     use records::{Inputs, Outcome, Progress, Sum, Tally};
-    assert_eq!((records::VERSION, size_of::<Inputs>(), std::mem::offset_of!(Inputs, loss)), (3, 4, 0));
+    assert_eq!((records::VERSION, size_of::<Inputs>(), std::mem::offset_of!(Inputs, norm)), (3, 8, 4));
     let sizes = [size_of::<Outcome>(), size_of::<Progress>(), size_of::<Sum>(), size_of::<Tally>()];
     assert_eq!(sizes, [48, 64, 32, 32]);
     macro_rules! words {

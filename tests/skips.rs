@@ -131,7 +131,11 @@ fn rules_follow_a_plain_program_here_and_there() {
             let log = gpu.storage(kept);
             for (step, (gradients, loss)) in run.iter().enumerate() {
                 gpu.write(&grads, gradients);
-                gpu.queue.write_buffer(pass.inputs(), 0, bytemuck::bytes_of(&Inputs { loss: *loss }));
+                gpu.queue.write_buffer(
+                    pass.inputs(),
+                    0,
+                    bytemuck::bytes_of(&Inputs { loss: *loss, norm: 0.0 }),
+                );
                 gpu.submit(|encoder| {
                     pass.record(encoder);
                     let bytes = size_of::<Progress>() as u64;

@@ -431,7 +431,7 @@ fn broken_bytes_are_no_history() {
     }
     assert!(History::from_bytes(&[&bytes[..], &[0; 4]].concat()).is_err());
     let mut huge = bytes.clone();
-    huge[84..88].fill(0xff); // the number of limits
+    huge[88..92].fill(0xff); // the number of limits
     assert!(History::from_bytes(&huge).is_err());
 }
 

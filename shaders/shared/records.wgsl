@@ -57,6 +57,7 @@ struct Skipping {
 
 struct Inputs {
     loss: u32,
+    norm: u32,
 }
 
 struct State {

@@ -96,6 +96,11 @@ impl Clip {
                 ("a bound of the threshold", "a threshold that adapts"),
             ),
             (
+                self.use_norm
+                    && (self.scope != Scope::Global || matches!(self.rule, Rule::Value | Rule::Agc { .. })),
+                ("a norm that is handed in", "the scope Global, and a rule about the norm"),
+            ),
+            (
                 self.at_least.zip(self.at_most).is_some_and(|(least, most)| least > most),
                 ("a threshold of at least more than it is at most", "the lesser bound first"),
             ),

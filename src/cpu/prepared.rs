@@ -162,6 +162,16 @@ impl Prepared {
         Ok(())
     }
 
+    /// Sets the loss of the next step: as [`History::set_loss`].
+    pub fn set_loss(&mut self, loss: f32) {
+        self.kept.history.set_loss(loss);
+    }
+
+    /// Sets the norm of the next step: as [`History::set_norm`].
+    pub fn set_norm(&mut self, norm: f32) {
+        self.kept.history.set_norm(norm);
+    }
+
     /// What thresholds and the loss scale remember.
     pub fn history(&self) -> &History {
         &self.kept.history

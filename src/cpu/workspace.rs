@@ -9,6 +9,7 @@ use crate::history::History;
 use crate::layout::{
     LET_THROUGH, Outcome, POLICY_NAN, POLICY_SKIP, Partial, Progress, RULE_FREE, Setting, Sum,
 };
+use crate::norm::sum_of_norm;
 use crate::report::{self, Report};
 use crate::segments::{Limit, Segments};
 use crate::tensor::TensorInfo;
@@ -97,12 +98,17 @@ impl Workspace {
         let Progress { unscale, mean_correction, .. } = history.progress;
         let unscale = (clip.unscale as f32 * unscale).min(f32::MAX);
         let unscale = (unscale * mean_correction).min(f32::MAX);
-        let given = Given::new(tensors, parameters, unscale);
-        reduction.run(On { parts, given, summation }, partials);
+        if !clip.use_norm {
+            let given = Given::new(tensors, parameters, unscale);
+            reduction.run(On { parts, given, summation }, partials);
+        }
         stages::tensor_sums(own, partials, parts, summation, blocks, tensor_sums);
         let direct = !self.traced && stages::direct(parts, clip, summation);
         let units = || Units::all(sources, partials, parts, summation);
         stages::segment_sums(units(), direct, tensor_sums, parts, summation, &mut self.segment_sums);
+        if let (true, Some(sum)) = (clip.use_norm, self.segment_sums.first_mut()) {
+            *sum = sum_of_norm(history.inputs.norm, summation);
+        }
         let clip = Clip { unscale: unscale.into(), ..*clip };
         parts.settings_into(&clip, thresholds, &mut self.settings);
         if clip.skip.is_some() {

@@ -44,7 +44,7 @@ impl Plan {
     /// Whether the first of the sums begins it, where both halves are recorded in one: else a dispatch would only
     /// clear counters.
     pub(super) fn begins_in_sums(&self, clip: &Clip) -> bool {
-        self.begins_apart(clip) && clip.adapt.is_none()
+        self.begins_apart(clip) && clip.adapt.is_none() && !clip.use_norm
     }
 
     /// Whether a stage takes dispatches of its own.
@@ -83,6 +83,9 @@ impl Make<'_> {
         records: &Records,
         reduce: Vec<Step>,
     ) -> Result<NormHalf, PrepareError> {
+        if clip.use_norm {
+            return Ok(NormHalf { reduce: Vec::new(), sums: Vec::new(), before: Vec::new() });
+        }
         let before = self.sums(plan, records, plan.begins_in_sums(clip))?;
         let mut sums = before.clone();
         match &plan.finish {
@@ -107,10 +110,10 @@ impl Make<'_> {
     ) -> Result<Decision, PrepareError> {
         self.job.measures = measures.into();
         let decision = match &plan.finish {
-            Some(finish) if clip.skip.is_some() => {
+            Some(finish) if clip.skip.is_some() || clip.use_norm => {
                 let ends = STAGE_DECIDE | if hyper.is_some() { STAGE_ADVANCE } else { 0 };
-                let skip = self.skip(plan, clip, records)?;
-                let separate = vec![skip, self.finish(finish, plan, clip, records, (ends, hyper), None)?];
+                let mut separate = self.ahead(plan, clip, records)?;
+                separate.push(self.finish(finish, plan, clip, records, (ends, hyper), None)?);
                 let begin = norm.reduce.iter().chain(&norm.sums);
                 Decision { together: begin.chain(&separate).cloned().collect(), separate }
             }
@@ -140,12 +143,12 @@ impl Make<'_> {
         hyper: Option<&wgpu::Buffer>,
     ) -> Result<Decision, PrepareError> {
         let mut together: Vec<Step> = norm.reduce.iter().chain(&norm.before).cloned().collect();
-        let skip = clip.skip.map(|_| self.skip(plan, clip, records)).transpose()?;
+        let ahead = self.ahead(plan, clip, records)?;
         let mut first = None;
         if plan.begins_apart(clip) {
             first = Some(self.threshold(plan, clip, records)?);
         }
-        together.extend(skip.clone());
+        together.extend(ahead.iter().cloned());
         if !plan.begins_in_sums(clip) {
             together.extend(first.clone());
         }
@@ -153,7 +156,7 @@ impl Make<'_> {
         if let Some(hyper) = hyper {
             rest.push(self.advance(hyper, &records.memory)?);
         }
-        let separate = skip.into_iter().chain(first).chain(rest.iter().cloned()).collect();
+        let separate = ahead.into_iter().chain(first).chain(rest.iter().cloned()).collect();
         together.extend(rest);
         Ok(Decision { separate, together })
     }
@@ -231,6 +234,18 @@ impl Make<'_> {
             adaptive: if clip.adapt.is_some() { plan.limit_count() as u32 } else { 0 },
             ..self.job
         }
+    }
+
+    /// What comes before anything is decided: the norm that the program hands in, and whether the step is left out.
+    fn ahead(&mut self, plan: &Plan, clip: &Clip, records: &Records) -> Result<Vec<Step>, PrepareError> {
+        let given = clip.use_norm.then(|| self.given(records)).transpose()?;
+        let skip = clip.skip.map(|_| self.skip(plan, clip, records)).transpose()?;
+        Ok(given.into_iter().chain(skip).collect())
+    }
+
+    fn given(&mut self, records: &Records) -> Result<Step, PrepareError> {
+        let tables = [&records.memory.inputs, &records.segment_sums];
+        self.step(Kernel::Given, DType::F32, self.job, &tables, None, [1, 1])
     }
 
     /// Whether the step is left out.

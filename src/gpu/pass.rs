@@ -276,6 +276,7 @@ impl Pass {
     /// | global, clipped accumulation | 3 | 5 |
     /// | global, a rule that leaves out steps | 5 (2 + 3) | 6 (3 + 3) |
     /// | tensor, a rule that leaves out steps | 5 (2 + 3) | 6 (3 + 4) |
+    /// | global, a norm that is handed in | 3 (0 + 3) | 3 (0 + 3) |
     /// | global, more than 4,096 chunks | 4 (3 + 2) | 5 (3 + 2) |
     /// | global, that and adapting and loss scale | 4 (3 + 2) | 7 (3 + 4) |
     /// | groups, more than 4,096 chunks | 4 (3 + 2) | 5 (3 + 3) |

@@ -53,7 +53,7 @@ impl Workspace {
         make.scaled |= purpose == Purpose::StepOfSums;
         let rows = make.table("gradclip chunks", &plan.rows, ChunkRow::zeroed(), Usage::STORAGE)?;
         let records = make.records(plan, clip, settings, memory)?;
-        let reduce = make.reduce(plan, &rows, &records)?;
+        let reduce = if clip.use_norm { Vec::new() } else { make.reduce(plan, &rows, &records)? };
         let norm = make.norm_half(plan, clip, &records, reduce)?;
         let hyper = clip.loss_scale.map(|_| &records.hyper);
         let decision = make.decision(plan, clip, &records, &norm, (hyper, false))?;

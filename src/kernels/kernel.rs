@@ -8,6 +8,7 @@ pub(crate) enum Kernel {
     ReduceUnits,
     Partials,
     Sums,
+    Given,
     Skip,
     Threshold,
     Coefficient,

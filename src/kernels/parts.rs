@@ -89,6 +89,11 @@ pub(super) fn decide(own: &[File]) -> Vec<File> {
     [NUMBERS, all, own].concat()
 }
 
+/// The sum that a norm has.
+pub(super) fn given() -> Vec<File> {
+    [NUMBERS, wgsl!["given"]].concat()
+}
+
 /// Whether a step is left out.
 pub(super) fn skip(_: &Variant) -> Vec<File> {
     let all = wgsl!["shared/decide", "shared/unscale", "shared/leaves", "shared/float", "skip"];

@@ -212,6 +212,16 @@ pub(super) static TABLE: &[Row] = &[
         needs_no_checks: Some(Kernel::Sums),
         ..PARTIALS
     },
+    // A norm from the program -> sum of the set; norm.rs.
+    Row {
+        kernel: Kernel::Given,
+        stem: "given",
+        entry: "given",
+        parts: |_| parts::given(),
+        tables: Tables::Same(&[Uniform, Read, ReadWrite]),
+        leaves_out: false,
+        ..COEFFICIENT
+    },
     // Sums, loss, those of earlier steps -> whether the step is left out; cpu/skip.rs.
     Row {
         kernel: Kernel::Skip,

@@ -331,6 +331,16 @@ impl PreparedStep {
         Ok(())
     }
 
+    /// Sets the loss of the next step: as [`History::set_loss`].
+    pub fn set_loss(&mut self, loss: f32) {
+        self.kept.history.set_loss(loss);
+    }
+
+    /// Sets the norm of the next step: as [`History::set_norm`].
+    pub fn set_norm(&mut self, norm: f32) {
+        self.kept.history.set_norm(norm);
+    }
+
     /// What thresholds, the loss scale and the count of steps remember.
     pub fn history(&self) -> &History {
         &self.kept.history
