@@ -1,4 +1,4 @@
-//! The step that uses the clipped gradients, as plain data: SGD, Adam, AdamW, NAdam, RAdam, Lion.
+//! The step that uses the clipped gradients, as plain data: SGD, Adam, AdamW, NAdam, RAdam, ADOPT, Lion.
 //!
 //! A step reads gradients through the outcome of their segment, so they are never rewritten: clip and
 //! step read them twice, and write parameters and state once.
@@ -7,6 +7,7 @@ use crate::error::OptimizerError;
 use crate::layout::Hyper;
 
 mod adam;
+mod adopt;
 mod constants;
 mod lion;
 mod nadam;
@@ -14,6 +15,7 @@ mod radam;
 mod sgd;
 
 pub use adam::Adam;
+pub use adopt::Adopt;
 pub(crate) use constants::{at_least_0, check_lr_scales};
 pub use lion::Lion;
 pub use nadam::NAdam;
@@ -42,6 +44,8 @@ pub enum Optimizer {
     NAdam(NAdam),
     /// RAdam.
     RAdam(RAdam),
+    /// ADOPT.
+    Adopt(Adopt),
     /// Lion.
     Lion(Lion),
 }
@@ -94,7 +98,7 @@ macro_rules! optimizers {
         }
     };
 }
-optimizers!(Sgd, Adam, NAdam, RAdam, Lion);
+optimizers!(Sgd, Adam, NAdam, RAdam, Adopt, Lion);
 
 impl Optimizer {
     /// State tensors that each parameter needs: 0 to 3, `f32` in the parameter's shape.
@@ -102,7 +106,7 @@ impl Optimizer {
         match self {
             Optimizer::Sgd(sgd) => usize::from(sgd.momentum != 0.0),
             Optimizer::Adam(adam) => 2 + usize::from(adam.amsgrad),
-            Optimizer::NAdam(_) | Optimizer::RAdam(_) => 2,
+            Optimizer::NAdam(_) | Optimizer::RAdam(_) | Optimizer::Adopt(_) => 2,
             Optimizer::Lion(_) => 1,
         }
     }

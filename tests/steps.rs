@@ -11,7 +11,9 @@ use common::{
     Data, Distribution, Element, Gpu, Placed, Tensor, assert_close, bits, budget, data, gpu, named, norm,
 };
 use gradclip::layout::Progress;
-use gradclip::{Adam, Clip, ClipperOptions, DType, Grad, Lion, NAdam, NonFinite, Optimizer, RAdam, Sgd};
+use gradclip::{
+    Adam, Adopt, Clip, ClipperOptions, DType, Grad, Lion, NAdam, NonFinite, Optimizer, RAdam, Sgd,
+};
 use gradclip_verify::oracle::optimizer::{Machine, Near, Step};
 
 const SIZES: [usize; 5] = [1, 40_000, 257, 16_384, 3];
@@ -42,6 +44,9 @@ fn optimizers() -> Vec<Optimizer> {
         RAdam::new(0.01).into(),
         RAdam::new(0.01).betas(0.8, 0.95).eps(1e-3).weight_decay(0.1).into(),
         RAdam::new(0.01).betas(0.9, 0.99).decoupled(true).weight_decay(0.1).maximize(true).into(),
+        Adopt::new(0.01).into(),
+        Adopt::new(0.01).betas(0.8, 0.95).eps(1e-3).weight_decay(0.1).clipping(false).into(),
+        Adopt::new(0.01).betas(0.9, 0.5).decoupled(true).weight_decay(0.1).maximize(true).into(),
         Lion::new(0.01).into(),
         Lion::new(0.01).betas(0.95, 0.98).weight_decay(0.1).maximize(true).into(),
     ]

@@ -74,7 +74,7 @@ fn keras() {
 
 #[test]
 fn optax() {
-    follows("optax", 7);
+    follows("optax", 8);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! gradient, outcome -> parameter, moments: the twin of the `shaders/update_*.wgsl`.
 
 use crate::layout::{
-    ADAM, AMSGRAD, DECOUPLED, EPS_HAT, Hyper, KEEP, LION, MAXIMIZE, MULTIPLY, NADAM, NESTEROV, Outcome,
-    Progress, RADAM, SKIPPED,
+    ADAM, ADOPT, AMSGRAD, CLIPS_UPDATE, DECOUPLED, EPS_HAT, Hyper, KEEP, LION, MAXIMIZE, MULTIPLY, NADAM,
+    NESTEROV, Outcome, Progress, RADAM, SKIPPED,
 };
 
 use super::apply;
@@ -114,10 +114,11 @@ fn act<T: Element>(gradient: &[T], outcome: &Outcome, action: &Action, mut targe
 }
 
 fn update(operands: Operands<'_>, rates: &Rates) {
-    match rates.hyper.flags & (ADAM | AMSGRAD | NADAM | RADAM | LION) {
+    match rates.hyper.flags & (ADAM | AMSGRAD | NADAM | RADAM | LION | ADOPT) {
         0 if operands.moments[0].is_empty() => dispatch(Plain, operands, rates),
         0 => dispatch(Momentum, operands, rates),
         LION => dispatch(Lion, operands, rates),
+        ADOPT => dispatch(Adopt, operands, rates),
         ADAM => dispatch(Adam::<0>, operands, rates),
         flags if flags & NADAM != 0 => dispatch(Adam::<NADAM>, operands, rates),
         flags if flags & RADAM != 0 => dispatch(Adam::<RADAM>, operands, rates),
@@ -202,6 +203,8 @@ struct Momentum;
 struct Adam<const KIND: u32>;
 #[derive(Clone, Copy)]
 struct Lion;
+#[derive(Clone, Copy)]
+struct Adopt;
 
 impl Rule for Plain {
     #[inline(always)]
@@ -243,6 +246,35 @@ impl Rule for Lion {
             let sign = if mean == 0.0 || mean.is_nan() { mean } else { 1f32.copysign(mean) };
             let direction = decayed(sign, *p, rates.weight_decay, finite);
             *p = moved(*p, within(rates.lr * direction), finite);
+        }
+    }
+}
+
+impl Rule for Adopt {
+    #[inline(always)]
+    fn run(self, Operands { gradient, scale, parameter, moments: [m, v, _] }: Operands<'_>, rates: &Rates) {
+        let Hyper { decay: first_decay, share, second_decay, second_share, eps, flags, .. } = rates.hyper;
+        let (begins, penalty) = (rates.chance.step == 1, rates.penalty());
+        let decay = if flags & DECOUPLED != 0 { rates.weight_decay } else { 0.0 };
+        let bound = match flags & CLIPS_UPDATE {
+            0 => f32::INFINITY,
+            _ => (rates.chance.step.saturating_sub(1) as f32).sqrt().sqrt(),
+        };
+        for (((p, m), v), &g) in parameter.iter_mut().zip(m).zip(v).zip(gradient) {
+            let finite = g.is_finite() & p.is_finite();
+            let within = |value: f32| within(value, finite);
+            let g = penalised(g * scale, *p, penalty, finite);
+            // Nothing is divided by before there is a second moment.
+            if begins {
+                *v = within(g * g);
+                continue;
+            }
+            let size = within(v.sqrt()).max(eps);
+            let quotient = if g == 0.0 && size == 0.0 { 0.0 } else { within(g / size) };
+            let along = if quotient.abs() > bound { bound.copysign(quotient) } else { quotient };
+            *m = within(first_decay * *m + share * along);
+            *p = moved(*p, within(rates.lr * decayed(*m, *p, decay, finite)), finite);
+            *v = within(second_decay * *v + second_share * g * g);
         }
     }
 }

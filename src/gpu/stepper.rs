@@ -255,6 +255,7 @@ impl Stepper {
             (Optimizer::Adam(_), _) => Kernel::UpdateAdam,
             (Optimizer::NAdam(_), _) => Kernel::UpdateNadam,
             (Optimizer::RAdam(_), _) => Kernel::UpdateRadam,
+            (Optimizer::Adopt(_), _) => Kernel::UpdateAdopt,
             (Optimizer::Lion(_), _) => Kernel::UpdateLion,
             (Optimizer::Sgd(_), 0) => Kernel::UpdateSgd,
             (Optimizer::Sgd(_), _) => Kernel::UpdateMomentum,

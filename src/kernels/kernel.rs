@@ -26,6 +26,7 @@ pub(crate) enum Kernel {
     UpdateAmsgrad,
     UpdateNadam,
     UpdateRadam,
+    UpdateAdopt,
     UpdateLion,
     Accumulate,
 }

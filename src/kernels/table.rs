@@ -351,6 +351,14 @@ pub(super) static TABLE: &[Row] = &[
         ..UPDATE
     },
     Row {
+        kernel: Kernel::UpdateAdopt,
+        stem: "update_adopt",
+        parts: |variant| parts::update(variant, wgsl!["shared/own_moments", "update_adopt"]),
+        operands: 4,
+        needs_no_checks: Some(Kernel::UpdateAdopt),
+        ..UPDATE
+    },
+    Row {
         kernel: Kernel::UpdateLion,
         stem: "update_lion",
         parts: |variant| parts::update(variant, wgsl!["shared/own_momentum", "update_lion"]),

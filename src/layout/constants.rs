@@ -226,6 +226,8 @@ pub fn wgsl_constants() -> String {
         LION,
         NADAM,
         RADAM,
+        ADOPT,
+        CLIPS_UPDATE,
     ];
     declarations("", &constants)
 }

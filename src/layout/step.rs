@@ -26,6 +26,11 @@ pub const NADAM: u32 = 512;
 /// Bit of [`Hyper::flags`], besides [`ADAM`] and [`EPS_HAT`]: the step is RAdam's.
 pub const RADAM: u32 = 1024;
 
+/// Bit of [`Hyper::flags`]: the step is ADOPT's.
+pub const ADOPT: u32 = 2048;
+/// Bit of [`Hyper::flags`], besides [`ADOPT`]: elements are limited before the first moment takes them.
+pub const CLIPS_UPDATE: u32 = 4096;
+
 /// The constants of loss scaling and of an optimiser, see [`LossScale`](crate::LossScale) and
 /// [`Optimizer`](crate::Optimizer).
 #[repr(C)]
@@ -55,7 +60,7 @@ pub struct Hyper {
     /// See `growth`.
     pub interval: u32,
     /// [`SCALES_LOSS`], [`STEPS`], [`ADAM`], [`NESTEROV`], [`DECOUPLED`], [`EPS_HAT`], [`AMSGRAD`], [`MAXIMIZE`], [`LION`],
-    /// [`NADAM`], [`RADAM`].
+    /// [`NADAM`], [`RADAM`], [`ADOPT`], [`CLIPS_UPDATE`].
     pub flags: u32,
 }
 

@@ -16,7 +16,7 @@ use crate::tolerance::{HALF_ULP, power_on_adapter};
 
 /// What is checked, shader by shader. Seams are words that two 16-bit tensors share; power is any norm but
 /// 1, 2 and infinity.
-pub(crate) const WHAT: [&str; 20] = [
+pub(crate) const WHAT: [&str; 21] = [
     "reduce",
     "tensors",
     "segments",
@@ -35,6 +35,7 @@ pub(crate) const WHAT: [&str; 20] = [
     "update_amsgrad",
     "update_nadam",
     "update_radam",
+    "update_adopt",
     "update_lion",
     "accumulate",
 ];

@@ -5,7 +5,8 @@ use std::fmt;
 use gradclip::cpu::{self, Moments};
 use gradclip::layout::{Progress, Tally};
 use gradclip::{
-    Adam, Clip, ClipError, History, Lion, LossScale, NAdam, NonFinite, Optimizer, RAdam, Rule, Sgd, Units,
+    Adam, Adopt, Clip, ClipError, History, Lion, LossScale, NAdam, NonFinite, Optimizer, RAdam, Rule, Sgd,
+    Units,
 };
 
 use crate::budget::TRAINING_STEPS as STEPS;
@@ -48,10 +49,10 @@ pub(crate) struct Training {
 }
 
 /// By the kernels that they take.
-fn optimizers() -> [Vec<Optimizer>; 7] {
+fn optimizers() -> [Vec<Optimizer>; 8] {
     let sgd = Sgd::new(0.1);
     let (adam, adamw, lion) = (Adam::new(0.01), Adam::adamw(0.01), Lion::new(0.01));
-    let (nadam, radam) = (NAdam::new(0.01), RAdam::new(0.01));
+    let (nadam, radam, adopt) = (NAdam::new(0.01), RAdam::new(0.01), Adopt::new(0.01));
     let momentum = [
         sgd.momentum(0.9),
         sgd.momentum(0.8).dampening(0.3).weight_decay(0.01),
@@ -80,6 +81,13 @@ fn optimizers() -> [Vec<Optimizer>; 7] {
         [radam, radam.betas(0.8, 0.95).eps(1e-4).decoupled(true).weight_decay(0.1).maximize(true)]
             .map(Optimizer::from)
             .to_vec(),
+        [
+            adopt,
+            adopt.betas(0.8, 0.95).eps(1e-3).decoupled(true).weight_decay(0.1).maximize(true),
+            adopt.betas(0.5, 0.9).eps(1e-2).weight_decay(0.1).clipping(false),
+        ]
+        .map(Optimizer::from)
+        .to_vec(),
         [lion, lion.betas(0.95, 0.98).weight_decay(0.1).maximize(true)].map(Optimizer::from).to_vec(),
     ]
 }
@@ -163,6 +171,7 @@ impl Training {
         match (&self.optimizer, self.optimizer.moments()) {
             (Optimizer::NAdam(_), _) => "update_nadam",
             (Optimizer::RAdam(_), _) => "update_radam",
+            (Optimizer::Adopt(_), _) => "update_adopt",
             (Optimizer::Lion(_), _) => "update_lion",
             (Optimizer::Adam(_), 3) => "update_amsgrad",
             (Optimizer::Adam(_), _) => "update_adam",

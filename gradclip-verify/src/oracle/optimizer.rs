@@ -3,7 +3,7 @@
 //! Each operation of such a program adds its own rounding, relative to its result, to what its operands
 //! are off by already. A product fused with a sum only leaves one out.
 
-use gradclip::{Adam, Lion, NAdam, Optimizer, RAdam, Sgd};
+use gradclip::{Adam, Adopt, Lion, NAdam, Optimizer, RAdam, Sgd};
 
 use crate::tally::ulp;
 use crate::tensor::Element;
@@ -73,6 +73,14 @@ impl Near {
         let larger = if other.value > self.value { other } else { self };
         let value = if self.value.is_nan() || other.value.is_nan() { f64::NAN } else { larger.value };
         Near { value, error: self.error.max(other.error), size: larger.size }
+    }
+
+    /// Its part from -bound to bound: what either is off by moves that no further.
+    fn within_bounds(self, bound: Near) -> Near {
+        let value =
+            if self.value.is_nan() { self.value } else { self.value.clamp(-bound.value, bound.value) };
+        let off = if self.value.abs() - self.error > bound.value + bound.error { 0.0 } else { self.error };
+        Near { value, error: off.max(bound.error), size: self.size.min(bound.value.max(value.abs())) }
     }
 
     fn is_zero(&self) -> bool {
@@ -274,10 +282,30 @@ impl Step {
             Optimizer::Adam(adam) => self.adam(adam, against(adam.maximize), [p, m, v, largest]),
             Optimizer::NAdam(nadam) => self.nadam(nadam, against(nadam.maximize), [p, m, v]),
             Optimizer::RAdam(radam) => self.radam(radam, against(radam.maximize), [p, m, v]),
+            Optimizer::Adopt(adopt) => self.adopt(adopt, against(adopt.maximize), [p, m, v]),
             Optimizer::Lion(lion) => self.lion(lion, against(lion.maximize), p, m),
             // There are no others yet: NaN is never right.
             _ => [Near::exactly(f64::NAN); 4],
         }
+    }
+
+    fn adopt(&self, adopt: &Adopt, gradient: Near, [p, m, v]: [Near; 3]) -> [Near; 4] {
+        let Step { machine, t, .. } = *self;
+        let decay = machine.product(self.weight_decay, p);
+        let g = if adopt.decoupled { gradient } else { machine.sum(gradient, decay) };
+        if t == 1 {
+            let v = machine.product(g, g);
+            return [p, m, v, v];
+        }
+        let size = machine.root(v).or_larger(machine.constant(adopt.eps));
+        let along = if g.is_zero() && size.is_zero() { g } else { machine.quotient(g, size) };
+        let bound = machine.root(machine.root(Near::exactly(f64::from(t - 1))));
+        let along = if adopt.clipping { along.within_bounds(bound) } else { along };
+        let kept = machine.product(machine.constant(adopt.betas.0), m);
+        let m = machine.sum(kept, machine.product(machine.constant(1.0 - adopt.betas.0), along));
+        let direction = if adopt.decoupled { machine.sum(m, decay) } else { m };
+        let [_, v] = self.moments(adopt.betas, g, [m, v]);
+        [self.moved(p, direction), m, v, v]
     }
 
     fn lion(&self, lion: &Lion, gradient: Near, p: Near, m: Near) -> [Near; 4] {

@@ -85,7 +85,7 @@ impl<'a> Call<'a> {
             "keras" => (&[], &["SGD", "Adam", "AdamW"]),
             "optax" => (
                 &["clip_by_global_norm", "clip", "clip_by_block_rms", "adaptive_grad_clip"],
-                &["sgd", "adam", "adamw", "lion"],
+                &["sgd", "adam", "adamw", "lion", "adopt"],
             ),
             _ => return Err(format!("unknown peer `{peer}`")),
         };
@@ -179,6 +179,7 @@ impl<'a> Call<'a> {
             ("keras", _) => keras_adam(args, self.optimizer == "AdamW"),
             (_, "sgd") => optax_sgd(args),
             (_, "lion") => optax_lion(args),
+            (_, "adopt") => optax_adopt(args),
             _ => optax_adam(args, self.optimizer == "adamw"),
         }
     }
@@ -321,6 +322,16 @@ fn optax_adam(args: &Args<'_>, decays: bool) -> Attempt<Optimizer> {
         .betas(args.or("b1", 0.9)?, args.or("b2", 0.999)?)
         .eps(args.or("eps", 1e-8)?)
         .weight_decay(decay)
+        .into())
+}
+
+fn optax_adopt(args: &Args<'_>) -> Attempt<Optimizer> {
+    args.off(&["nesterov", "mu_dtype"])?;
+    let clipping = args.get("use_clipping").is_none_or(|value| *value == Value::Bool(true));
+    Ok(Adopt::new(args.needed("learning_rate")?)
+        .betas(args.or("b1", 0.9)?, args.or("b2", 0.9999)?)
+        .eps(args.or("eps", 1e-6)?)
+        .clipping(clipping)
         .into())
 }
 
