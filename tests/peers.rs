@@ -103,6 +103,27 @@ fn optax_per_example() {
     }
 }
 
+/// What private learning adds up before its noise: clipped examples, or automatically clipped ones.
+#[test]
+fn sums_of_private_examples() {
+    for (name, kind) in
+        [("opacus_flat_sum", "sum"), ("optax_dp_mean_none", "mean"), ("f64_autos_mean_wide", "mean")]
+    {
+        let case = case(name, kind);
+        let clip = match name {
+            "opacus_flat_sum" => Clip::per_row_norm(case.number("max_grad_norm")).eps(1e-6),
+            "optax_dp_mean_none" => Clip::per_row_norm(case.number("l2_norm_clip")),
+            _ => Clip::automatic(case.number("gamma")),
+        };
+        let (_, after) = clipped(&case.input, &clip);
+        let examples = case.input[0].shape.as_ref().unwrap()[0] as f32;
+        let by = if kind == "mean" { examples } else { 1.0 };
+        let sums = case.sums(&after).into_iter();
+        let sums: Vec<Vec<f32>> = sums.map(|sum| sum.into_iter().map(|x| x / by).collect()).collect();
+        case.assert_close(&sums);
+    }
+}
+
 /// Each layer's share of the limit is 1/√layers.
 #[test]
 fn optax_per_layer() {
