@@ -74,6 +74,43 @@ fn has(flag: u32) -> bool {
     return (skipping.flags & flag) != 0u;
 }
 
+// The largest exponents of what is kept and of this step's values, then the sums of what is kept.
+fn sum_series(norm: u32, loss: u32, filled: u32, lane: u32) {
+    for (var k = lane; k < 16u; k += WORKGROUP) {
+        atomicStore(&shared_pieces[k], 0u);
+    }
+    if lane == 0u {
+        atomicStore(&shared_fields[0], select(1u, field_of(norm), is_finite_bits(norm)));
+        let magnitude = loss & 0x7fffffffu;
+        atomicStore(&shared_fields[1], select(1u, field_of(magnitude), is_finite_bits(magnitude)));
+    }
+    workgroupBarrier();
+    if lane < filled {
+        var fields = vec2(1u);
+        for (var i = lane; i < filled; i += WORKGROUP) {
+            fields = max(fields, (vec2(watched[i], watched[skipping.window + i]) & vec2(0x7fffffffu)) >> vec2(23u));
+        }
+        atomicMax(&shared_fields[0], fields.x);
+        atomicMax(&shared_fields[1], fields.y);
+    }
+    workgroupBarrier();
+    if lane < filled {
+        for (var series = 0u; series < select(1u, 2u, has(SKIP_LOSS)); series++) {
+            let largest = atomicLoad(&shared_fields[series]);
+            var added = U64(0u, 0u);
+            var squares = U64(0u, 0u);
+            for (var i = lane; i < filled; i += WORKGROUP) {
+                let value = units(watched[series * skipping.window + i], largest);
+                added = add64(added, U64(value, 0u));
+                squares = add64(squares, mul32(value, value));
+            }
+            add_pieces(series * 8u, added);
+            add_pieces(series * 8u + 4u, squares);
+        }
+    }
+    workgroupBarrier();
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn skip(@builtin(local_invocation_index) lane: u32) {
     let filled = min(progress.watched, skipping.window);
@@ -87,35 +124,9 @@ fn skip(@builtin(local_invocation_index) lane: u32) {
     let not_finite = sum.non_finite != 0u;
     let norm = select(saturated(measured), INFINITY_BITS, not_finite && policy != POLICY_SANITIZE);
     let loss = select(0u, inputs.loss, has(SKIP_LOSS));
-    for (var k = lane; k < 16u; k += WORKGROUP) {
-        atomicStore(&shared_pieces[k], 0u);
+    if skipping.window > 0u {
+        sum_series(norm, loss, filled, lane);
     }
-    if lane == 0u {
-        atomicStore(&shared_fields[0], select(1u, field_of(norm), is_finite_bits(norm)));
-        let magnitude = loss & 0x7fffffffu;
-        atomicStore(&shared_fields[1], select(1u, field_of(magnitude), is_finite_bits(magnitude)));
-    }
-    workgroupBarrier();
-    var fields = vec2(1u);
-    for (var i = lane; i < filled; i += WORKGROUP) {
-        fields = max(fields, (vec2(watched[i], watched[skipping.window + i]) & vec2(0x7fffffffu)) >> vec2(23u));
-    }
-    atomicMax(&shared_fields[0], fields.x);
-    atomicMax(&shared_fields[1], fields.y);
-    workgroupBarrier();
-    for (var series = 0u; series < 2u; series++) {
-        let largest = atomicLoad(&shared_fields[series]);
-        var added = U64(0u, 0u);
-        var squares = U64(0u, 0u);
-        for (var i = lane; i < filled; i += WORKGROUP) {
-            let value = units(watched[series * skipping.window + i], largest);
-            added = add64(added, U64(value, 0u));
-            squares = add64(squares, mul32(value, value));
-        }
-        add_pieces(series * 8u, added);
-        add_pieces(series * 8u + 4u, squares);
-    }
-    workgroupBarrier();
     if lane == 0u {
         let over = skipping.above < INFINITY_BITS && exceeds(measured, exactly(skipping.above));
         judge(norm, loss, filled, vec2(not_finite, not_finite && policy == POLICY_SKIP), over);
@@ -140,7 +151,8 @@ fn judge(norm: u32, loss: u32, filled: u32, not_finite: vec2<bool>, over: bool) 
     }
     progress.strikes = select(0u, min(progress.strikes, 0xfffffffeu) + 1u, reasons != 0u);
     if has(SKIP_GIVES_UP) && progress.strikes > skipping.most {
-        reasons |= GAVE_UP | select(0u, LET_THROUGH, has(SKIP_LETS_THROUGH));
+        let lets = has(SKIP_LETS_ALL) || (has(SKIP_LETS_THROUGH) && !not_finite.y);
+        reasons |= GAVE_UP | select(0u, LET_THROUGH, lets);
     }
     progress.reasons = reasons;
     let leaves = leaves_out();

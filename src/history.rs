@@ -4,7 +4,7 @@ use bytemuck::{AnyBitPattern, Pod, Zeroable};
 
 use crate::clip::{Clip, LossScale, MOST_SCALE, Skip};
 use crate::error::ClipError;
-use crate::layout::{Adaptation, Inputs, Progress, SKIP_NON_FINITE, Skipping, State, Tally};
+use crate::layout::{Adaptation, Inputs, Progress, SKIP_LOSS, SKIP_NON_FINITE, Skipping, State, Tally};
 
 /// What the thresholds of a clip remember of earlier steps, how many steps there were, and the loss
 /// scale.
@@ -99,7 +99,7 @@ impl History {
             states: vec![State::zeroed(); states],
             norms: vec![0.0; states * adaptation.window as usize],
             skipping,
-            inputs: Inputs::zeroed(),
+            inputs: Inputs::default(),
             watched: vec![0.0; 2 * skipping.window as usize],
         }
     }
@@ -121,13 +121,13 @@ impl History {
     pub(crate) fn fit(&mut self, clip: &Clip, limits: usize) -> Result<(), ClipError> {
         let needed = History { inputs: self.inputs, ..History::new(clip, limits) };
         if self.tally.steps == 0
-            && History::default() == (History { inputs: Inputs::zeroed(), ..self.clone() })
+            && History::default() == (History { inputs: Inputs::default(), ..self.clone() })
         {
             *self = needed;
             return Ok(());
         }
-        let form = |h: &History| (h.adaptation, h.states.len(), h.scaled, h.skipping);
-        if form(self) == form(&needed) {
+        if self.form() == needed.form() {
+            (self.adaptation, self.skipping) = (needed.adaptation, needed.skipping);
             return Ok(());
         }
         let words = |h: &History| {
@@ -135,6 +135,17 @@ impl History {
             format!("{} limits of {:?}, {scaled} and {:?}", h.states.len(), h.adaptation, h.skipping)
         };
         Err(ClipError::State { required: words(&needed), given: words(self) })
+    }
+
+    /// What a clip has to have in common with it: bounds of thresholds and what is a spike may change within a run.
+    fn form(&self) -> (Adaptation, usize, bool, Skipping) {
+        const SERIES: u32 = SKIP_LOSS | SKIP_NON_FINITE;
+        let adaptation = Adaptation { least: 0.0, most: 0.0, ..self.adaptation };
+        let Skipping { window, flags, .. } = self.skipping;
+        // Whether there is a rule at all counts: without one nobody takes back what it found last.
+        let most = u32::from(self.skipping != Skipping::zeroed());
+        let skipping = Skipping { window, flags: flags & SERIES, most, ..Skipping::zeroed() };
+        (adaptation, self.states.len(), self.scaled, skipping)
     }
 
     /// Number of the last step, 0 before the first.
@@ -158,7 +169,7 @@ impl History {
         self.inputs.loss = loss;
     }
 
-    /// Sets the norm of the next step, where [`Clip::use_norm`] takes it from here; 0 before the first.
+    /// Sets the norm of the next step, where [`Clip::use_norm`] takes it from here; before the first it is infinite, which is no norm.
     pub fn set_norm(&mut self, norm: f32) {
         self.inputs.norm = norm;
     }
@@ -280,6 +291,9 @@ impl History {
         }
         if let Some(norm) = self.norms.iter().find(|norm| !finite(norm)) {
             return Some(format!("a norm of {norm}"));
+        }
+        if self.skipping == Skipping::zeroed() && self.progress.reasons != 0 {
+            return Some(format!("reasons {:#x} of a rule that there is not", self.progress.reasons));
         }
         let keeps_all = self.skipping.flags & SKIP_NON_FINITE != 0;
         let (norms, losses) = self.watched.split_at(self.watched.len() / 2);

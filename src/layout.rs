@@ -303,12 +303,19 @@ pub struct Skipping {
 
 /// What a program hands in from step to step: [`Pass::inputs`](crate::Pass::inputs).
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 pub struct Inputs {
-    /// The loss of this step, for [`Skip::with_loss`](crate::Skip::with_loss).
+    /// The loss of this step, for [`Skip::with_loss`](crate::Skip::with_loss). 0 at first.
     pub loss: f32,
-    /// The norm of this step's gradients, for [`Clip::use_norm`](crate::Clip::use_norm).
+    /// The norm of this step's gradients, for [`Clip::use_norm`](crate::Clip::use_norm). Infinite at first: one that was never handed in is
+    /// no norm.
     pub norm: f32,
+}
+
+impl Default for Inputs {
+    fn default() -> Inputs {
+        Inputs { loss: 0.0, norm: f32::INFINITY }
+    }
 }
 
 /// What an adaptive threshold remembers, one a limit; its history of norms lies apart.

@@ -28,7 +28,7 @@ pub(crate) fn sum_of_norm(norm: f32, summation: Summation) -> Sum {
     let field = (bits >> 23).max(1);
     let mantissa = bits - ((field - 1) << 23);
     let (sum, exponent) = match summation {
-        Summation::One => (u128::from(mantissa) << 32, field),
+        Summation::One => (u128::from(mantissa) << (24 + GUARD), field),
         Summation::Two => ((u128::from(mantissa) * u128::from(mantissa)) << GUARD, field),
         Summation::Inf => (0, bits),
         Summation::P(_) => (if bits == 0 { 0 } else { 1f32.to_bits().into() }, bits),

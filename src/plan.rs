@@ -18,8 +18,8 @@ mod sums;
 use crate::clip::{Adapt, Clip, Summation};
 use crate::error::PrepareError;
 use crate::layout::{
-    Adaptation, ChunkRow, MapRow, Outcome, Partial, Progress, Run, STAGE_DECIDE, STAGE_SEGMENTS,
-    STAGE_TENSORS, SeamRow, SegmentRow, Setting, State, Sum, Tally, UnitRow,
+    Adaptation, ChunkRow, Inputs, MapRow, Outcome, Partial, Progress, Run, STAGE_DECIDE, STAGE_SEGMENTS,
+    STAGE_TENSORS, SeamRow, SegmentRow, Setting, Skipping, State, Sum, Tally, UnitRow,
 };
 use crate::segments::Segments;
 use crate::tensor::TensorInfo;
@@ -244,7 +244,11 @@ fn history_norms(clip: &Clip, parts: &Segments) -> u64 {
 /// Bytes of what thresholds and loss scale remember.
 fn history_bytes(clip: &Clip, parts: &Segments, norms: u64) -> u64 {
     let states = if clip.adapt.is_some() { parts.limits.len() } else { 0 };
-    let fixed = size_of::<Tally>() + size_of::<Progress>() + size_of::<Adaptation>();
+    let fixed = size_of::<Tally>()
+        + size_of::<Progress>()
+        + size_of::<Adaptation>()
+        + size_of::<Skipping>()
+        + size_of::<Inputs>();
     let watched = 2 * u64::from(clip.skip.map_or(0, |skip| skip.record().window));
     (fixed + states * size_of::<State>()) as u64 + (norms + watched) * 4
 }

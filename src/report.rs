@@ -108,7 +108,8 @@ impl SkipReport {
         self.above || self.norm || self.loss || self.loss_non_finite
     }
 
-    /// Whether the step was left out, for a spike or for what is not finite.
+    /// Whether an optimiser's step was left out, for a spike or for what is not finite. In place, segments that are finite are clipped all
+    /// the same beside one that is not.
     pub fn left_out(&self) -> bool {
         (self.is_spike() || self.non_finite) && !self.let_through
     }

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clip::Clip;
 use crate::cpu::{self, GradMut};
-use crate::error::{PrepareError, SessionError, WordError};
+use crate::error::{ClipError, PrepareError, SessionError, WordError};
 use crate::gpu::Clipper;
 use crate::history::History;
 use crate::plan::PlanLimits;
@@ -175,6 +175,11 @@ impl Session {
     /// [`Target::Auto`] takes to the CPU path), memory that ran out, a device that was lost. Gradients are
     /// then untouched.
     pub fn clip(&self, grads: &mut [GradMut<'_>], clip: &Clip) -> Result<Report, SessionError> {
+        if clip.use_norm || clip.skip.is_some_and(|skip| skip.loss) {
+            let (what, required) =
+                ("a norm or a loss that is handed in", "a history that has it: `Session::clip_with`");
+            return Err(ClipError::Combination { what, required }.into());
+        }
         if !clip.remembers() {
             return self.clip_with(grads, clip, &mut History::default());
         }

@@ -103,6 +103,10 @@ fn read(folder: &Path) -> Case {
 fn replay(folder: &Path) {
     let case = read(folder);
     let what = folder.display();
+    let lengths = [case.gradients.len(), case.expected.len(), case.thresholds.len()];
+    assert!(lengths[0] > 0 && lengths.iter().all(|len| *len == lengths[0]), "{what}: {lengths:?}");
+    let names = |all: &[Vec<Tensor>]| all.iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(names(&case.gradients), names(&case.expected), "{what}");
     let mut history = History::default();
     let mut left = Vec::new();
     for (step, (gradients, expected)) in case.gradients.iter().zip(&case.expected).enumerate() {

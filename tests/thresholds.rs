@@ -213,7 +213,7 @@ fn intervals_of_groups() {
     for aggc in [
         Aggc::new(0.8, 1.2, 0.9),
         Aggc::new(0.8, 1.2, 0.9).from_zero(true),
-        Aggc::new(0.0, 1.5, 0.97).min_norm(0.5),
+        Aggc::new(0.0, 1.5, 0.97).min_norm(0.9),
         Aggc::new(0.9, 1.1, 0.8).scales(0.5, 1.25).min_norm(0.1),
     ] {
         let clip = Clip::per_group_norm(f32::INFINITY).adapt(Adapt::Aggc(aggc));
@@ -247,10 +247,7 @@ fn intervals_of_groups() {
             }
             left.push(after);
         }
-        assert!(
-            reduced > 20 && (raised > 20 || aggc.low == 0.0),
-            "{raised} raised, {reduced} reduced: {aggc:?}"
-        );
+        assert!(reduced > 20 && raised > 20, "{raised} raised, {reduced} reduced: {aggc:?}");
         let Some(gpu) = &gpu else { continue };
         let grads = gpu.place(&given(&run[0]), Placing::APART).grads;
         let pass = gpu.clipper.prepare(&grads, &clip).unwrap();
@@ -284,7 +281,7 @@ fn adagc_per_group() {
         let report = cpu::clip_with(&mut common::grads(&mut tensors), &clip, &mut history).unwrap();
         let groups = [norm(&[gradients[0].clone(), gradients[2].clone()]), norm(&gradients[1..2])];
         for (segment, program) in programs.iter_mut().enumerate() {
-            if groups[segment].is_nan() || (step == NAN_STEP && step < 100) {
+            if groups[segment].is_nan() {
                 continue;
             }
             let want = program(&[groups[segment], norm(gradients)]);

@@ -322,7 +322,7 @@ fn verify_passes() {
             }
             _ => {
                 let shaders = "reduce tensors segments coefficient apply seams power reduce_units apply_units \
-                    skip threshold advance update_sgd update_momentum update_adam update_amsgrad update_nadam \
+                    given skip threshold advance update_sgd update_momentum update_adam update_amsgrad update_nadam \
                     update_radam update_adopt update_lion accumulate";
                 assert_eq!(checked, shaders.split(' ').collect::<Vec<_>>());
                 let close = |name: &str| name == "power" || name.starts_with("update_");

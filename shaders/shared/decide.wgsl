@@ -22,6 +22,10 @@ fn power_norm(sum: Sum) -> Real {
     if sum.exponent == 0u {
         return Real(0u, 0, 0u);
     }
+    // A power of 1 has the largest magnitude alone, whatever a driver makes of its logarithm.
+    if sum.mantissa[0] == ONE_BITS {
+        return from_f32(sum.exponent);
+    }
     let log = clamp(log2(bitcast<f32>(sum.mantissa[0])) / P, 0.0, 60000.0);
     let whole = floor(log);
     let fraction = min(bitcast<u32>(exp2(log - whole)), 0x3fffffffu); // below 2

@@ -10,7 +10,8 @@ fn adapt(step: ptr<function, Step>, before: Window, window: Window, found: u32, 
         (*step).threshold = bounded(limit);
     }
     let lower = max(adaptation.d, f_mul(adaptation.c, average));
-    (*step).raised = select(lower, min(lower, f_mul(adaptation.e, norm)), adaptation.e > 0u);
+    let least = select(lower, min(lower, f_mul(adaptation.e, norm)), adaptation.e > 0u);
+    (*step).raised = min(least, (*step).threshold);
     let raised = select(0u, max(norm, (*step).raised), norm > 0u);
     let left = select(raised, (*step).threshold, norm > (*step).threshold);
     (*step).mean = left;

@@ -63,7 +63,7 @@ pub enum Adapt {
     },
     /// AdaGC (Wang et al. 2025, arXiv 2502.11034), each tensor or group by itself: `factor` times γ, the
     /// exponential average γ ← decay · γ + (1 − decay) · clipped norm. During `warm_up` steps only
-    /// [`Clip::total`](crate::Clip) limits, and γ is the least clipped norm so far.
+    /// [`Clip::total`](crate::Clip) limits, no bound of thresholds does, and γ is the least clipped norm so far.
     AdaGc {
         /// λ_rel, above 0 and finite; 1.05 in the paper.
         factor: f32,
@@ -100,7 +100,8 @@ pub enum Reaction {
 }
 
 /// [`Adapt::Aggc`]: a norm n above U = `high` · S is reduced to U, one below L = max(`min_norm`, `low` · S) is raised to L, and S ← `decay` · S +
-/// (1 − `decay`) · the norm that this leaves. S is the average before this step, and begins with the first norm.
+/// (1 − `decay`) · the norm that this leaves. S is the average before this step, and begins
+/// with what is left of the first norm. Nothing is raised above U, nor above [`Clip::at_most`](crate::Clip::at_most).
 ///
 /// ```
 /// use gradclip::{Adapt, Aggc, Clip, History, cpu::{self, GradMut}};
@@ -160,6 +161,11 @@ impl Aggc {
     #[must_use]
     pub fn from_zero(self, from_zero: bool) -> Aggc {
         Aggc { from_zero, ..self }
+    }
+
+    /// Whether any norm is raised.
+    pub(super) fn raises(self) -> bool {
+        self.low > 0.0 || self.min_norm > 0.0
     }
 
     fn validate(self) -> Result<(), ClipError> {
@@ -253,7 +259,8 @@ impl Adapt {
     pub(crate) fn record(adapt: Option<Adapt>, (least, most): (f32, f32)) -> Adaptation {
         let window = adapt.map_or(0, Adapt::window);
         let none = Adaptation { window, least, most, ..bytemuck::Zeroable::zeroed() };
-        let of = |rule, a, b| Adaptation { rule, a, b, ..none };
+        // -0 compares as a huge integer.
+        let of = |rule, a: f32, b: f32| Adaptation { rule, a: a.abs(), b: b.abs(), ..none };
         match adapt {
             None => of(ADAPT_NONE, 0.0, 0.0),
             Some(Adapt::Mean { factor, .. }) => of(ADAPT_MEAN, factor, 0.0),
@@ -276,12 +283,11 @@ impl Adapt {
             Some(Adapt::Quantile { quantile, rate }) => of(ADAPT_QUANTILE, quantile, rate),
             Some(Adapt::Aggc(aggc)) => Adaptation {
                 reaction: if aggc.from_zero { REACTION_FROM_ZERO } else { 0 },
-                // -0 compares as a huge integer.
                 c: aggc.low.abs(),
                 d: aggc.min_norm.abs(),
                 e: aggc.max_up_scale.abs(),
                 f: aggc.max_down_scale.abs(),
-                ..of(ADAPT_AGGC, aggc.high.abs(), aggc.decay)
+                ..of(ADAPT_AGGC, aggc.high, aggc.decay)
             },
         }
     }

@@ -101,6 +101,14 @@ impl Clip {
                 ("a norm that is handed in", "the scope Global, and a rule about the norm"),
             ),
             (
+                self.loss_scale.is_some() && self.skip.is_some_and(|skip| skip.lets_all_through()),
+                ("GiveUp::LetAllThrough", "no loss scale, whose steps overflow until it has found its size"),
+            ),
+            (
+                self.total.is_some() && matches!(self.adapt, Some(Adapt::Aggc(aggc)) if aggc.raises()),
+                ("a total limit", "segments that are not raised; it is of their norms before"),
+            ),
+            (
                 self.at_least.zip(self.at_most).is_some_and(|(least, most)| least > most),
                 ("a threshold of at least more than it is at most", "the lesser bound first"),
             ),

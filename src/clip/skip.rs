@@ -1,7 +1,9 @@
 //! Steps that are left out although all their gradients are finite.
 
 use crate::error::ClipError;
-use crate::layout::{SKIP_FORGETS, SKIP_GIVES_UP, SKIP_LETS_THROUGH, SKIP_LOSS, SKIP_NON_FINITE, Skipping};
+use crate::layout::{
+    SKIP_FORGETS, SKIP_GIVES_UP, SKIP_LETS_ALL, SKIP_LETS_THROUGH, SKIP_LOSS, SKIP_NON_FINITE, Skipping,
+};
 
 use super::adapt::Adapt;
 
@@ -13,11 +15,14 @@ use super::adapt::Adapt;
 ///
 /// There are two ways to tell a spike, which may be used together. A *bound* ([`Skip::above`]) is compared with the norm, as Megatron's
 /// `grad_norm_skip_threshold` and Optax' `skip_large_updates`. A *z-score* ([`Skip::z_score`]) compares it with the norms before it,
-/// and perhaps the loss ([`Skip::with_loss`]) with the losses before it, as OLMo-core's `SkipStepOptimizer`, MaxText and llm.c:
+/// and perhaps the loss ([`Skip::with_loss`]) with the losses before it, as OLMo-core's `SkipStepOptimizer` and MaxText:
 /// x − mean > σ · deviation, of the last `window` values, whose deviation divides by their number less one.
 ///
-/// The z-score is computed from values in units of 2^-23 of the largest among them, in integers, then rounded to `f32` four times: a decision
-/// is that of exact arithmetic where both sides differ by more than that, and the same on every device.
+/// The z-score is computed in integers from values cut to units of at most 2^-22 of the largest magnitude among them, then rounded to `f32` four
+/// times: a decision is that of exact arithmetic where both sides differ by more than (1 + σ) · 2^-22 of that magnitude, and the same on every device.
+/// Where all values are alike, any larger one is a spike.
+///
+/// Gradients count as not finite here where those are that the clip limits: not parameters, nor excluded groups.
 ///
 /// ```
 /// use gradclip::{Clip, History, Skip, cpu::{self, GradMut}};
@@ -81,9 +86,11 @@ pub enum GiveUp {
     /// [`Progress::reasons`](crate::records::Progress::reasons).
     #[default]
     Tell,
-    /// Lets steps through until one comes that would not have been left out, as Optax' `apply_if_finite`: clipped where they
-    /// are finite; under [`NonFinite::Skip`](crate::NonFinite::Skip) what is not finite makes all gradients of its segment NaN then.
+    /// Lets spikes through, clipped as any other step, until a step comes that is none. What is not finite is left out all the same.
     LetThrough,
+    /// Lets steps through that are not finite, too, as Optax' `apply_if_finite`: all gradients of a segment with what is not finite are NaN
+    /// then, and so is what an optimiser moves by them. Refused beside a [`LossScale`](crate::LossScale), which overflows by design.
+    LetAllThrough,
 }
 
 /// Least and most values of a series.
@@ -153,14 +160,20 @@ impl Skip {
         self.sigma.is_some() || self.max_consecutive.is_some()
     }
 
+    /// Whether steps that are not finite may go through.
+    pub(crate) fn lets_all_through(&self) -> bool {
+        self.max_consecutive.is_some() && self.give_up == GiveUp::LetAllThrough
+    }
+
     fn first_decision(&self) -> u32 {
         self.first.unwrap_or((self.window / 2).max(3))
     }
 
     pub(super) fn validate(self) -> Result<(), ClipError> {
         let error = |what, required, given| Err(ClipError::Skip { what, required, given });
-        if self.above.is_nan() || self.above < 0.0 {
-            return error("bound of the norm", "0 or more", self.above);
+        let single = self.above as f32;
+        if self.above.is_nan() || self.above < 0.0 || (single.is_infinite() && self.above.is_finite()) {
+            return error("bound of the norm", "0 to 3.4e38, or infinity for none", self.above);
         }
         if self.loss && self.sigma.is_none() {
             return error("watching the loss", "a z-score", 0.0);
@@ -198,7 +211,8 @@ impl Skip {
                 | set(self.remembers == Remembers::Passed, SKIP_FORGETS)
                 | set(self.remembers == Remembers::All, SKIP_NON_FINITE)
                 | set(self.max_consecutive.is_some(), SKIP_GIVES_UP)
-                | set(self.give_up == GiveUp::LetThrough, SKIP_LETS_THROUGH),
+                | set(self.give_up != GiveUp::Tell, SKIP_LETS_THROUGH)
+                | set(self.lets_all_through(), SKIP_LETS_ALL),
         }
     }
 }

@@ -93,7 +93,7 @@ pub use trace::Trace;
 ///
 /// # Errors
 ///
-/// A [`Clip`] that does not validate, or tensors without what it needs; an adaptive threshold, a loss scale or a rule that leaves out steps by earlier ones,
+/// A [`Clip`] that does not validate, or tensors without what it needs; an adaptive threshold, a loss scale, a norm that is handed in or a rule that leaves out steps by earlier ones,
 /// which would stay at its first step for ever: [`clip_with()`] remembers. Gradients are then untouched.
 pub fn clip(grads: &mut [GradMut<'_>], clip: &Clip) -> Result<Report, ClipError> {
     remembers_nothing(clip)?;
@@ -105,7 +105,7 @@ fn remembers_nothing(clip: &Clip) -> Result<(), ClipError> {
     match clip.remembers() {
         false => Ok(()),
         true => Err(ClipError::Combination {
-            what: "an adaptive threshold, a loss scale or a rule that leaves out steps by earlier ones",
+            what: "an adaptive threshold, a loss scale, a norm that is handed in or a rule that leaves out steps by earlier ones",
             required: "a history that is kept from step to step: `cpu::clip_with`, `Session::clip_with`",
         }),
     }

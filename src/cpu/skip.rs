@@ -2,8 +2,8 @@
 
 use crate::layout::{
     GAVE_UP, Inputs, LET_THROUGH, POLICY_SANITIZE, POLICY_SKIP, Progress, REASON_ABOVE, REASON_LOSS,
-    REASON_LOSS_NON_FINITE, REASON_NON_FINITE, REASON_NORM, SKIP_FORGETS, SKIP_GIVES_UP, SKIP_LETS_THROUGH,
-    SKIP_LOSS, SKIP_NON_FINITE, Skipping,
+    REASON_LOSS_NON_FINITE, REASON_NON_FINITE, REASON_NORM, SKIP_FORGETS, SKIP_GIVES_UP, SKIP_LETS_ALL,
+    SKIP_LETS_THROUGH, SKIP_LOSS, SKIP_NON_FINITE, Skipping,
 };
 use crate::real::{F32_MIN_EXPONENT, NO_MIN_EXPONENT, Real, Rounded};
 
@@ -65,7 +65,8 @@ pub(crate) fn judge(
     }
     progress.strikes = if reasons != 0 { progress.strikes.saturating_add(1) } else { 0 };
     if has(SKIP_GIVES_UP) && progress.strikes > skipping.most {
-        reasons |= GAVE_UP | if has(SKIP_LETS_THROUGH) { LET_THROUGH } else { 0 };
+        let lets = has(SKIP_LETS_ALL) || (has(SKIP_LETS_THROUGH) && reasons & REASON_NON_FINITE == 0);
+        reasons |= GAVE_UP | if lets { LET_THROUGH } else { 0 };
     }
     progress.reasons = reasons;
     let leaves = leaves_out(progress);

@@ -7,7 +7,10 @@ use bytemuck::Zeroable;
 
 use crate::clip::{Clip, Summation};
 use crate::history::History;
-use crate::layout::{CLIPPED, KEEP, NON_FINITE, Outcome, Partial, RULE_FREE, SKIPPED, Setting, Sum, Tally};
+use crate::layout::{
+    CLIPPED, KEEP, LET_THROUGH, NON_FINITE, Outcome, POLICY_NAN, POLICY_SKIP, Partial, RULE_FREE, SKIPPED,
+    Setting, Sum, Tally,
+};
 use crate::norm::unscaled_norm;
 use crate::plan::BLOCK;
 use crate::segments::{Limit, Owner, Segments};
@@ -108,7 +111,7 @@ fn whole_sums(tensor_sums: &[Sum], parts: &Segments, summation: Summation, sums:
 pub(super) fn judge(
     history: &mut History,
     parts: &Segments,
-    settings: &[Setting],
+    settings: &mut [Setting],
     sums: &[Sum],
     summation: Summation,
 ) {
@@ -122,6 +125,9 @@ pub(super) fn judge(
     };
     let History { skipping, inputs, progress, watched, .. } = history;
     skip::judge(skipping, inputs, whole, progress, watched);
+    let lets_through = progress.reasons & LET_THROUGH != 0;
+    let skips = |s: &&mut Setting| lets_through && s.policy == POLICY_SKIP && s.rule != RULE_FREE;
+    settings.iter_mut().filter(skips).for_each(|setting| setting.policy = POLICY_NAN);
 }
 
 /// The thresholds of limits that adapt, and the beginning of a step.

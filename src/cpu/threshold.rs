@@ -179,7 +179,8 @@ impl Step<'_> {
             state.threshold = self.bounded(limit);
         }
         let lower = min_norm.max(mul(low, average_before));
-        state.raised = if max_up > 0.0 { lower.min(mul(max_up, self.norm)) } else { lower };
+        let raised = if max_up > 0.0 { lower.min(mul(max_up, self.norm)) } else { lower };
+        state.raised = raised.min(state.threshold);
         let raised = if self.norm > 0.0 { self.norm.max(state.raised) } else { 0.0 };
         let left = if self.norm > state.threshold { state.threshold } else { raised };
         state.mean = if begun { average(decay, average_before, left) } else { left };

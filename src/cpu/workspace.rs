@@ -6,9 +6,7 @@ use bytemuck::Zeroable;
 
 use crate::clip::{Clip, Summation};
 use crate::history::History;
-use crate::layout::{
-    LET_THROUGH, Outcome, POLICY_NAN, POLICY_SKIP, Partial, Progress, RULE_FREE, Setting, Sum,
-};
+use crate::layout::{Outcome, Partial, Progress, Setting, Sum};
 use crate::norm::sum_of_norm;
 use crate::report::{self, Report};
 use crate::segments::{Limit, Segments};
@@ -112,12 +110,7 @@ impl Workspace {
         let clip = Clip { unscale: unscale.into(), ..*clip };
         parts.settings_into(&clip, thresholds, &mut self.settings);
         if clip.skip.is_some() {
-            stages::judge(history, parts, &self.settings, &self.segment_sums, summation);
-            let lets_through = history.progress.reasons & LET_THROUGH != 0;
-            let skips = |setting: &&mut Setting| {
-                lets_through && setting.policy == POLICY_SKIP && setting.rule != RULE_FREE
-            };
-            self.settings.iter_mut().filter(skips).for_each(|setting| setting.policy = POLICY_NAN);
+            stages::judge(history, parts, &mut self.settings, &self.segment_sums, summation);
         }
         stages::thresholds(history, parts, &self.settings, &self.segment_sums, summation);
         let sums = (&self.segment_sums[..], units().filter(|_| direct));

@@ -35,8 +35,8 @@ impl Clipper {
     ///
     /// # Errors
     ///
-    /// As [`Clipper::prepare`], and [`ClipError::State`](crate::ClipError::State) where the adaptive threshold or the number of
-    /// limits differs.
+    /// As [`Clipper::prepare`], and [`ClipError::State`](crate::ClipError::State) where the adaptive threshold, the number of
+    /// limits, or what a rule that leaves out steps keeps differs.
     pub fn prepare_after(&self, previous: &Pass, grads: &[Grad], clip: &Clip) -> Result<Pass, PrepareError> {
         self.prepared(grads, clip, Purpose::InPlace, Some(previous))
     }

@@ -6,6 +6,7 @@ use bytemuck::Zeroable;
 use wgpu::BufferUsages as Usage;
 
 use crate::clip::{Clip, LossScale, Skip};
+use crate::combine::NOTHING;
 use crate::error::PrepareError;
 use crate::layout::{Hyper, Inputs, Outcome, Partial, Run, SegmentRow, Setting, State, Sum, Tally};
 use crate::plan::Plan;
@@ -59,7 +60,14 @@ impl Make<'_> {
             partials: self.empty::<Partial>("gradclip partials", plan.partials as usize, result),
             blocks: self.empty::<Sum>("gradclip block sums", plan.block_count(), result),
             tensor_sums: self.empty::<Sum>("gradclip tensor sums", plan.tensor_sum_count(), sums),
-            segment_sums: self.empty::<Sum>("gradclip segment sums", plan.segment_sum_count(), sums),
+            segment_sums: match clip.use_norm {
+                // Of what nobody measures.
+                true => {
+                    let nothing = vec![NOTHING; plan.segment_sum_count()];
+                    self.table("gradclip segment sums", &nothing, NOTHING, sums)?
+                }
+                false => self.empty::<Sum>("gradclip segment sums", plan.segment_sum_count(), sums),
+            },
             settings: self.table(
                 "gradclip settings",
                 settings,
@@ -91,7 +99,7 @@ impl Make<'_> {
             states: self.empty::<State>("gradclip states", states, usage),
             norms: self.empty::<f32>("gradclip norms", norms, usage),
             progress: self.table("gradclip progress", &[begin], begin, usage | Usage::UNIFORM)?,
-            inputs: self.empty::<Inputs>("gradclip inputs", 1, usage),
+            inputs: self.table("gradclip inputs", &[Inputs::default()], Inputs::default(), usage)?,
             watched: self.empty::<f32>("gradclip watched", watched, usage),
         }))
     }

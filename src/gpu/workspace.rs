@@ -75,7 +75,8 @@ pub(super) fn measures(clip: &Clip, settings: &[Setting]) -> bool {
             && s.rule != RULE_NORMALIZE
             && matches!(s.policy, POLICY_SKIP | POLICY_KEEP)
     };
-    clip.adapt.is_none() && clip.loss_scale.is_none() && settings.iter().all(keeps)
+    let lets_through = clip.skip.is_some_and(|skip| skip.lets_all_through());
+    clip.adapt.is_none() && clip.loss_scale.is_none() && !lets_through && settings.iter().all(keeps)
 }
 
 impl Make<'_> {

@@ -60,8 +60,10 @@ pub const SKIP_FORGETS: u32 = 2;
 pub const SKIP_NON_FINITE: u32 = 4;
 /// Bit of [`Skipping::flags`](super::Skipping::flags): there is a largest number of steps in a row.
 pub const SKIP_GIVES_UP: u32 = 8;
-/// Bit of [`Skipping::flags`](super::Skipping::flags): the step after so many goes through.
+/// Bit of [`Skipping::flags`](super::Skipping::flags): the step after so many goes through, where it is finite.
 pub const SKIP_LETS_THROUGH: u32 = 16;
+/// Bit of [`Skipping::flags`](super::Skipping::flags): also where it is not.
+pub const SKIP_LETS_ALL: u32 = 32;
 
 /// [`Outcome::action`](super::Outcome::action): gradients keep every bit.
 pub const KEEP: u32 = 0;
@@ -179,6 +181,7 @@ pub fn wgsl_constants() -> String {
         SKIP_NON_FINITE,
         SKIP_GIVES_UP,
         SKIP_LETS_THROUGH,
+        SKIP_LETS_ALL,
         KEEP,
         MULTIPLY,
         FILL,

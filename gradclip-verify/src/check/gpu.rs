@@ -16,7 +16,7 @@ use crate::tolerance::{HALF_ULP, power_on_adapter};
 
 /// What is checked, shader by shader. Seams are words that two 16-bit tensors share; power is any norm but
 /// 1, 2 and infinity.
-pub(crate) const WHAT: [&str; 21] = [
+pub(crate) const WHAT: [&str; 22] = [
     "reduce",
     "tensors",
     "segments",
@@ -26,6 +26,7 @@ pub(crate) const WHAT: [&str; 21] = [
     "power",
     "reduce_units",
     "apply_units",
+    "given",
     "skip",
     "threshold",
     "advance",

@@ -85,8 +85,14 @@ pub(crate) fn courses() -> Vec<Course> {
     }
     courses.extend(bounded(&courses));
     for skip in skips() {
-        for scope in [Scope::Global, Scope::Group, Scope::Tensor, Scope::Row] {
+        for scope in [Scope::Global, Scope::Group, Scope::Tensor, Scope::Row, Scope::Unit(Units::OutputFirst)]
+        {
             courses.push(skipping(courses.len(), skip, scope));
+        }
+    }
+    for norm in [NormType::Two, NormType::One, NormType::Inf, NormType::P(3.0)] {
+        for policy in [NonFinite::Skip, NonFinite::Sanitize, NonFinite::Zero, NonFinite::Nan] {
+            courses.push(given(courses.len(), norm, policy));
         }
     }
     courses
@@ -98,34 +104,46 @@ fn bounded(courses: &[Course]) -> Vec<Course> {
     courses.iter().step_by(5).map(within).collect()
 }
 
-/// Every way to tell a spike, to remember, and to give up; windows that begin, are full, and are long.
-fn skips() -> [Skip; 8] {
+/// Every way to tell a spike, to remember, and to give up, each after so many steps; windows that begin, are full, and are long.
+fn skips() -> [(Skip, usize); 8] {
     let score = |sigma, window| Skip::z_score(sigma).window(window).with_loss();
     [
-        Skip::non_finite().above(20.0),
-        Skip::non_finite().max_consecutive(0, GiveUp::LetThrough),
-        score(1.0, 4),
-        score(2.0, 300).first(301).above(1e35),
-        score(0.5, 6).first(3).remembers(Remembers::Passed),
-        score(1.5, 5).remembers(Remembers::All),
-        score(0.1, 20).first(3).max_consecutive(2, GiveUp::LetThrough),
-        Skip::z_score(0.3).window(1000).max_consecutive(1, GiveUp::Tell),
+        (Skip::non_finite().above(20.0), 0),
+        (Skip::non_finite().max_consecutive(0, GiveUp::LetAllThrough), 0),
+        (score(1.0, 4), 0),
+        (score(2.0, 40).first(41).above(1e35), 60),
+        (score(0.5, 6).first(3).remembers(Remembers::Passed), 0),
+        (score(1.5, 5).remembers(Remembers::All), 9),
+        (score(0.1, 20).first(3).max_consecutive(2, GiveUp::LetThrough), 0),
+        (Skip::z_score(0.3).window(1000).max_consecutive(1, GiveUp::Tell), 700),
     ]
 }
 
-/// Rules of thresholds, policies and loss scaling take turns.
-fn skipping(turn: usize, skip: Skip, scope: Scope) -> Course {
-    let before = [0, 0, 0, 298, 0, 9, 0, 0][turn % 8];
+/// Rules of thresholds and loss scaling take turns, policies go by scopes.
+fn skipping(turn: usize, (skip, before): (Skip, usize), scope: Scope) -> Course {
     let average = Adapt::Average { factor: 1.5, decay: 0.9 };
+    let policy = match scope {
+        Scope::Global | Scope::Group => NonFinite::Skip,
+        Scope::Tensor => NonFinite::Sanitize,
+        _ => NonFinite::Nan,
+    };
     let fixed = Clip::global_norm(2.0).scope(scope).norm_type([NormType::Two, NormType::One][turn % 2]);
-    let policies = [NonFinite::Skip, NonFinite::Skip, NonFinite::Sanitize, NonFinite::Zero];
-    let clip = fixed.on_non_finite(policies[turn / 4 % 4]).unscale([1.0, 0.3][turn / 3 % 2]).skip(skip);
+    let clip = fixed.on_non_finite(policy).unscale([1.0, 0.3][turn / 3 % 2]).skip(skip);
+    let lets_all = skip.give_up == GiveUp::LetAllThrough;
     let clip = match (turn % 3, scope) {
-        (1, Scope::Row) | (0, _) => clip,
+        (1, Scope::Row | Scope::Unit(_)) | (0, _) => clip,
         (1, _) => clip.adapt(average),
+        _ if lets_all => clip,
         _ => clip.loss_scale(LossScale::default().initial(8.0)),
     };
     Course { clip, before, seed: 20_000 + turn as u64 }
+}
+
+/// A norm that is handed in, of every type and under every policy.
+fn given(turn: usize, norm: NormType, policy: NonFinite) -> Course {
+    let clip = Clip::global_norm(2.0).norm_type(norm).on_non_finite(policy).use_norm(true);
+    let clip = if turn.is_multiple_of(2) { clip.adapt(Adapt::autoclip(50.0)) } else { clip.unscale(0.3) };
+    Course { clip, before: 0, seed: 20_000 + turn as u64 }
 }
 
 /// Norms, rules, policies and the limit on the whole set take turns.
@@ -140,14 +158,19 @@ fn course(turn: usize, adapt: Adapt, before: usize, scope: Scope) -> Course {
         .on_non_finite(policies[turn / 3 % 4])
         .unscale([1.0, 1.0, 0.3][turn / 2 % 3])
         .adapt(adapt);
-    let limited = rule == Rule::Norm && scope != Scope::Global && turn.is_multiple_of(2);
+    let raises = matches!(adapt, Adapt::Aggc(_));
+    let limited = rule == Rule::Norm && scope != Scope::Global && turn.is_multiple_of(2) && !raises;
     Course { clip: if limited { clip.total(30.0) } else { clip }, before, seed: 20_000 + turn as u64 }
 }
 
 impl Course {
     /// The shader that it is about.
     pub(crate) fn shader(&self) -> &'static str {
-        if self.clip.skip.is_some() { "skip" } else { "threshold" }
+        match self.clip {
+            clip if clip.use_norm => "given",
+            clip if clip.skip.is_some() => "skip",
+            _ => "threshold",
+        }
     }
 
     /// Both are given the right sums, so that thresholds are judged by themselves.
@@ -155,7 +178,7 @@ impl Course {
         let mut random = Random(self.seed);
         let mut history = History::default();
         for _ in 0..self.before {
-            history.set_loss(1.0 + random.unit());
+            handed_in(&mut random, &mut history);
             cpu::clip_with(&mut grads(&mut self.case(&mut random).tensors), &self.clip, &mut history)?;
         }
         let case = self.case(&mut random);
@@ -165,9 +188,8 @@ impl Course {
         let mut findings = Findings::default();
         for _ in 0..COURSE_STEPS {
             let mut case = self.case(&mut random);
-            let loss = [1.0 + random.unit(), -2.0, 1e3, f32::INFINITY, 1.0][random.below(8).min(4)];
-            history.set_loss(loss);
-            gpu.queue.write_buffer(pass.inputs(), 0, bytemuck::bytes_of(&loss));
+            let inputs = handed_in(&mut random, &mut history);
+            gpu.queue.write_buffer(pass.inputs(), 0, bytemuck::bytes_of(&inputs));
             let expected = cpu::clip_traced_with(&mut grads(&mut case.tensors), &self.clip, &mut history)?;
             let sums = bytemuck::cast_slice(&expected.segment_sums);
             gpu.queue.write_buffer(pass.segment_sums(), 0, sums);
@@ -205,6 +227,15 @@ impl Course {
     }
 }
 
+/// A loss, mostly alike, and a norm that may be any, or none.
+fn handed_in(random: &mut Random, history: &mut History) -> Inputs {
+    let loss = [1.0 + random.unit(), -2.0, 1e3, f32::INFINITY][random.below(8).min(3)];
+    let norm = [1.0 + random.unit(), 0.0, f32::NAN, -1.0, f32::INFINITY, 1e-40, 3e38, 1e20][random.below(8)];
+    history.set_loss(loss);
+    history.set_norm(norm);
+    Inputs { loss, norm }
+}
+
 /// Words that must be equal. As floats they are so many steps apart.
 fn words(got: &[u8], expected: &[u8]) -> Findings {
     let words = |bytes: &[u8]| -> Vec<u32> { bytemuck::pod_collect_to_vec(bytes) };
@@ -224,5 +255,34 @@ impl fmt::Display for Course {
             write!(f, "within {least} and {most}, ")?;
         }
         write!(f, "total {total:?}, unscale {unscale}, {non_finite:?}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A rule that never finds anything would be compared in vain.
+    #[test]
+    fn every_rule_finds_something() {
+        for (skip, _) in skips() {
+            let (mut found, mut let_through, mut gave_up) = (0, 0, 0);
+            for course in courses().iter().filter(|course| course.clip.skip == Some(skip)) {
+                let (mut random, mut history) = (Random(course.seed), History::default());
+                for _ in 0..course.before + COURSE_STEPS {
+                    handed_in(&mut random, &mut history);
+                    let mut case = course.case(&mut random);
+                    let report = cpu::clip_with(&mut grads(&mut case.tensors), &course.clip, &mut history);
+                    let report = report.unwrap().skip.unwrap();
+                    found += u32::from(report.is_spike());
+                    let_through += u32::from(report.let_through);
+                    gave_up += u32::from(report.gave_up);
+                }
+            }
+            let lets_all = skip.give_up == GiveUp::LetAllThrough;
+            assert!(found > 3 || lets_all, "{found} spikes: {skip:?}");
+            assert_eq!(let_through > 0, skip.give_up != GiveUp::Tell, "{skip:?}");
+            assert_eq!(gave_up > 0, skip.max_consecutive.is_some(), "{skip:?}");
+        }
     }
 }

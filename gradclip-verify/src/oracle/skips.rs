@@ -48,7 +48,11 @@ pub fn program(skip: Skip) -> Program {
         in_a_row = if spike || found.non_finite { in_a_row + 1 } else { 0 };
         found.in_a_row = in_a_row;
         found.gave_up = skip.max_consecutive.is_some_and(|most| in_a_row > u64::from(most));
-        found.let_through = found.gave_up && skip.give_up == GiveUp::LetThrough;
+        found.let_through = found.gave_up
+            && match skip.give_up {
+                GiveUp::LetThrough => !found.non_finite,
+                give_up => give_up == GiveUp::LetAllThrough,
+            };
         let enters = match skip.remembers {
             Remembers::Finite => norm.is_finite() && loss.is_finite(),
             Remembers::Passed => norm.is_finite() && loss.is_finite() && (!spike || found.let_through),

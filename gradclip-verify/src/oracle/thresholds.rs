@@ -71,6 +71,7 @@ pub fn interval(aggc: Aggc, first: f64, bounds: Bounds) -> Box<dyn FnMut(f64) ->
         if max_up_scale > 0.0 {
             lower = lower.min(wide(max_up_scale) * norm);
         }
+        lower = lower.min(upper);
         let left = if norm > upper {
             upper
         } else if norm > 0.0 {

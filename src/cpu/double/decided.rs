@@ -79,11 +79,6 @@ impl Decided {
         Decided { rules, outcomes, total, above }
     }
 
-    /// Whether a segment holds what is not finite.
-    pub(super) fn skips(&self) -> bool {
-        self.outcomes.iter().any(|out| out.non_finite > 0)
-    }
-
     /// Whether a tensor is written to.
     pub(crate) fn changes(&self, owner: Owner) -> bool {
         self.own(owner).iter().any(|o| o.change != Change::Keep)

@@ -56,6 +56,15 @@ impl Measured {
         }
     }
 
+    /// Whether a gradient that is limited is not finite.
+    pub(super) fn non_finite(&self, parts: &Segments) -> bool {
+        let mut limited = parts.limits.iter().filter(|limit| !limit.excluded);
+        limited.any(|limit| {
+            let own = limit.first as usize..(limit.first + limit.segments) as usize;
+            self.segments[own].iter().any(|sum| sum.non_finite > 0)
+        })
+    }
+
     /// Adds all tensors, and their parameters where the clip compares with them.
     pub(super) fn add(
         &mut self,

@@ -2,7 +2,7 @@
 //!
 //! A set in which any tensor is of `f64` is measured here as a whole: `f32`, `f16` and `bf16` elements are
 //! `f64` values, so they widen exactly. Segments, rules, limits and policies are those of the other sets;
-//! norm, threshold and coefficient are `f64`. Only adaptive thresholds, loss scaling and what leaves out steps by earlier ones are refused.
+//! norm, threshold and coefficient are `f64`. Only adaptive thresholds, loss scaling, norms that are handed in and what leaves out steps by earlier ones are refused.
 //!
 //! # The sum
 //!
@@ -98,7 +98,7 @@ pub(super) fn check(clip: &Clip) -> Result<(), ClipError> {
     match clip.remembers() {
         false => Ok(()),
         true => Err(ClipError::Combination {
-            what: "an adaptive threshold, a loss scale or a rule that leaves out steps by earlier ones for a set with f64",
+            what: "an adaptive threshold, a loss scale, a norm that is handed in or a rule that leaves out steps by earlier ones for a set with f64",
             required: "gradients of f32, f16 or bf16, whose norms it remembers as f32",
         }),
     }
@@ -120,8 +120,10 @@ pub(super) fn decide(
     let decided = Decided::new(&measured, parts, (clip, thresholds), rules);
     decided.count(&mut history.tally);
     let report = report::report(clip, infos, parts, &measured, &decided, &history.tally);
-    let non_finite = clip.non_finite == NonFinite::Skip && decided.skips();
-    skip::judge_bound((decided.above, non_finite), &mut history.progress);
+    if clip.skip.is_some() {
+        let non_finite = clip.non_finite == NonFinite::Skip && measured.non_finite(parts);
+        skip::judge_bound((decided.above, non_finite), &mut history.progress);
+    }
     (decided, report.judged(clip, &history.progress))
 }
 

@@ -77,7 +77,7 @@ impl Pass {
     /// clip has no such limit.
     pub fn set_total(&self, queue: &wgpu::Queue, threshold: f32) -> Result<(), ClipError> {
         Clip::global_norm(threshold).validate()?;
-        if !self.plan.parts.total {
+        if !self.clip().limits_total() {
             let (what, required) = ("a total limit", "a clip that was prepared with one");
             return Err(ClipError::Combination { what, required });
         }
@@ -140,7 +140,7 @@ impl Pass {
     ///
     /// # Errors
     ///
-    /// [`ClipError::State`] where it is that of another adaptive threshold or other limits.
+    /// [`ClipError::State`] where it is that of another adaptive threshold, other limits or a rule that keeps other series. Bounds may differ.
     pub fn restore_history(&self, queue: &wgpu::Queue, history: &History) -> Result<(), ClipError> {
         let mut history = history.clone();
         // Held as by the other setters.

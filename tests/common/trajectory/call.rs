@@ -141,7 +141,7 @@ impl<'a> Call<'a> {
         }
         if self.skips {
             let most = args.needed("max_consecutive_errors")? as u32;
-            let skip = Skip::non_finite().max_consecutive(most, GiveUp::LetThrough);
+            let skip = Skip::non_finite().max_consecutive(most, GiveUp::LetAllThrough);
             return Ok(clip.on_non_finite(NonFinite::Skip).skip(skip));
         }
         if self.skips_large {
