@@ -125,6 +125,7 @@ fn emit(report: &Result<Report, ReadBackError>, dropped: u64) {
             threshold = report.segments.first().map(|s| s.threshold),
             coefficient = report.coefficient(),
             clipped = report.clipped(),
+            left_out = report.skip.map(|skip| skip.left_out()),
             clipped_segments = report.clipped_segments,
             clipped_share = report.clipped_share(),
             non_finite = report.non_finite(),

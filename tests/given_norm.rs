@@ -123,70 +123,62 @@ fn what_is_no_norm_is_a_policy() {
     }
 }
 
-/// Adaptive thresholds, rules that leave out steps, loss scales, excluded groups and optimisers go by it as by a measured one: with the
-/// norm that would be measured, the same happens.
+/// Adaptive thresholds, rules that leave out steps, loss scales, excluded groups go by it as by a measured one: with the norm that would be
+/// measured, the same happens, step after step, a spike among them.
 #[test]
 fn everything_else_goes_by_it() {
     let gpu = gpu();
-    let given = || {
-        let mut tensors = named(values());
+    let given = |size: f32| {
+        let scaled = |values: Vec<f32>| values.into_iter().map(|x| x * size).collect::<Vec<_>>();
+        let mut tensors = named(values().into_iter().map(scaled).collect::<Vec<_>>());
         tensors[2].group = Some(Named::excluded("free"));
         tensors
     };
-    let skip = Skip::z_score(3.0).window(4).above(1e4).max_consecutive(3, GiveUp::LetThrough);
-    for clip in [
-        Clip::global_norm(1.0).adapt(Adapt::Average { factor: 0.9, decay: 0.5 }),
-        Clip::global_norm(1.0).adapt(Adapt::autoclip(50.0)).skip(skip),
-        Clip::global_norm(3.0).loss_scale(LossScale::default().initial(2.0)).unscale(0.25),
-        Clip::sign(1.0),
-        Clip::normalize(2.0),
+    let floats =
+        |tensors: &[common::Tensor]| -> Vec<Vec<f32>> { tensors.iter().map(|t| t.data.floats()).collect() };
+    let skip = Skip::z_score(3.0).window(4).first(3).max_consecutive(1, GiveUp::LetThrough);
+    // Powers of two, so that a norm that is told is one of gradients as they lie.
+    for (clip, unscale) in [
+        (Clip::global_norm(1.0).adapt(Adapt::Average { factor: 0.9, decay: 0.5 }), 1.0),
+        (Clip::global_norm(1.0).adapt(Adapt::autoclip(50.0)).skip(skip), 1.0),
+        (Clip::global_norm(3.0).loss_scale(LossScale::default().initial(2.0)).unscale(0.25), 8.0),
+        (Clip::sign(1.0), 1.0),
+        (Clip::normalize(2.0), 1.0),
     ] {
-        let (mut measured, mut used) = (History::default(), History::default());
-        for step in 0..6 {
-            let mut tensors = given();
-            let unscale = if clip.loss_scale.is_some() { 8.0 } else { 1.0 };
-            let before = cpu::clip_with(&mut common::grads(&mut tensors), &clip, &mut measured).unwrap();
-            // As gradients lie: what is told is of unscaled ones, by powers of two.
-            used.set_norm((before.norm().unwrap() * unscale) as f32);
-            let mut others = given();
-            let own = clip.use_norm(true);
-            let report = cpu::clip_with(&mut common::grads(&mut others), &own, &mut used).unwrap();
-            assert_eq!(report.norm(), before.norm(), "step {step}: {clip:?}");
-            assert_eq!(report.coefficient(), before.coefficient(), "step {step}: {clip:?}");
-            assert!(report.segments[1].norm.is_nan() && report.segments[1].excluded);
-            let of = |tensors: &[common::Tensor]| -> Vec<Vec<f32>> {
-                tensors.iter().map(|t| t.data.floats()).collect()
-            };
-            assert_eq!(bits(&of(&others)), bits(&of(&tensors)), "step {step}: {clip:?}");
-            let Some(gpu) = &gpu else { continue };
-            let placed = gpu.place(&given(), Placing::PACKED);
+        let own = clip.use_norm(true);
+        let (mut measured, mut used, mut spikes) = (History::default(), History::default(), 0);
+        let there = gpu.as_ref().map(|gpu| {
+            let placed = gpu.place(&given(1.0), Placing::APART);
             let pass = gpu.clipper.prepare(&placed.grads, &own).unwrap();
-            let mut history = History::default();
-            std::mem::swap(&mut history, &mut used);
-            // From before this step on the device.
-            let mut again = History::default();
-            for _ in 0..step {
-                again.set_norm(history_norm(&before, unscale));
-                cpu::clip_with(&mut common::grads(&mut given()), &own, &mut again).unwrap();
-            }
-            again.set_norm(history_norm(&before, unscale));
-            if step > 0 {
-                pass.restore_history(&gpu.queue, &again).unwrap();
-            } else {
-                gpu.queue.write_buffer(pass.inputs(), 4, bytemuck::bytes_of(&history_norm(&before, unscale)));
-            }
-            gpu.run(&pass);
-            if clip.loss_scale.is_none() {
-                assert_eq!(gpu.save(&pass), history, "step {step}: {clip:?} on {}", gpu.name);
-            }
-            used = history;
+            (gpu, placed.grads, pass)
+        });
+        for (step, size) in [1.0f32, 2.0, 0.5, 64.0, 32.0, 1.0].into_iter().enumerate() {
+            let mut tensors = given(size);
+            let before = cpu::clip_with(&mut common::grads(&mut tensors), &clip, &mut measured).unwrap();
+            let norm = (before.norm().unwrap() * unscale) as f32;
+            used.set_norm(norm);
+            let mut others = given(size);
+            let report = cpu::clip_with(&mut common::grads(&mut others), &own, &mut used).unwrap();
+            let what = format!("step {step}: {clip:?}");
+            assert_eq!(report.norm(), before.norm(), "{what}");
+            assert_eq!((report.coefficient(), report.skip), (before.coefficient(), before.skip), "{what}");
+            assert!(report.segments[1].norm.is_nan() && report.segments[1].excluded);
+            assert_eq!(report.segments[1].first_non_finite, None);
+            assert_eq!(bits(&floats(&others)), bits(&floats(&tensors)), "{what}");
+            spikes += u64::from(report.skip.is_some_and(|skip| skip.is_spike()));
+            let Some((gpu, grads, pass)) = &there else { continue };
+            gpu.write(grads, &floats(&given(size)));
+            gpu.queue.write_buffer(pass.inputs(), 4, bytemuck::bytes_of(&norm));
+            let found = gpu.run(pass);
+            // NaN is not itself.
+            let told = |r: &gradclip::Report| format!("{:?} {:?}", r.segments, r.skip);
+            assert_eq!(told(&found), told(&report), "{what} on {}", gpu.name);
+            let left = common::contents(gpu, grads, &floats(&given(size)));
+            assert_eq!(bits(&left), bits(&floats(&others)), "{what} on {}", gpu.name);
+            assert_eq!(gpu.save(pass), used, "{what} on {}", gpu.name);
         }
+        assert!(spikes > 0 || clip.skip.is_none());
     }
-}
-
-/// The same gradients come at every step, so the norm is the same, too.
-fn history_norm(report: &gradclip::Report, unscale: f64) -> f32 {
-    (report.norm().unwrap() * unscale) as f32
 }
 
 #[test]
