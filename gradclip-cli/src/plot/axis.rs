@@ -90,10 +90,11 @@ fn round_up(step: f64) -> f64 {
         .unwrap_or(10.0 * power)
 }
 
-/// Powers of ten, every one or every few; with 2 and 5 times them where there are few.
+/// Powers of ten, every one or every few; with 2 and 5 times them where there are few, and room for them.
 fn decades(low: f64, high: f64, most: f64) -> Vec<f64> {
     let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
-    let digits: &[f64] = if last - first < FEW_DECADES { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let few = last - first < FEW_DECADES && f64::from(3 * (last - first)) <= 2.0 * most;
+    let digits: &[f64] = if few { &[1.0, 2.0, 5.0] } else { &[1.0] };
     let stride = (f64::from(last - first) / most).ceil().max(1.0) as usize;
     (first..=last).step_by(stride).flat_map(|k| digits.iter().map(move |d| d * 10f64.powi(k))).collect()
 }
@@ -140,6 +141,7 @@ mod tests {
             Axis::exactly(0.5, 300.0, Scale::Log).ticks(10),
             [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0]
         );
+        assert_eq!(Axis::exactly(0.5, 300.0, Scale::Log).ticks(4), [1.0, 10.0, 100.0]);
         let wide = Axis::exactly(1e-3, 1e9, Scale::Log).ticks(6);
         assert!(wide.len() == 7 && (wide[1] / 0.1 - 1.0).abs() < 1e-12, "{wide:?}");
         // The range of all norms there are.

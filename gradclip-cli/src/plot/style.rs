@@ -60,13 +60,24 @@ pub(crate) fn title(root: &Area<'_>, title: String, below: Vec<String>) -> Resul
 
 /// A chart whose vertical axis has so many pixels for its numbers.
 pub(crate) fn chart<'s>(area: &Area<'s>, numbers: u32, x: Axis, y: &Axis) -> Result<Chart<'s>, Error> {
+    chart_above(FOOT, area, numbers, x, y)
+}
+
+/// The same above so many pixels for the horizontal axis, which 0 leaves without numbers.
+pub(crate) fn chart_above<'s>(
+    foot: u32,
+    area: &Area<'s>,
+    numbers: u32,
+    x: Axis,
+    y: &Axis,
+) -> Result<Chart<'s>, Error> {
     let mut builder = ChartBuilder::on(area);
     builder
         .margin_left(16)
         .margin_right(14)
         .margin_top(6)
         .margin_bottom(8)
-        .x_label_area_size(FOOT)
+        .x_label_area_size(foot)
         .y_label_area_size(numbers);
     Ok(builder.build_cartesian_2d(x, y.clone())?)
 }

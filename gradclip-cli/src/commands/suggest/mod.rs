@@ -1,7 +1,11 @@
-//! `gradclip suggest`: the norms of a series of steps, and a threshold that follows from them.
+//! `gradclip suggest`: the norms of a series of steps, a threshold that follows from them, and what rules would have done.
 
+mod panels;
 mod picture;
+mod rule;
+mod rules;
 mod series;
+mod simulation;
 mod stats;
 mod step;
 
@@ -12,7 +16,10 @@ use serde_json::{Map, Value, json};
 
 use crate::args::device;
 use crate::args::options;
+use crate::commands::suggest::panels::Panels;
 use crate::commands::suggest::picture::Plot;
+use crate::commands::suggest::rules::RuleArgs;
+use crate::commands::suggest::simulation::Simulation;
 use crate::commands::suggest::stats::{PERCENTILES, Statistics};
 use crate::commands::suggest::step::{Measure, Step};
 use crate::failure::Failure;
@@ -46,34 +53,51 @@ pub(crate) struct Args {
     #[arg(long, value_name = "P", default_value = "90", allow_hyphen_values = true,
         value_parser = options::percentile)]
     percentile: f64,
-    /// Draw the norms by step and their histogram into an SVG file
+    /// Draw the norms by step and their histogram into an SVG file; where rules are simulated, a panel a rule with
+    /// its threshold and the steps that it clips and leaves out
     #[arg(long, value_name = "FILE.svg", value_parser = options::svg)]
     plot: Option<PathBuf>,
+    #[command(flatten)]
+    rules: RuleArgs,
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device::target,
         help = device::HELP)]
     device: Target,
     /// Print one JSON object instead of the table: device, adapter, backend, norm_type, steps, mean,
-    /// std, min, max, percentiles, percentile, suggested, histogram, norms and left_out
+    /// std, min, max, percentiles, percentile, suggested, histogram, norms and left_out; where rules are simulated
+    /// also rules, of each rule, clipped, skipped, raised, thresholds by step with null for none, and clipped_steps,
+    /// skipped_steps and raised_steps counted from 1
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let rules = args.rules.chosen()?;
     let output = args.plot.as_deref().map(|path| Output::prepare("--plot", path)).transpose()?;
     let mut measure = Measure::new(args.norm, &args.device);
     let steps = steps(args, &mut measure)?;
-    let finite: Vec<f64> = steps.iter().filter_map(|step| step.norm).collect();
+    let norms: Vec<Option<f64>> = steps.iter().map(|step| step.norm).collect();
+    let finite: Vec<f64> = norms.iter().copied().flatten().collect();
     let statistics = Statistics::of(&finite).ok_or_else(|| none_left(&steps))?;
-    let findings = Findings { args, measure: &measure, steps: &steps, statistics: &statistics };
+    let suggested = suggested(&statistics, args.percentile);
+    let simulations = simulation::simulated(&rules, &args.rules, &norms, suggested)?;
+    let findings = Findings {
+        args,
+        measure: &measure,
+        steps: &steps,
+        statistics: &statistics,
+        suggested,
+        simulations: &simulations,
+    };
     if let Some(output) = output {
-        let norms: Vec<Option<f64>> = steps.iter().map(|step| step.norm).collect();
-        let kind = options::norm_name(args.norm);
-        let percentile = (args.percentile, findings.suggested());
-        let picture =
-            picture::svg(&Plot { norms: &norms, statistics: &statistics, kind: &kind, percentile })?;
+        let picture = findings.picture(&norms)?;
         output.commit(|mut to| std::io::Write::write_all(&mut to, picture.as_bytes()))?;
     }
     if args.json { text::print_json(&findings.json()) } else { text::print(&findings.text()) }
+}
+
+/// A norm above the largest f32 is no threshold that `--max-norm` takes.
+fn suggested(statistics: &Statistics, percentile: f64) -> f64 {
+    statistics.percentile(percentile).min(f32::MAX.into())
 }
 
 fn steps<'a>(args: &'a Args, measure: &mut Measure<'_>) -> Result<Vec<Step<'a>>, Failure> {
@@ -123,12 +147,21 @@ struct Findings<'a> {
     measure: &'a Measure<'a>,
     steps: &'a [Step<'a>],
     statistics: &'a Statistics,
+    suggested: f64,
+    /// Of the rules that were asked for, if any.
+    simulations: &'a [Simulation],
 }
 
 impl Findings<'_> {
-    /// A norm above the largest f32 is no threshold that `--max-norm` takes.
-    fn suggested(&self) -> f64 {
-        self.statistics.percentile(self.args.percentile).min(f32::MAX.into())
+    /// Of the rules where there are some, else of the norms.
+    fn picture(&self, norms: &[Option<f64>]) -> Result<String, Failure> {
+        let kind = options::norm_name(self.args.norm);
+        if !self.simulations.is_empty() {
+            let skip_above = self.args.rules.skip_above();
+            return panels::svg(&Panels { norms, kind: &kind, simulations: self.simulations, skip_above });
+        }
+        let percentile = (self.args.percentile, self.suggested);
+        picture::svg(&Plot { norms, statistics: self.statistics, kind: &kind, percentile })
     }
 
     fn left_out(&self) -> impl Iterator<Item = &Step<'_>> {
@@ -142,7 +175,7 @@ impl Findings<'_> {
             .map(|p| (p.to_string(), statistics.percentile(f64::from(*p)).into()))
             .collect();
         let histogram = &statistics.histogram;
-        json!({
+        let mut findings = json!({
             "device": if adapter.is_some() { "gpu" } else { "cpu" },
             "adapter": adapter.map(|info| info.name.as_str()),
             "backend": adapter.map(|info| info.backend.to_string()),
@@ -154,7 +187,7 @@ impl Findings<'_> {
             "max": statistics.largest(),
             "percentiles": percentiles,
             "percentile": self.args.percentile,
-            "suggested": self.suggested(),
+            "suggested": self.suggested,
             "histogram": {
                 "scale": if histogram.log { "log" } else { "linear" },
                 "edges": histogram.edges,
@@ -162,11 +195,19 @@ impl Findings<'_> {
             },
             "norms": self.steps.iter().map(Step::norm_json).collect::<Vec<Value>>(),
             "left_out": self.left_out().map(Step::left_out_json).collect::<Vec<Value>>(),
-        })
+        });
+        if !self.simulations.is_empty() {
+            findings["rules"] = self.simulations.iter().map(Simulation::json).collect();
+        }
+        findings
     }
 
     fn text(&self) -> String {
-        format!("{}\n{}", text::pairs(&self.facts()), self.histogram())
+        let found = format!("{}\n{}", text::pairs(&self.facts()), self.histogram());
+        match self.simulations {
+            [] => found,
+            simulations => format!("{found}\n\n{}", simulation::table(simulations)),
+        }
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
@@ -193,7 +234,7 @@ impl Findings<'_> {
                 .map(|(name, p)| (name, text::short(statistics.percentile(p.into())))),
         );
         facts.push(("maximum", text::short(statistics.largest())));
-        let (mean, suggested) = (statistics.mean, self.suggested());
+        let (mean, suggested) = (statistics.mean, self.suggested);
         facts.push(("mean", format!("{}, {}; the usual first guess", text::short(mean), exceeded(mean))));
         let why = format!("percentile {}, {}", self.args.percentile, exceeded(suggested));
         facts.push(("suggested", format!("--max-norm {}: {why}", text::short(suggested))));
@@ -204,7 +245,7 @@ impl Findings<'_> {
     fn histogram(&self) -> String {
         let histogram = &self.statistics.histogram;
         let most = histogram.counts.iter().copied().max().unwrap_or(1);
-        let marked = histogram.bin(self.suggested());
+        let marked = histogram.bin(self.suggested);
         let rows = histogram.counts.iter().enumerate().map(|(i, &count)| {
             vec![
                 text::rough(histogram.edges[i]),
