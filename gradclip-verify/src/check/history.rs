@@ -84,13 +84,14 @@ pub(crate) fn courses() -> Vec<Course> {
         }
     }
     courses.extend(bounded(&courses));
-    for skip in skips() {
+    // Twice, with other gradients.
+    for skip in skips().into_iter().chain(skips()) {
         for scope in [Scope::Global, Scope::Group, Scope::Tensor, Scope::Row, Scope::Unit(Units::OutputFirst)]
         {
             courses.push(skipping(courses.len(), skip, scope));
         }
     }
-    for norm in [NormType::Two, NormType::One, NormType::Inf, NormType::P(3.0)] {
+    for norm in [NormType::Two, NormType::One, NormType::Inf, NormType::P(3.0)].repeat(4) {
         for policy in [NonFinite::Skip, NonFinite::Sanitize, NonFinite::Zero, NonFinite::Nan] {
             courses.push(given(courses.len(), norm, policy));
         }
