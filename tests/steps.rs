@@ -14,7 +14,8 @@ use gradclip::layout::Progress;
 use gradclip::{
     Adam, Adopt, Clip, ClipperOptions, DType, Grad, Lion, NAdam, NonFinite, Optimizer, RAdam, Sgd,
 };
-use gradclip_verify::oracle::optimizer::{Machine, Near, Step};
+use gradclip_verify::oracle::near::{Machine, Near};
+use gradclip_verify::oracle::optimizer::Step;
 
 const SIZES: [usize; 5] = [1, 40_000, 257, 16_384, 3];
 

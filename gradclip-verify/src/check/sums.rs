@@ -14,7 +14,7 @@ use crate::inputs::values::Values;
 use crate::inputs::{Case, Elements, Sizes, placing};
 use crate::oracle::decision::Changes;
 use crate::oracle::in_f64::Exact;
-use crate::oracle::optimizer::{Machine, Near};
+use crate::oracle::near::{Machine, Near};
 use crate::tally::{Findings, Wrong};
 use crate::tensor::Data;
 

@@ -3,6 +3,7 @@
 pub(crate) mod decision;
 pub mod exact;
 pub(crate) mod in_f64;
+pub mod near;
 pub mod optimizer;
 pub mod plain;
 pub mod segments;
