@@ -138,14 +138,13 @@ impl History {
     }
 
     /// What a clip has to have in common with it: bounds of thresholds and what is a spike may change within a run.
-    fn form(&self) -> (Adaptation, usize, bool, Skipping) {
+    fn form(&self) -> impl PartialEq + use<> {
         const SERIES: u32 = SKIP_LOSS | SKIP_NON_FINITE;
         let adaptation = Adaptation { least: 0.0, most: 0.0, ..self.adaptation };
         let Skipping { window, flags, .. } = self.skipping;
         // Whether there is a rule at all counts: without one nobody takes back what it found last.
-        let most = u32::from(self.skipping != Skipping::zeroed());
-        let skipping = Skipping { window, flags: flags & SERIES, most, ..Skipping::zeroed() };
-        (adaptation, self.states.len(), self.scaled, skipping)
+        let rule = self.skipping != Skipping::zeroed();
+        (adaptation, self.states.len(), self.scaled, rule, window, flags & SERIES)
     }
 
     /// Number of the last step, 0 before the first.

@@ -10,7 +10,7 @@ mod step;
 use bytemuck::{Pod, Zeroable};
 
 pub use constants::*;
-pub(crate) use constants::{declarations, declared};
+pub(crate) use constants::{declarations, record_constants};
 pub use step::*;
 
 /// One chunk: where it lies and where its partial goes.

@@ -100,6 +100,20 @@ macro_rules! optimizers {
 }
 optimizers!(Sgd, Adam, NAdam, RAdam, Adopt, Lion);
 
+/// The decays of moments, of those that have two.
+macro_rules! with_betas {
+    ($($name:ident),+) => {
+        $(impl $name {
+            /// Sets β₁ and β₂.
+            #[must_use]
+            pub fn betas(self, first: f64, second: f64) -> $name {
+                $name { betas: (first, second), ..self }
+            }
+        })+
+    };
+}
+with_betas!(Adam, NAdam, RAdam, Adopt, Lion);
+
 impl Optimizer {
     /// State tensors that each parameter needs: 0 to 3, `f32` in the parameter's shape.
     pub fn moments(&self) -> usize {

@@ -63,32 +63,8 @@ const FLOATS: [&str; 13] = [
 /// part of an identifier, in the case of types (`Clip`); the empty one leaves names as they are.
 pub fn wgsl(prefix: &str) -> String {
     let constant_prefix = if prefix.is_empty() { String::new() } else { prefix.to_uppercase() + "_" };
-    let constants = layout::declared![
-        CLIPPED,
-        NON_FINITE,
-        NAN,
-        SKIPPED,
-        BY_TOTAL,
-        LEFT_OUT,
-        SPIKE,
-        REASON_ABOVE,
-        REASON_NORM,
-        REASON_LOSS,
-        REASON_LOSS_NON_FINITE,
-        REASON_NON_FINITE,
-        GAVE_UP,
-        LET_THROUGH,
-        KEEP,
-        MULTIPLY,
-        FILL,
-        CLAMP,
-        SIGN,
-        SANITIZE,
-        TOWARD_ZERO,
-        NONE
-    ];
     let records = ["Inputs", "Outcome", "Progress", "Sum", "Tally"].map(|record| declaration(record, prefix));
-    layout::declarations(&constant_prefix, &constants) + &records.concat()
+    layout::declarations(&constant_prefix, &layout::record_constants()) + &records.concat()
 }
 
 /// A record with the types that a reading shader wants: `f32` where the library has bits, and no atomics.

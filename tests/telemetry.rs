@@ -130,6 +130,22 @@ fn traced(prepare_and_run: impl FnOnce(&wgpu::Device, &wgpu::Queue, &dyn Fn(&str
     Some(trace[begin..end].to_owned())
 }
 
+/// That the submits of 500 steps are the caller's own, with so many dispatches, copies and writes, and that nothing is made or cleared but the mark.
+fn assert_calls(trace: &str, [dispatches, copies, writes]: [usize; 3]) {
+    let count = |call: &str| trace.matches(call).count();
+    assert_eq!(count("Submit("), STEPS as usize, "submits are the caller's own");
+    assert_eq!(count("Dispatch"), dispatches);
+    for (call, times) in [
+        ("CopyBufferToBuffer", copies),
+        ("WriteBuffer", writes),
+        ("CreateBuffer(", 1),
+        ("CreateBindGroup(", 0),
+        ("ClearBuffer", 0),
+    ] {
+        assert_eq!(count(call), times, "{call} in 500 steps");
+    }
+}
+
 fn gradients(device: &wgpu::Device) -> Vec<Grad> {
     (0..20)
         .map(|i| {
@@ -167,14 +183,8 @@ fn five_hundred_adaptive_steps_read_nothing_back() {
             mark("steps end");
         });
         let Some(trace) = trace else { return };
-        let count = |call: &str| trace.matches(call).count();
-        assert_eq!(count("Submit("), STEPS as usize, "submits are the caller's own");
-        assert_eq!(count("RunComputePass"), STEPS as usize);
-        assert_eq!(count("Dispatch"), STEPS as usize * dispatches.get());
-        for call in ["CopyBufferToBuffer", "CreateBuffer(", "CreateBindGroup(", "WriteBuffer", "ClearBuffer"]
-        {
-            assert_eq!(count(call), usize::from(call == "CreateBuffer("), "{call} in 500 steps");
-        }
+        assert_eq!(trace.matches("RunComputePass").count(), STEPS as usize);
+        assert_calls(&trace, [STEPS as usize * dispatches.get(), 0, 0]);
     }
 }
 
@@ -204,13 +214,7 @@ fn spikes_are_left_out_without_a_read_back() {
         mark("steps end");
     });
     let Some(trace) = trace else { return };
-    let count = |call: &str| trace.matches(call).count();
-    assert_eq!(count("Submit("), STEPS as usize, "submits are the caller's own");
-    assert_eq!(count("Dispatch"), STEPS as usize * dispatches.get());
-    assert_eq!(count("CopyBufferToBuffer"), STEPS as usize);
-    for call in ["WriteBuffer", "CreateBuffer(", "CreateBindGroup(", "ClearBuffer"] {
-        assert_eq!(count(call), usize::from(call == "CreateBuffer("), "{call} in 500 steps");
-    }
+    assert_calls(&trace, [STEPS as usize * dispatches.get(), STEPS as usize, 0]);
 }
 
 /// Four micro-batches, their sum, loss scaling and AdamW: nothing but dispatches, and the one write that
@@ -241,13 +245,7 @@ fn a_whole_training_step_reads_nothing_back() {
         mark("steps end");
     });
     let Some(trace) = trace else { return };
-    let count = |call: &str| trace.matches(call).count();
-    assert_eq!(count("Submit("), STEPS as usize, "submits are the caller's own");
-    assert_eq!(count("Dispatch"), STEPS as usize * dispatches.get());
-    assert_eq!(count("WriteBuffer"), STEPS as usize);
-    for call in ["CopyBufferToBuffer", "CreateBuffer(", "CreateBindGroup(", "ClearBuffer"] {
-        assert_eq!(count(call), usize::from(call == "CreateBuffer("), "{call} in 500 steps");
-    }
+    assert_calls(&trace, [STEPS as usize * dispatches.get(), 0, STEPS as usize]);
 }
 
 /// The trainer does the same, with masters: a shorter step, every tenth, copies a word before and one after it.
@@ -274,13 +272,7 @@ fn a_trainer_copies_two_words_a_shorter_step() {
         mark("steps end");
     });
     let Some(trace) = trace else { return };
-    let count = |call: &str| trace.matches(call).count();
-    assert_eq!(count("Submit("), STEPS as usize, "submits are the caller's own");
-    assert_eq!(count("Dispatch"), dispatches.get());
-    assert_eq!(count("CopyBufferToBuffer"), 2 * STEPS as usize / 10);
-    for call in ["WriteBuffer", "CreateBuffer(", "CreateBindGroup(", "ClearBuffer"] {
-        assert_eq!(count(call), usize::from(call == "CreateBuffer("), "{call} in 500 steps");
-    }
+    assert_calls(&trace, [dispatches.get(), 2 * STEPS as usize / 10, 0]);
 }
 
 /// A trainer's gradients with their accumulators.

@@ -6,6 +6,7 @@
 
 mod common;
 
+use common::run::{about, drift, spike};
 use common::{Gpu, Named, Placing, Random, Tensor, assert_close, budget, gpu, named, norm, tolerance};
 use gradclip::cpu;
 use gradclip::layout::Outcome;
@@ -21,18 +22,8 @@ fn run() -> Vec<Vec<Vec<f32>>> {
     let mut random = Random(77);
     (0..STEPS)
         .map(|step| {
-            let drift = 3.0 / (1.0 + step as f32 / 100.0);
-            let spike = match random.bits() % 25 {
-                0 if step > 3 => 10f32.powi(1 + (random.bits() % 5) as i32),
-                _ => 1.0,
-            };
-            let mut tensors: Vec<Vec<f32>> = SIZES
-                .iter()
-                .map(|&n| {
-                    let size = drift * spike * (1.0 + 0.3 * random.unit());
-                    (0..n).map(|_| random.unit() * size / (n as f32 / 3.0).sqrt()).collect()
-                })
-                .collect();
+            let spike = spike(&mut random, step, 25);
+            let mut tensors = about(&mut random, &SIZES, drift(step) * spike);
             if step == NAN_STEP {
                 tensors[1][17] = f32::NAN;
             }
@@ -200,16 +191,23 @@ fn bounds_of_every_rule() {
     }
 }
 
+/// The second tensor in a group of its own.
+fn grouped(step: &[Vec<f32>]) -> Vec<Tensor> {
+    let mut tensors = named(step);
+    tensors[1].group = Some(Named::new("middle", f64::INFINITY));
+    tensors
+}
+
+/// In the order of their first tensors.
+fn norms_of_groups(all: &[Vec<f32>]) -> [f64; 2] {
+    [norm(&[all[0].clone(), all[2].clone()]), norm(&all[1..2])]
+}
+
 /// AGGC keeps groups within their intervals, and raises what is below: norms after the clip are what the program says.
 #[test]
 fn intervals_of_groups() {
     let gpu = gpu();
     let run = run();
-    let given = |step: &[Vec<f32>]| {
-        let mut tensors = named(step);
-        tensors[1].group = Some(Named::new("middle", f64::INFINITY));
-        tensors
-    };
     for aggc in [
         Aggc::new(0.8, 1.2, 0.9),
         Aggc::new(0.8, 1.2, 0.9).from_zero(true),
@@ -221,16 +219,11 @@ fn intervals_of_groups() {
         let mut programs = [(); 2].map(|()| interval(aggc, f64::INFINITY, Box::new(|t, _| t)));
         let (mut raised, mut reduced, mut left) = (0, 0, Vec::new());
         for (step, gradients) in run.iter().enumerate() {
-            let mut tensors = given(gradients);
+            let mut tensors = grouped(gradients);
             let report = cpu::clip_with(&mut common::grads(&mut tensors), &clip, &mut history).unwrap();
-            let of = |segment: usize, all: &[Vec<f32>]| match segment {
-                0 => norm(&[all[0].clone(), all[2].clone()]),
-                _ => norm(&all[1..2]),
-            };
             let after: Vec<Vec<f32>> = tensors.iter().map(|t| t.data.floats()).collect();
-            // Which of the two groups is which segment follows from the tensors' order.
-            for (segment, program) in programs.iter_mut().enumerate() {
-                let before = of(segment, gradients);
+            let norms = norms_of_groups(gradients).into_iter().zip(norms_of_groups(&after));
+            for (segment, (program, (before, left))) in programs.iter_mut().zip(norms).enumerate() {
                 if before.is_nan() {
                     continue;
                 }
@@ -238,7 +231,7 @@ fn intervals_of_groups() {
                 let want = if before > upper { upper } else { before.max(lower) };
                 let what = format!("step {step}, segment {segment}: {aggc:?}");
                 let relative = tolerance::average(4.0, 1.0 - f64::from(aggc.decay)) + tolerance::NORM_AFTER;
-                assert_close([of(segment, &after)], [want], relative, 0.0, &what);
+                assert_close([left], [want], relative, 0.0, &what);
                 raised += u32::from(before < lower);
                 reduced += u32::from(before > upper);
                 let coefficient = report.segments[segment].coefficient;
@@ -249,7 +242,7 @@ fn intervals_of_groups() {
         }
         assert!(reduced > 20 && raised > 20, "{raised} raised, {reduced} reduced: {aggc:?}");
         let Some(gpu) = &gpu else { continue };
-        let grads = gpu.place(&given(&run[0]), Placing::APART).grads;
+        let grads = gpu.place(&grouped(&run[0]), Placing::APART).grads;
         let pass = gpu.clipper.prepare(&grads, &clip).unwrap();
         for (step, (gradients, left)) in run.iter().zip(&left).enumerate() {
             gpu.write(&grads, gradients);
@@ -268,18 +261,13 @@ fn intervals_of_groups() {
 fn adagc_per_group() {
     let gpu = gpu();
     let run = run();
-    let given = |step: &[Vec<f32>]| {
-        let mut tensors = named(step);
-        tensors[1].group = Some(Named::new("middle", f64::INFINITY));
-        tensors
-    };
     let clip = Clip::adagc(2.0).scope(gradclip::Scope::Group);
     let (mut history, mut clipped) = (History::default(), 0);
     let mut programs = [(); 2].map(|()| program(&clip));
     for (step, gradients) in run.iter().enumerate() {
-        let mut tensors = given(gradients);
+        let mut tensors = grouped(gradients);
         let report = cpu::clip_with(&mut common::grads(&mut tensors), &clip, &mut history).unwrap();
-        let groups = [norm(&[gradients[0].clone(), gradients[2].clone()]), norm(&gradients[1..2])];
+        let groups = norms_of_groups(gradients);
         for (segment, program) in programs.iter_mut().enumerate() {
             if groups[segment].is_nan() {
                 continue;
@@ -298,7 +286,7 @@ fn adagc_per_group() {
     }
     assert!(clipped > 50);
     let Some(gpu) = gpu else { return };
-    let grads = gpu.place(&given(&run[0]), Placing::APART).grads;
+    let grads = gpu.place(&grouped(&run[0]), Placing::APART).grads;
     let pass = gpu.clipper.prepare(&grads, &clip).unwrap();
     on_gpu(&gpu, &run, &grads, &pass);
     assert_eq!(gpu.save(&pass), history, "on {}", gpu.name);

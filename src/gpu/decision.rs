@@ -110,23 +110,23 @@ impl Make<'_> {
     ) -> Result<Decision, PrepareError> {
         self.job.measures = measures.into();
         let decision = match &plan.finish {
-            Some(finish) if clip.skip.is_some() || clip.use_norm => {
-                let ends = STAGE_DECIDE | if hyper.is_some() { STAGE_ADVANCE } else { 0 };
-                let mut separate = self.ahead(plan, clip, records)?;
-                separate.push(self.finish(finish, plan, clip, records, (ends, hyper), None)?);
-                let begin = norm.reduce.iter().chain(&norm.sums);
-                Decision { together: begin.chain(&separate).cloned().collect(), separate }
-            }
             Some(finish) => {
                 let ends = STAGE_DECIDE | if hyper.is_some() { STAGE_ADVANCE } else { 0 };
-                let stages = ends | finish.stages & (STAGE_TENSORS | STAGE_SEGMENTS);
-                let only = norm.reduce.first().filter(|_| finish.reduces);
-                let begin = norm.reduce.iter().chain(&norm.before).filter(|_| only.is_none());
-                let last = self.finish(finish, plan, clip, records, (stages, hyper), only)?;
-                Decision {
-                    separate: vec![self.finish(finish, plan, clip, records, (ends, hyper), None)?],
-                    together: begin.cloned().chain([last]).collect(),
-                }
+                let mut separate = self.ahead(plan, clip, records)?;
+                let apart = !separate.is_empty();
+                separate.push(self.finish(finish, plan, clip, records, (ends, hyper), None)?);
+                let together = match apart {
+                    // What comes ahead needs whole sums.
+                    true => norm.reduce.iter().chain(&norm.sums).chain(&separate).cloned().collect(),
+                    false => {
+                        let stages = ends | finish.stages & (STAGE_TENSORS | STAGE_SEGMENTS);
+                        let only = norm.reduce.first().filter(|_| finish.reduces);
+                        let begin = norm.reduce.iter().chain(&norm.before).filter(|_| only.is_none());
+                        let last = self.finish(finish, plan, clip, records, (stages, hyper), only)?;
+                        begin.cloned().chain([last]).collect()
+                    }
+                };
+                Decision { separate, together }
             }
             None => self.decision_apart(plan, clip, records, norm, hyper)?,
         };

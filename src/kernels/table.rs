@@ -110,6 +110,18 @@ const COEFFICIENT: Row = Row {
     ..PARTIALS
 };
 
+/// The rules of thresholds: the fixed one, then those that adapt.
+const RULES: &[u32] = &[
+    ADAPT_NONE,
+    ADAPT_MEAN,
+    ADAPT_AVERAGE,
+    ADAPT_PERCENTILE,
+    ADAPT_ZSCORE,
+    ADAPT_ADAGC,
+    ADAPT_QUANTILE,
+    ADAPT_AGGC,
+];
+
 /// For small sets, what `PARTIALS`, `Sums`, `Threshold`, `COEFFICIENT` and `Advance` write.
 const FINISH: Row = Row {
     kernel: Kernel::Finish,
@@ -117,16 +129,7 @@ const FINISH: Row = Row {
     entry: "finish",
     parts: finish::parts,
     tables: Tables::Of(finish::bindings),
-    rules: &[
-        ADAPT_NONE,
-        ADAPT_MEAN,
-        ADAPT_AVERAGE,
-        ADAPT_PERCENTILE,
-        ADAPT_ZSCORE,
-        ADAPT_ADAGC,
-        ADAPT_QUANTILE,
-        ADAPT_AGGC,
-    ],
+    rules: RULES,
     finishes: true,
     ..COEFFICIENT
 };
@@ -239,15 +242,7 @@ pub(super) static TABLE: &[Row] = &[
         entry: "threshold",
         parts: parts::threshold,
         tables: Tables::Same(&[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite, Uniform]),
-        rules: &[
-            ADAPT_MEAN,
-            ADAPT_AVERAGE,
-            ADAPT_PERCENTILE,
-            ADAPT_ZSCORE,
-            ADAPT_ADAGC,
-            ADAPT_QUANTILE,
-            ADAPT_AGGC,
-        ],
+        rules: RULES.split_at(1).1,
         leaves_out: false,
         ..COEFFICIENT
     },

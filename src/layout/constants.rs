@@ -150,18 +150,10 @@ pub const LEN_BITS: u32 = 15;
 macro_rules! declared {
     ($($name:ident),+ $(,)?) => { [$((stringify!($name), $name)),+] };
 }
-pub(crate) use declared;
 
-/// The constants above, and those of steps, as WGSL declarations.
-pub fn wgsl_constants() -> String {
-    let constants = declared![
-        ROWS,
-        COLUMNS,
-        CHUNK,
-        TEAM,
-        SERIAL_RUN,
-        GUARD,
-        NONE,
+/// The constants of records that programs may bind.
+pub(crate) fn record_constants() -> [(&'static str, u32); 22] {
+    declared![
         CLIPPED,
         NON_FINITE,
         NAN,
@@ -176,12 +168,6 @@ pub fn wgsl_constants() -> String {
         REASON_NON_FINITE,
         GAVE_UP,
         LET_THROUGH,
-        SKIP_LOSS,
-        SKIP_FORGETS,
-        SKIP_NON_FINITE,
-        SKIP_GIVES_UP,
-        SKIP_LETS_THROUGH,
-        SKIP_LETS_ALL,
         KEEP,
         MULTIPLY,
         FILL,
@@ -189,6 +175,25 @@ pub fn wgsl_constants() -> String {
         SIGN,
         SANITIZE,
         TOWARD_ZERO,
+        NONE,
+    ]
+}
+
+/// The constants above, and those of steps, as WGSL declarations.
+pub fn wgsl_constants() -> String {
+    let constants = declared![
+        ROWS,
+        COLUMNS,
+        CHUNK,
+        TEAM,
+        SERIAL_RUN,
+        GUARD,
+        SKIP_LOSS,
+        SKIP_FORGETS,
+        SKIP_NON_FINITE,
+        SKIP_GIVES_UP,
+        SKIP_LETS_THROUGH,
+        SKIP_LETS_ALL,
         POLICY_SKIP,
         POLICY_ZERO,
         POLICY_SANITIZE,
@@ -232,7 +237,7 @@ pub fn wgsl_constants() -> String {
         ADOPT,
         CLIPS_UPDATE,
     ];
-    declarations("", &constants)
+    declarations("", &record_constants()) + &declarations("", &constants)
 }
 
 /// Constants as WGSL, their names with a prefix.

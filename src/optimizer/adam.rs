@@ -69,12 +69,6 @@ impl Adam {
         Adam { weight_decay: 0.01, decoupled: true, ..Adam::new(lr) }
     }
 
-    /// Sets β₁ and β₂.
-    #[must_use]
-    pub fn betas(self, first: f64, second: f64) -> Adam {
-        Adam { betas: (first, second), ..self }
-    }
-
     pub(super) fn validate(&self) -> Result<(), OptimizerError> {
         betas_below_1(self.betas)?;
         at_least_0("eps", self.eps)

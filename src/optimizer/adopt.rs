@@ -66,12 +66,6 @@ impl Adopt {
         Adopt { lr, betas, eps, weight_decay: 0.0, decoupled: false, clipping: true, maximize: false }
     }
 
-    /// Sets β₁ and β₂.
-    #[must_use]
-    pub fn betas(self, first: f64, second: f64) -> Adopt {
-        Adopt { betas: (first, second), ..self }
-    }
-
     pub(super) fn validate(&self) -> Result<(), OptimizerError> {
         betas_below_1(self.betas)?;
         at_least_0("eps", self.eps)

@@ -44,12 +44,6 @@ impl Lion {
         Lion { lr, betas: (0.9, 0.99), weight_decay: 0.0, maximize: false }
     }
 
-    /// Sets β₁ and β₂.
-    #[must_use]
-    pub fn betas(self, first: f64, second: f64) -> Lion {
-        Lion { betas: (first, second), ..self }
-    }
-
     pub(super) fn validate(&self) -> Result<(), OptimizerError> {
         betas_below_1(self.betas)
     }

@@ -67,12 +67,6 @@ impl NAdam {
         NAdam { lr, betas, eps, weight_decay: 0.0, decoupled: false, momentum_decay, maximize: false }
     }
 
-    /// Sets β₁ and β₂.
-    #[must_use]
-    pub fn betas(self, first: f64, second: f64) -> NAdam {
-        NAdam { betas: (first, second), ..self }
-    }
-
     pub(super) fn validate(&self) -> Result<(), OptimizerError> {
         betas_below_1(self.betas)?;
         at_least_0("momentum decay", self.momentum_decay)?;

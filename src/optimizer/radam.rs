@@ -65,12 +65,6 @@ impl RAdam {
         RAdam { lr, betas, eps, weight_decay: 0.0, decoupled: false, maximize: false }
     }
 
-    /// Sets β₁ and β₂.
-    #[must_use]
-    pub fn betas(self, first: f64, second: f64) -> RAdam {
-        RAdam { betas: (first, second), ..self }
-    }
-
     pub(super) fn validate(&self) -> Result<(), OptimizerError> {
         betas_below_1(self.betas)?;
         at_least_0("eps", self.eps)

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod files;
+pub mod run;
 pub mod stepping;
 
 use std::ops::Deref;

@@ -1,19 +1,12 @@
 //! Rules that leave out steps, in plain `f64`: what OLMo-core, Megatron and Optax say, step after step.
 
-use gradclip::{GiveUp, Remembers, Skip};
+use gradclip::{GiveUp, Remembers, Skip, SkipReport};
 
-/// What a rule finds in a step, as `gradclip::SkipReport` tells it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[allow(missing_docs)]
+/// What a rule finds in a step.
+#[derive(Clone, Copy, Debug)]
 pub struct Found {
-    pub above: bool,
-    pub norm: bool,
-    pub loss: bool,
-    pub loss_non_finite: bool,
-    pub non_finite: bool,
-    pub gave_up: bool,
-    pub let_through: bool,
-    pub in_a_row: u64,
+    /// As a report tells it.
+    pub report: SkipReport,
     /// How far the nearest decision was from going the other way, relative to the largest value that it looked at.
     pub margin: f64,
 }
@@ -24,11 +17,11 @@ pub type Program = Box<dyn FnMut(f64, f64) -> Found>;
 /// The program of a rule.
 pub fn program(skip: Skip) -> Program {
     let (mut norms, mut losses): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
-    let mut in_a_row = 0;
+    let (mut in_a_row, mut spikes) = (0, 0);
     let first = skip.first.unwrap_or((skip.window / 2).max(3)) as usize;
     Box::new(move |norm, loss| {
         let loss = if skip.loss { loss } else { 0.0 };
-        let mut found = Found { margin: f64::INFINITY, ..Found::default() };
+        let (mut found, mut nearest) = (SkipReport::default(), f64::INFINITY);
         found.above = norm.is_finite() && norm > skip.above;
         (found.loss_non_finite, found.non_finite) = (!loss.is_finite(), !norm.is_finite());
         if let Some(sigma) = skip.sigma.filter(|_| norms.len() + 1 >= first) {
@@ -38,7 +31,7 @@ pub fn program(skip: Skip) -> Program {
                 }
                 let recent = &values[values.len().saturating_sub(skip.window as usize)..];
                 let (over, margin) = z_score(recent, x, f64::from(sigma));
-                found.margin = found.margin.min(margin);
+                nearest = nearest.min(margin);
                 over
             };
             let (of_norm, of_loss) = (spike(&norms, norm), skip.loss && spike(&losses, loss));
@@ -53,6 +46,8 @@ pub fn program(skip: Skip) -> Program {
                 GiveUp::LetThrough => !found.non_finite,
                 give_up => give_up == GiveUp::LetAllThrough,
             };
+        spikes += u64::from(spike && !found.let_through);
+        found.spikes = spikes;
         let enters = match skip.remembers {
             Remembers::Finite => norm.is_finite() && loss.is_finite(),
             Remembers::Passed => norm.is_finite() && loss.is_finite() && (!spike || found.let_through),
@@ -62,7 +57,7 @@ pub fn program(skip: Skip) -> Program {
             norms.push(norm);
             losses.push(loss);
         }
-        found
+        Found { report: found, margin: nearest }
     })
 }
 
