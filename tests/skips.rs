@@ -371,6 +371,13 @@ fn histories_go_on_where_they_were_saved() {
     let other = Clip::global_norm(1.0).skip(Skip::z_score(3.0).window(21).with_loss());
     let refused = cpu::clip_with(&mut common::grads(&mut named(&run[0].0)), &other, &mut history);
     assert!(matches!(refused, Err(ClipError::State { .. })));
+    // A rule that keeps no series has found something all the same, which a clip without one would never take back.
+    let bound = Clip::global_norm(1.0).skip(Skip::non_finite().above(1.0));
+    let mut found = History::default();
+    cpu::clip_with(&mut [GradMut::new("t0", &mut [3.0f32])], &bound, &mut found).unwrap();
+    let without =
+        cpu::clip_with(&mut [GradMut::new("t0", &mut [3.0f32])], &Clip::global_norm(1.0), &mut found);
+    assert!(matches!(without, Err(ClipError::State { .. })), "{without:?}");
     let Some(gpu) = gpu else { return };
     let grads = gpu.separate(&run[0].0);
     let pass = gpu.clipper.prepare(&grads, &clip).unwrap();
