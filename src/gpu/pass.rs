@@ -207,7 +207,7 @@ impl Pass {
     }
 
     /// What the program hands in for a step: an [`Inputs`](crate::records::Inputs), whose loss [`Skip::with_loss`](crate::Skip::with_loss)
-    /// watches; read by the apply half. Usages `STORAGE | COPY_SRC | COPY_DST`: a shader of the program's own writes it, or a copy from
+    /// watches and whose norm [`Clip::use_norm`] takes; read by the apply half. Usages `STORAGE | COPY_SRC | COPY_DST`: a shader of the program's own writes it, or a copy from
     /// where the loss lies.
     pub fn inputs(&self) -> &wgpu::Buffer {
         &self.workspace.records.memory.inputs

@@ -95,7 +95,7 @@ pub(super) fn given() -> Vec<File> {
 }
 
 /// Whether a step is left out.
-pub(super) fn skip(_: &Variant) -> Vec<File> {
+pub(super) fn skip() -> Vec<File> {
     let all = wgsl!["shared/decide", "shared/unscale", "shared/leaves", "shared/float", "skip"];
     [NUMBERS, all].concat()
 }

@@ -230,7 +230,7 @@ pub(super) static TABLE: &[Row] = &[
         kernel: Kernel::Skip,
         stem: "skip",
         entry: "skip",
-        parts: parts::skip,
+        parts: |_| parts::skip(),
         tables: Tables::Same(&[Uniform, Uniform, Read, Read, Read, ReadWrite, ReadWrite]),
         leaves_out: false,
         ..COEFFICIENT

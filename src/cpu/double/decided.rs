@@ -37,19 +37,19 @@ impl Decided {
         (clip, thresholds): (&Clip, &[f64]),
         rules: Rules,
     ) -> Decided {
-        let whole = || {
+        let whole = (parts.total || clip.skip.is_some()).then(|| {
             let mut sum = Sum::nothing(measured.norm);
             for limit in parts.limits.iter().filter(|l| !l.excluded) {
                 let own = limit.first as usize..(limit.first + limit.segments) as usize;
                 measured.segments[own].iter().for_each(|s| sum.merge(&s.carried(), measured.norm));
             }
             sum
-        };
-        let mut total = Setting::of_total(parts, clip).map(|setting| {
-            let sum = whole();
-            decide::decide(&sum, &setting, &sum, &rules)
         });
-        let above = clip.skip.is_some_and(|skip| decide::is_above(&whole(), skip.above, &rules));
+        let mut total = Setting::of_total(parts, clip)
+            .zip(whole.as_ref())
+            .map(|(setting, sum)| decide::decide(sum, &setting, sum, &rules));
+        let above =
+            clip.skip.zip(whole).is_some_and(|(skip, sum)| decide::is_above(&sum, skip.above, &rules));
         let mut outcomes = Vec::with_capacity(parts.count as usize);
         for (limit, &threshold) in parts.limits.iter().zip(thresholds) {
             let setting = Setting::of(limit, threshold, clip);
