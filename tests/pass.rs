@@ -5,6 +5,8 @@
 
 mod common;
 
+use std::sync::mpsc;
+
 use common::{Distribution, bits, contents, data, gpu};
 use gradclip::cpu::{self, GradMut};
 use gradclip::layout::Outcome;
@@ -172,6 +174,38 @@ fn the_ring_is_bounded_and_comes_free_again() {
     drop(third);
     assert_eq!(pollster::block_on(e).unwrap_err(), ReadBackError::NotSubmitted);
     assert_eq!(gpu.run(&pass).norm(), Some(5.0));
+}
+
+/// Another thread that polls may hold the callback of a result that has arrived: it is waited for.
+#[test]
+fn a_wait_outlasts_a_callback_in_other_hands() {
+    let Some(gpu) = gpu() else { return };
+    let pass = gpu.clipper.prepare(&gpu.separate(&[vec![3.0, 4.0]]), &Clip::measure()).unwrap();
+    let other = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 4,
+        usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+        mapped_at_creation: false,
+    });
+    let ((enter, entered), (release, released)) = (mpsc::channel(), mpsc::channel::<()>());
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    // Callbacks are called in this order, so this one keeps that of the report back.
+    encoder.map_buffer_on_submit(&other, wgpu::MapMode::Read, .., move |_| {
+        enter.send(()).unwrap();
+        released.recv().unwrap();
+    });
+    pass.record(&mut encoder);
+    let report = pass.read_back(&mut encoder).unwrap();
+    gpu.queue.submit([encoder.finish()]);
+    std::thread::scope(|threads| {
+        threads.spawn(|| gpu.device.poll(wgpu::PollType::wait_indefinitely()).unwrap());
+        entered.recv().unwrap();
+        threads.spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            release.send(()).unwrap();
+        });
+        assert_eq!(report.wait().unwrap().norm(), Some(5.0));
+    });
 }
 
 /// A thousand steps; buffers live and bytes held by the process stay where they are after the

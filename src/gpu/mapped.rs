@@ -161,7 +161,17 @@ impl<T> ReadBack<T> {
     pub fn wait(mut self) -> Result<T, ReadBackError> {
         let polled = self.lease.place.device.poll(wgpu::PollType::wait_indefinitely());
         polled.map_err(|error| device_error("waiting for the device", error))?;
-        self.try_take().unwrap_or(Err(ReadBackError::NotSubmitted))
+        match self.try_take() {
+            Some(result) => result,
+            // Another thread that polls has the callback in its hands, and calls it presently.
+            None if self.is_mapped() => pollster::block_on(self),
+            None => Err(ReadBackError::NotSubmitted),
+        }
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn is_mapped(&self) -> bool {
+        self.lease.place.buffer.get_mapped_range(..).is_ok()
     }
 
     fn read(&self) -> Result<T, ReadBackError> {
