@@ -119,6 +119,6 @@ fn add_chunk(row: ChunkRow, lane: u32) {
     }
 
     if lane == 0u {
-        partials[row.partial] = partial_of_chunk();
+        put_partial(row.partial, partial_of_chunk());
     }
 }

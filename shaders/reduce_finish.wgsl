@@ -3,6 +3,10 @@
 
 @group(0) @binding(4) var<storage, read_write> partials: array<Partial>;
 
+fn put_partial(index: u32, partial: Partial) {
+    partials[index] = partial;
+}
+
 // The row of the chunk follows those of segments, in the form of a run.
 fn reduce_all(lane: u32) {
     let run = runs[job.runs + job.segment_runs + job.rows + job.decided];

@@ -31,6 +31,8 @@ pub struct Grad {
     pub(crate) accumulator: Option<(wgpu::Buffer, u64)>,
     pub(crate) lr_scale: f64,
     pub(crate) weight_decay: Option<f64>,
+    /// Whether the optimiser's limit of updates holds for it.
+    pub(crate) limits_update: bool,
 }
 
 impl Grad {
@@ -57,6 +59,7 @@ impl Grad {
             accumulator: None,
             lr_scale: 1.0,
             weight_decay: None,
+            limits_update: true,
         }
     }
 
@@ -132,6 +135,13 @@ impl Grad {
     #[must_use]
     pub fn weight_decay(self, weight_decay: f64) -> Grad {
         Grad { weight_decay: Some(weight_decay), ..self }
+    }
+
+    /// Sets whether the optimiser's limit of updates ([`UpdateLimit`](crate::UpdateLimit), LARS' ratio) holds for this tensor: false,
+    /// usually, for biases and norms under LAMB and LARS. True unless set.
+    #[must_use]
+    pub fn limits_update(self, limits: bool) -> Grad {
+        Grad { limits_update: limits, ..self }
     }
 
     /// The same of the `f32` sum of several, which lies there.

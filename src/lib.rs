@@ -105,7 +105,7 @@ pub use grad::Grad;
 pub use history::History;
 #[doc(hidden)]
 pub use kernels::listing;
-pub use optimizer::{Adam, Adopt, Lion, NAdam, Optimizer, RAdam, Sgd};
+pub use optimizer::{Adam, Adopt, Lars, Lion, NAdam, Optimizer, RAdam, Sgd, Spam, TrustRatio, UpdateLimit};
 pub use plan::Placement;
 pub use report::{Report, SegmentReport, SkipReport, TensorReport};
 pub use schedule::Schedule;

@@ -1,26 +1,32 @@
-//! The step that uses the clipped gradients, as plain data: SGD, Adam, AdamW, NAdam, RAdam, ADOPT, Lion.
+//! The step that uses the clipped gradients, as plain data: SGD, LARS, Adam, AdamW, LAMB, StableAdamW, NAdam, RAdam, SPAM, ADOPT, Lion.
 //!
 //! A step reads gradients through the outcome of their segment, so they are never rewritten: clip and
 //! step read them twice, and write parameters and state once.
 
 use crate::error::OptimizerError;
-use crate::layout::Hyper;
+use crate::layout::{Hyper, RATIOS};
 
 mod adam;
 mod adopt;
 mod constants;
+mod lars;
+mod limit;
 mod lion;
 mod nadam;
 mod radam;
 mod sgd;
+mod spam;
 
 pub use adam::Adam;
 pub use adopt::Adopt;
 pub(crate) use constants::{at_least_0, check_lr_scales};
+pub use lars::Lars;
+pub use limit::{TrustRatio, UpdateLimit};
 pub use lion::Lion;
 pub use nadam::NAdam;
 pub use radam::RAdam;
 pub use sgd::Sgd;
+pub use spam::Spam;
 
 /// An update rule with its constants. Constants are `f64` as in PyTorch, and rounded once.
 ///
@@ -38,12 +44,16 @@ pub use sgd::Sgd;
 pub enum Optimizer {
     /// Stochastic gradient descent.
     Sgd(Sgd),
-    /// Adam or AdamW.
+    /// LARS.
+    Lars(Lars),
+    /// Adam, AdamW, LAMB or StableAdamW.
     Adam(Adam),
     /// NAdam.
     NAdam(NAdam),
     /// RAdam.
     RAdam(RAdam),
+    /// SPAM.
+    Spam(Spam),
     /// ADOPT.
     Adopt(Adopt),
     /// Lion.
@@ -98,7 +108,7 @@ macro_rules! optimizers {
         }
     };
 }
-optimizers!(Sgd, Adam, NAdam, RAdam, Adopt, Lion);
+optimizers!(Sgd, Lars, Adam, NAdam, RAdam, Spam, Adopt, Lion);
 
 /// The decays of moments, of those that have two.
 macro_rules! with_betas {
@@ -112,7 +122,7 @@ macro_rules! with_betas {
         })+
     };
 }
-with_betas!(Adam, NAdam, RAdam, Adopt, Lion);
+with_betas!(Adam, NAdam, RAdam, Spam, Adopt, Lion);
 
 impl Optimizer {
     /// State tensors that each parameter needs: 0 to 3, `f32` in the parameter's shape.
@@ -120,8 +130,8 @@ impl Optimizer {
         match self {
             Optimizer::Sgd(sgd) => usize::from(sgd.momentum != 0.0),
             Optimizer::Adam(adam) => 2 + usize::from(adam.amsgrad),
-            Optimizer::NAdam(_) | Optimizer::RAdam(_) | Optimizer::Adopt(_) => 2,
-            Optimizer::Lion(_) => 1,
+            Optimizer::NAdam(_) | Optimizer::RAdam(_) | Optimizer::Spam(_) | Optimizer::Adopt(_) => 2,
+            Optimizer::Lars(_) | Optimizer::Lion(_) => 1,
         }
     }
 
@@ -129,7 +139,7 @@ impl Optimizer {
     #[cfg(feature = "checkpoint")]
     pub(crate) fn moment_names(&self) -> &'static [&'static str] {
         let all: &[&str] = match self {
-            Optimizer::Sgd(_) => &[".momentum_buffer"],
+            Optimizer::Sgd(_) | Optimizer::Lars(_) => &[".momentum_buffer"],
             _ => &[".exp_avg", ".exp_avg_sq", ".max_exp_avg_sq"],
         };
         &all[..self.moments()]
@@ -145,12 +155,17 @@ impl Optimizer {
     ///
     /// # Errors
     ///
-    /// A learning rate, momentum, momentum decay, eps or weight decay that is negative, infinite or NaN or that no
-    /// `f32` holds; a β outside 0 to below 1; Nesterov's momentum without momentum or with dampening.
+    /// A learning rate, momentum, momentum decay, eps, trust coefficient or weight decay that is negative, infinite or NaN or that no
+    /// `f32` holds; a limit that is not above 0; a β outside 0 to below 1; AMSGrad with a limit of updates; Nesterov's momentum without momentum or with dampening.
     pub fn validate(&self) -> Result<(), OptimizerError> {
         at_least_0("learning rate", self.lr())?;
         at_least_0("weight decay", self.weight_decay())?;
         self.validate_own()
+    }
+
+    /// Whether each tensor's update has a factor that follows from all of it.
+    pub(crate) fn has_ratios(&self) -> bool {
+        self.record().flags & RATIOS != 0
     }
 
     /// That it can go on with the state of another one.

@@ -13,10 +13,11 @@ mod operands;
 mod pack;
 mod placed;
 mod placement;
+mod ratios;
 mod sums;
 
 use crate::clip::{Adapt, Clip, Summation};
-use crate::error::PrepareError;
+use crate::error::{PlanError, PrepareError};
 use crate::layout::{
     Adaptation, ChunkRow, Inputs, MapRow, Outcome, Partial, Progress, Run, STAGE_DECIDE, STAGE_SEGMENTS,
     STAGE_TENSORS, SeamRow, SegmentRow, Setting, Skipping, State, Sum, Tally, UnitRow,
@@ -37,6 +38,7 @@ pub use operands::{MOST_OPERANDS, Operands, Pattern};
 use placed::{Placed, without_excluded_parameters};
 pub(crate) use placed::{chunks, order_of_partials};
 pub use placement::Placement;
+pub use ratios::Ratios;
 
 /// The whole plan. Partials are numbered tensor by tensor, those of excluded groups last, chunk by chunk,
 /// and unit by unit within a chunk.
@@ -174,6 +176,16 @@ impl Plan {
     /// limits allow.
     pub fn fused(&self, tensors: &[Operands], limits: &PlanLimits) -> Result<FusedPlan, PrepareError> {
         FusedPlan::new(tensors, &self.parts, limits)
+    }
+
+    /// What limits the updates of these tensors, which `fused` moves.
+    pub(crate) fn ratios(
+        &self,
+        fused: &FusedPlan,
+        tensors: &[Operands],
+        limits: &PlanLimits,
+    ) -> Result<Ratios, PlanError> {
+        Ratios::new(fused.measuring(tensors, &self.parts, limits)?, limits)
     }
 
     /// Number of segments that have an outcome, that of the whole set counted.

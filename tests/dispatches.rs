@@ -119,13 +119,15 @@ fn the_numbers_are_those_of_the_table() {
     let stepped: Vec<Grad> = grads.iter().enumerate().map(|(i, g)| parameter(g, i)).collect();
     let accumulated: Vec<Grad> =
         grads.iter().enumerate().map(|(i, g)| g.clone().accumulator(&other, i as u64 * 960)).collect();
-    let step = |clipper: &Clipper| {
-        clipper.prepare_step(&stepped, &clip, Adam::adamw(1e-3)).unwrap().dispatch_count()
-    };
+    let step =
+        |clipper: &Clipper, adam: Adam| clipper.prepare_step(&stepped, &clip, adam).unwrap().dispatch_count();
     let accumulate = |clipper: &Clipper| {
         clipper.prepare_clipped_accumulation(&accumulated, &clip).unwrap().dispatch_count()
     };
-    assert_stated(&format!("| global, an optimiser's step | {} | {} |", step(&finishing), step(&apart)));
+    for (what, adam) in [("", Adam::adamw(1e-3)), (" that limits updates", Adam::lamb(1e-3))] {
+        let [finished, staged] = [&finishing, &apart].map(|clipper| step(clipper, adam));
+        assert_stated(&format!("| global, an optimiser's step{what} | {finished} | {staged} |"));
+    }
     let [finished, staged] = [&finishing, &apart].map(accumulate);
     assert_stated(&format!("| global, clipped accumulation | {finished} | {staged} |"));
 }

@@ -7,8 +7,8 @@ mod common;
 use common::{Data, Distribution, Element, Gpu, Placing, budget, data, gpu, named};
 use gradclip::cpu::{self, Moments, ParameterMut, StepMut};
 use gradclip::{
-    Adam, Adopt, Clip, Clipper, DType, Grad, History, Lion, NAdam, Optimizer, PrepareError, RAdam, Sgd,
-    Stepper,
+    Adam, Adopt, Clip, Clipper, DType, Grad, History, Lars, Lion, NAdam, Optimizer, PrepareError, RAdam, Sgd,
+    Spam, Stepper,
 };
 use gradclip_verify::gpu::Operands;
 use half::{bf16, f16};
@@ -35,6 +35,9 @@ fn optimizers() -> Vec<Optimizer> {
         Adam::adamw(0.01).weight_decay(0.1).into(),
         NAdam::new(0.01).into(),
         RAdam::new(0.01).weight_decay(0.1).into(),
+        Lars::new(0.5).weight_decay(0.05).into(),
+        Adam::lamb(0.01).weight_decay(0.1).into(),
+        Spam::new(0.01).interval(2).warmup(2).delay(1).into(),
         Adopt::new(0.01).into(),
         Lion::new(0.01).into(),
     ]

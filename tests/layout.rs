@@ -100,7 +100,13 @@ fn records_have_the_offsets_that_naga_computes() {
         growth,
         backoff,
         interval,
-        flags
+        flags,
+        limit,
+        limit_eps,
+        limit_most,
+        reset_interval,
+        reset_warmup,
+        limit_delay
     );
     same!(
         shared,
@@ -117,7 +123,22 @@ fn records_have_the_offsets_that_naga_computes() {
         half,
         tensor
     );
-    same!(shared, "", FusedTensor, lr_scale, weight_decay, seed, low, kept, high, outer);
+    same!(shared, "", MeasuredRow, row, pad, update, parameter);
+    same!(
+        shared,
+        "",
+        FusedTensor,
+        lr_scale,
+        weight_decay,
+        ratio,
+        pair,
+        elements,
+        seed,
+        low,
+        kept,
+        high,
+        outer
+    );
     // Those that programs bind are declared once more for them.
     for (module, prefix) in [(shared, ""), (&parsed(&records::wgsl("Clip")), "Clip")] {
         same!(module, prefix, Sum, mantissa, exponent, non_finite, nan, first, pad);

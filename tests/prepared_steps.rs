@@ -11,8 +11,8 @@ use allocations::allocations;
 use common::{Distribution, data};
 use gradclip::cpu::{self, Moments, PreparedStep, StepMut};
 use gradclip::{
-    Adam, Adapt, Clip, ClipError, Group, History, LossScale, NonFinite, Optimizer, OptimizerError, Report,
-    Scope, Sgd, StepError, Units,
+    Adam, Adapt, Clip, ClipError, Group, History, Lars, LossScale, NonFinite, Optimizer, OptimizerError,
+    Report, Scope, Sgd, Spam, StepError, Units, UpdateLimit,
 };
 use half::{bf16, f16};
 
@@ -25,6 +25,10 @@ fn optimizers() -> Vec<Optimizer> {
         Adam::new(0.01).betas(0.8, 0.95).eps(1e-3).weight_decay(0.1).into(),
         Adam::new(0.01).eps(1e-4).eps_hat(true).into(),
         Adam::adamw(0.01).into(),
+        Adam::lamb(0.01).weight_decay(0.1).into(),
+        Adam::new(0.01).limit(UpdateLimit::Rms(0.5)).into(),
+        Lars::new(0.1).weight_decay(0.05).into(),
+        Spam::new(0.01).interval(2).warmup(2).delay(1).into(),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! Runs of optimisers that PyTorch, Keras and Optax made, in `tests/data/step_cases`, step for step on the
+//! Runs of optimisers that PyTorch, Keras, Optax, torch-optimi and timm made, in `tests/data/step_cases`, step for step on the
 //! CPU path and on the adapter. `GRADCLIP_STEP_CASES` names more: a case folder, a folder of such, or
 //! several, separated as in `PATH`.
 
@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 use trajectory::{Attempt, Case, PLACINGS, Replay, folders, settings};
 
 /// The names of a family's cases begin with one of its words; the first family that fits has a case.
-const FAMILIES: [(&str, &[&str]); 11] = [
+const FAMILIES: [(&str, &[&str]); 12] = [
     ("skips", &["optax_skip_", "optax_if_finite_", "olmo_skip_", "f64_zscore_"]),
+    ("limits of updates", &["optax_adam_update_", "optax_la", "optimi_", "timm_"]),
     ("masters", &["torch_master_"]),
     ("keras", &["keras_"]),
     ("optax", &["optax_"]),
@@ -80,6 +81,11 @@ fn optax() {
 #[test]
 fn steps_left_out() {
     follows("skips", 5);
+}
+
+#[test]
+fn limits_of_updates() {
+    follows("limits of updates", 7);
 }
 
 #[test]

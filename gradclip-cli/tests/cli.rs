@@ -322,8 +322,8 @@ fn verify_passes() {
             }
             _ => {
                 let shaders = "reduce tensors segments coefficient apply seams power reduce_units apply_units \
-                    given skip threshold advance update_sgd update_momentum update_adam update_amsgrad update_nadam \
-                    update_radam update_adopt update_lion accumulate";
+                    given skip threshold advance update_sgd update_momentum update_lars update_adam update_amsgrad \
+                    update_nadam update_radam update_spam update_adopt update_lion accumulate";
                 assert_eq!(checked, shaders.split(' ').collect::<Vec<_>>());
                 let close = |name: &str| name == "power" || name.starts_with("update_");
                 let exact = rows.iter().zip(&checked).filter(|(_, name)| !close(name));

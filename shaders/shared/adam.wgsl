@@ -30,6 +30,15 @@ fn direction_of(first: f32, second: f32, finite: bool) -> f32 {
 
 // The parameter after a step along the moments.
 fn moved_along(moments: vec2<f32>, parameter: u32, tensor: FusedTensor, finite: bool) -> u32 {
-    let direction = decayed(direction_of(moments.x, moments.y, finite), parameter, tensor, finite);
-    return moved(parameter, direction, tensor, finite);
+    let direction = direction_of(moments.x, moments.y, finite);
+    return moved(parameter, limited(direction, parameter, tensor, finite), tensor, finite);
+}
+
+// The direction with the decay and the tensor's ratio, which is 1 where nothing limits updates. A limit of the root of a mean square is one
+// of the direction alone.
+fn limited(direction: f32, parameter: u32, tensor: FusedTensor, finite: bool) -> f32 {
+    let ratio = bitcast<f32>(tensor.ratio);
+    let alone = (hyper.flags & LIMITS_RMS) != 0u;
+    let own = within(direction * select(1.0, ratio, alone), finite);
+    return within(decayed(own, parameter, tensor, finite) * select(ratio, 1.0, alone), finite);
 }

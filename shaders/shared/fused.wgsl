@@ -4,7 +4,6 @@
 @group(0) @binding(0) var<uniform> job: Job;
 @group(0) @binding(1) var<uniform> hyper: Hyper;
 @group(0) @binding(2) var<uniform> progress: Progress;
-@group(0) @binding(3) var<storage, read> rows: array<FusedRow>;
 @group(0) @binding(4) var<storage, read> tensors: array<FusedTensor>;
 @group(0) @binding(5) var<storage, read> outcomes: array<Outcome>;
 //@each binding
@@ -33,7 +32,7 @@ fn fused(
     if index >= job.rows || idle() {
         return;
     }
-    let row = rows[job.first_row + index];
+    let row = row_at(job.first_row + index);
     let tensor = tensors[row.tensor];
     fused_chunk(row, tensor, lane);
 }

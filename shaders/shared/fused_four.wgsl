@@ -1,36 +1,4 @@
-// Four elements a turn, all of their operands in flight before the first store; little code a slot.
-
-struct One {
-    word: u32,
-    own: Own,
-}
-
-struct Four {
-    a: One,
-    b: One,
-    c: One,
-    d: One,
-}
-
-//@each slot
-fn one_SLOT(row: FusedRow, i: u32) -> One {
-    return One(OPERAND0[word_of(row.start + i)], own_SLOT(row, i));
-}
-//@end
-
-// Past the end of the chunk the first element again, which is not put back: no other invocation's, which writes it.
-fn fetch(row: FusedRow, k: vec4<u32>) -> Four {
-    var four: Four;
-    switch row.slot_len >> LEN_BITS {
-        //@each slot
-        case SLOTu: {
-            four = Four(one_SLOT(row, k.x), one_SLOT(row, k.y), one_SLOT(row, k.z), one_SLOT(row, k.w));
-        }
-        //@end
-        default: {}
-    }
-    return four;
-}
+// Four elements a turn, all of their operands in flight before the first store.
 
 // Which of four are put back.
 fn put(row: FusedRow, tensor: FusedTensor, i: vec4<u32>, four: Four, puts: vec4<bool>) {
@@ -66,7 +34,8 @@ fn fused_chunk(row: FusedRow, tensor: FusedTensor, lane: u32) {
     for (var first = first_of_turns(lane); first < len; first += 4u * WORKGROUP) {
         let i = elements_of_turn(first);
         let inside = select(vec4(first), i, i < vec4(len));
-        let four = fetch(row, inside);
+        // Past the end of the chunk the first element again, which is not put back: no other invocation's, which writes it.
+        let four = four_of(row, inside);
         let a = outcome_of(row, tensor, inside.x);
         let b = outcome_of(row, tensor, inside.y);
         let c = outcome_of(row, tensor, inside.z);

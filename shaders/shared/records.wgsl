@@ -111,6 +111,12 @@ struct Hyper {
     backoff: u32,
     interval: u32,
     flags: u32,
+    limit: u32,
+    limit_eps: u32,
+    limit_most: u32,
+    reset_interval: u32,
+    reset_warmup: u32,
+    limit_delay: u32,
 }
 
 struct Progress {

@@ -55,9 +55,19 @@ struct FusedRow {
     tensor: u32,
 }
 
+struct MeasuredRow {
+    row: FusedRow,
+    pad: array<u32, 2>,
+    update: Partial,
+    parameter: Partial,
+}
+
 struct FusedTensor {
     lr_scale: u32,
     weight_decay: u32,
+    ratio: u32,
+    pair: u32,
+    elements: u32,
     seed: array<u32, 2>,
     low: u32,
     kept: u32,

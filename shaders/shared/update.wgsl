@@ -26,9 +26,17 @@ fn decayed(direction: f32, parameter: u32, tensor: FusedTensor, finite: bool) ->
     return within(direction + bitcast<f32>(tensor.weight_decay) * bitcast<f32>(parameter), finite);
 }
 
-// parameter - lr * direction. What does not move keeps every bit: a driver may flush subnormals.
+fn rate_of(tensor: FusedTensor) -> f32 {
+    return bitcast<f32>(hyper.lr) * bitcast<f32>(tensor.lr_scale);
+}
+
+// parameter - lr * direction.
 fn moved(parameter: u32, direction: f32, tensor: FusedTensor, finite: bool) -> u32 {
-    let by = within(bitcast<f32>(hyper.lr) * bitcast<f32>(tensor.lr_scale) * direction, finite);
+    return moved_by(parameter, within(rate_of(tensor) * direction, finite), finite);
+}
+
+// What does not move keeps every bit: a driver may flush subnormals.
+fn moved_by(parameter: u32, by: f32, finite: bool) -> u32 {
     let to = bitcast<u32>(within(bitcast<f32>(parameter) - by, finite));
     return select(to, parameter, (bitcast<u32>(by) & 0x7fffffffu) == 0u);
 }

@@ -2,7 +2,7 @@
 //! `shaders/advance.wgsl`, in `f32` operations that every processor rounds correctly.
 
 use crate::clip::MOST_SCALE;
-use crate::layout::{ADAM, Hyper, LION, NADAM, Progress, RADAM, SCALES_LOSS, STEPS, Tally};
+use crate::layout::{ADAM, Hyper, LION, NADAM, Progress, RADAM, SCALES_LOSS, SPAM, STEPS, Tally};
 
 pub(super) fn advance(hyper: &Hyper, tally: &Tally, progress: &mut Progress) {
     if hyper.flags & SCALES_LOSS != 0 {
@@ -50,6 +50,29 @@ fn begin_update(hyper: &Hyper, moves: bool, progress: &mut Progress) {
     if hyper.flags & RADAM != 0 {
         rectify(hyper, progress);
     }
+    if hyper.flags & SPAM != 0 {
+        warm_up(hyper, progress);
+    }
+}
+
+/// SPAM's rate after moments were forgotten: 0.01 + 0.99 sin²(π k / (2 (w + 1))) in the k-th of w steps.
+fn warm_up(hyper: &Hyper, progress: &mut Progress) {
+    let Hyper { reset_interval, reset_warmup, .. } = *hyper;
+    if reset_interval == 0 || progress.updates < reset_interval {
+        return;
+    }
+    let k = progress.updates % reset_interval;
+    if k < reset_warmup {
+        let sine = sine(std::f32::consts::FRAC_PI_2 * (k as f32 / reset_warmup.saturating_add(1) as f32));
+        progress.correction *= 0.01 + 0.99 * (sine * sine);
+    }
+}
+
+/// sin x for x from 0 to π / 2: the series to x^13, whose truncation error is below 6e-10 there.
+fn sine(x: f32) -> f32 {
+    let square = x * x;
+    let term = |e: f32, n: u32| (1.0 - e * (square / (n * (n + 1)) as f32)).abs();
+    x * [12, 10, 8, 6, 4, 2].into_iter().fold(1.0, term)
 }
 
 /// NAdam's factors of the gradient and of the first moment, from the product of all momenta so far: μₜ = β₁ / 2 (1 + cₜ) and

@@ -43,6 +43,7 @@ mod power;
 mod prepared;
 #[cfg(test)]
 mod random;
+mod ratio;
 mod recycled;
 mod reduce;
 mod room;

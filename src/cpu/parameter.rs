@@ -121,6 +121,17 @@ impl<'a> ParameterMut<'a> {
         }
     }
 
+    /// What a step moves, as `f32`: elements from `at` on.
+    pub(super) fn read(&self, at: usize, to: &mut [f32]) {
+        let own = at..at + to.len();
+        match self {
+            ParameterMut::F32(all) => to.copy_from_slice(&all[own]),
+            ParameterMut::F16(master, halves) => read_mixed(&master[own.clone()], &halves[own], to),
+            ParameterMut::Bf16(master, halves) => read_mixed(&master[own.clone()], &halves[own], to),
+            ParameterMut::Stochastic(halves) => bf16::widen(&halves[own], to),
+        }
+    }
+
     /// Takes the first `len` elements off, or all where there are fewer.
     pub(super) fn split(&mut self, len: usize) -> ParameterMut<'a> {
         match self {
@@ -171,6 +182,13 @@ fn mixed<T: Element>(master: &mut [f32], halves: &mut [T], change: impl FnOnce(&
     }
     change(master);
     T::narrow(master, halves);
+}
+
+/// The parameter instead of a master that nothing was written to.
+fn read_mixed<T: Element>(master: &[f32], halves: &[T], to: &mut [f32]) {
+    for ((to, master), half) in to.iter_mut().zip(master).zip(halves) {
+        *to = if master.to_bits() == 0 { f32::from_bits(half.f32_bits()) } else { *master };
+    }
 }
 
 /// Values rounded up with the probability that keeps their mean.

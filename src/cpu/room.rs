@@ -1,5 +1,7 @@
 //! Vectors of references, which live for a step, in room that is kept from step to step.
 
+use crate::layout::Partial;
+
 use super::block::{Block, Values};
 use super::blockwise::Piece;
 use super::change::Change;
@@ -16,4 +18,5 @@ pub(super) struct Room {
     pub(super) work: Vec<Change<'static>>,
     pub(super) pieces: Vec<Piece<'static>>,
     pub(super) fused: Vec<Work<'static>>,
+    pub(super) partials: Vec<[Partial; 2]>,
 }

@@ -1,8 +1,8 @@
 //! gradient, outcome -> parameter, moments: the twin of the `shaders/update_*.wgsl`.
 
 use crate::layout::{
-    ADAM, ADOPT, AMSGRAD, CLIPS_UPDATE, DECOUPLED, EPS_HAT, Hyper, KEEP, LION, MAXIMIZE, MULTIPLY, NADAM,
-    NESTEROV, Outcome, Progress, RADAM, SKIPPED,
+    ADAM, ADOPT, AMSGRAD, CLIPS_UPDATE, DECOUPLED, EPS_HAT, Hyper, KEEP, LARS, LIMITS_RMS, LION, MAXIMIZE,
+    MULTIPLY, NADAM, NESTEROV, Outcome, Progress, RADAM, RATIOS, SKIPPED, SPAM,
 };
 
 use super::apply;
@@ -17,13 +17,15 @@ const BLOCK: usize = 1024;
 /// The constants of one tensor in one step.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rates {
-    hyper: Hyper,
+    pub(super) hyper: Hyper,
     share: f32,
     correction: f32,
     second_correction: f32,
     gradient_correction: f32,
     lr: f32,
-    weight_decay: f32,
+    pub(super) weight_decay: f32,
+    /// What its update is multiplied by.
+    pub(super) ratio: f32,
     chance: Chance,
 }
 
@@ -43,14 +45,64 @@ impl Rates {
             gradient_correction: progress.gradient_correction,
             lr: hyper.lr * lr_scale,
             weight_decay,
+            ratio: 1.0,
             chance: Chance { seed, step: progress.updates },
         }
     }
 
     /// Weight decay as a part of the gradient.
-    fn penalty(&self) -> f32 {
+    pub(super) fn penalty(&self) -> f32 {
         if self.hyper.flags & DECOUPLED == 0 { self.weight_decay } else { 0.0 }
     }
+
+    /// Weight decay as a part of the direction.
+    pub(super) fn decay(&self) -> f32 {
+        if self.hyper.flags & DECOUPLED != 0 { self.weight_decay } else { 0.0 }
+    }
+
+    /// The factor of a gradient: -1 where the step goes up.
+    pub(super) fn sign(&self) -> f32 {
+        if self.hyper.flags & MAXIMIZE != 0 { -1.0 } else { 1.0 }
+    }
+
+    /// What is added to the root of a corrected second moment.
+    pub(super) fn eps(&self) -> f32 {
+        let Hyper { eps, flags, .. } = self.hyper;
+        if flags & EPS_HAT != 0 { eps * self.second_correction } else { eps }
+    }
+
+    /// The moments that a gradient leaves.
+    #[inline(always)]
+    pub(super) fn moments(&self, [m, v]: [f32; 2], g: f32, finite: bool) -> [f32; 2] {
+        let Hyper { decay, second_decay, second_share, .. } = self.hyper;
+        [within(decay * m + self.share * g, finite), within(second_decay * v + second_share * g * g, finite)]
+    }
+
+    /// The root of a second moment, corrected.
+    #[inline(always)]
+    pub(super) fn root(&self, second: f32) -> f32 {
+        second.sqrt() * self.second_correction
+    }
+
+    /// A first moment, corrected.
+    #[inline(always)]
+    pub(super) fn corrected(&self, first: f32, finite: bool) -> f32 {
+        within(first * self.correction, finite)
+    }
+
+    /// Steps since SPAM last forgot moments, or since the first step; whether it does so in this one, and whether it limits elements.
+    fn spam(&self) -> (bool, bool) {
+        let Hyper { limit, reset_interval, limit_delay, .. } = self.hyper;
+        let t = self.chance.step;
+        let since = if reset_interval == 0 { t } else { t % reset_interval };
+        (reset_interval != 0 && since == 0, limit < f32::INFINITY && t.min(since) >= limit_delay)
+    }
+}
+
+/// 0 / 0 is 0: nothing has ever moved this element.
+#[inline(always)]
+pub(super) fn quotient(corrected: f32, size: f32, still: bool, finite: bool) -> f32 {
+    if still { 0.0 } else { within(corrected / size, finite) }
 }
 
 /// What a gradient does.
@@ -103,8 +155,7 @@ fn act<T: Element>(gradient: &[T], outcome: &Outcome, action: &Action, mut targe
                 parameter.change(first, Chance::default(), &mut room, sum);
             }
             Action::Update(rates) => {
-                let ascends = rates.hyper.flags & MAXIMIZE != 0;
-                let scale = if ascends { -scale } else { scale };
+                let scale = scale * rates.sign();
                 let update =
                     |parameter: &mut [f32]| update(Operands { gradient, scale, parameter, moments }, rates);
                 parameter.change(first, rates.chance, &mut room, update);
@@ -114,21 +165,28 @@ fn act<T: Element>(gradient: &[T], outcome: &Outcome, action: &Action, mut targe
 }
 
 fn update(operands: Operands<'_>, rates: &Rates) {
-    match rates.hyper.flags & (ADAM | AMSGRAD | NADAM | RADAM | LION | ADOPT) {
+    match rates.hyper.flags & (ADAM | AMSGRAD | NADAM | RADAM | SPAM | LION | ADOPT | LARS) {
         0 if operands.moments[0].is_empty() => dispatch(Plain, operands, rates),
         0 => dispatch(Momentum, operands, rates),
         LION => dispatch(Lion, operands, rates),
         ADOPT => dispatch(Adopt, operands, rates),
+        LARS => dispatch(Lars, operands, rates),
+        ADAM if rates.hyper.flags & RATIOS != 0 => dispatch(Adam::<RATIOS>, operands, rates),
         ADAM => dispatch(Adam::<0>, operands, rates),
         flags if flags & NADAM != 0 => dispatch(Adam::<NADAM>, operands, rates),
         flags if flags & RADAM != 0 => dispatch(Adam::<RADAM>, operands, rates),
+        flags if flags & SPAM != 0 => dispatch(Adam::<SPAM>, operands, rates),
         _ => dispatch(Adam::<AMSGRAD>, operands, rates),
     }
 }
 
 /// The clipped gradient as `f32` and a factor that is still to be multiplied: where the outcome is one
 /// factor, elements of `f32` are used where they lie.
-fn clipped<'a, T: Element>(gradient: &'a [T], outcome: &Outcome, block: &'a mut [f32]) -> (&'a [f32], f32) {
+pub(super) fn clipped<'a, T: Element>(
+    gradient: &'a [T],
+    outcome: &Outcome,
+    block: &'a mut [f32],
+) -> (&'a [f32], f32) {
     let scale = match outcome.action {
         KEEP => Some(1.0),
         // No product of a larger factor may become infinite.
@@ -176,7 +234,7 @@ impl ByLanes for Add<'_> {
 
 /// The largest `f32` instead of infinity, where it came of what is finite.
 #[inline(always)]
-fn within(value: f32, finite: bool) -> f32 {
+pub(super) fn within(value: f32, finite: bool) -> f32 {
     if finite & (value.abs() > f32::MAX) { f32::MAX.copysign(value) } else { value }
 }
 
@@ -205,6 +263,8 @@ struct Adam<const KIND: u32>;
 struct Lion;
 #[derive(Clone, Copy)]
 struct Adopt;
+#[derive(Clone, Copy)]
+struct Lars;
 
 impl Rule for Plain {
     #[inline(always)]
@@ -250,6 +310,20 @@ impl Rule for Lion {
     }
 }
 
+impl Rule for Lars {
+    #[inline(always)]
+    fn run(self, Operands { gradient, scale, parameter, moments: [m, ..] }: Operands<'_>, rates: &Rates) {
+        let (penalty, decay, rate) = (rates.weight_decay, rates.hyper.decay, rates.lr * rates.ratio);
+        let nesterov = rates.hyper.flags & NESTEROV != 0;
+        for ((p, m), &g) in parameter.iter_mut().zip(m).zip(gradient) {
+            let finite = g.is_finite() & p.is_finite();
+            let along = within(rate * penalised(g * scale, *p, penalty, finite), finite);
+            *m = within(decay * *m + along, finite);
+            *p = moved(*p, if nesterov { within(decay * *m + along, finite) } else { *m }, finite);
+        }
+    }
+}
+
 impl Rule for Adopt {
     #[inline(always)]
     fn run(self, Operands { gradient, scale, parameter, moments: [m, v, _] }: Operands<'_>, rates: &Rates) {
@@ -282,36 +356,44 @@ impl Rule for Adopt {
 impl<const KIND: u32> Rule for Adam<KIND> {
     #[inline(always)]
     fn run(self, Operands { gradient, scale, parameter, moments: [m, v, x] }: Operands<'_>, rates: &Rates) {
-        let Hyper { decay: first_decay, second_decay, second_share, eps, flags, .. } = rates.hyper;
-        let eps = if flags & EPS_HAT != 0 { eps * rates.second_correction } else { eps };
-        let penalty = rates.penalty();
-        let decay = if flags & DECOUPLED != 0 { rates.weight_decay } else { 0.0 };
+        let (eps, penalty, decay) = (rates.eps(), rates.penalty(), rates.decay());
         let divides = rates.second_correction != 0.0;
+        // A limit of the root of a mean square is one of the direction without the decay.
+        let alone = rates.hyper.flags & LIMITS_RMS != 0;
+        let (own_ratio, ratio) = if alone { (rates.ratio, 1.0) } else { (1.0, rates.ratio) };
+        let times = |value: f32, ratio: f32, finite| match KIND {
+            RATIOS => within(value * ratio, finite),
+            _ => value,
+        };
+        let (forgets, limits) = if KIND == SPAM { rates.spam() } else { (false, false) };
         // Of one length with the others, so that no index is checked.
         let x = if KIND == AMSGRAD { &mut x[..gradient.len()] } else { x };
         for (i, (((p, m), v), &g)) in parameter.iter_mut().zip(m).zip(v).zip(gradient).enumerate() {
             let finite = g.is_finite() & p.is_finite();
             let within = |value: f32| within(value, finite);
-            let g = penalised(g * scale, *p, penalty, finite);
-            *m = within(first_decay * *m + rates.share * g);
-            *v = within(second_decay * *v + second_share * g * g);
+            let mut g = penalised(g * scale, *p, penalty, finite);
+            if KIND == SPAM {
+                (*m, *v) = if forgets { (0.0, 0.0) } else { (*m, *v) };
+                let most = within(rates.hyper.limit * *v);
+                g = if limits && within(g * g) > most { most.sqrt().copysign(g) } else { g };
+            }
+            [*m, *v] = rates.moments([*m, *v], g, finite);
             let mut second = *v;
             if KIND == AMSGRAD {
                 // As integers: magnitudes compare alike, and NaN is larger than all.
                 x[i] = f32::from_bits((second.to_bits() & 0x7fff_ffff).max(x[i].to_bits()));
                 second = x[i];
             }
-            let size = within(second.sqrt() * rates.second_correction + eps);
-            let mut corrected = within(*m * rates.correction);
+            let size = within(rates.root(second) + eps);
+            let mut corrected = rates.corrected(*m, finite);
             if KIND == NADAM {
                 corrected = within(corrected + rates.gradient_correction * g);
             }
-            // 0 / 0: nothing has ever moved this element.
             let still = size == 0.0 && if KIND == NADAM { corrected == 0.0 } else { *m == 0.0 };
-            let quotient = if still { 0.0 } else { within(corrected / size) };
+            let quotient = quotient(corrected, size, still, finite);
             let direction = if KIND == RADAM && !divides { corrected } else { quotient };
-            let direction = decayed(direction, *p, decay, finite);
-            *p = moved(*p, within(rates.lr * direction), finite);
+            let direction = decayed(times(direction, own_ratio, finite), *p, decay, finite);
+            *p = moved(*p, within(rates.lr * times(direction, ratio, finite)), finite);
         }
     }
 }
@@ -324,13 +406,13 @@ fn moved(parameter: f32, by: f32, finite: bool) -> f32 {
 
 /// The direction with the decay of the parameter. One of 0 changes nothing, not even where the parameter is not finite.
 #[inline(always)]
-fn decayed(direction: f32, parameter: f32, decay: f32, finite: bool) -> f32 {
+pub(super) fn decayed(direction: f32, parameter: f32, decay: f32, finite: bool) -> f32 {
     if decay == 0.0 { direction } else { within(direction + decay * parameter, finite) }
 }
 
 /// A penalty of 0 changes nothing, not even where the parameter is not finite.
 #[inline(always)]
-fn penalised(gradient: f32, parameter: f32, penalty: f32, finite: bool) -> f32 {
+pub(super) fn penalised(gradient: f32, parameter: f32, penalty: f32, finite: bool) -> f32 {
     if penalty == 0.0 { gradient } else { within(gradient + penalty * parameter, finite) }
 }
 

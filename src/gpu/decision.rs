@@ -212,7 +212,7 @@ impl Make<'_> {
         self.step(Kernel::Advance, DType::F32, self.job, &tables, None, [1, 1])
     }
 
-    fn combine(
+    pub(super) fn combine(
         &mut self,
         kernel: Kernel,
         combine: &Combine,

@@ -78,6 +78,11 @@ impl<'a> Make<'a> {
         }
     }
 
+    /// Of which norm the sums are that are made next.
+    pub(super) fn exchange_summation(&mut self, summation: Summation) -> Summation {
+        std::mem::replace(&mut self.summation, summation)
+    }
+
     /// Compiles what is missing of the kernels of all dispatches made so far.
     pub(crate) fn compile(&self) -> Result<(), PrepareError> {
         self.clipper.pipelines.compile(&self.wanted)

@@ -17,6 +17,7 @@ mod pipelines;
 mod placements;
 mod prepare;
 mod purpose;
+mod ratios;
 mod readback;
 mod records;
 #[cfg(feature = "checkpoint")]

@@ -273,6 +273,7 @@ impl Pass {
     /// | global, loss scale | 3 (2 + 2) | 6 (3 + 3) |
     /// | tensor, average and loss scale | 3 (2 + 2) | 6 (2 + 4) |
     /// | global, an optimiser's step | 3 | 6 |
+    /// | global, an optimiser's step that limits updates | 6 | 9 |
     /// | global, clipped accumulation | 3 | 5 |
     /// | global, a rule that leaves out steps | 5 (2 + 3) | 6 (3 + 3) |
     /// | tensor, a rule that leaves out steps | 5 (2 + 3) | 6 (3 + 4) |

@@ -14,7 +14,7 @@ use crate::history::History;
 use crate::kernels::Kernel;
 use crate::layout::{FusedRow, FusedTensor};
 use crate::optimizer::{Optimizer, at_least_0};
-use crate::plan::{FusedPlan, Operands, check_ranges};
+use crate::plan::{FusedPlan, Operands, Ratios, check_ranges};
 use crate::tensor::{DType, Precision};
 
 use super::clipper::Clipper;
@@ -67,6 +67,8 @@ pub struct Stepper {
     rates: wgpu::Buffer,
     /// Weight decay of those that have one of their own.
     own_decay: Vec<Option<f64>>,
+    /// Whether it was prepared for an optimiser that limits updates.
+    has_ratios: bool,
     kept: Kept,
 }
 
@@ -221,12 +223,17 @@ impl Stepper {
                 seed: grad.stochastic.map_or(0, |seed| seed.wrapping_add(i)),
                 lr_scale: grad.lr_scale as f32,
                 weight_decay: grad.weight_decay.unwrap_or(optimizer.weight_decay()) as f32,
+                limited: grad.limits_update && optimizer.has_ratios(),
             })
             .collect();
-        let fused = pass.plan().fused(&operands, &clipper.plan_limits())?;
+        let limits = clipper.plan_limits();
+        let fused = pass.plan().fused(&operands, &limits)?;
+        let ratios = operands.iter().any(|own| own.limited);
+        let ratios = ratios.then(|| pass.plan().ratios(&fused, &operands, &limits)).transpose()?;
         let own_decay = grads.iter().map(|g| g.weight_decay).collect();
         caught(&clipper.device, "preparing a step", || {
-            Stepper::assembled(clipper, pass, &buffers.all, &fused, optimizer, own_decay, kept)
+            let plans = (&fused, ratios.as_ref());
+            Stepper::assembled(clipper, pass, &buffers.all, plans, optimizer, own_decay, kept)
         })?
     }
 
@@ -234,7 +241,7 @@ impl Stepper {
         clipper: &Clipper,
         mut pass: Pass,
         buffers: &[wgpu::Buffer],
-        fused: &FusedPlan,
+        (fused, ratios): (&FusedPlan, Option<&Ratios>),
         optimizer: Optimizer,
         own_decay: Vec<Option<f64>>,
         kept: Kept,
@@ -250,26 +257,15 @@ impl Stepper {
         let records = pass.records();
         let decision =
             make.decision(pass.plan(), &pass.clip(), records, pass.norm(), (Some(&hyper), false))?;
-        let kernel = match (&optimizer, optimizer.moments()) {
-            (Optimizer::Adam(_), 3) => Kernel::UpdateAmsgrad,
-            (Optimizer::Adam(_), _) => Kernel::UpdateAdam,
-            (Optimizer::NAdam(_), _) => Kernel::UpdateNadam,
-            (Optimizer::RAdam(_), _) => Kernel::UpdateRadam,
-            (Optimizer::Adopt(_), _) => Kernel::UpdateAdopt,
-            (Optimizer::Lion(_), _) => Kernel::UpdateLion,
-            (Optimizer::Sgd(_), 0) => Kernel::UpdateSgd,
-            (Optimizer::Sgd(_), _) => Kernel::UpdateMomentum,
-        };
+        let kernel = update_of(&optimizer);
         let tables = [&hyper, &records.memory.progress, &rows, &rates, &records.outcomes];
-        let correct = match &optimizer {
-            Optimizer::NAdam(_) => Some(Kernel::CorrectNadam),
-            Optimizer::RAdam(_) => Some(Kernel::CorrectRadam),
-            _ => None,
-        };
         let mut update = Vec::new();
-        if let Some(kernel) = correct {
+        if let Some(kernel) = correction(&optimizer) {
             let tables = [&hyper, &records.memory.progress];
             update.push(make.step(kernel, DType::F32, make.job, &tables, None, [1, 1])?);
+        }
+        if let Some(ratios) = ratios {
+            update.extend(make.ratios(ratios, &optimizer, records, [&hyper, &rates])?);
         }
         for dispatch in &fused.dispatches {
             update.push(make.fused(kernel, dispatch, false, &tables)?);
@@ -277,8 +273,9 @@ impl Stepper {
         make.compile()?;
         pass.add_jobs(make.jobs);
         pass.follow_with(&hyper);
+        let has_ratios = optimizer.has_ratios();
         let current = Mutex::new(Current { optimizer, tensors: fused.tensors.clone() });
-        Ok(Stepper { pass, current, decision, update, hyper, rates, own_decay, kept })
+        Ok(Stepper { pass, current, decision, update, hyper, rates, own_decay, has_ratios, kept })
     }
 
     /// Records norm, coefficient and step in one compute pass.
@@ -309,7 +306,8 @@ impl Stepper {
         run(&self.update, pass);
     }
 
-    /// Number of dispatches that one [`Stepper::record_step`] records: as [`Pass::dispatch_count`] has them, and one more of NAdam and RAdam.
+    /// Number of dispatches that one [`Stepper::record_step`] records: as [`Pass::dispatch_count`] has them, one more of NAdam, RAdam and SPAM, and three
+    /// more where updates are limited by their tensors.
     pub fn dispatch_count(&self) -> usize {
         self.decision.together.len() + self.update.len()
     }
@@ -326,6 +324,32 @@ impl Stepper {
 }
 
 shares_pass!(Stepper);
+
+/// The kernel of an optimiser's step.
+fn update_of(optimizer: &Optimizer) -> Kernel {
+    match (optimizer, optimizer.moments()) {
+        (Optimizer::Adam(_), 3) => Kernel::UpdateAmsgrad,
+        (Optimizer::Adam(_), _) => Kernel::UpdateAdam,
+        (Optimizer::NAdam(_), _) => Kernel::UpdateNadam,
+        (Optimizer::RAdam(_), _) => Kernel::UpdateRadam,
+        (Optimizer::Spam(_), _) => Kernel::UpdateSpam,
+        (Optimizer::Adopt(_), _) => Kernel::UpdateAdopt,
+        (Optimizer::Lion(_), _) => Kernel::UpdateLion,
+        (Optimizer::Lars(_), _) => Kernel::UpdateLars,
+        (Optimizer::Sgd(_), 0) => Kernel::UpdateSgd,
+        (Optimizer::Sgd(_), _) => Kernel::UpdateMomentum,
+    }
+}
+
+/// The kernel of what it corrects beyond Adam, if anything.
+fn correction(optimizer: &Optimizer) -> Option<Kernel> {
+    match optimizer {
+        Optimizer::NAdam(_) => Some(Kernel::CorrectNadam),
+        Optimizer::RAdam(_) => Some(Kernel::CorrectRadam),
+        Optimizer::Spam(_) => Some(Kernel::CorrectSpam),
+        _ => None,
+    }
+}
 
 /// What a step on a gradient updates, in the order of [`Operands::updated`].
 fn updated(

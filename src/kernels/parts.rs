@@ -59,7 +59,14 @@ pub(super) fn sums_of_chunks(variant: &Variant) -> Vec<File> {
             wgsl!["shared/chunk", "shared/quads_of_chunk", "shared/power_quads", "reduce_power"]
         }
         Loads::Few => {
-            wgsl!["shared/chunk", "shared/chunk_sum", "shared/column", "shared/columns", "reduce"]
+            wgsl![
+                "shared/chunk",
+                "shared/chunk_sum",
+                "shared/column",
+                "shared/columns",
+                "shared/columns_read",
+                "reduce"
+            ]
         }
         _ if variant.form.stays => wgsl!["shared/chunk_sum", "shared/blocks", "shared/block_sums"],
         _ => wgsl!["shared/chunk_sum", "shared/blocks", "shared/block_sums", "reduce_blocks"],
@@ -156,15 +163,36 @@ pub(super) fn fused(variant: &Variant, own: &[File]) -> Vec<File> {
     let turns: &[File] = match (variant.form.loads, single) {
         (Loads::Few, true) => wgsl!["shared/fused_each"],
         (Loads::Few, false) => wgsl!["shared/fused_pairs"],
-        (_, true) => wgsl!["shared/turns_apart", "shared/fused_four"],
-        (_, false) => wgsl!["shared/turns_of_pairs", "shared/fused_four"],
+        (_, true) => wgsl!["shared/four", "shared/turns_apart", "shared/fused_four"],
+        (_, false) => wgsl!["shared/four", "shared/turns_of_pairs", "shared/fused_four"],
     };
-    write(&[wgsl!["shared/finite", "shared/fused"], own, turns].concat())
+    write(&[wgsl!["shared/finite", "shared/fused_rows", "shared/fused"], own, turns].concat())
 }
 
 /// Gradients with the parameters that they move, and the state that belongs to these.
 pub(super) fn update(variant: &Variant, own: &[File]) -> Vec<File> {
-    let kept: &[File] = match variant.pattern.precision() {
+    fused(variant, &[wgsl!["shared/update"], parameters(variant), own].concat())
+}
+
+/// The same read alone, and added up by chunks.
+pub(super) fn measure(variant: &Variant, own: &[File]) -> Vec<File> {
+    let turns: &[File] = match variant.form.loads {
+        Loads::Few => wgsl!["shared/measure_each"],
+        _ => wgsl!["shared/four", "shared/measure_four"],
+    };
+    let sums = wgsl!["shared/chunk_sum", "shared/column", "shared/columns", "reduce", "shared/measure"];
+    let fused = wgsl!["shared/finite", "shared/measured_rows", "shared/fused", "shared/update"];
+    write(&[fused, parameters(variant), own, turns, sums].concat())
+}
+
+/// What follows from the sums of that.
+pub(super) fn ratio() -> Vec<File> {
+    [NUMBERS, wgsl!["shared/grid", "ratio"]].concat()
+}
+
+/// How a parameter is kept.
+fn parameters(variant: &Variant) -> &'static [File] {
+    match variant.pattern.precision() {
         Precision::Single => wgsl!["shared/parameter_single"],
         Precision::Mixed(DType::F16) => {
             wgsl!["shared/halves", "shared/parameter_f16", "shared/parameter_mixed"]
@@ -173,8 +201,7 @@ pub(super) fn update(variant: &Variant, own: &[File]) -> Vec<File> {
         Precision::Stochastic => {
             wgsl!["shared/halves", "shared/parameter_bf16", "shared/threefry", "shared/parameter_stochastic"]
         }
-    };
-    fused(variant, &[wgsl!["shared/update"], kept, own].concat())
+    }
 }
 
 /// What elements are.

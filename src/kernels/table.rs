@@ -176,6 +176,16 @@ const UPDATE: Row = Row {
     ..APPLY
 };
 
+/// Gradients, outcomes -> squares of what an update would be and of its parameters; `cpu/ratio.rs`. Bound as for [`UPDATE`].
+const MEASURE: Row = Row {
+    kernel: Kernel::MeasureAdam,
+    stem: "measure_adam",
+    parts: |variant| parts::measure(variant, wgsl!["shared/adam", "shared/own_moments", "measure_adam"]),
+    tables: Tables::Same(&[Uniform, Uniform, Uniform, ReadWrite, Read, Read]),
+    operands: 4,
+    ..UPDATE
+};
+
 /// The row of each kernel, at the place of its variant.
 pub(super) static TABLE: &[Row] = &[
     REDUCE,
@@ -303,6 +313,32 @@ pub(super) static TABLE: &[Row] = &[
         parts: |_| parts::correct(wgsl!["correct_radam"]),
         ..CORRECT
     },
+    Row {
+        kernel: Kernel::CorrectSpam,
+        stem: "correct_spam",
+        parts: |_| parts::correct(wgsl!["correct_spam"]),
+        ..CORRECT
+    },
+    // Gradients, outcomes, parameters, moments -> squares of updates and parameters; cpu/ratio.rs.
+    MEASURE,
+    Row {
+        kernel: Kernel::MeasureLars,
+        stem: "measure_lars",
+        parts: |variant| parts::measure(variant, wgsl!["shared/own_momentum", "measure_lars"]),
+        operands: 3,
+        ..MEASURE
+    },
+    // Sums of these squares -> factor of each tensor's update; cpu/ratio.rs.
+    Row {
+        kernel: Kernel::Ratio,
+        stem: "ratio",
+        entry: "ratio",
+        parts: |_| parts::ratio(),
+        tables: Tables::Same(&[Uniform, Uniform, Uniform, Read, ReadWrite]),
+        norms: Norms::Same,
+        leaves_out: false,
+        ..COEFFICIENT
+    },
     UPDATE,
     // Likewise, and moments.
     Row {
@@ -311,6 +347,14 @@ pub(super) static TABLE: &[Row] = &[
         parts: |variant| parts::update(variant, wgsl!["shared/own_momentum", "update_momentum"]),
         operands: 3,
         needs_no_checks: Some(Kernel::UpdateMomentum),
+        ..UPDATE
+    },
+    Row {
+        kernel: Kernel::UpdateLars,
+        stem: "update_lars",
+        parts: |variant| parts::update(variant, wgsl!["shared/own_momentum", "update_lars"]),
+        operands: 3,
+        needs_no_checks: Some(Kernel::UpdateLars),
         ..UPDATE
     },
     Row {
@@ -343,6 +387,14 @@ pub(super) static TABLE: &[Row] = &[
         parts: |variant| parts::update(variant, wgsl!["shared/adam", "shared/own_moments", "update_radam"]),
         operands: 4,
         needs_no_checks: Some(Kernel::UpdateRadam),
+        ..UPDATE
+    },
+    Row {
+        kernel: Kernel::UpdateSpam,
+        stem: "update_spam",
+        parts: |variant| parts::update(variant, wgsl!["shared/adam", "shared/own_moments", "update_spam"]),
+        operands: 4,
+        needs_no_checks: Some(Kernel::UpdateSpam),
         ..UPDATE
     },
     Row {

@@ -236,6 +236,13 @@ pub fn wgsl_constants() -> String {
         RADAM,
         ADOPT,
         CLIPS_UPDATE,
+        SPAM,
+        LARS,
+        LIMITS_RMS,
+        LIMITS_RATE,
+        TRUST_RATIO,
+        NORMS_APART,
+        RATIOS,
     ];
     declarations("", &record_constants()) + &declarations("", &constants)
 }

@@ -31,6 +31,21 @@ pub const ADOPT: u32 = 2048;
 /// Bit of [`Hyper::flags`], besides [`ADOPT`]: elements are limited before the first moment takes them.
 pub const CLIPS_UPDATE: u32 = 4096;
 
+/// Bit of [`Hyper::flags`], besides [`ADAM`]: the step is SPAM's.
+pub const SPAM: u32 = 8192;
+/// Bit of [`Hyper::flags`]: the step is LARS'.
+pub const LARS: u32 = 16_384;
+/// Bit of [`Hyper::flags`]: the root of the mean square of each tensor's update is limited.
+pub const LIMITS_RMS: u32 = 32_768;
+/// Bit of [`Hyper::flags`]: that of its gradients over the roots of their second moments limits its learning rate.
+pub const LIMITS_RATE: u32 = 65_536;
+/// Bit of [`Hyper::flags`]: the update of each tensor has the length of its parameter.
+pub const TRUST_RATIO: u32 = 131_072;
+/// Bit of [`Hyper::flags`], besides [`TRUST_RATIO`]: its length is the sum of that of the gradient and that of its decay.
+pub const NORMS_APART: u32 = 262_144;
+/// The bits of [`Hyper::flags`] that ask for a ratio a tensor.
+pub const RATIOS: u32 = LIMITS_RMS | LIMITS_RATE | TRUST_RATIO;
+
 /// The constants of loss scaling and of an optimiser, see [`LossScale`](crate::LossScale) and
 /// [`Optimizer`](crate::Optimizer).
 #[repr(C)]
@@ -60,8 +75,21 @@ pub struct Hyper {
     /// See `growth`.
     pub interval: u32,
     /// [`SCALES_LOSS`], [`STEPS`], [`ADAM`], [`NESTEROV`], [`DECOUPLED`], [`EPS_HAT`], [`AMSGRAD`], [`MAXIMIZE`], [`LION`],
-    /// [`NADAM`], [`RADAM`], [`ADOPT`], [`CLIPS_UPDATE`].
+    /// [`NADAM`], [`RADAM`], [`ADOPT`], [`CLIPS_UPDATE`], [`SPAM`], [`LARS`], [`LIMITS_RMS`], [`LIMITS_RATE`], [`TRUST_RATIO`],
+    /// [`NORMS_APART`].
     pub flags: u32,
+    /// The largest root of a mean square, or the trust coefficient; of SPAM what a square may be of its second moment.
+    pub limit: f32,
+    /// Added to the length of an update before a parameter's is divided by it.
+    pub limit_eps: f32,
+    /// The largest trust ratio.
+    pub limit_most: f32,
+    /// Steps from one to the next in which SPAM forgets moments, 0 for never.
+    pub reset_interval: u32,
+    /// Steps in which its rate rises after that.
+    pub reset_warmup: u32,
+    /// Steps before it limits elements, at first and after each of those.
+    pub limit_delay: u32,
 }
 
 /// Loss scale and steps so far, 64 bytes. A forward pass may bind the buffer and read the scale.
@@ -131,6 +159,20 @@ pub struct FusedRow {
     pub tensor: u32,
 }
 
+/// A chunk that is measured, and room for the sums of one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct MeasuredRow {
+    /// The chunk.
+    pub row: FusedRow,
+    /// Unused.
+    pub pad: [u32; 2],
+    /// The [`Partial`](super::Partial) of the updates of a chunk: that which has this row's place in the order of tensors.
+    pub update: [u32; 4],
+    /// That of its parameters.
+    pub parameter: [u32; 4],
+}
+
 /// What all chunks of a tensor share. Element `e` of it belongs to segment `segment + (e / low) % kept
 /// + (e / high) % outer * kept`.
 #[repr(C)]
@@ -140,6 +182,12 @@ pub struct FusedTensor {
     pub lr_scale: f32,
     /// Weight decay.
     pub weight_decay: f32,
+    /// What an optimiser with a ratio a tensor multiplies its update by in the last step; 1 where it has none.
+    pub ratio: f32,
+    /// The first pair of its [`Partial`](super::Partial)s, of update and parameter; [`NONE`](super::NONE) where it has no ratio.
+    pub pair: u32,
+    /// Number of elements.
+    pub elements: u32,
     /// Key of what rounds by chance, low word first.
     pub seed: [u32; 2],
     /// See above.

@@ -4,6 +4,7 @@ use crate::error::OptimizerError;
 use crate::layout::{ADAM, AMSGRAD, DECOUPLED, EPS_HAT, Hyper, MAXIMIZE, STEPS};
 
 use super::constants::{at_least_0, betas_below_1, flag, of_betas, setters};
+use super::limit::{TrustRatio, UpdateLimit};
 
 /// Adam (Kingma and Ba 2015, arXiv 1412.6980) and AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101)
 /// as `torch.optim` defines them. With the clipped gradient g, parameter p, moments m and v, in step t
@@ -39,6 +40,9 @@ pub struct Adam {
     /// Whether the step goes up the gradient.
     #[cfg_attr(feature = "serde", serde(default))]
     pub maximize: bool,
+    /// What the update of each tensor is limited by, if anything.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub limit: Option<UpdateLimit>,
 }
 
 setters! {
@@ -60,7 +64,7 @@ impl Adam {
     pub fn new(lr: f64) -> Adam {
         let (betas, eps) = ((0.9, 0.999), 1e-8);
         let (decoupled, eps_hat, amsgrad, maximize) = (false, false, false, false);
-        Adam { lr, betas, eps, weight_decay: 0.0, decoupled, eps_hat, amsgrad, maximize }
+        Adam { lr, betas, eps, weight_decay: 0.0, decoupled, eps_hat, amsgrad, maximize, limit: None }
     }
 
     /// AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) with PyTorch's defaults: a decay of 0.01.
@@ -69,12 +73,43 @@ impl Adam {
         Adam { weight_decay: 0.01, decoupled: true, ..Adam::new(lr) }
     }
 
+    /// StableAdamW (Wortsman et al. 2023, arXiv 2304.13013) with torch-optimi's constants: [`UpdateLimit::Rate`], β₂ 0.99, eps 1e-6, a decay
+    /// of 0.01.
+    #[doc(alias = "StableAdamW")]
+    pub fn stable_adamw(lr: f64) -> Adam {
+        Adam::adamw(lr).betas(0.9, 0.99).eps(1e-6).limit(UpdateLimit::Rate)
+    }
+
+    /// LAMB (You et al. 2020, arXiv 1904.00962) with Optax' constants: AdamW with a [`TrustRatio`], eps 1e-6, no decay.
+    #[doc(alias = "Lamb")]
+    pub fn lamb(lr: f64) -> Adam {
+        Adam::adamw(lr).eps(1e-6).weight_decay(0.0).limit(TrustRatio::default())
+    }
+
+    /// Limits the update of each tensor.
+    #[must_use]
+    pub fn limit(self, limit: impl Into<UpdateLimit>) -> Adam {
+        Adam { limit: Some(limit.into()), ..self }
+    }
+
     pub(super) fn validate(&self) -> Result<(), OptimizerError> {
         betas_below_1(self.betas)?;
-        at_least_0("eps", self.eps)
+        at_least_0("eps", self.eps)?;
+        let Some(limit) = &self.limit else { return Ok(()) };
+        if self.amsgrad {
+            let (what, required) = ("AMSGrad", "no limit of updates");
+            return Err(OptimizerError::Combination { what, required });
+        }
+        limit.validate()
     }
 
     pub(super) fn record(&self) -> Hyper {
+        let hyper = self.plain();
+        self.limit.map_or(hyper, |limit| limit.added_to(hyper))
+    }
+
+    /// Without a limit.
+    fn plain(&self) -> Hyper {
         Hyper {
             lr: self.lr as f32,
             eps: self.eps as f32,

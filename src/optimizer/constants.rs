@@ -36,6 +36,14 @@ pub(crate) fn at_least_0(what: &'static str, given: f64) -> Result<(), Optimizer
     Err(OptimizerError::Constant { what, required: "0 or more and finite", given })
 }
 
+/// Whether a constant is above 0 and an `f32` holds it.
+pub(super) fn above_0(what: &'static str, given: f64) -> Result<(), OptimizerError> {
+    if given as f32 > 0.0 && (given as f32).is_finite() {
+        return Ok(());
+    }
+    Err(OptimizerError::Constant { what, required: "above 0 and finite", given })
+}
+
 /// Factors of the learning rate, one a tensor.
 pub(crate) fn check_lr_scales(scales: &[f64], tensors: usize) -> Result<(), OptimizerError> {
     if scales.len() != tensors {

@@ -4,7 +4,7 @@
 //! would overlap, they share one.
 
 use crate::error::{PlanError, PrepareError};
-use crate::layout::{CHUNK, FusedRow, FusedTensor, LEN_BITS};
+use crate::layout::{CHUNK, FusedRow, FusedTensor, LEN_BITS, NONE};
 use crate::segments::{Owner, Segments};
 use crate::tensor::{DType, Precision};
 
@@ -58,26 +58,52 @@ impl FusedPlan {
     ) -> Result<FusedPlan, PrepareError> {
         check_tensors(tensors, parts, limits)?;
         check_ranges(tensors)?;
-        let mut all: Vec<Piece<'_>> =
-            tensors.iter().enumerate().flat_map(|(tensor, t)| pieces(t, tensor)).collect();
-        all.sort_by_key(|p| {
-            let Operands { gradient, precision, .. } = p.operands;
-            let half = precision.half().map(|dtype| (dtype as u32, *precision == Precision::Stochastic));
-            (gradient.dtype as u32, half, p.spans[0].buffer, p.spans[0].begin)
-        });
-        let together = all_in_one_binding(&all, limits);
+        let split = |t: &Operands| t.begins_in_a_word();
+        let all = tensors.iter().enumerate().flat_map(|(tensor, t)| pieces(t, tensor, split(t)));
+        let all: Vec<Piece<'_>> = all.collect();
+        let mut pairs = 0u64;
         let mut fused = FusedPlan {
-            tensors: tensors.iter().zip(&parts.owners).map(row_of).collect(),
+            tensors: tensors.iter().zip(&parts.owners).map(|of| row_of(of, &mut pairs)).collect(),
             ..FusedPlan::default()
         };
         // Words that two tensors share are written by two dispatches, one after the other.
         let (upper, pieces): (Vec<_>, Vec<_>) = all.into_iter().partition(Piece::is_upper_half);
         for pieces in [pieces, upper] {
-            for group in packed(slots(&pieces, together, limits)?, limits) {
-                fused.dispatch(&group, &pieces, parts, limits)?;
-            }
+            fused.add(pieces, parts, limits)?;
         }
         Ok(fused)
+    }
+
+    /// The same tensors where they are only read: every chunk of those whose update is limited, as the CPU path cuts them.
+    pub(crate) fn measuring(
+        &self,
+        tensors: &[Operands],
+        parts: &Segments,
+        limits: &PlanLimits,
+    ) -> Result<FusedPlan, PlanError> {
+        let limited = tensors.iter().enumerate().filter(|(_, t)| t.limited);
+        let mut fused = FusedPlan { tensors: self.tensors.clone(), ..FusedPlan::default() };
+        fused.add(limited.flat_map(|(tensor, t)| pieces(t, tensor, false)).collect(), parts, limits)?;
+        Ok(fused)
+    }
+
+    /// Adds dispatches over these chunks.
+    fn add(
+        &mut self,
+        mut pieces: Vec<Piece<'_>>,
+        parts: &Segments,
+        limits: &PlanLimits,
+    ) -> Result<(), PlanError> {
+        pieces.sort_by_key(|p| {
+            let Operands { gradient, precision, .. } = p.operands;
+            let half = precision.half().map(|dtype| (dtype as u32, *precision == Precision::Stochastic));
+            (gradient.dtype as u32, half, p.spans[0].buffer, p.spans[0].begin)
+        });
+        let together = all_in_one_binding(&pieces, limits);
+        for group in packed(slots(&pieces, together, limits)?, limits) {
+            self.dispatch(&group, &pieces, parts, limits)?;
+        }
+        Ok(())
     }
 
     fn dispatch(
@@ -108,7 +134,11 @@ impl FusedPlan {
     }
 }
 
-fn row_of((t, owner): (&Operands, &Owner)) -> FusedTensor {
+/// `pairs` counts those of the tensors before it.
+fn row_of((t, owner): (&Operands, &Owner), pairs: &mut u64) -> FusedTensor {
+    let elements = t.gradient.elements;
+    let pair = if t.limited { *pairs as u32 } else { NONE };
+    *pairs += if t.limited { elements.div_ceil(CHUNK.into()) } else { 0 };
     let kept = match owner {
         Owner::One(_) => None,
         Owner::Units { view, .. } => Some(view.kept),
@@ -116,6 +146,9 @@ fn row_of((t, owner): (&Operands, &Owner)) -> FusedTensor {
     FusedTensor {
         lr_scale: t.lr_scale,
         weight_decay: t.weight_decay,
+        ratio: 1.0,
+        pair,
+        elements: elements.min(u32::MAX.into()) as u32,
         seed: [t.seed as u32, (t.seed >> 32) as u32],
         low: kept.map_or(1, |k| k.low.stride.max(1) as u32),
         kept: kept.map_or(1, |k| k.low.size as u32),
@@ -124,10 +157,11 @@ fn row_of((t, owner): (&Operands, &Owner)) -> FusedTensor {
     }
 }
 
-fn pieces(operands: &Operands, tensor: usize) -> impl Iterator<Item = Piece<'_>> {
-    // An element in the upper half of a word is a piece by itself, so that others hold whole words but for a last half.
+/// Where one is `split`, its first element is a piece by itself: that in the upper half of a word, so that others hold whole words but for
+/// a last half.
+fn pieces(operands: &Operands, tensor: usize, split: bool) -> impl Iterator<Item = Piece<'_>> {
     let elements = operands.gradient.elements;
-    let upper = u64::from(operands.begins_in_a_word()).min(elements);
+    let upper = u64::from(split).min(elements);
     let rest = runs(elements - upper).map(move |(first, len)| (first + upper, len));
     runs(upper).chain(rest).map(move |(first, len)| {
         let span = |at: &Placement| {

@@ -88,6 +88,8 @@ pub struct Operands {
     pub lr_scale: f32,
     /// Weight decay.
     pub weight_decay: f32,
+    /// Whether the optimiser's limit of updates holds for it.
+    pub limited: bool,
 }
 
 impl Operands {

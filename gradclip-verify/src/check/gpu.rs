@@ -16,7 +16,7 @@ use crate::tolerance::{HALF_ULP, power_on_adapter};
 
 /// What is checked, shader by shader. Seams are words that two 16-bit tensors share; power is any norm but
 /// 1, 2 and infinity.
-pub(crate) const WHAT: [&str; 22] = [
+pub(crate) const WHAT: [&str; 24] = [
     "reduce",
     "tensors",
     "segments",
@@ -32,10 +32,12 @@ pub(crate) const WHAT: [&str; 22] = [
     "advance",
     "update_sgd",
     "update_momentum",
+    "update_lars",
     "update_adam",
     "update_amsgrad",
     "update_nadam",
     "update_radam",
+    "update_spam",
     "update_adopt",
     "update_lion",
     "accumulate",

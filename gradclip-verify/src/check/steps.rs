@@ -162,7 +162,14 @@ impl Pair<'_> {
         let moves = after.history.updates() > before.history.updates();
         for (tensor, (got, expected)) in got.iter().zip(after.tensors(role)).enumerate() {
             let machines = [Machine::TWIN, Machine::ADAPTER, Machine::FLUSHING];
-            let steps = machines.map(|machine| training.exact(machine, t, tensor));
+            // An adapter may fuse the product that a clipped gradient is with what comes next.
+            let gradients = self.clipped[tensor].iter().map(|&g| Near::exactly(g.into()));
+            let fused = |g: Near| Near::within(g.value, g.value.abs() * HALF_ULP);
+            let steps = machines.map(|machine| {
+                let elements = gradients.clone().enumerate();
+                let step = training.exact(machine, t, tensor);
+                step.limited(elements.map(|(i, g)| (fused(g), before.element(tensor, i))))
+            });
             for (i, (&got, &expected)) in got.iter().zip(expected).enumerate() {
                 if got.to_bits() == expected.to_bits() || (got.is_nan() && expected.is_nan()) {
                     findings.value(0.0, 0.0);
@@ -172,9 +179,7 @@ impl Pair<'_> {
                 let what = training.roles()[role];
                 let wrong = Wrong { step, what, at: Some((tensor, i)), got, expected };
                 let gradient = Near::exactly(self.clipped[tensor][i].into());
-                // An adapter may fuse the product that it is with what comes next.
-                let fused = Near::within(gradient.value, gradient.value.abs() * HALF_ULP);
-                let from = before.element(tensor, i);
+                let (from, fused) = (before.element(tensor, i), fused(gradient));
                 let near = [(0, gradient), (1, fused), (2, fused)].map(|(k, g)| steps[k].of(g, from)[role]);
                 let [twin, adapter, flushing] = near.map(|n| n.error / near[0].unit());
                 let off = (got - expected).abs() / near[0].unit();
@@ -214,7 +219,9 @@ pub(crate) fn on_cpu(training: &Training) -> Result<Findings, Failure> {
         let off = counted.abs_diff(t) as f64;
         findings.named(off, 0.0, wrong("number of updates", None, counted as f64, t as f64));
         for (tensor, elements) in case.tensors.iter().enumerate() {
-            let exact = training.exact(Machine::CPU, t as u32, tensor);
+            let all = (0..elements.data.len())
+                .map(|i| (gradient(&changes, &case, tensor, i), before.element(tensor, i)));
+            let exact = training.exact(Machine::CPU, t as u32, tensor).limited(all);
             for i in 0..elements.data.len() {
                 let from = before.element(tensor, i);
                 let near = match changes.skip() {

@@ -6,6 +6,7 @@ pub(crate) mod in_f64;
 pub mod near;
 pub mod optimizer;
 pub mod plain;
+mod ratios;
 pub mod segments;
 pub mod skips;
 pub mod thresholds;

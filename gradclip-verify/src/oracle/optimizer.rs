@@ -1,11 +1,11 @@
 //! An optimiser's step on one element in plain f64 arithmetic, with how far an f32 program may be off.
 
-use gradclip::{Adam, Adopt, Lion, NAdam, Optimizer, RAdam, Sgd};
+use gradclip::{Adam, Adopt, Lars, Lion, NAdam, Optimizer, RAdam, Sgd, Spam, UpdateLimit};
 
 use super::near::{Machine, Near};
 use crate::tolerance::HALF_ULP;
 
-/// What NAdam and RAdam multiply by, the same for all elements.
+/// What NAdam, RAdam and SPAM multiply by, the same for all elements.
 #[derive(Clone, Copy, Debug)]
 struct Factors {
     gradient: Near,
@@ -20,6 +20,7 @@ impl Factors {
         let factors = match optimizer {
             Optimizer::NAdam(nadam) => of_nadam(nadam, t),
             Optimizer::RAdam(radam) => of_radam(radam, t),
+            Optimizer::Spam(spam) => of_spam(spam, t),
             _ => [nothing; 3],
         };
         let [gradient, first, second] = factors.map(|f| machine.shared(f));
@@ -91,17 +92,45 @@ fn averaged_steps(second: f64, t: u32) -> f64 {
     2.0 * ranks / weights - 1.0
 }
 
+/// SPAM's rate after moments were forgotten in its factor of the first moment: a few roundings of a sine, twice, and of what it is part of.
+fn of_spam(spam: &Spam, t: u32) -> [Near; 3] {
+    let machine = Machine::CPU;
+    let (k, warmup) = (t.checked_rem(spam.interval).unwrap_or(t), f64::from(spam.warmup) + 1.0);
+    let rises = spam.interval > 0 && t >= spam.interval && k < spam.warmup;
+    let cosine = (std::f64::consts::PI * f64::from(k) / warmup).cos();
+    let rate = if rises { 1.0 - 0.99 * (1.0 + cosine) / 2.0 } else { 1.0 };
+    let rate = Near::within(rate, if rises { 40.0 * HALF_ULP * rate } else { 0.0 });
+    let first = machine.product(machine.correction(1.0 - spam.betas.0, t), rate);
+    [Near::exactly(0.0), first, machine.root(machine.correction(1.0 - spam.betas.1, t))]
+}
+
 /// A step on the elements of one tensor.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
-    machine: Machine,
-    optimizer: Optimizer,
+    pub(super) machine: Machine,
+    pub(super) optimizer: Optimizer,
     /// Number of the step, from 1.
     t: u32,
     factors: Factors,
     /// Learning rate of the tensor.
     lr: Near,
-    weight_decay: Near,
+    pub(super) weight_decay: Near,
+    /// Factor of its update.
+    pub(super) ratio: Near,
+}
+
+/// Adam's update of an element before anything limits it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Update {
+    /// Gradient with its penalty.
+    pub(super) gradient: Near,
+    /// The corrected root of its second moment.
+    pub(super) root: Near,
+    pub(super) direction: Near,
+    /// The decay, where it is apart.
+    pub(super) decay: Near,
+    /// Moments after the step, and the second moment of the step.
+    moments: [Near; 3],
 }
 
 impl Step {
@@ -109,7 +138,8 @@ impl Step {
     pub fn new(machine: Machine, optimizer: Optimizer, t: u32, lr_scale: f64, decay: f64) -> Step {
         let lr = machine.product(machine.constant(optimizer.lr()), machine.constant(lr_scale));
         let factors = Factors::of(machine, &optimizer, t);
-        Step { machine, optimizer, t, factors, lr, weight_decay: machine.constant(decay) }
+        let (weight_decay, ratio) = (machine.constant(decay), Near::exactly(1.0));
+        Step { machine, optimizer, t, factors, lr, weight_decay, ratio }
     }
 
     /// Parameter and up to three moments after the step, from those before it and the clipped gradient. Moments that the
@@ -119,9 +149,11 @@ impl Step {
         let against = |maximize| if maximize { gradient.negated() } else { gradient };
         match &self.optimizer {
             Optimizer::Sgd(sgd) => self.descent(sgd, against(sgd.maximize), p, m),
+            Optimizer::Lars(lars) => self.lars(lars, against(lars.maximize), p, m),
             Optimizer::Adam(adam) => self.adam(adam, against(adam.maximize), [p, m, v, largest]),
             Optimizer::NAdam(nadam) => self.nadam(nadam, against(nadam.maximize), [p, m, v]),
             Optimizer::RAdam(radam) => self.radam(radam, against(radam.maximize), [p, m, v]),
+            Optimizer::Spam(spam) => self.spam(spam, against(spam.maximize), [p, m, v]),
             Optimizer::Adopt(adopt) => self.adopt(adopt, against(adopt.maximize), [p, m, v]),
             Optimizer::Lion(lion) => self.lion(lion, against(lion.maximize), p, m),
             // There are no others yet: NaN is never right.
@@ -209,28 +241,69 @@ impl Step {
         [self.moved(p, direction), m, v, v]
     }
 
-    fn adam(&self, adam: &Adam, gradient: Near, [p, m, v, largest]: [Near; 4]) -> [Near; 4] {
+    pub(super) fn adam_update(&self, adam: &Adam, gradient: Near, [p, m, v, largest]: [Near; 4]) -> Update {
         let Step { machine, weight_decay, t, .. } = *self;
         let decay = machine.product(weight_decay, p);
         let g = if adam.decoupled { gradient } else { machine.sum(gradient, decay) };
         let (first, second) = adam.betas;
         let [m, v] = self.moments(adam.betas, g, [m, v]);
         let largest = if adam.amsgrad { v.or_larger(largest) } else { v };
-        let root = machine.root(largest);
-
         let second_correction = machine.root(machine.correction(1.0 - second, t));
+        let root = machine.product(machine.root(largest), second_correction);
         let eps = machine.constant(adam.eps);
         let eps = if adam.eps_hat { machine.product(eps, second_correction) } else { eps };
-        let size = machine.sum(machine.product(root, second_correction), eps);
+        let size = machine.sum(root, eps);
         let corrected = machine.product(m, machine.correction(1.0 - first, t));
         let still = m.is_zero() && size.is_zero();
         let direction = if still { m } else { machine.quotient(corrected, size) };
-        let direction = if adam.decoupled { machine.sum(direction, decay) } else { direction };
-        [self.moved(p, direction), m, v, largest]
+        let decay = if adam.decoupled { decay } else { Near::exactly(0.0) };
+        Update { gradient: g, root, direction, decay, moments: [m, v, largest] }
+    }
+
+    fn adam(&self, adam: &Adam, gradient: Near, before: [Near; 4]) -> [Near; 4] {
+        let Step { machine, ratio, .. } = *self;
+        let Update { direction, decay, moments: [m, v, largest], .. } =
+            self.adam_update(adam, gradient, before);
+        let direction = match adam.limit {
+            None => machine.sum(direction, decay),
+            Some(UpdateLimit::Rms(_)) => machine.sum(machine.product(direction, ratio), decay),
+            Some(_) => machine.product(machine.sum(direction, decay), ratio),
+        };
+        [self.moved(before[0], direction), m, v, largest]
+    }
+
+    fn spam(&self, spam: &Spam, gradient: Near, [p, m, v]: [Near; 3]) -> [Near; 4] {
+        let Step { machine, factors, t, .. } = *self;
+        let since = t.checked_rem(spam.interval).unwrap_or(t);
+        let begins = spam.interval > 0 && since == 0;
+        let [m, v] = if begins { [Near::exactly(0.0); 2] } else { [m, v] };
+        let limits = spam.threshold.is_finite() && t.min(since) >= spam.delay;
+        let bound = machine.root(machine.product(machine.constant(spam.threshold), v));
+        let g = if limits { gradient.within_bounds(bound) } else { gradient };
+        let [m, v] = self.moments(spam.betas, g, [m, v]);
+        let eps = machine.product(machine.constant(spam.eps), factors.second);
+        let size = machine.sum(machine.product(machine.root(v), factors.second), eps);
+        let still = m.is_zero() && size.is_zero();
+        let direction = if still { m } else { machine.quotient(machine.product(m, factors.first), size) };
+        let direction = machine.sum(direction, machine.product(self.weight_decay, p));
+        [self.moved(p, direction), m, v, v]
+    }
+
+    fn lars(&self, lars: &Lars, gradient: Near, p: Near, m: Near) -> [Near; 4] {
+        let Step { machine, ratio, lr, weight_decay, .. } = *self;
+        let u = machine.sum(gradient, machine.product(weight_decay, p));
+        let along = machine.product(machine.product(lr, ratio), u);
+        let decay = machine.constant(lars.momentum);
+        let m = machine.sum(machine.product(decay, m), along);
+        let ahead = machine.sum(machine.product(decay, m), along);
+        [self.moved_by(p, if lars.nesterov { ahead } else { m }), m, m, m]
     }
 
     fn moved(&self, p: Near, direction: Near) -> Near {
-        let by = self.machine.product(self.lr, direction);
+        self.moved_by(p, self.machine.product(self.lr, direction))
+    }
+
+    fn moved_by(&self, p: Near, by: Near) -> Near {
         // What does not move keeps every bit.
         let still = Near::exactly(p.value);
         if by.is_zero() { still } else { self.machine.sum(p, by.negated()) }

@@ -7,6 +7,7 @@ use crate::cpu::fused;
 use crate::cpu::grads::Slice;
 use crate::cpu::kept::Kept;
 use crate::cpu::parameter::ParameterMut;
+use crate::cpu::ratio::{Unmoved, ratio_of};
 use crate::cpu::recycled::recycled;
 use crate::cpu::room::Room;
 use crate::cpu::set::Set;
@@ -14,6 +15,7 @@ use crate::cpu::update::{Action, Rates};
 use crate::cpu::workspace::Workspace;
 use crate::error::{ClipError, OptimizerError, StepError};
 use crate::history::History;
+use crate::layout::{Hyper, Progress};
 use crate::optimizer::{Optimizer, check_lr_scales};
 use crate::report::Report;
 use crate::segments::Segments;
@@ -44,14 +46,21 @@ struct Own {
     weight_decay: Option<f64>,
     precision: Precision,
     seed: u64,
+    limits_update: bool,
 }
 
 impl Own {
     fn of((i, step): (u64, &StepMut<'_>)) -> Own {
-        let StepMut { operands, lr_scale, weight_decay, stochastic } = step;
+        let &StepMut { ref operands, lr_scale, weight_decay, stochastic, limits_update } = step;
         let seed = stochastic.map_or(0, |seed| seed.wrapping_add(i));
         let precision = operands.target.precision();
-        Own { lr_scale: *lr_scale, weight_decay: *weight_decay, precision, seed }
+        Own { lr_scale, weight_decay, precision, seed, limits_update }
+    }
+
+    /// The constants of this tensor in a step.
+    fn rates(&self, optimizer: &Optimizer, hyper: &Hyper, progress: &Progress) -> Rates {
+        let decay = self.weight_decay.unwrap_or(optimizer.weight_decay());
+        Rates::new(hyper, progress, (self.lr_scale as f32, decay as f32), self.seed)
     }
 }
 
@@ -222,14 +231,19 @@ impl PreparedStep {
         if progress.moves != 1 {
             return;
         }
-        let each = gradients.iter().zip(targets).zip(&mut moments.tensors).zip(own);
-        let members = each.map(|(((gradient, target), moments), own)| {
-            let decay = own.weight_decay.unwrap_or(optimizer.weight_decay());
-            let rates = Rates::new(&hyper, progress, (own.lr_scale as f32, decay as f32), own.seed);
-            (*gradient, target.reborrowed(), &mut moments[..], Action::Update(rates))
+        let (parts, outcomes) = (&kept.set.parts, &kept.workspace.outcomes);
+        let each = gradients.iter().zip(targets).zip(&mut moments.tensors).zip(own).zip(&parts.owners);
+        let partials = &mut room.partials;
+        let members = each.map(|((((&gradient, target), moments), own), &owner)| {
+            let mut rates = own.rates(optimizer, &hyper, progress);
+            if own.limits_update {
+                let unmoved = Unmoved { gradient, parameter: target, moments, owner, outcomes };
+                rates.ratio = ratio_of(&unmoved, &rates, partials);
+            }
+            (gradient, target.reborrowed(), &mut moments[..], Action::Update(rates))
         });
         let mut work = recycled(std::mem::take(&mut room.fused));
-        fused::run(members, &kept.set.parts, &kept.workspace.outcomes, &mut work);
+        fused::run(members, parts, outcomes, &mut work);
         room.fused = recycled(work);
     }
 

@@ -17,6 +17,7 @@ pub struct StepMut<'a> {
     pub(super) weight_decay: Option<f64>,
     /// Key of what rounds the parameter by chance.
     pub(super) stochastic: Option<u64>,
+    pub(super) limits_update: bool,
 }
 
 impl<'a> StepMut<'a> {
@@ -46,7 +47,7 @@ impl<'a> StepMut<'a> {
         parameter: impl Into<ParameterMut<'a>>,
     ) -> StepMut<'a> {
         let operands = Operands::new(name.into(), gradient.into().data, parameter.into());
-        StepMut { operands, lr_scale: 1.0, weight_decay: None, stochastic: None }
+        StepMut { operands, lr_scale: 1.0, weight_decay: None, stochastic: None, limits_update: true }
     }
 
     /// Rounds a `bf16` parameter without a master by chance: as
@@ -80,6 +81,12 @@ impl<'a> StepMut<'a> {
     #[must_use]
     pub fn weight_decay(self, weight_decay: f64) -> StepMut<'a> {
         StepMut { weight_decay: Some(weight_decay), ..self }
+    }
+
+    /// Sets whether the optimiser's limit of updates holds for this tensor: as [`Grad::limits_update`](crate::Grad::limits_update).
+    #[must_use]
+    pub fn limits_update(self, limits: bool) -> StepMut<'a> {
+        StepMut { limits_update: limits, ..self }
     }
 
     pub(super) fn check(&self) -> Result<(), StepError> {

@@ -48,7 +48,7 @@ impl Stepper {
     /// # Errors
     ///
     /// Constants out of their range, and [`OptimizerError::Combination`] for an optimiser that needs
-    /// another state; nothing changes then.
+    /// another state, or limits updates where none of this step was prepared to be; nothing changes then.
     pub fn set_optimizer(
         &self,
         queue: &wgpu::Queue,
@@ -58,6 +58,10 @@ impl Stepper {
         optimizer.validate()?;
         let mut current = self.current();
         optimizer.goes_on_from(&current.optimizer)?;
+        if optimizer.has_ratios() && !self.has_ratios {
+            let (what, required) = ("a limit of updates", "a step that was prepared with one");
+            return Err(OptimizerError::Combination { what, required });
+        }
         for (tensor, own) in current.tensors.iter_mut().zip(&self.own_decay) {
             tensor.weight_decay = own.unwrap_or(optimizer.weight_decay()) as f32;
         }

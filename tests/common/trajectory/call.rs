@@ -1,40 +1,41 @@
 //! `function` and `args` of a case as a clip and an optimiser.
 
+use super::optimizers::{optimizer_of, torch_adam};
 use super::*;
 
 /// The arguments of a call. Each has to be asked for, so that none is ignored.
-struct Args<'a> {
+pub(super) struct Args<'a> {
     given: &'a Map<String, Value>,
     asked: RefCell<BTreeSet<String>>,
 }
 
 impl Args<'_> {
     /// `null` is the same as nothing.
-    fn get(&self, name: &str) -> Option<&Value> {
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
         self.asked.borrow_mut().insert(name.to_owned());
         self.given.get(name).filter(|value| !value.is_null())
     }
 
-    fn maybe(&self, name: &str) -> Attempt<Option<f64>> {
+    pub(super) fn maybe(&self, name: &str) -> Attempt<Option<f64>> {
         let parsed = |value| number(value).ok_or_else(|| format!("argument `{name}` is no number: {value}"));
         self.get(name).map(parsed).transpose()
     }
 
-    fn or(&self, name: &str, default: f64) -> Attempt<f64> {
+    pub(super) fn or(&self, name: &str, default: f64) -> Attempt<f64> {
         Ok(self.maybe(name)?.unwrap_or(default))
     }
 
-    fn needed(&self, name: &str) -> Attempt<f64> {
+    pub(super) fn needed(&self, name: &str) -> Attempt<f64> {
         self.maybe(name)?.ok_or_else(|| format!("argument `{name}` is missing"))
     }
 
-    fn flag(&self, name: &str) -> Attempt<bool> {
+    pub(super) fn flag(&self, name: &str) -> Attempt<bool> {
         let parsed = |value: &Value| value.as_bool().ok_or(format!("argument `{name}` is no flag: {value}"));
         self.get(name).map_or(Ok(false), parsed)
     }
 
     /// Arguments that have no counterpart here: false, zero or absent.
-    fn off(&self, names: &[&str]) -> Attempt<()> {
+    pub(super) fn off(&self, names: &[&str]) -> Attempt<()> {
         let on = |value: &&Value| **value != Value::Bool(false) && number(value) != Some(0.0);
         names.iter().try_for_each(|name| match self.get(name).filter(on) {
             None => Ok(()),
@@ -43,7 +44,7 @@ impl Args<'_> {
     }
 
     /// Arguments that change how something is computed, and not what.
-    fn free(&self, names: &[&str]) {
+    pub(super) fn free(&self, names: &[&str]) {
         self.asked.borrow_mut().extend(names.iter().map(|&name| name.to_owned()));
     }
 
@@ -85,8 +86,10 @@ impl<'a> Call<'a> {
             "keras" => (&[], &["SGD", "Adam", "AdamW"]),
             "optax" => (
                 &["clip_by_global_norm", "clip", "clip_by_block_rms", "adaptive_grad_clip"],
-                &["sgd", "adam", "adamw", "lion", "adopt"],
+                &["sgd", "adam", "adamw", "lion", "adopt", "lamb", "lars", "scale_by_adam"],
             ),
+            "torch-optimi" => (&[], &["StableAdamW"]),
+            "timm" => (&[], &["Lamb"]),
             _ => return Err(format!("unknown peer `{peer}`")),
         };
         let (mut clip, mut optimizer) = (None, None);
@@ -98,6 +101,8 @@ impl<'a> Call<'a> {
             match word {
                 _ if optimizer.is_none() && clip.is_none() && clips.contains(&word) => clip = Some(word),
                 _ if optimizer.is_none() && optimizers.contains(&word) => optimizer = Some(word),
+                // Of the update, in its place behind the moments.
+                "clip_by_block_rms" | "scale_by_learning_rate" if optimizer == Some("scale_by_adam") => {}
                 "GradScaler" if library == "torch" => scaler = true,
                 "unscale_" if scaler && clip.is_none() => unscales = true,
                 "apply_if_finite" if library == "optax" && clip.is_none() => skips = true,
@@ -168,21 +173,6 @@ impl<'a> Call<'a> {
         let eps = args.or("eps", 1e-3)? as f32;
         Ok(Clip::agc(args.needed("clipping")? as f32, units).rule(Rule::Agc { eps: eps.into() }))
     }
-
-    fn optimizer(&self, args: &Args<'_>) -> Attempt<Optimizer> {
-        match (self.library, self.optimizer) {
-            ("torch", "SGD") => torch_sgd(args),
-            ("torch", "NAdam") => torch_nadam(args),
-            ("torch", "RAdam") => torch_radam(args),
-            ("torch", _) => torch_adam(args, self.optimizer == "AdamW"),
-            ("keras", "SGD") => keras_sgd(args),
-            ("keras", _) => keras_adam(args, self.optimizer == "AdamW"),
-            (_, "sgd") => optax_sgd(args),
-            (_, "lion") => optax_lion(args),
-            (_, "adopt") => optax_adopt(args),
-            _ => optax_adam(args, self.optimizer == "adamw"),
-        }
-    }
 }
 
 fn norm_type(p: f64) -> NormType {
@@ -216,133 +206,6 @@ fn loss_scale(args: &Args<'_>) -> Attempt<LossScale> {
         .interval(args.or("growth_interval", 2000.0)? as u32))
 }
 
-fn torch_sgd(args: &Args<'_>) -> Attempt<Optimizer> {
-    let sgd = Sgd::new(args.or("lr", 1e-3)?)
-        .momentum(args.or("momentum", 0.0)?)
-        .dampening(args.or("dampening", 0.0)?)
-        .weight_decay(args.or("weight_decay", 0.0)?)
-        .nesterov(args.flag("nesterov")?)
-        .maximize(args.flag("maximize")?);
-    torch_common(args);
-    Ok(sgd.into())
-}
-
-fn torch_betas(args: &Args<'_>) -> Attempt<(f64, f64)> {
-    let betas = match args.get("betas") {
-        None => vec![Some(0.9), Some(0.999)],
-        Some(value) => value.as_array().map_or_else(Vec::new, |betas| betas.iter().map(number).collect()),
-    };
-    let [Some(first), Some(second)] = betas[..] else { return Err("argument `betas` is no pair".into()) };
-    Ok((first, second))
-}
-
-fn torch_nadam(args: &Args<'_>) -> Attempt<Optimizer> {
-    let (first, second) = torch_betas(args)?;
-    torch_common(args);
-    Ok(NAdam::new(args.or("lr", 2e-3)?)
-        .betas(first, second)
-        .eps(args.or("eps", 1e-8)?)
-        .weight_decay(args.or("weight_decay", 0.0)?)
-        .momentum_decay(args.or("momentum_decay", 4e-3)?)
-        .decoupled(args.flag("decoupled_weight_decay")?)
-        .maximize(args.flag("maximize")?)
-        .into())
-}
-
-fn torch_radam(args: &Args<'_>) -> Attempt<Optimizer> {
-    let (first, second) = torch_betas(args)?;
-    torch_common(args);
-    Ok(RAdam::new(args.or("lr", 1e-3)?)
-        .betas(first, second)
-        .eps(args.or("eps", 1e-8)?)
-        .weight_decay(args.or("weight_decay", 0.0)?)
-        .decoupled(args.flag("decoupled_weight_decay")?)
-        .maximize(args.flag("maximize")?)
-        .into())
-}
-
-fn torch_adam(args: &Args<'_>, decoupled: bool) -> Attempt<Optimizer> {
-    let (first, second) = torch_betas(args)?;
-    let decoupled = args.flag("decoupled_weight_decay")? || decoupled;
-    let kind = if decoupled { Adam::adamw } else { Adam::new };
-    let adam = kind(args.or("lr", 1e-3)?).betas(first, second).eps(args.or("eps", 1e-8)?);
-    let adam = adam.weight_decay(args.or("weight_decay", adam.weight_decay)?);
-    torch_common(args);
-    Ok(adam.amsgrad(args.flag("amsgrad")?).maximize(args.flag("maximize")?).into())
-}
-
-fn torch_common(args: &Args<'_>) {
-    args.free(&["foreach", "fused", "capturable", "differentiable", "param_dtype", "grad_dtype"]);
-}
-
-/// Keras multiplies by the learning rate before it sums, which is the same as long as that is constant.
-fn keras_sgd(args: &Args<'_>) -> Attempt<Optimizer> {
-    if args.or("weight_decay", 0.0)? != 0.0 {
-        return Err("argument `weight_decay`: Keras decays the parameter, which no Sgd does here".into());
-    }
-    let momentum = args.or("momentum", 0.0)?;
-    // Without momentum it means nothing there, and is refused here.
-    let nesterov = args.flag("nesterov")? && momentum != 0.0;
-    keras_common(args)?;
-    Ok(Sgd::new(args.or("learning_rate", 0.01)?).momentum(momentum).nesterov(nesterov).into())
-}
-
-/// Adam's decay is of the parameter too.
-fn keras_adam(args: &Args<'_>, decays: bool) -> Attempt<Optimizer> {
-    let adam = Adam::adamw(args.or("learning_rate", 1e-3)?)
-        .betas(args.or("beta_1", 0.9)?, args.or("beta_2", 0.999)?)
-        .eps(args.or("epsilon", 1e-7)?)
-        .eps_hat(true)
-        .weight_decay(args.or("weight_decay", if decays { 0.004 } else { 0.0 })?);
-    keras_common(args)?;
-    Ok(adam.into())
-}
-
-fn keras_common(args: &Args<'_>) -> Attempt<()> {
-    args.free(&["name", "jit_compile"]);
-    args.off(&["amsgrad", "use_ema", "loss_scale_factor", "gradient_accumulation_steps"])
-}
-
-fn optax_sgd(args: &Args<'_>) -> Attempt<Optimizer> {
-    args.off(&["accumulator_dtype"])?;
-    let momentum = args.or("momentum", 0.0)?;
-    // As Keras.
-    let nesterov = args.flag("nesterov")? && momentum != 0.0;
-    Ok(Sgd::new(args.needed("learning_rate")?).momentum(momentum).nesterov(nesterov).into())
-}
-
-fn optax_adam(args: &Args<'_>, decays: bool) -> Attempt<Optimizer> {
-    args.off(&["eps_root", "nesterov", "mu_dtype"])?;
-    let mut decay = 0.0;
-    if decays {
-        args.off(&["mask"])?;
-        decay = args.or("weight_decay", 1e-4)?;
-    }
-    Ok(Adam::adamw(args.needed("learning_rate")?)
-        .betas(args.or("b1", 0.9)?, args.or("b2", 0.999)?)
-        .eps(args.or("eps", 1e-8)?)
-        .weight_decay(decay)
-        .into())
-}
-
-fn optax_adopt(args: &Args<'_>) -> Attempt<Optimizer> {
-    args.off(&["nesterov", "mu_dtype"])?;
-    let clipping = args.get("use_clipping").is_none_or(|value| *value == Value::Bool(true));
-    Ok(Adopt::new(args.needed("learning_rate")?)
-        .betas(args.or("b1", 0.9)?, args.or("b2", 0.9999)?)
-        .eps(args.or("eps", 1e-6)?)
-        .clipping(clipping)
-        .into())
-}
-
-fn optax_lion(args: &Args<'_>) -> Attempt<Optimizer> {
-    args.off(&["mask", "mu_dtype"])?;
-    Ok(Lion::new(args.needed("learning_rate")?)
-        .betas(args.or("b1", 0.9)?, args.or("b2", 0.99)?)
-        .weight_decay(args.or("weight_decay", 1e-3)?)
-        .into())
-}
-
 /// AdamW behind a z-score of norm and loss: OLMo-core's, whose window keeps what is not finite, and the rule by itself.
 fn z_score(function: &str, args: &Args<'_>) -> Attempt<Option<(Clip, Optimizer)>> {
     let rule = function == "z-score skip then torch.optim.AdamW";
@@ -370,7 +233,7 @@ pub fn settings(json: &Value) -> Attempt<(Clip, Optimizer)> {
         Some(both) => both,
         None => {
             let call = Call::new(text("peer")?, text("function")?, given)?;
-            (call.clip(&args)?, call.optimizer(&args)?)
+            (call.clip(&args)?, optimizer_of(call.library, call.optimizer, &args)?)
         }
     };
     args.check_all_asked()?;

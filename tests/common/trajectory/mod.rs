@@ -18,8 +18,8 @@ use crate::files;
 use gradclip::cpu::{self, Moments};
 use gradclip::layout::Progress;
 use gradclip::{
-    Adam, Adopt, Clip, DType, GiveUp, Grad, History, Lion, LossScale, NAdam, NonFinite, NormType, Optimizer,
-    RAdam, Remembers, Report, Rule, Scope, Sgd, Skip, Stepper, Units,
+    Adam, Adopt, Clip, DType, GiveUp, Grad, History, Lars, Lion, LossScale, NAdam, NonFinite, NormType,
+    Optimizer, RAdam, Remembers, Report, Rule, Scope, Sgd, Skip, Stepper, TrustRatio, Units, UpdateLimit,
 };
 use gradclip_verify::gpu::{Gpu, Operands, Placing};
 use gradclip_verify::tensor::{Data, Element, Tensor, steps};
@@ -37,6 +37,7 @@ mod call;
 mod case;
 mod device;
 mod groups;
+mod optimizers;
 
 pub use call::settings;
 pub use case::*;

@@ -1,0 +1,186 @@
+//! Updates and parameters -> the factor of each tensor's update: the twin of `shaders/measure_*.wgsl` and `ratio.wgsl`.
+
+use crate::clip::Summation;
+use crate::combine;
+use crate::layout::{
+    CHUNK, Hyper, LARS, LIMITS_RATE, LIMITS_RMS, NORMS_APART, Outcome, Partial, RATIOS, Sum, TRUST_RATIO,
+};
+use crate::norm::norm_of;
+use crate::real::{F32_MIN_EXPONENT, NO_MIN_EXPONENT, Real, Rounded};
+use crate::segments::Owner;
+
+use super::block::{Values, not_here, with_elements};
+use super::change::outcomes_of;
+use super::element::Element;
+use super::parameter::ParameterMut;
+use super::reduce::Scratch;
+use super::threads;
+use super::update::{Rates, clipped, decayed, penalised, quotient, within};
+
+/// Elements whose clipped gradients are kept at once.
+const BLOCK: usize = 1024;
+
+/// A tensor whose update is limited, before anything of it moves.
+pub(super) struct Unmoved<'a> {
+    pub(super) gradient: Values<'a>,
+    pub(super) parameter: &'a ParameterMut<'a>,
+    pub(super) moments: &'a [Vec<f32>],
+    pub(super) owner: Owner,
+    pub(super) outcomes: &'a [Outcome],
+}
+
+/// The factor of its update; `partials` is room for those of its chunks.
+pub(super) fn ratio_of(tensor: &Unmoved<'_>, rates: &Rates, partials: &mut Vec<[Partial; 2]>) -> f32 {
+    if rates.hyper.flags & RATIOS == 0 {
+        return 1.0;
+    }
+    let elements = tensor.gradient.len();
+    partials.clear();
+    partials.resize(elements.div_ceil(CHUNK as usize), [Partial::default(); 2]);
+    threads::share(partials, elements as u64, &|first, own| {
+        (first..).zip(own).for_each(|(chunk, to)| *to = tensor.measure(chunk * CHUNK as usize, rates));
+    });
+    let [update, parameter] = [0, 1].map(|which| {
+        let items = partials.iter().map(|of| combine::item(&of[which], 0, Summation::Two));
+        combine::combine(items, Summation::Two)
+    });
+    match rates.hyper.flags & TRUST_RATIO {
+        0 => within_limit(&update, elements as u64, &rates.hyper),
+        _ => trust_ratio([&update, &parameter], rates.weight_decay, &rates.hyper),
+    }
+}
+
+impl Unmoved<'_> {
+    /// The squares of the updates of a chunk, and of its parameters.
+    fn measure(&self, at: usize, rates: &Rates) -> [Partial; 2] {
+        let len = (self.gradient.len() - at).min(CHUNK as usize);
+        let (mut parameters, mut updates) = ([0.0; CHUNK as usize], [0.0; CHUNK as usize]);
+        let (parameters, updates) = (&mut parameters[..len], &mut updates[..len]);
+        self.parameter.read(at, parameters);
+        let outcomes = outcomes_of(self.owner, self.outcomes);
+        match self.owner {
+            Owner::One(_) => self.update(at, &outcomes[0], parameters, updates, rates),
+            Owner::Units { view, .. } => {
+                for (run, unit) in view.runs(at as u64, len) {
+                    let to = &mut updates[run.clone()];
+                    self.update(at + run.start, &outcomes[unit], &parameters[run], to, rates);
+                }
+            }
+        }
+        let sum = |of: &[f32]| Values::F32(of).reduce(Values::F32(&[]), Summation::Two, &mut Scratch::new());
+        let trusts = rates.hyper.flags & TRUST_RATIO != 0;
+        [sum(updates), if trusts { sum(parameters) } else { Partial::default() }]
+    }
+
+    /// What elements from `at` on would move by, without learning rate.
+    fn update(&self, at: usize, outcome: &Outcome, parameters: &[f32], to: &mut [f32], rates: &Rates) {
+        let gradient = self.gradient.range(at, to.len());
+        with_elements!(
+            Values,
+            gradient,
+            e => self.update_by(at, e, outcome, parameters, to, rates),
+            _e => not_here()
+        );
+    }
+
+    fn update_by<T: Element>(
+        &self,
+        mut at: usize,
+        gradient: &[T],
+        outcome: &Outcome,
+        parameters: &[f32],
+        to: &mut [f32],
+        rates: &Rates,
+    ) {
+        let mut block = [0.0; BLOCK];
+        for ((gradient, p), to) in
+            gradient.chunks(BLOCK).zip(parameters.chunks(BLOCK)).zip(to.chunks_mut(BLOCK))
+        {
+            let len = gradient.len();
+            let (g, scale) = clipped(gradient, outcome, &mut block[..len]);
+            let scale = scale * rates.sign();
+            if rates.hyper.flags & LARS != 0 {
+                of_lars(g, scale, p, to, rates);
+            } else if let [m, v] = self.moments {
+                of_adam(g, scale, p, [&m[at..at + len], &v[at..at + len]], to, rates);
+            }
+            at += len;
+        }
+    }
+}
+
+fn of_lars(gradient: &[f32], scale: f32, parameters: &[f32], to: &mut [f32], rates: &Rates) {
+    let penalty = if rates.hyper.flags & NORMS_APART != 0 { 0.0 } else { rates.weight_decay };
+    for ((to, &g), &p) in to.iter_mut().zip(gradient).zip(parameters) {
+        *to = penalised(g * scale, p, penalty, g.is_finite() & p.is_finite());
+    }
+}
+
+fn of_adam(
+    gradient: &[f32],
+    scale: f32,
+    parameters: &[f32],
+    [m, v]: [&[f32]; 2],
+    to: &mut [f32],
+    rates: &Rates,
+) {
+    let Hyper { flags, eps: least, .. } = rates.hyper;
+    let (eps, penalty) = (rates.eps(), rates.penalty());
+    let decay = if flags & LIMITS_RMS != 0 { 0.0 } else { rates.decay() };
+    for ((((to, &g), &p), &m), &v) in to.iter_mut().zip(gradient).zip(parameters).zip(m).zip(v) {
+        let finite = g.is_finite() & p.is_finite();
+        let g = penalised(g * scale, p, penalty, finite);
+        let [m, v] = rates.moments([m, v], g, finite);
+        *to = if flags & LIMITS_RATE != 0 {
+            let size = within(rates.root(v), finite).max(least);
+            quotient(g, size, g == 0.0 && size == 0.0, finite)
+        } else {
+            let size = within(rates.root(v) + eps, finite);
+            let update = quotient(rates.corrected(m, finite), size, m == 0.0 && size == 0.0, finite);
+            decayed(update, p, decay, finite)
+        };
+    }
+}
+
+/// The root of the squares, at most 24 bits whatever their size.
+fn length_of(sum: &Sum) -> Rounded {
+    norm_of(sum, Summation::Two).round(NO_MIN_EXPONENT)
+}
+
+fn product(a: f32, b: Rounded) -> Rounded {
+    Real::from_f32(a).multiply(b.to_real()).round(NO_MIN_EXPONENT)
+}
+
+/// 1 at most: by how much the root of the mean square is over its limit.
+fn within_limit(update: &Sum, elements: u64, hyper: &Hyper) -> f32 {
+    if update.non_finite > 0 {
+        return if update.nan > 0 { f32::NAN } else { 0.0 };
+    }
+    let elements = elements.min(u32::MAX.into());
+    let most = product(hyper.limit, Real::square_root(elements.into(), 0).round(NO_MIN_EXPONENT));
+    let length = length_of(update);
+    match length.exceeds(most) {
+        false => 1.0,
+        true => most.quotient(length).round(F32_MIN_EXPONENT).to_f32(),
+    }
+}
+
+fn trust_ratio([update, parameter]: [&Sum; 2], weight_decay: f32, hyper: &Hyper) -> f32 {
+    match (update.non_finite > 0, parameter.non_finite > 0) {
+        _ if update.nan > 0 || parameter.nan > 0 => return f32::NAN,
+        (true, true) => return f32::NAN,
+        (true, false) => return 0.0,
+        (false, true) => return hyper.limit_most,
+        (false, false) => {}
+    }
+    let (own, size) = (length_of(update), length_of(parameter));
+    if own.mantissa == 0 || size.mantissa == 0 {
+        return 1.0;
+    }
+    let sum = |a: Rounded, b: Rounded| a.add(b).round(NO_MIN_EXPONENT);
+    let apart = hyper.flags & NORMS_APART != 0;
+    let divisor = if apart { sum(own, product(weight_decay, size)) } else { own };
+    let divisor = sum(divisor, Real::from_f32(hyper.limit_eps).round(NO_MIN_EXPONENT));
+    let ratio = product(hyper.limit, size).quotient(divisor).round(F32_MIN_EXPONENT).to_f32();
+    ratio.min(f32::MAX).min(hyper.limit_most)
+}
