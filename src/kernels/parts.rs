@@ -65,6 +65,7 @@ pub(super) fn sums_of_chunks(variant: &Variant) -> Vec<File> {
                 "shared/column",
                 "shared/columns",
                 "shared/columns_read",
+                "shared/column_sums",
                 "reduce"
             ]
         }
@@ -180,7 +181,8 @@ pub(super) fn measure(variant: &Variant, own: &[File]) -> Vec<File> {
         Loads::Few => wgsl!["shared/measure_each"],
         _ => wgsl!["shared/four", "shared/measure_four"],
     };
-    let sums = wgsl!["shared/chunk_sum", "shared/column", "shared/columns", "reduce", "shared/measure"];
+    let sums =
+        wgsl!["shared/chunk_sum", "shared/column", "shared/columns", "shared/column_sums", "shared/measure"];
     let fused = wgsl!["shared/finite", "shared/measured_rows", "shared/fused", "shared/update"];
     write(&[fused, parameters(variant), own, turns, sums].concat())
 }
