@@ -123,6 +123,7 @@ fn records_have_the_offsets_that_naga_computes() {
         half,
         tensor
     );
+    same!(shared, "", Counting, micro_batches, sums, steps, ends);
     same!(shared, "", MeasuredRow, row, pad, update, parameter);
     same!(
         shared,

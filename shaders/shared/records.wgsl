@@ -119,6 +119,13 @@ struct Hyper {
     limit_delay: u32,
 }
 
+struct Counting {
+    micro_batches: u32,
+    sums: u32,
+    steps: u32,
+    ends: u32,
+}
+
 struct Progress {
     scale: u32,
     unscale: u32,

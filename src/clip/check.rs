@@ -116,3 +116,23 @@ impl Clip {
         wrong.into_iter().find(|(is, _)| *is).map(|(_, message)| message)
     }
 }
+
+impl Clip {
+    /// The clip that decides which micro-batches are left out before they are summed for this one.
+    pub(crate) fn of_micro_batches(&self, skip: Skip, micro_batches: u32) -> Result<Clip, ClipError> {
+        let error = |required| {
+            let what = "a rule that leaves out micro-batches";
+            Err(ClipError::Combination { what, required })
+        };
+        if micro_batches < 2 {
+            return error("two or more of them a step; `Clip::skip` leaves out steps");
+        }
+        if self.loss_scale.is_some() {
+            return error("no loss scale");
+        }
+        let clip = Clip::measure().norm_type(self.norm).unscale(self.unscale);
+        let clip = clip.on_non_finite(NonFinite::Skip).skip(skip);
+        clip.validate()?;
+        Ok(clip)
+    }
+}

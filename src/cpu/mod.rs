@@ -85,7 +85,9 @@ pub use parameter::ParameterMut;
 pub use prepared::{Prepared, prepare};
 #[cfg(test)]
 pub(crate) use random::words;
-pub use step::{Moments, PreparedStep, StepMut, Trainer, prepare_step, prepare_training, step};
+pub use step::{
+    Moments, PreparedStep, StepMut, Trainer, prepare_step, prepare_training, prepare_training_skipping, step,
+};
 #[doc(hidden)]
 pub use trace::Trace;
 

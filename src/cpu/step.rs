@@ -19,7 +19,7 @@ use super::parameter::ParameterMut;
 pub use moments::Moments;
 pub use prepared::{PreparedStep, prepare_step};
 pub use tensor::StepMut;
-pub use trainer::{Trainer, prepare_training};
+pub use trainer::{Trainer, prepare_training, prepare_training_skipping};
 
 /// Clips and makes one step of `optimizer`: gradients are read twice and never written. `history` and
 /// `moments` are kept from step to step and begin as their defaults. Where a gradient is not finite

@@ -79,6 +79,12 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
+    /// A run that counts micro-batches by a rule: what the rule remembers is not part of it.
+    pub(crate) fn gated() -> CheckpointError {
+        let (what, required) = ("a saved run", "a trainer that leaves out no micro-batches");
+        ClipError::Combination { what, required }.into()
+    }
+
     /// The reader's own type is no part of the interface.
     pub(crate) fn file(error: safetensors::SafeTensorError) -> CheckpointError {
         CheckpointError::File { source: error.into() }

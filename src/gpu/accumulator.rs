@@ -60,8 +60,8 @@ const LABEL: &str = "gradclip accumulate";
 /// ```
 #[derive(Debug)]
 pub struct Accumulator {
-    first: Vec<Step>,
-    next: Vec<Step>,
+    pub(super) first: Vec<Step>,
+    pub(super) next: Vec<Step>,
 }
 
 /// Adds clipped gradients of micro-batches into `f32` accumulators: *clip, then accumulate*, see [`Accumulator`]. What a

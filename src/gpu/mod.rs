@@ -5,6 +5,7 @@ mod buffers;
 mod clipper;
 mod decision;
 mod forms;
+mod gate;
 #[cfg(feature = "checkpoint")]
 mod halves;
 mod make;

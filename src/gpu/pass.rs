@@ -121,15 +121,20 @@ impl Pass {
         run(writes, pass);
     }
 
+    /// From now on there is something to read back.
+    pub(super) fn decides(&self) {
+        self.decides.store(true, Ordering::Relaxed);
+    }
+
     /// Everything up to the outcomes, and what follows them by a decision of this pass or one like it.
     pub(super) fn dispatch_together(&self, decision: &Decision, pass: &mut wgpu::ComputePass<'_>) {
-        self.decides.store(true, Ordering::Relaxed);
+        self.decides();
         run(&decision.together, pass);
     }
 
     /// The same after a norm half.
     pub(super) fn dispatch_separate(&self, decision: &Decision, pass: &mut wgpu::ComputePass<'_>) {
-        self.decides.store(true, Ordering::Relaxed);
+        self.decides();
         run(&decision.separate, pass);
     }
 
@@ -308,13 +313,28 @@ impl Pass {
 
 impl Step {
     fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.bind(pass);
+        let [x, y] = self.grid;
+        pass.dispatch_workgroups(x, y, 1);
+    }
+
+    /// With as many workgroups as lie there on the device: its own or none.
+    pub(super) fn dispatch_indirect(
+        &self,
+        arguments: &wgpu::Buffer,
+        at: u64,
+        pass: &mut wgpu::ComputePass<'_>,
+    ) {
+        self.bind(pass);
+        pass.dispatch_workgroups_indirect(arguments, at);
+    }
+
+    fn bind(&self, pass: &mut wgpu::ComputePass<'_>) {
         pass.set_pipeline(self.pipeline.compiled());
         pass.set_bind_group(0, &self.tables, &[]);
         if let Some(slots) = &self.slots {
             pass.set_bind_group(1, slots, &[]);
         }
-        let [x, y] = self.grid;
-        pass.dispatch_workgroups(x, y, 1);
     }
 }
 

@@ -94,9 +94,10 @@ impl Trainer {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Unexpected`] where two tensors would have one name, [`CheckpointError::Usage`] for a buffer without usage
-    /// `COPY_SRC`, [`CheckpointError::Prepare`] where memory ran out. Nothing is recorded then.
+    /// [`CheckpointError::History`] for a trainer that leaves out micro-batches, [`CheckpointError::Unexpected`] where two tensors would
+    /// have one name, [`CheckpointError::Usage`] for a buffer without usage `COPY_SRC`, [`CheckpointError::Prepare`] where memory ran out. Nothing is recorded then.
     pub fn save(&self, encoder: &mut wgpu::CommandEncoder) -> Result<Saving, CheckpointError> {
+        self.gate().map_or(Ok(()), |_| Err(CheckpointError::gated()))?;
         let accumulated = self.accumulated();
         let form = self.form(accumulated > 0)?;
         let parts: Vec<Range<'_>> = form.parts.iter().map(|part| self.range(part)).collect();
@@ -128,6 +129,7 @@ impl Trainer {
     /// A run of other tensors, another optimiser or clip, values that no run leaves; a buffer without usage `COPY_DST`; memory that ran
     /// out. Nothing changes then.
     pub fn load(&self, queue: &wgpu::Queue, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        self.gate().map_or(Ok(()), |_| Err(CheckpointError::gated()))?;
         let accumulated = checkpoint.pending(self.micro_batches())?;
         let form = self.form(accumulated > 0)?;
         let pass = self.stepper().pass();

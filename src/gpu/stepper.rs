@@ -306,6 +306,12 @@ impl Stepper {
         run(&self.update, pass);
     }
 
+    /// What a step records, for whoever records it otherwise.
+    pub(super) fn dispatches(&self) -> [&[Step]; 2] {
+        self.pass.decides();
+        [&self.decision.together, &self.update]
+    }
+
     /// Number of dispatches that one [`Stepper::record_step`] records: as [`Pass::dispatch_count`] has them, one more of NAdam, RAdam and SPAM, and three
     /// more where updates are limited by their tensors.
     pub fn dispatch_count(&self) -> usize {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wgpu::BufferUsages as Usage;
 
-use crate::clip::Clip;
+use crate::clip::{Clip, Skip};
 use crate::error::{ClipError, OptimizerError, PrepareError, ReadBackError};
 use crate::grad::Grad;
 use crate::layout::Progress;
@@ -14,8 +14,10 @@ use crate::optimizer::Optimizer;
 use super::accumulator::Accumulator;
 use super::buffers::filled;
 use super::clipper::Clipper;
+use super::gate::Gate;
 use super::mapped::ReadBack;
 use super::moments::Moment;
+use super::pass::{Pass, begin};
 use super::purpose::Purpose;
 use super::stepper::Stepper;
 
@@ -75,8 +77,10 @@ pub struct Trainer {
     grads: Vec<Grad>,
     stepper: Stepper,
     sums: Option<Sums>,
+    /// Where micro-batches may be left out.
+    gate: Option<Gate>,
     micro_batches: u32,
-    /// Micro-batches recorded since the last step.
+    /// Micro-batches recorded since the last step; with a gate, whether those that the device counts are to be forgotten.
     summed: Mutex<u32>,
 }
 
@@ -110,7 +114,30 @@ impl Clipper {
         optimizer: impl Into<Optimizer>,
         micro_batches: u32,
     ) -> Result<Trainer, PrepareError> {
-        self.prepared_training(grads, clip, optimizer.into(), micro_batches, None)
+        self.prepared_training(grads, clip, optimizer.into(), (micro_batches, None), None)
+    }
+
+    /// As [`Clipper::prepare_training`], and a rule leaves out micro-batches before they are summed, each by its own norm: Optax'
+    /// `MultiSteps` with `should_skip_update_fn`. One that is left out, or is not finite, adds nothing and does not count, so a step is the mean
+    /// of `micro_batches` that went through. The device decides and counts: every micro-batch records sum and step, of which those that are
+    /// not due have no workgroups, by indirect dispatches.
+    ///
+    /// [`Trainer::gate`] is the pass that decides, with reports, [`Pass::inputs`] and a history of its own. Runs of such a trainer cannot be
+    /// saved in one call.
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare_training`], and [`ClipError::Combination`] for a single micro-batch (that is [`Clip::skip`]) or beside a loss
+    /// scale.
+    pub fn prepare_training_skipping(
+        &self,
+        grads: &[Grad],
+        clip: &Clip,
+        optimizer: impl Into<Optimizer>,
+        micro_batches: u32,
+        skip: Skip,
+    ) -> Result<Trainer, PrepareError> {
+        self.prepared_training(grads, clip, optimizer.into(), (micro_batches, Some(skip)), None)
     }
 
     /// As [`Clipper::prepare_training`] for other buffers: goes on with the state, the number of steps and the history of `previous`,
@@ -127,6 +154,7 @@ impl Clipper {
         optimizer: impl Into<Optimizer>,
         micro_batches: u32,
     ) -> Result<Trainer, PrepareError> {
+        let micro_batches = (micro_batches, None);
         self.prepared_training(grads, clip, optimizer.into(), micro_batches, Some(&previous.stepper))
     }
 
@@ -135,13 +163,14 @@ impl Clipper {
         grads: &[Grad],
         clip: &Clip,
         optimizer: Optimizer,
-        micro_batches: u32,
+        (micro_batches, skip): (u32, Option<Skip>),
         previous: Option<&Stepper>,
     ) -> Result<Trainer, PrepareError> {
         if !(1..=MOST_MICRO_BATCHES).contains(&micro_batches) {
             let (what, required) = ("a number of micro-batches", "from 1 to 65,536");
             return Err(ClipError::Combination { what, required }.into());
         }
+        let gate = skip.map(|skip| clip.of_micro_batches(skip, micro_batches)).transpose()?;
         let (stepper, sums) = match micro_batches {
             1 => (self.prepared_step(grads, clip, optimizer, (Purpose::Step, previous))?, None),
             _ => {
@@ -156,10 +185,15 @@ impl Clipper {
                 (self.prepared_step(&summed, &clip, optimizer, purpose)?, Some(sums))
             }
         };
+        let gate = gate.as_ref().zip(sums.as_ref()).map(|(clip, sums)| {
+            let sums = (micro_batches, &sums.accumulator, &sums.corrections);
+            Gate::new(self, grads, clip, sums, &stepper)
+        });
         Ok(Trainer {
             #[cfg(feature = "checkpoint")]
             clipper: self.clone(),
             grads: grads.to_vec(),
+            gate: gate.transpose()?,
             stepper,
             sums,
             micro_batches,
@@ -179,19 +213,32 @@ impl Sums {
         Ok(Sums {
             accumulator: clipper.prepare_accumulation(&named)?,
             places,
-            corrections: filled(&clipper.device, "gradclip mean corrections", words, Usage::COPY_SRC)?,
+            corrections: filled(
+                &clipper.device,
+                "gradclip mean corrections",
+                words,
+                Usage::COPY_SRC | Usage::STORAGE,
+            )?,
         })
     }
 }
 
 impl Trainer {
     /// Records what follows a micro-batch's gradients: their sum, and the step where this is the last micro-batch of one. Whether it
-    /// was.
+    /// was; where micro-batches may be left out the device alone knows, and this is false: [`Trainer::progress`] and reports count updates.
     ///
     /// What is recorded counts, so it has to be submitted, and in this order. Where an encoder is dropped instead, [`Trainer::discard`] begins the
     /// sum anew with the next micro-batch.
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) -> bool {
         let mut summed = self.summed();
+        if let Some((gate, sums)) = self.gate.as_ref().zip(self.sums.as_ref()) {
+            if std::mem::take(&mut *summed) > 0 {
+                encoder.clear_buffer(&gate.summed, 0, None);
+            }
+            let mut pass = begin(encoder, "gradclip micro-batch");
+            gate.dispatch(&sums.accumulator, &self.stepper, &mut pass);
+            return false;
+        }
         if let Some(sums) = &self.sums {
             match *summed {
                 0 => sums.accumulator.record_first(encoder),
@@ -208,9 +255,17 @@ impl Trainer {
     }
 
     /// Records a step over the mean of the micro-batches since the last one, fewer than usual: at the end of an epoch, say. Whether
-    /// there were any. Two words are copied on the device besides what a step takes.
+    /// there were any; where micro-batches may be left out the device looks, and this is false. Two words are copied on the device besides what a step takes.
     pub fn finish(&self, encoder: &mut wgpu::CommandEncoder) -> bool {
         let summed = std::mem::take(&mut *self.summed());
+        if let Some((gate, sums)) = self.gate.as_ref().zip(self.sums.as_ref()) {
+            if summed > 0 {
+                encoder.clear_buffer(&gate.summed, 0, None);
+            }
+            let mut pass = begin(encoder, "gradclip step");
+            gate.dispatch_end(&sums.accumulator, &self.stepper, &mut pass);
+            return false;
+        }
         let Some(sums) = self.sums.as_ref().filter(|_| summed > 0) else { return false };
         let progress = self.stepper.progress();
         let correct = |encoder: &mut wgpu::CommandEncoder, count: u32| {
@@ -226,7 +281,12 @@ impl Trainer {
     /// Forgets the micro-batches since the last step: the next one begins a sum. For those that were recorded and never
     /// submitted, or are not wanted.
     pub fn discard(&self) {
-        *self.summed() = 0;
+        *self.summed() = u32::from(self.gate.is_some());
+    }
+
+    /// What decides which micro-batches are left out, where a rule does: its outcomes, reports and history are those of the last micro-batch.
+    pub fn gate(&self) -> Option<&Pass> {
+        self.gate.as_ref().map(|gate| &gate.pass)
     }
 
     /// Micro-batches of a step.
@@ -234,9 +294,9 @@ impl Trainer {
         self.micro_batches
     }
 
-    /// Micro-batches recorded since the last step.
+    /// Micro-batches recorded since the last step. Where they may be left out the device counts them, and this is 0.
     pub fn accumulated(&self) -> u32 {
-        *self.summed()
+        if self.gate.is_some() { 0 } else { *self.summed() }
     }
 
     /// What belongs together, as it was described.
@@ -280,7 +340,9 @@ impl Trainer {
     ///
     /// As [`Stepper::set_unscale`].
     pub fn set_unscale(&self, queue: &wgpu::Queue, unscale: f32) -> Result<(), ClipError> {
-        self.stepper.set_unscale(queue, (f64::from(unscale) / f64::from(self.micro_batches)) as f32)
+        let own = (f64::from(unscale) / f64::from(self.micro_batches)) as f32;
+        self.stepper.set_unscale(queue, own)?;
+        self.gate.as_ref().map_or(Ok(()), |gate| gate.pass.set_unscale(queue, unscale))
     }
 
     /// As [`Stepper::read_back`]: the report of the last step.

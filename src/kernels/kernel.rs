@@ -10,6 +10,7 @@ pub(crate) enum Kernel {
     Sums,
     Given,
     Skip,
+    Count,
     Threshold,
     Coefficient,
     Finish,

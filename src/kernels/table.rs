@@ -245,6 +245,17 @@ pub(super) static TABLE: &[Row] = &[
         leaves_out: false,
         ..COEFFICIENT
     },
+    // Whether a micro-batch is left out, their count -> workgroups of sums and step; cpu/step/trainer.rs.
+    Row {
+        kernel: Kernel::Count,
+        stem: "count",
+        entry: "count",
+        parts: |_| wgsl!["count"].to_vec(),
+        tables: Tables::Same(&[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite, ReadWrite]),
+        norms: Norms::Same,
+        leaves_out: false,
+        ..COEFFICIENT
+    },
     // Sums, history -> threshold of each limit that adapts; cpu/threshold.rs.
     Row {
         kernel: Kernel::Threshold,

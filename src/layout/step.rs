@@ -159,6 +159,20 @@ pub struct FusedRow {
     pub tensor: u32,
 }
 
+/// How micro-batches make a step, of which some may be left out.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Counting {
+    /// Micro-batches of a step.
+    pub micro_batches: u32,
+    /// Dispatches of the first one's sum, and of each further one's.
+    pub sums: u32,
+    /// Dispatches of a step.
+    pub steps: u32,
+    /// 1 where a step is made of what there is.
+    pub ends: u32,
+}
+
 /// A chunk that is measured, and room for the sums of one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

@@ -23,6 +23,7 @@ impl Trainer {
     where
         P: Into<ParameterMut<'a>>,
     {
+        self.gate().map_or(Ok(()), |_| Err(CheckpointError::gated()))?;
         let parameters: Vec<ParameterMut<'_>> = parameters.into_iter().map(P::into).collect();
         self.step().check_parameters(&parameters)?;
         let form = self.form(self.accumulated() > 0)?;
@@ -54,6 +55,7 @@ impl Trainer {
     {
         let mut parameters: Vec<ParameterMut<'_>> = parameters.into_iter().map(P::into).collect();
         self.step().check_parameters(&parameters)?;
+        self.gate().map_or(Ok(()), |_| Err(CheckpointError::gated()))?;
         let accumulated = checkpoint.pending(self.micro_batches())?;
         let form = self.form(accumulated > 0)?;
         let (clip, limits) = self.step().asked();

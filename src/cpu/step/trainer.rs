@@ -2,20 +2,23 @@
 
 use bytemuck::Zeroable;
 
-use crate::clip::Clip;
+use crate::clip::{Clip, Skip};
 use crate::cpu::block::Values;
 use crate::cpu::fused;
 use crate::cpu::grads::Slice;
-use crate::cpu::kept::check;
+use crate::cpu::kept::{Kept, check};
 use crate::cpu::parameter::ParameterMut;
 use crate::cpu::recycled::recycled;
 use crate::cpu::room::Room;
+use crate::cpu::set::Set;
 use crate::cpu::update::Action;
+use crate::cpu::workspace::Workspace;
 use crate::error::{ClipError, StepError};
 #[cfg(feature = "checkpoint")]
 use crate::history::History;
 use crate::layout::Outcome;
 use crate::optimizer::Optimizer;
+use crate::report::Report;
 use crate::segments::Segments;
 use crate::tensor::TensorInfo;
 
@@ -29,6 +32,8 @@ use super::tensor::StepMut;
 pub struct Trainer {
     step: PreparedStep,
     sums: Option<Sums>,
+    /// What leaves out micro-batches, where a rule does.
+    gate: Option<Kept>,
     micro_batches: u32,
     /// Micro-batches since the last step.
     summed: u32,
@@ -81,7 +86,41 @@ pub fn prepare_training(
     let mut step = PreparedStep::of_sums(steps, &clip, optimizer.into(), micro_batches > 1)?;
     step.restore_moments(Moments::default())?;
     let sums = (micro_batches > 1).then(|| Sums::new(steps)).transpose()?;
-    Ok(Trainer { step, sums, micro_batches, summed: 0 })
+    Ok(Trainer { step, sums, gate: None, micro_batches, summed: 0 })
+}
+
+/// As [`prepare_training`], and a rule leaves out micro-batches before they are summed: the twin of
+/// [`Clipper::prepare_training_skipping`](crate::Clipper::prepare_training_skipping).
+///
+/// ```
+/// use gradclip::{Clip, Sgd, Skip, cpu::{self, StepMut}};
+///
+/// let (mut w, g) = ([0.0f32; 2], [[3.0f32, 0.0], [900.0, 0.0], [3.0, 8.0]]);
+/// let like = [StepMut::new("w", &g[0][..], &mut w)];
+/// let (clip, skip) = (Clip::global_norm(10.0), Skip::non_finite().above(100.0));
+/// let mut trainer = cpu::prepare_training_skipping(&like, &clip, Sgd::new(1.0), 2, skip)?;
+/// let stepped = g.map(|g| trainer.record([(&g[..], &mut w)]).unwrap());
+/// assert_eq!((stepped, w), ([false, false, true], [-3.0, -4.0])); // the mean of the first and the third
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`prepare_training`], and [`ClipError::Combination`] for a single micro-batch or beside a loss scale.
+pub fn prepare_training_skipping(
+    steps: &[StepMut<'_>],
+    clip: &Clip,
+    optimizer: impl Into<Optimizer>,
+    micro_batches: u32,
+    skip: Skip,
+) -> Result<Trainer, StepError> {
+    let trainer = prepare_training(steps, clip, optimizer, micro_batches)?;
+    let clip = clip.of_micro_batches(skip, micro_batches)?;
+    let infos: Vec<TensorInfo> = steps.iter().map(|s| s.operands.info()).collect();
+    let parts = Segments::new(&infos, &clip)?;
+    let workspace = Workspace::new(&infos, &parts);
+    let gate = Kept::new(Set { infos, parts, double: false }, &clip, workspace)?;
+    Ok(Trainer { gate: Some(gate), ..trainer })
 }
 
 impl Sums {
@@ -102,6 +141,12 @@ impl Sums {
         fused::run(members, parts, &outcomes, &mut work);
         room.fused = recycled(work);
     }
+}
+
+/// Whether a micro-batch is left out.
+fn leaves_out(gate: &mut Kept, gradients: &[Values<'_>]) -> bool {
+    gate.decide(gradients, &[]);
+    gate.history.tally.skipped > 0
 }
 
 impl Trainer {
@@ -125,11 +170,13 @@ impl Trainer {
         }
         let checked = check(&sums.infos, gradients.iter().map(|g| (g.len(), g.dtype())))
             .and_then(|()| self.step.check_parameters(&parameters));
-        if checked.is_ok() {
+        let left_out = checked.is_ok() && self.gate.as_mut().is_some_and(|gate| leaves_out(gate, &gradients));
+        let adds = checked.is_ok() && !left_out;
+        if adds {
             sums.add(&gradients, self.summed == 0);
             self.summed += 1;
         }
-        let ends = checked.is_ok() && self.summed == self.micro_batches;
+        let ends = adds && self.summed == self.micro_batches;
         if ends {
             self.summed = 0;
             sums.step(&mut self.step, &mut parameters);
@@ -172,6 +219,16 @@ impl Trainer {
     /// Micro-batches of a step.
     pub fn micro_batches(&self) -> u32 {
         self.micro_batches
+    }
+
+    /// What leaves out micro-batches, where a rule does: the report of the last one, which allocates.
+    pub fn gate_report(&self) -> Option<Report> {
+        self.gate.as_ref().filter(|gate| gate.begun()).map(|gate| gate.report(None))
+    }
+
+    #[cfg(feature = "checkpoint")]
+    pub(super) fn gate(&self) -> Option<&Kept> {
+        self.gate.as_ref()
     }
 
     /// The sum of each gradient; none where every micro-batch is a step.
