@@ -69,9 +69,10 @@ fn ratio(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = index_in_grid(group, groups) * WORKGROUP + lane;
-    if i >= job.rows || progress.moves == 0u || tensors[i].pair == NONE {
+    if i >= job.rows || progress.moves == 0u {
         return;
     }
+    // A tensor that is left out has sums of nothing, and so a factor of 1.
     if (hyper.flags & RATIOS) == 0u {
         tensors[i].ratio = ONE_BITS;
     } else if (hyper.flags & TRUST_RATIO) != 0u {
