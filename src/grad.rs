@@ -1,6 +1,11 @@
 //! Gradients on the GPU: ranges of wgpu buffers. Element types and groups are those of gradients anywhere.
 
+mod sparse;
+
+use crate::error::ClipError;
 use crate::tensor::{DType, Group, Precision, TensorInfo};
+
+pub use sparse::SparseGrad;
 
 /// Where the parameters lie whose gradient a tensor is, for adaptive gradient clipping.
 #[derive(Clone, Debug)]
@@ -8,6 +13,14 @@ pub(crate) struct Parameter {
     pub(crate) buffer: wgpu::Buffer,
     pub(crate) offset: u64,
     pub(crate) dtype: DType,
+}
+
+/// The table that the rows of a gradient belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TableRows {
+    pub(crate) rows: u64,
+    /// Elements of a row.
+    pub(crate) width: u64,
 }
 
 /// One gradient tensor on the GPU: a range of a buffer. Many may share one buffer, as long as
@@ -29,6 +42,8 @@ pub struct Grad {
     /// Buffer and offset of each.
     pub(crate) moments: Vec<(wgpu::Buffer, u64)>,
     pub(crate) accumulator: Option<(wgpu::Buffer, u64)>,
+    /// Where its rows are some of a table: which table, and the list of them.
+    pub(crate) of_rows: Option<(TableRows, wgpu::Buffer)>,
     pub(crate) lr_scale: f64,
     pub(crate) weight_decay: Option<f64>,
     /// Whether the optimiser's limit of updates holds for it.
@@ -57,6 +72,7 @@ impl Grad {
             stochastic: None,
             moments: Vec::new(),
             accumulator: None,
+            of_rows: None,
             lr_scale: 1.0,
             weight_decay: None,
             limits_update: true,
@@ -142,6 +158,19 @@ impl Grad {
     #[must_use]
     pub fn limits_update(self, limits: bool) -> Grad {
         Grad { limits_update: limits, ..self }
+    }
+
+    /// Its rows are some of a table, listed there.
+    pub(crate) fn of_rows(self, table: TableRows, list: &wgpu::Buffer) -> Grad {
+        Grad { of_rows: Some((table, list.clone())), ..self }
+    }
+
+    /// That its rows are not some of a table.
+    pub(crate) fn check_whole(&self, what: &str) -> Result<(), ClipError> {
+        let Some((TableRows { rows, .. }, _)) = &self.of_rows else { return Ok(()) };
+        let required = format!("a gradient in its parameter's own shape, for {what}");
+        let given = format!("rows of a table of {rows}");
+        Err(ClipError::Tensor { tensor: self.name.clone(), required, given })
     }
 
     /// The same of the `f32` sum of several, which lies there.

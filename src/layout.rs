@@ -5,12 +5,14 @@
 //! offset with the one that naga computes from the WGSL.
 
 mod constants;
+mod sparse;
 mod step;
 
 use bytemuck::{Pod, Zeroable};
 
 pub use constants::*;
 pub(crate) use constants::{declarations, record_constants};
+pub use sparse::*;
 pub use step::*;
 
 /// One chunk: where it lies and where its partial goes.

@@ -99,9 +99,10 @@ pub use error::{
 #[cfg(feature = "checkpoint")]
 pub use gpu::Saving;
 pub use gpu::{
-    Accumulator, ClippedAccumulator, Clipper, ClipperOptions, Moment, Pass, ReadBack, Stepper, Trainer,
+    Accumulator, ClippedAccumulator, Clipper, ClipperOptions, Coalescer, Moment, Pass, ReadBack, Stepper,
+    Trainer,
 };
-pub use grad::Grad;
+pub use grad::{Grad, SparseGrad};
 pub use history::History;
 #[doc(hidden)]
 pub use kernels::listing;

@@ -5,6 +5,7 @@
 //! never overlap, since browsers refuse that for writable bindings.
 
 mod check;
+mod coalesce;
 mod dispatch;
 mod finish;
 mod fused;
@@ -27,6 +28,7 @@ use crate::tensor::TensorInfo;
 
 pub use crate::tensor::Precision;
 
+pub use coalesce::{AddedWindow, CoalescePlan, Entries};
 pub(crate) use dispatch::grid;
 pub use dispatch::{Combine, Dispatch, Window};
 pub use finish::{FINISH_ITEMS, FINISH_SEGMENTS, FINISH_WINDOWS, Finish};

@@ -140,6 +140,8 @@ fn records_have_the_offsets_that_naga_computes() {
         high,
         outer
     );
+    same!(shared, "", Coalescing, rows, width, entries, added, first_index, count, first_value, window_bits);
+    same!(shared, "", TablePart, first, len, width);
     // Those that programs bind are declared once more for them.
     for (module, prefix) in [(shared, ""), (&parsed(&records::wgsl("Clip")), "Clip")] {
         same!(module, prefix, Sum, mantissa, exponent, non_finite, nan, first, pad);

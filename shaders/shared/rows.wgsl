@@ -75,6 +75,23 @@ struct FusedTensor {
     outer: u32,
 }
 
+struct Coalescing {
+    rows: u32,
+    width: u32,
+    entries: u32,
+    added: u32,
+    first_index: u32,
+    count: u32,
+    first_value: u32,
+    window_bits: u32,
+}
+
+struct TablePart {
+    first: u32,
+    len: u32,
+    width: u32,
+}
+
 struct Run {
     first: u32,
     count: u32,

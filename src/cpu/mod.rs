@@ -27,6 +27,7 @@ mod apply;
 mod block;
 mod blockwise;
 mod change;
+mod coalesce;
 mod coefficient;
 mod contiguous;
 mod decision;
@@ -77,6 +78,7 @@ use workspace::Workspace;
 
 pub use accumulate::{SumMut, accumulate, accumulate_clipped};
 pub(crate) use block::Values;
+pub use coalesce::{Coalesced, coalesce};
 #[cfg(all(feature = "session", not(target_arch = "wasm32")))]
 pub(crate) use contiguous::Contiguous;
 pub use decision::{Decision, GradRef, Norm, decide};

@@ -28,7 +28,7 @@ pub(crate) struct Step {
 /// Makes buffers, and dispatches over the `buffers` that windows name.
 pub(crate) struct Make<'a> {
     pub(super) clipper: &'a Clipper,
-    buffers: &'a [wgpu::Buffer],
+    pub(super) buffers: &'a [wgpu::Buffer],
     summation: Summation,
     adapt: u32,
     /// Whether the unscale factor depends on what lies on the device.
@@ -42,6 +42,34 @@ pub(crate) struct Make<'a> {
     pub(super) jobs: Vec<wgpu::Buffer>,
     /// The kernels of all dispatches so far.
     wanted: Vec<Arc<Pipeline>>,
+}
+
+/// A buffer of group 0, or a range of it.
+#[derive(Clone, Copy)]
+pub(super) struct Table<'t> {
+    buffer: &'t wgpu::Buffer,
+    /// First byte and bytes, if not all.
+    range: Option<(u64, u64)>,
+}
+
+impl<'t> From<&'t wgpu::Buffer> for Table<'t> {
+    fn from(buffer: &'t wgpu::Buffer) -> Self {
+        Table { buffer, range: None }
+    }
+}
+
+impl<'t> Table<'t> {
+    /// The range of a buffer that a window names.
+    pub(super) fn window(buffer: &'t wgpu::Buffer, window: &Window) -> Table<'t> {
+        Table { buffer, range: Some((window.offset, window.size)) }
+    }
+
+    fn binding(self) -> wgpu::BindingResource<'t> {
+        let Table { buffer, range } = self;
+        let Some((offset, size)) = range else { return buffer.as_entire_binding() };
+        let size = wgpu::BufferSize::new(size);
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
+    }
 }
 
 /// Bytes bound to a slot without a window: a vector of the widest type that kernels have.
@@ -150,12 +178,25 @@ impl<'a> Make<'a> {
         self.step(kernel, dispatch.dtype, job, tables, Some(slots), [1, 1])
     }
 
-    pub(super) fn step(
+    /// A kernel that reads gradients from anywhere in these windows.
+    pub(super) fn step_reading(
+        &mut self,
+        kernel: Kernel,
+        (dtype, windows): (DType, &[Window]),
+        job: Job,
+        tables: &[Table<'_>],
+        grid: [u32; 2],
+    ) -> Result<Step, PrepareError> {
+        let slots = Slots { windows, pattern: Pattern::apart(1), bound: None };
+        self.step(kernel, dtype, job, tables, Some(slots), grid)
+    }
+
+    pub(super) fn step<'t, T: Copy + Into<Table<'t>>>(
         &mut self,
         kernel: Kernel,
         dtype: DType,
         job: Job,
-        tables: &[&wgpu::Buffer],
+        tables: &[T],
         slots: Option<Slots<'_>>,
         grid: [u32; 2],
     ) -> Result<Step, PrepareError> {
@@ -175,7 +216,8 @@ impl<'a> Make<'a> {
         })?;
         self.wanted.push(pipeline.clone());
         let job = self.table("gradclip job", &[job], job, Usage::UNIFORM | Usage::COPY_DST)?;
-        let bound: Vec<_> = [&job].iter().chain(tables).map(|b| b.as_entire_binding()).collect();
+        let tables = tables.iter().map(|&table| table.into());
+        let bound: Vec<_> = std::iter::once(Table::from(&job)).chain(tables).map(Table::binding).collect();
         let slots = slots.zip(pipeline.slots.as_ref()).map(|(slots, layout)| {
             slots.bound.cloned().unwrap_or_else(|| self.bound(kernel, layout, &slots))
         });

@@ -3,6 +3,7 @@
 mod accumulator;
 mod buffers;
 mod clipper;
+mod coalescer;
 mod decision;
 mod forms;
 mod gate;
@@ -32,6 +33,7 @@ mod workspace;
 
 pub use accumulator::{Accumulator, ClippedAccumulator};
 pub use clipper::Clipper;
+pub use coalescer::Coalescer;
 pub use mapped::ReadBack;
 pub use moments::Moment;
 pub use options::ClipperOptions;

@@ -22,6 +22,12 @@ impl Buffers {
         })
     }
 
+    /// Something from this byte of a buffer on.
+    pub(super) fn at(&mut self, buffer: &wgpu::Buffer, offset: u64) -> Placement {
+        let buffer_size = buffer.size();
+        Placement { buffer: self.number(buffer), buffer_size, offset, ..Placement::default() }
+    }
+
     /// Where a gradient lies.
     pub(super) fn gradient(&mut self, grad: &Grad) -> Placement {
         Placement {

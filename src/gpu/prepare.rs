@@ -89,6 +89,10 @@ impl Clipper {
         let agc = matches!(clip.rule, Rule::Agc { .. });
         let infos: Vec<TensorInfo> = grads.iter().map(Grad::info).collect();
         purpose.check(&infos, clip)?;
+        if agc {
+            let limited = grads.iter().zip(&infos).filter(|(_, info)| !info.excluded());
+            limited.map(|(grad, _)| grad).try_for_each(|g| g.check_whole("adaptive gradient clipping"))?;
+        }
         for (grad, info) in grads.iter().zip(&infos).filter(|(g, _)| g.elements() > 0) {
             let parameter = grad.parameter.as_ref().filter(|_| agc && !info.excluded()).map(|p| &p.buffer);
             std::iter::once(&grad.buffer).chain(parameter).try_for_each(|b| check_usage(grad, b))?;

@@ -36,6 +36,11 @@ pub(crate) enum Kernel {
     UpdateAdopt,
     UpdateLion,
     Accumulate,
+    CoalesceCount,
+    CoalesceBlocks,
+    CoalescePlaces,
+    CoalesceLists,
+    CoalesceAdd,
 }
 
 /// How a buffer of bind group 0 is bound.

@@ -45,7 +45,7 @@ impl Kernel {
 
     /// Whether it reads gradients chunk by chunk.
     pub(crate) fn reduces(self) -> bool {
-        self.slots() == Some(Binding::Read)
+        self.slots() == Some(Binding::Read) && self.has_norm()
     }
 
     /// Whether it does what lies between partials and gradients.

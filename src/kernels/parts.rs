@@ -136,6 +136,16 @@ pub(super) fn correct(own: &[File]) -> Vec<File> {
     [NUMBERS, wgsl!["shared/float", "shared/correct"], own].concat()
 }
 
+/// What numbers the rows that a sparse gradient names.
+pub(super) fn coalesce(own: &[File]) -> Vec<File> {
+    [wgsl!["shared/grid"], own].concat()
+}
+
+/// What adds entries of a sparse gradient.
+pub(super) fn add_entries(own: &[File]) -> Vec<File> {
+    [NUMBERS, wgsl!["shared/duplicates", "shared/entries"], &coalesce(own)].concat()
+}
+
 /// What writes gradients.
 pub(super) fn write(own: &[File]) -> Vec<File> {
     [NUMBERS, wgsl!["shared/apply", "shared/grid"], own].concat()

@@ -186,6 +186,18 @@ const MEASURE: Row = Row {
     ..UPDATE
 };
 
+/// Indices of a sparse gradient -> how often each row occurs; `cpu/coalesce.rs`, whose lists need no numbers.
+const COALESCE: Row = Row {
+    kernel: Kernel::CoalesceCount,
+    stem: "coalesce_count",
+    entry: "count_entries",
+    parts: |_| parts::coalesce(wgsl!["coalesce_count"]),
+    tables: Tables::Same(&[Uniform, Uniform, Read, Read, ReadWrite]),
+    norms: Norms::Same,
+    leaves_out: false,
+    ..COEFFICIENT
+};
+
 /// The row of each kernel, at the place of its variant.
 pub(super) static TABLE: &[Row] = &[
     REDUCE,
@@ -431,5 +443,43 @@ pub(super) static TABLE: &[Row] = &[
         parts: |variant| parts::fused(variant, wgsl!["accumulate"]),
         needs_no_checks: Some(Kernel::Accumulate),
         ..UPDATE
+    },
+    COALESCE,
+    // How often each row occurs -> sums of blocks of rows.
+    Row {
+        kernel: Kernel::CoalesceBlocks,
+        stem: "coalesce_blocks",
+        entry: "sum_blocks",
+        parts: |_| parts::coalesce(wgsl!["coalesce_blocks"]),
+        tables: Tables::Same(&[Uniform, Uniform, Read, ReadWrite]),
+        ..COALESCE
+    },
+    // Sums of blocks -> the rows that occur, and where the list of each one's entries begins.
+    Row {
+        kernel: Kernel::CoalescePlaces,
+        stem: "coalesce_places",
+        entry: "number_rows",
+        parts: |_| parts::coalesce(wgsl!["coalesce_places"]),
+        tables: Tables::Same(&[Uniform, Uniform, Read, ReadWrite, ReadWrite, ReadWrite]),
+        ..COALESCE
+    },
+    // Indices, where lists begin -> lists.
+    Row {
+        kernel: Kernel::CoalesceLists,
+        stem: "coalesce_lists",
+        entry: "list_entries",
+        parts: |_| parts::coalesce(wgsl!["coalesce_lists"]),
+        tables: Tables::Same(&[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite]),
+        ..COALESCE
+    },
+    // Values, lists -> added rows; cpu/coalesce/sum.rs.
+    Row {
+        kernel: Kernel::CoalesceAdd,
+        stem: "coalesce_add",
+        entry: "add_entries",
+        parts: |_| parts::add_entries(wgsl!["coalesce_add"]),
+        tables: Tables::Same(&[Uniform, Uniform, Read, Read, Read, ReadWrite]),
+        slots: Some(Read),
+        ..COALESCE
     },
 ];

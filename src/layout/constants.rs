@@ -1,5 +1,6 @@
 //! Constants: written here once, generated into the shader text.
 
+use super::sparse::*;
 use super::step::*;
 
 /// Elements of a column: the block that is summed in units of its own largest exponent.
@@ -223,6 +224,8 @@ pub fn wgsl_constants() -> String {
         STAGE_DECIDE,
         STAGE_ADVANCE,
         LEN_BITS,
+        TABLE_ROWS,
+        LIST_HEADER,
         SCALES_LOSS,
         STEPS,
         ADAM,

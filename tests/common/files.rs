@@ -13,7 +13,21 @@ pub fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// The tensors of a file with their shapes, by their names, or what is wrong with it.
+/// The indices in a file by their names, or what is wrong with it.
+pub fn indices(path: &Path) -> Result<Vec<(String, Vec<u32>)>, String> {
+    let of_file = |e: String| format!("{}: {e}", path.display());
+    let bytes = std::fs::read(path).map_err(|e| of_file(e.to_string()))?;
+    let parsed = SafeTensors::deserialize(&bytes).map_err(|e| of_file(e.to_string()))?;
+    let named = parsed.tensors().into_iter().filter(|(_, view)| view.dtype() == Dtype::I64);
+    let word = |index: i64| u32::try_from(index).map_err(|e| of_file(e.to_string()));
+    let of = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
+        let all: Vec<i64> = bytemuck::pod_collect_to_vec(view.data());
+        Ok((name, all.into_iter().map(word).collect::<Result<_, _>>()?))
+    };
+    named.map(of).collect()
+}
+
+/// The tensors of a file with their shapes, by their names and without [`indices`], or what is wrong with it.
 pub fn tensors(path: &Path) -> Result<Vec<Tensor>, String> {
     let of_file = |e: String| format!("{}: {e}", path.display());
     let bytes = std::fs::read(path).map_err(|e| of_file(e.to_string()))?;
@@ -29,7 +43,8 @@ pub fn tensors(path: &Path) -> Result<Vec<Tensor>, String> {
         let shape: Vec<u64> = view.shape().iter().map(|&n| n as u64).collect();
         Ok(Tensor::new(name, Data::from_bytes(element, view.data())).shape(&shape))
     };
-    let mut tensors: Vec<Tensor> = parsed.tensors().into_iter().map(tensor).collect::<Result<_, _>>()?;
+    let floats = parsed.tensors().into_iter().filter(|(_, view)| view.dtype() != Dtype::I64);
+    let mut tensors: Vec<Tensor> = floats.map(tensor).collect::<Result<_, _>>()?;
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(tensors)
 }

@@ -15,8 +15,10 @@ use gradclip::{Clip, Clipper, ClipperOptions, Grad, History, NonFinite, Pass, Re
 pub use gradclip_verify::compare::{
     assert_all_close, assert_close, assert_same, assert_scaled, bits, norm, norm_as, ulps,
 };
-pub use gradclip_verify::gpu::{Operands, Placed, Placing};
-pub use gradclip_verify::inputs::{DISTRIBUTIONS, Distribution, NORMS, RULES, Random, SCOPES, data};
+pub use gradclip_verify::gpu::{Operands, Placed, PlacedEntries, Placing, expected};
+pub use gradclip_verify::inputs::{
+    DISTRIBUTIONS, Distribution, Entries, NORMS, Naming, RULES, Random, SCOPES, data,
+};
 pub use gradclip_verify::oracle::plain;
 pub use gradclip_verify::tensor::{
     Data, Element, Named, Tensor, floats, grads, named, shaped, steps, traced,

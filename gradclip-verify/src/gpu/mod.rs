@@ -1,6 +1,7 @@
 //! A device of our own, for whoever looks at buffers and clocks that a session keeps to itself.
 
 mod clock;
+mod entries;
 mod placed;
 
 use std::ops::Range;
@@ -14,6 +15,7 @@ use gradclip::{Clip, Clipper, ClipperOptions, Grad, PrepareError, adapter_name, 
 use crate::failure::Failure;
 
 pub use clock::Clock;
+pub use entries::{PlacedEntries, expected};
 pub use placed::{Operands, Placed, Placing};
 
 /// Records a micro-batch, the first one or another.

@@ -1,6 +1,7 @@
 //! A gradient set of `verify` and what to do with it: recipe, numbers, threshold.
 
 mod distribution;
+mod entries;
 mod every;
 mod limits;
 mod random;
@@ -14,6 +15,7 @@ use gradclip::cpu::Trace;
 use gradclip::{Clip, ClipError, NonFinite, NormType, Rule, Scope};
 
 pub use distribution::{DISTRIBUTIONS, Distribution, data};
+pub use entries::{Entries, Naming};
 pub use every::{NORMS, RULES, SCOPES, clips, four_rows};
 pub use limits::limits;
 pub use random::Random;
