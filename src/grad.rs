@@ -15,14 +15,6 @@ pub(crate) struct Parameter {
     pub(crate) dtype: DType,
 }
 
-/// The table that the rows of a gradient belong to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TableRows {
-    pub(crate) rows: u64,
-    /// Elements of a row.
-    pub(crate) width: u64,
-}
-
 /// One gradient tensor on the GPU: a range of a buffer. Many may share one buffer, as long as
 /// their ranges do not overlap.
 #[derive(Clone, Debug)]
@@ -42,8 +34,8 @@ pub struct Grad {
     /// Buffer and offset of each.
     pub(crate) moments: Vec<(wgpu::Buffer, u64)>,
     pub(crate) accumulator: Option<(wgpu::Buffer, u64)>,
-    /// Where its rows are some of a table: which table, and the list of them.
-    pub(crate) of_rows: Option<(TableRows, wgpu::Buffer)>,
+    /// Where its rows are some of a table: rows and width of that, and the list of them.
+    pub(crate) of_rows: Option<([u64; 2], wgpu::Buffer)>,
     pub(crate) lr_scale: f64,
     pub(crate) weight_decay: Option<f64>,
     /// Whether the optimiser's limit of updates holds for it.
@@ -161,16 +153,21 @@ impl Grad {
     }
 
     /// Its rows are some of a table, listed there.
-    pub(crate) fn of_rows(self, table: TableRows, list: &wgpu::Buffer) -> Grad {
+    pub(crate) fn of_rows(self, table: [u64; 2], list: &wgpu::Buffer) -> Grad {
         Grad { of_rows: Some((table, list.clone())), ..self }
     }
 
     /// That its rows are not some of a table.
     pub(crate) fn check_whole(&self, what: &str) -> Result<(), ClipError> {
-        let Some((TableRows { rows, .. }, _)) = &self.of_rows else { return Ok(()) };
+        let Some(([rows, _], _)) = &self.of_rows else { return Ok(()) };
         let required = format!("a gradient in its parameter's own shape, for {what}");
         let given = format!("rows of a table of {rows}");
         Err(ClipError::Tensor { tensor: self.name.clone(), required, given })
+    }
+
+    /// That sums of micro-batches may be made of it.
+    pub(crate) fn check_summed(&self) -> Result<(), ClipError> {
+        self.check_whole("a sum: put the entries of micro-batches one after the other instead")
     }
 
     /// The same of the `f32` sum of several, which lies there.
@@ -193,6 +190,19 @@ impl Grad {
     /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.elements.unwrap_or_else(|| self.buffer.size() / self.dtype.size())
+    }
+
+    /// Number of elements of the parameter, and of each moment.
+    pub(crate) fn parameter_elements(&self) -> u64 {
+        self.of_rows.as_ref().map_or_else(|| self.elements(), |([rows, width], _)| rows * width)
+    }
+
+    /// What is known of the parameter, under the gradient's name.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn parameter_info(&self) -> TensorInfo {
+        let Some((table, _)) = &self.of_rows else { return self.info() };
+        let elements = self.parameter_elements();
+        TensorInfo { elements, shape: Some(table.as_slice().into()), ..self.info() }
     }
 
     /// How a step keeps the parameter.

@@ -15,6 +15,7 @@ mod pack;
 mod placed;
 mod placement;
 mod ratios;
+mod row_wise;
 mod sums;
 
 use crate::clip::{Adapt, Clip, Summation};
@@ -36,7 +37,7 @@ pub use fused::FusedPlan;
 pub use limits::PlanLimits;
 pub(crate) use limits::{BLOCK, OTHER_BUFFERS, OTHER_STORAGE};
 pub(crate) use operands::check_ranges;
-pub use operands::{MOST_OPERANDS, Operands, Pattern};
+pub use operands::{MOST_OPERANDS, Operands, Pattern, RowWise};
 use placed::{Placed, without_excluded_parameters};
 pub(crate) use placed::{chunks, order_of_partials};
 pub use placement::Placement;
@@ -177,7 +178,9 @@ impl Plan {
     /// Ranges that are unaligned, overlap or leave their buffer, or more bindings for one slot than the
     /// limits allow.
     pub fn fused(&self, tensors: &[Operands], limits: &PlanLimits) -> Result<FusedPlan, PrepareError> {
-        FusedPlan::new(tensors, &self.parts, limits)
+        let mut fused = FusedPlan::new(tensors, &self.parts, limits)?;
+        fused.add_row_wise(tensors, &self.parts, limits)?;
+        Ok(fused)
     }
 
     /// What limits the updates of these tensors, which `fused` moves.

@@ -10,10 +10,10 @@ fn moments_of(first: u32, second: u32, g: f32, finite: bool) -> vec2<f32> {
     );
 }
 
-// The root of the second moment, corrected, with eps.
+// The root of the second moment, corrected, with eps; before that where rows of a table are stepped, as SparseAdam has it.
 fn size_of(second: f32, finite: bool) -> f32 {
     let correction = bitcast<f32>(progress.second_correction);
-    let eps = bitcast<f32>(hyper.eps) * select(1.0, correction, (hyper.flags & EPS_HAT) != 0u);
+    let eps = bitcast<f32>(hyper.eps) * select(1.0, correction, BY_ROWS || (hyper.flags & EPS_HAT) != 0u);
     return within(sqrt(second) * correction + eps, finite);
 }
 

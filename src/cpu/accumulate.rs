@@ -119,7 +119,7 @@ pub fn accumulate_clipped(
 
 fn add(sums: &mut [SumMut<'_>], begins: bool, parts: &Segments, outcomes: &[Outcome]) {
     let members = sums.iter_mut().map(|SumMut { operands, .. }| {
-        (operands.gradient, operands.target.reborrowed(), &mut [][..], Action::Add { begins })
+        (operands.gradient, operands.target.reborrowed(), &mut [][..], Action::Add { begins }, None)
     });
     fused::run(members, parts, outcomes, &mut Vec::new());
 }

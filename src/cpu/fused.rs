@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::ClipError;
 use crate::layout::{CHUNK, Outcome};
 use crate::segments::{Owner, Segments, UnitView};
-use crate::tensor::{DType, Group, TensorInfo};
+use crate::tensor::{DType, Group, Precision, TensorInfo};
 
 use super::block::Values;
 use super::change::outcomes_of;
@@ -21,11 +21,13 @@ pub(super) struct Operands<'a> {
     pub(super) target: ParameterMut<'a>,
     pub(super) shape: Option<Box<[u64]>>,
     pub(super) group: Option<Group>,
+    /// The rows of the target, a table, that the gradient has.
+    pub(super) rows: Option<&'a [u32]>,
 }
 
 impl<'a> Operands<'a> {
     pub(super) fn new(name: Arc<str>, gradient: Values<'a>, target: ParameterMut<'a>) -> Operands<'a> {
-        Operands { name, gradient, target, shape: None, group: None }
+        Operands { name, gradient, target, shape: None, group: None, rows: None }
     }
 
     pub(super) fn info(&self) -> TensorInfo {
@@ -35,7 +37,7 @@ impl<'a> Operands<'a> {
             elements: self.gradient.len() as u64,
             shape: self.shape.clone(),
             group: self.group.clone(),
-            has_parameter: true,
+            has_parameter: self.rows.is_none(),
         }
     }
 
@@ -51,6 +53,9 @@ impl<'a> Operands<'a> {
                 format!("a gradient of f32, f16 or bf16 for {what} of f32; `cpu::clip` clips f64 in place");
             return Err(self.wrong(required, DType::F64.to_string()));
         }
+        if let Some(rows) = self.rows {
+            return self.check_rows(rows);
+        }
         let required = self.gradient.len();
         let Some(given) = self.target.lens().into_iter().find(|&given| given != required) else {
             return Ok(());
@@ -60,8 +65,38 @@ impl<'a> Operands<'a> {
     }
 }
 
-/// A gradient, what it goes into with the moments of that, and how.
-pub(super) type Member<'a> = (Values<'a>, ParameterMut<'a>, &'a mut [Vec<f32>], Action);
+impl Operands<'_> {
+    /// That a gradient has these rows of a table, each once and in order.
+    fn check_rows(&self, rows: &[u32]) -> Result<(), ClipError> {
+        if self.target.precision() != Precision::Single {
+            let required = "a table of f32, for a step on rows of it".to_owned();
+            return Err(self.wrong(required, format!("one kept as {:?}", self.target.precision())));
+        }
+        let (all, elements) = (self.gradient.len(), self.target.len());
+        let width = all / rows.len().max(1);
+        if width * rows.len() != all {
+            let required = format!("a gradient of as many elements for each of {} rows", rows.len());
+            return Err(self.wrong(required, all.to_string()));
+        }
+        if width > 0 && !elements.is_multiple_of(width) {
+            return Err(self.wrong(format!("a table of rows of {width} elements"), elements.to_string()));
+        }
+        if let Some(pair) = rows.windows(2).find(|pair| pair[0] >= pair[1]) {
+            return Err(
+                self.wrong("ascending rows, each once".into(), format!("{} before {}", pair[0], pair[1]))
+            );
+        }
+        match rows.last() {
+            Some(&row) if width > 0 && row as usize >= elements / width => {
+                Err(self.wrong(format!("rows below {}", elements / width), row.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A gradient, what it goes into with the moments of that, and how; the rows of that, where its own are some of a table's.
+pub(super) type Member<'a> = (Values<'a>, ParameterMut<'a>, &'a mut [Vec<f32>], Action, Option<&'a [u32]>);
 
 /// A chunk and what it does.
 #[derive(Debug)]
@@ -82,14 +117,22 @@ pub(super) fn run<'a>(
     work: &mut Vec<Work<'a>>,
 ) {
     let mut elements = 0;
-    for ((gradient, target, moments, action), &owner) in members.zip(&parts.owners) {
-        elements += target.len() as u64;
+    for ((gradient, target, moments, action, rows), &owner) in members.zip(&parts.owners) {
+        elements += gradient.len() as u64;
         let own = outcomes_of(owner, outcomes);
         let units = if let Owner::Units { view, .. } = owner { Some(view) } else { None };
-        let (all, len) = (target.len(), CHUNK as usize);
+        let (all, len) = (gradient.len(), CHUNK as usize);
         let mut moments = moments.iter_mut().map(|m| &mut m[..]);
         let moments = std::array::from_fn(|_| moments.next().unwrap_or_default());
         let mut target = Target { parameter: target, moments, first: 0 };
+        if let Some(rows) = rows {
+            let width = all / rows.len().max(1);
+            work.extend(rows.iter().enumerate().map(|(k, &row)| {
+                let target = target.row(row as usize, width, k);
+                Work { gradient: gradient.range(k * width, width), target, action, outcomes: own, units }
+            }));
+            continue;
+        }
         for at in (0..all).step_by(len) {
             let gradient = gradient.range(at, len.min(all - at));
             work.push(Work { gradient, target: target.split(len), action, outcomes: own, units });

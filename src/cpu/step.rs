@@ -52,7 +52,8 @@ pub fn step(
 ) -> Result<Report, StepError> {
     let mut prepared = PreparedStep::without_moments(steps, clip, optimizer.into())?;
     let gradients: Vec<Values<'_>> = steps.iter().map(|s| s.operands.gradient).collect();
+    let rows: Vec<Option<&[u32]>> = steps.iter().map(|s| s.operands.rows).collect();
     let mut targets: Vec<ParameterMut<'_>> =
         steps.iter_mut().map(|s| s.operands.target.reborrowed()).collect();
-    Ok(prepared.step_for((history, moments), &gradients, &mut targets)?)
+    Ok(prepared.step_for((history, moments), &gradients, &mut targets, &rows)?)
 }

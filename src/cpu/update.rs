@@ -50,6 +50,12 @@ impl Rates {
         }
     }
 
+    /// The same for rows of a table: eps before the second moment is corrected, as SparseAdam has it.
+    pub(super) fn by_rows(self) -> Rates {
+        let hyper = Hyper { flags: self.hyper.flags | EPS_HAT, ..self.hyper };
+        Rates { hyper, ..self }
+    }
+
     /// Weight decay as a part of the gradient.
     pub(super) fn penalty(&self) -> f32 {
         if self.hyper.flags & DECOUPLED == 0 { self.weight_decay } else { 0.0 }
@@ -125,6 +131,15 @@ pub(super) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
+    /// A row of a table, of which those before and this one are taken off; row `k` of the gradient.
+    pub(super) fn row(&mut self, row: usize, width: usize, k: usize) -> Target<'a> {
+        let taken = self.first as usize;
+        self.split(row * width - taken);
+        let own = self.split(width);
+        // Units are told by places in the gradient.
+        Target { first: (k * width) as u64, ..own }
+    }
+
     /// Takes the first `len` elements off, or all where there are fewer.
     pub(super) fn split(&mut self, len: usize) -> Target<'a> {
         let first = self.first;

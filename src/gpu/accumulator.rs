@@ -186,7 +186,7 @@ shares_pass!(ClippedAccumulator);
 
 /// A gradient with its accumulator.
 fn operands(grad: &Grad, buffers: &mut Buffers) -> Result<Operands, PrepareError> {
-    grad.check_whole("a sum: put entries of micro-batches one after the other instead")?;
+    grad.check_summed()?;
     let Some((buffer, offset)) = &grad.accumulator else {
         let (tensor, required) = (grad.name.clone(), "an accumulator".into());
         return Err(ClipError::Tensor { tensor, required, given: "none".into() }.into());

@@ -5,7 +5,7 @@ use wgpu::BufferUsages as Usage;
 
 use crate::clip::Clip;
 use crate::error::PrepareError;
-use crate::grad::{Grad, SparseGrad, TableRows};
+use crate::grad::{Grad, SparseGrad};
 use crate::kernels::Kernel;
 use crate::layout::{Coalescing, Job, LIST_HEADER};
 use crate::plan::{CoalescePlan, Entries, Placement};
@@ -108,7 +108,7 @@ impl Coalescer {
         let table = make.empty::<u32>("gradclip rows of a table", table, Usage::STORAGE | Usage::COPY_DST);
         let steps = make.coalescing(plan, sparse.dtype, [&table, &rows, &added])?;
         make.compile()?;
-        let of = TableRows { rows: entries.rows, width: entries.width };
+        let of = [entries.rows, entries.width];
         let grad = Grad::range(&sparse.name, &added, 0, shape[0] * shape[1]).shape(&shape).of_rows(of, &rows);
         Ok(Coalescer { grad, rows, table, steps })
     }

@@ -41,9 +41,9 @@ impl Kept {
 }
 
 impl Moment {
-    /// One in the shape of a gradient.
+    /// One in the shape of a gradient's parameter.
     pub(super) fn of(grad: &Grad, (buffer, offset): &(wgpu::Buffer, u64)) -> Moment {
-        Moment { buffer: buffer.clone(), offset: *offset, elements: grad.elements() }
+        Moment { buffer: buffer.clone(), offset: *offset, elements: grad.parameter_elements() }
     }
 }
 
@@ -86,11 +86,11 @@ impl Clipper {
         let mut places: Vec<Option<Moment>> = grads.iter().enumerate().map(known).collect();
         let missing: Vec<(&Grad, &mut Option<Moment>)> =
             grads.iter().zip(&mut places).filter(|(g, place)| place.is_none() && needed(g)).collect();
-        let sizes: Vec<u64> = missing.iter().map(|(g, _)| g.elements()).collect();
+        let sizes: Vec<u64> = missing.iter().map(|(g, _)| g.parameter_elements()).collect();
         let given = self.device.limits().max_buffer_size;
-        if let Some((grad, _)) = missing.iter().find(|(g, _)| g.elements() > given / 4) {
+        if let Some((grad, _)) = missing.iter().find(|(g, _)| g.parameter_elements() > given / 4) {
             let tensor = format!("{} ({what})", grad.name);
-            let required = grad.elements().saturating_mul(4);
+            let required = grad.parameter_elements().saturating_mul(4);
             return Err(PrepareError::BufferSize { tensor, required, given });
         }
         let made = caught(&self.device, "allocating optimiser state", || arenas(&self.device, &sizes))?;

@@ -43,7 +43,7 @@ impl Buffers {
         }
     }
 
-    /// Where something in the shape of a gradient lies.
+    /// Where something in the shape of a gradient's parameter lies.
     pub(super) fn operand(
         &mut self,
         grad: &Grad,
@@ -56,6 +56,7 @@ impl Buffers {
             buffer: self.number(buffer),
             buffer_size: buffer.size(),
             offset,
+            elements: grad.parameter_elements(),
             dtype,
             ..self.gradient(grad)
         }

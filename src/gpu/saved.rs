@@ -158,7 +158,7 @@ impl Trainer {
     }
 
     fn form(&self, sums: bool) -> Result<Form, CheckpointError> {
-        let infos: Vec<TensorInfo> = self.grads().iter().map(|grad| grad.info()).collect();
+        let infos: Vec<TensorInfo> = self.grads().iter().map(|grad| grad.parameter_info()).collect();
         let precisions: Vec<_> = self.grads().iter().map(|grad| grad.precision()).collect();
         Form::new(&infos, &precisions, &self.stepper().optimizer(), sums)
     }
@@ -173,7 +173,7 @@ impl Trainer {
             Role::Moment(_, k) => Some(&self.stepper().moments()[t][k]),
             Role::Sum(_) => Some(&self.accumulators()[t]),
         };
-        let bytes = grad.elements() * part.dtype.size();
+        let bytes = grad.parameter_elements() * part.dtype.size();
         match (moment, &grad.parameter) {
             (None, Some(p)) => Range { buffer: &p.buffer, offset: p.offset, bytes },
             (None, None) => Range { buffer: grad.buffer(), offset: 0, bytes: 0 },

@@ -14,7 +14,7 @@ use crate::history::History;
 use crate::kernels::Kernel;
 use crate::layout::{FusedRow, FusedTensor};
 use crate::optimizer::{Optimizer, at_least_0};
-use crate::plan::{FusedPlan, Operands, Ratios, check_ranges};
+use crate::plan::{FusedPlan, Operands, Ratios, RowWise, check_ranges};
 use crate::tensor::{DType, Precision};
 
 use super::clipper::Clipper;
@@ -154,6 +154,13 @@ fn checked(grads: &[Grad], optimizer: Optimizer) -> Result<Optimizer, PrepareErr
             Some(p) if p.dtype == DType::F64 => {
                 return Err(wrong("a parameter of f32, f16 or bf16, for a step".into(), p.dtype.to_string()));
             }
+            Some(p) if grad.of_rows.is_some() && grad.precision() != Precision::Single => {
+                let required = "a table of f32 that is not rounded by chance, for a step on rows of it";
+                return Err(wrong(
+                    required.into(),
+                    format!("one of {}, kept as {:?}", p.dtype, grad.precision()),
+                ));
+            }
             Some(p) if grad.stochastic.is_some() && p.dtype != DType::Bf16 => {
                 return Err(wrong(
                     "a parameter of bf16, to be rounded by chance".into(),
@@ -176,6 +183,9 @@ fn checked(grads: &[Grad], optimizer: Optimizer) -> Result<Optimizer, PrepareErr
         }
         let named = grad.moments.iter().chain(&grad.master).filter(|_| grad.elements() > 0);
         named.into_iter().try_for_each(|(buffer, _)| check_usage(grad, buffer))?;
+        if optimizer.has_ratios() && grad.limits_update {
+            grad.check_whole("a limit of its update, unless it is left out of that")?;
+        }
         at_least_0("learning rate factor", grad.lr_scale)?;
         at_least_0("weight decay", grad.weight_decay.unwrap_or(0.0))?;
     }
@@ -192,7 +202,7 @@ impl Stepper {
         }
         let count = optimizer.moments();
         let of = |g: &Grad| {
-            let elements = if count > 0 { g.elements() } else { 0 };
+            let elements = if count > 0 { g.parameter_elements() } else { 0 };
             (count, elements, matches!(g.precision(), Precision::Mixed(_)))
         };
         let needed: Vec<_> = grads.iter().map(of).collect();
@@ -219,6 +229,7 @@ impl Stepper {
             .map(|((grad, (moments, master)), i)| Operands {
                 gradient: buffers.gradient(grad),
                 updated: updated(grad, moments, master.as_ref(), &mut buffers),
+                table: grad.of_rows.as_ref().map(|(table, _)| *table),
                 precision: grad.precision(),
                 seed: grad.stochastic.map_or(0, |seed| seed.wrapping_add(i)),
                 lr_scale: grad.lr_scale as f32,
@@ -231,16 +242,17 @@ impl Stepper {
         let ratios = operands.iter().any(|own| own.limited);
         let ratios = ratios.then(|| pass.plan().ratios(&fused, &operands, &limits)).transpose()?;
         let own_decay = grads.iter().map(|g| g.weight_decay).collect();
+        let lists: Vec<_> = grads.iter().map(|g| g.of_rows.as_ref().map(|(_, list)| list)).collect();
         caught(&clipper.device, "preparing a step", || {
-            let plans = (&fused, ratios.as_ref());
-            Stepper::assembled(clipper, pass, &buffers.all, plans, optimizer, own_decay, kept)
+            let (plans, buffers) = ((&fused, ratios.as_ref()), (&buffers.all[..], &lists[..]));
+            Stepper::assembled(clipper, pass, buffers, plans, optimizer, own_decay, kept)
         })?
     }
 
     fn assembled(
         clipper: &Clipper,
         mut pass: Pass,
-        buffers: &[wgpu::Buffer],
+        (buffers, lists): (&[wgpu::Buffer], &[Option<&wgpu::Buffer>]),
         (fused, ratios): (&FusedPlan, Option<&Ratios>),
         optimizer: Optimizer,
         own_decay: Vec<Option<f64>>,
@@ -269,6 +281,12 @@ impl Stepper {
         }
         for dispatch in &fused.dispatches {
             update.push(make.fused(kernel, dispatch, false, &tables)?);
+        }
+        for RowWise { dispatch, pattern, tensor, part } in &fused.row_wise {
+            let Some(list) = lists[*tensor] else { continue };
+            let part = make.table("gradclip part of a table", &[*part], *part, Usage::UNIFORM)?;
+            let tables = [&tables[..], &[list, &part]].concat();
+            update.push(make.fused(kernel, &(dispatch.clone(), *pattern), false, &tables)?);
         }
         make.compile()?;
         pass.add_jobs(make.jobs);

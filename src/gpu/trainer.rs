@@ -204,6 +204,7 @@ impl Clipper {
 
 impl Sums {
     fn new(clipper: &Clipper, grads: &[Grad], micro_batches: u32) -> Result<Sums, PrepareError> {
+        grads.iter().try_for_each(Grad::check_summed)?;
         let places = clipper.accumulators(grads)?;
         let named: Vec<Grad> =
             grads.iter().zip(&places).map(|(g, at)| g.clone().accumulator(&at.buffer, at.offset)).collect();

@@ -29,7 +29,7 @@ pub(super) fn module(device: &wgpu::Device, variant: &Variant, trusted: bool) ->
         label: Some(variant.kernel.stem()),
         source: wgpu::ShaderSource::Wgsl(variant.source().into()),
     };
-    if !(trusted && variant.kernel.needs_no_checks()) {
+    if !(trusted && variant.needs_no_checks()) {
         return device.create_shader_module(descriptor);
     }
     // Checks of divisors stay: they cost little.

@@ -68,11 +68,6 @@ impl Kernel {
         (self.row().rows_each)(workgroup_size)
     }
 
-    /// Whether wgpu's checks of indices and loops can be left out: the argument of `gpu/trusted.rs` holds for it.
-    pub(crate) fn needs_no_checks(self) -> bool {
-        self.row().needs_no_checks == Some(self)
-    }
-
     /// Whether it has sixteen elements of an invocation in flight, each by its own word.
     pub(super) fn has_quads(self, summation: Summation, form: Form) -> bool {
         (self.row().has_quads)(summation) && form.loads != Loads::Few
@@ -80,6 +75,12 @@ impl Kernel {
 }
 
 impl Variant {
+    /// Whether wgpu's checks of indices and loops can be left out: the argument of `gpu/trusted.rs` holds for it. It does not for
+    /// indices that follow from what lies on the device.
+    pub(crate) fn needs_no_checks(&self) -> bool {
+        self.kernel.row().needs_no_checks == Some(self.kernel) && !self.pattern.is_by_rows()
+    }
+
     /// The bindings of group 0 in order.
     pub(crate) fn bindings(&self) -> Vec<Binding> {
         match self.kernel.row().tables {

@@ -124,7 +124,7 @@ fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
             let patterns = match kernel.row().operands {
                 1 => vec![Pattern::apart(1)],
                 operands if i > 0 => vec![Pattern::apart(operands)],
-                operands => [Pattern::every(operands), in_16_bits(kernel, operands)].concat(),
+                operands => [Pattern::every(operands), kept_otherwise(kernel, operands)].concat(),
             };
             for pattern in patterns {
                 let slots = wanted.min(MOST_BINDINGS / pattern.bindings() as u32);
@@ -149,13 +149,17 @@ fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
     all
 }
 
-/// Where an optimiser's parameters have 16 bits.
-fn in_16_bits(kernel: Kernel, operands: usize) -> Vec<Pattern> {
+/// Where an optimiser's parameters have 16 bits, or are rows of a table.
+fn kept_otherwise(kernel: Kernel, operands: usize) -> Vec<Pattern> {
     if kernel == Kernel::Accumulate {
         return Vec::new();
     }
     let all = [Precision::Mixed(DType::Bf16), Precision::Mixed(DType::F16), Precision::Stochastic];
-    all.map(|precision| Pattern::apart(operands).keeping(precision)).to_vec()
+    let all = all.map(|precision| Pattern::apart(operands).keeping(precision));
+    // No factor follows from some rows of a tensor.
+    let measures = matches!(kernel, Kernel::MeasureAdam | Kernel::MeasureLars);
+    let rows: &[Pattern] = if measures { &[] } else { &[Pattern::apart(operands).by_rows()] };
+    [&all[..], rows].concat()
 }
 
 impl Shader {
@@ -180,7 +184,7 @@ impl Shader {
             wgsl: variant.source(),
             entry: kernel.entry(),
             groups,
-            trusted: kernel.needs_no_checks(),
+            trusted: variant.needs_no_checks(),
             elements: kernel.row().takes_chunks.then(|| CHUNK / variant.workgroup_size),
             loaded: if word_by_word(variant) { own } else { 4 } + updated,
             held: own + updated - half,
@@ -237,6 +241,9 @@ fn apart(variant: &Variant) -> String {
     if variant.kernel.is_fused() {
         let digits: String = variant.pattern.binding_of().map(|b| b.to_string()).collect();
         words.push(format!("bindings {digits}"));
+        if variant.pattern.is_by_rows() {
+            words.push("rows of a table".into());
+        }
         match variant.pattern.precision() {
             Precision::Single => {}
             Precision::Mixed(dtype) => words.push(format!("parameter {dtype}, master")),

@@ -4,7 +4,7 @@ use crate::layout::{ADAPT_ADAGC, ADAPT_AGGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_PE
 use crate::tensor::{DType, Precision};
 
 use super::form::{Loads, is_any_p};
-use super::kernel::File;
+use super::kernel::{Binding, File};
 use super::variant::Variant;
 
 /// Scalars in integers.
@@ -168,16 +168,24 @@ pub(super) fn apply_units(variant: &Variant) -> Vec<File> {
     write(&[vectors(variant), own, wgsl!["apply_units"]].concat())
 }
 
+/// Tables of kernels over gradients with the tensors updated with them.
+pub(super) fn fused_bindings(variant: &Variant) -> Vec<Binding> {
+    use Binding::{Read, Uniform};
+    let of_rows: &[Binding] = if variant.pattern.is_by_rows() { &[Read, Uniform] } else { &[] };
+    [&[Uniform, Uniform, Uniform, Read, Read, Read], of_rows].concat()
+}
+
 /// Gradients with the tensors updated with them.
 pub(super) fn fused(variant: &Variant, own: &[File]) -> Vec<File> {
     let single = variant.pattern.precision() == Precision::Single;
     let turns: &[File] = match (variant.form.loads, single) {
+        _ if variant.pattern.is_by_rows() => wgsl!["shared/fused_rows"],
         (Loads::Few, true) => wgsl!["shared/fused_each"],
         (Loads::Few, false) => wgsl!["shared/fused_pairs"],
         (_, true) => wgsl!["shared/four", "shared/turns_apart", "shared/fused_four"],
         (_, false) => wgsl!["shared/four", "shared/turns_of_pairs", "shared/fused_four"],
     };
-    write(&[wgsl!["shared/finite", "shared/fused_rows", "shared/fused"], own, turns].concat())
+    write(&[wgsl!["shared/finite", "shared/chunk_rows", "shared/fused"], own, turns].concat())
 }
 
 /// Gradients with the parameters that they move, and the state that belongs to these.

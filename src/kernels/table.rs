@@ -169,7 +169,7 @@ const UPDATE: Row = Row {
     stem: "update_sgd",
     entry: "fused",
     parts: |variant| parts::update(variant, wgsl!["update_sgd"]),
-    tables: Tables::Same(&[Uniform, Uniform, Uniform, Read, Read, Read]),
+    tables: Tables::Of(parts::fused_bindings),
     operands: 2,
     form: form::by_words,
     needs_no_checks: Some(Kernel::UpdateSgd),

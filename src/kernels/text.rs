@@ -26,6 +26,7 @@ impl Variant {
         let _ = writeln!(text, "const ADAPT: u32 = {}u;", self.adapt);
         let _ = writeln!(text, "const P: f32 = {p:e}f;");
         let _ = writeln!(text, "const SCALED: bool = {};", self.scaled);
+        let _ = writeln!(text, "const BY_ROWS: bool = {};", self.pattern.is_by_rows());
         let turns = turns(self.dtype);
         let _ = writeln!(text, "const VECTORS: u32 = {}u;", vectors(self.dtype) / turns);
         let _ = writeln!(text, "const VECTOR_TURNS: u32 = {turns}u;");

@@ -10,7 +10,7 @@ use crate::tensor::{DType, Precision};
 
 use super::dispatch::{Dispatch, LARGEST_WINDOW, Window, grid};
 use super::limits::{FUSED_STORAGE, PlanLimits};
-use super::operands::{MOST_OPERANDS, Operands, Pattern, check_ranges, check_tensors};
+use super::operands::{MOST_OPERANDS, Operands, Pattern, RowWise, check_ranges, check_tensors};
 use super::pack::runs;
 use super::placement::Placement;
 
@@ -23,30 +23,32 @@ pub struct FusedPlan {
     pub rows: Vec<FusedRow>,
     /// One a tensor.
     pub tensors: Vec<FusedTensor>,
+    /// Dispatches over rows of tables.
+    pub row_wise: Vec<RowWise>,
 }
 
 /// A chunk, with a range of bytes for each operand.
-struct Piece<'a> {
-    operands: &'a Operands,
-    tensor: usize,
-    first: u64,
-    len: u32,
-    spans: Vec<Span>,
+pub(super) struct Piece<'a> {
+    pub(super) operands: &'a Operands,
+    pub(super) tensor: usize,
+    pub(super) first: u64,
+    pub(super) len: u32,
+    pub(super) spans: Vec<Span>,
 }
 
 #[derive(Clone, Copy)]
-struct Span {
-    buffer: usize,
-    begin: u64,
-    end: u64,
+pub(super) struct Span {
+    pub(super) buffer: usize,
+    pub(super) begin: u64,
+    pub(super) end: u64,
 }
 
 /// One slot's windows, and the pieces in them.
-struct Filled {
-    dtype: DType,
-    pattern: Pattern,
-    windows: Vec<Window>,
-    pieces: std::ops::Range<usize>,
+pub(super) struct Filled {
+    pub(super) dtype: DType,
+    pub(super) pattern: Pattern,
+    pub(super) windows: Vec<Window>,
+    pub(super) pieces: std::ops::Range<usize>,
 }
 
 impl FusedPlan {
@@ -59,8 +61,8 @@ impl FusedPlan {
         check_tensors(tensors, parts, limits)?;
         check_ranges(tensors)?;
         let split = |t: &Operands| t.begins_in_a_word();
-        let all = tensors.iter().enumerate().flat_map(|(tensor, t)| pieces(t, tensor, split(t)));
-        let all: Vec<Piece<'_>> = all.collect();
+        let whole = tensors.iter().enumerate().filter(|(_, t)| t.table.is_none());
+        let all: Vec<Piece<'_>> = whole.flat_map(|(tensor, t)| pieces(t, tensor, split(t))).collect();
         let mut pairs = 0u64;
         let mut fused = FusedPlan {
             tensors: tensors.iter().zip(&parts.owners).map(|of| row_of(of, &mut pairs)).collect(),
@@ -184,7 +186,7 @@ impl Piece<'_> {
         self.half_operand().is_some_and(|operand| !self.spans[operand].begin.is_multiple_of(4))
     }
 
-    fn row(&self, slot: u32, filled: &Filled, parts: &Segments) -> FusedRow {
+    pub(super) fn row(&self, slot: u32, filled: &Filled, parts: &Segments) -> FusedRow {
         let half = self.half_operand();
         let at = |operand: usize| {
             let Some(span) = self.spans.get(operand) else { return 0 };
@@ -233,7 +235,7 @@ fn all_in_one_binding(pieces: &[Piece<'_>], limits: &PlanLimits) -> bool {
 }
 
 /// The windows of one piece by itself.
-fn alone(piece: &Piece<'_>, together: bool, limits: &PlanLimits) -> (Pattern, Vec<Window>) {
+pub(super) fn alone(piece: &Piece<'_>, together: bool, limits: &PlanLimits) -> (Pattern, Vec<Window>) {
     let mut windows: Vec<Window> = Vec::new();
     let mut binding = [0u8; MOST_OPERANDS];
     for span in &piece.spans {
@@ -248,7 +250,13 @@ fn alone(piece: &Piece<'_>, together: bool, limits: &PlanLimits) -> (Pattern, Ve
     }
     of.iter().zip(&mut binding).for_each(|(&w, b)| *b = w as u8);
     let precision = piece.operands.precision;
-    let pattern = Pattern { binding, operands: of.len() as u8, bindings: windows.len() as u8, precision };
+    let pattern = Pattern {
+        binding,
+        operands: of.len() as u8,
+        bindings: windows.len() as u8,
+        precision,
+        by_rows: false,
+    };
     (pattern, windows)
 }
 

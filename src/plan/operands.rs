@@ -1,12 +1,12 @@
 //! What kernels over gradients work on: a gradient with the tensors updated with it.
 
 use crate::error::PlanError;
-use crate::layout::{CHUNK, FusedRow};
+use crate::layout::{CHUNK, FusedRow, TablePart};
 use crate::segments::Segments;
 use crate::tensor::Precision;
 
 use super::check::{self, BoundRange};
-use super::dispatch::LARGEST_WINDOW;
+use super::dispatch::{Dispatch, LARGEST_WINDOW};
 use super::limits::PlanLimits;
 use super::placement::Placement;
 
@@ -20,13 +20,15 @@ pub struct Pattern {
     pub(super) operands: u8,
     pub(super) bindings: u8,
     pub(super) precision: Precision,
+    /// Whether a list names the rows of a table that are updated.
+    pub(super) by_rows: bool,
 }
 
 impl Pattern {
     /// Each of `operands` tensors of 4 bytes an element in a binding of its own.
     pub fn apart(operands: usize) -> Pattern {
         let operands = operands.min(MOST_OPERANDS) as u8;
-        Pattern { binding: [0, 1, 2, 3, 4, 5], operands, bindings: operands, precision: Precision::Single }
+        Pattern { binding: [0, 1, 2, 3, 4, 5], operands, bindings: operands, ..Pattern::default() }
     }
 
     /// All there are of `operands` tensors: each lies in the binding of an earlier one or in the next new one.
@@ -48,7 +50,17 @@ impl Pattern {
         let Precision::Mixed(_) = precision else { return Pattern { precision, ..self } };
         let Pattern { mut binding, operands, bindings, .. } = self;
         binding[usize::from(operands).min(MOST_OPERANDS - 1)] = bindings;
-        Pattern { binding, operands: operands + 1, bindings: bindings + 1, precision }
+        Pattern { binding, operands: operands + 1, bindings: bindings + 1, precision, ..self }
+    }
+
+    /// The same for the rows of a table that a list names.
+    pub(crate) fn by_rows(self) -> Pattern {
+        Pattern { by_rows: true, ..self }
+    }
+
+    /// Whether a list names the rows of a table that are updated.
+    pub fn is_by_rows(&self) -> bool {
+        self.by_rows
     }
 
     /// How the parameter is kept.
@@ -72,12 +84,27 @@ impl Pattern {
     }
 }
 
+/// A dispatch over rows of a gradient and a part of their table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowWise {
+    /// The windows: one of the gradient, one of each tensor updated with it.
+    pub dispatch: Dispatch,
+    /// Which operand lies in which.
+    pub pattern: Pattern,
+    /// Index of the tensor.
+    pub tensor: usize,
+    /// The part of the table.
+    pub part: TablePart,
+}
+
 /// A gradient with the tensors updated with it.
 #[derive(Clone, Debug, Default)]
 pub struct Operands {
     /// The gradient.
     pub gradient: Placement,
-    /// Tensors of as many elements: the parameter, up to three moments of `f32`, and where the precision is mixed, the
+    /// Rows and width of the table, where the gradient's rows are some of one that the device lists.
+    pub table: Option<[u64; 2]>,
+    /// Tensors of as many elements, or as the table has: the parameter, up to three moments of `f32`, and where the precision is mixed, the
     /// parameter in 16 bits.
     pub updated: Vec<Placement>,
     /// How the parameter is kept.
@@ -131,8 +158,9 @@ pub(super) fn check_tensors(
         check::dtypes(std::slice::from_ref(&t.gradient))?;
         let half = t.precision.half_operand(t.updated.len() + 1);
         for (operand, at) in (1..).zip(&t.updated) {
-            if at.elements != t.gradient.elements {
-                return wrong("elements to update", t.gradient.elements, at.elements);
+            let elements = t.table.map_or(t.gradient.elements, |[rows, width]| rows * width);
+            if at.elements != elements {
+                return wrong("elements to update", elements, at.elements);
             }
             let size = if half == Some(operand) { 2 } else { 4 };
             if at.dtype.size() != size {

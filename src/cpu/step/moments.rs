@@ -1,7 +1,6 @@
 //! The state of an optimiser in host memory.
 
 use crate::error::ClipError;
-use crate::tensor::TensorInfo;
 
 /// The state of an optimiser, up to three moments a tensor; it takes its form at the first step.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -11,14 +10,17 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// Takes the form of these tensors with `count` moments each, if it has none yet.
-    pub(super) fn fit(&mut self, infos: &[TensorInfo], count: usize) -> Result<(), ClipError> {
+    /// Takes the form of parameters of so many elements with `count` moments each, if it has none yet.
+    pub(super) fn fit(
+        &mut self,
+        elements: impl Iterator<Item = usize> + Clone,
+        count: usize,
+    ) -> Result<(), ClipError> {
         if self.tensors.is_empty() {
-            let zeros = |info: &TensorInfo| vec![vec![0.0; info.elements as usize]; count];
-            self.tensors = infos.iter().map(zeros).collect();
+            self.tensors = elements.map(|elements| vec![vec![0.0; elements]; count]).collect();
             return Ok(());
         }
-        let needed: Vec<Vec<usize>> = infos.iter().map(|i| vec![i.elements as usize; count]).collect();
+        let needed: Vec<Vec<usize>> = elements.map(|elements| vec![elements; count]).collect();
         let given: Vec<Vec<usize>> = self.tensors.iter().map(|t| t.iter().map(Vec::len).collect()).collect();
         if needed == given {
             return Ok(());

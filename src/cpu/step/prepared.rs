@@ -22,7 +22,7 @@ use crate::segments::Segments;
 use crate::tensor::{DType, Precision, TensorInfo};
 
 use super::moments::Moments;
-use super::tensor::StepMut;
+use super::tensor::{StepMut, TO_PREPARE};
 
 /// Clip and step for tensors of one form, prepared by [`prepare_step`]: the twin of [`Stepper`](crate::Stepper).
 ///
@@ -42,6 +42,8 @@ pub struct PreparedStep {
 /// What a tensor has of its own.
 #[derive(Debug)]
 struct Own {
+    /// Elements of the parameter.
+    elements: usize,
     lr_scale: f64,
     weight_decay: Option<f64>,
     precision: Precision,
@@ -54,7 +56,8 @@ impl Own {
         let &StepMut { ref operands, lr_scale, weight_decay, stochastic, limits_update } = step;
         let seed = stochastic.map_or(0, |seed| seed.wrapping_add(i));
         let precision = operands.target.precision();
-        Own { lr_scale, weight_decay, precision, seed, limits_update }
+        let elements = operands.target.len();
+        Own { elements, lr_scale, weight_decay, precision, seed, limits_update }
     }
 
     /// The constants of this tensor in a step.
@@ -91,12 +94,13 @@ impl Own {
 /// # Errors
 ///
 /// A clip or optimiser that does not validate, a parameter of another length than its gradient, tensors without what the clip
-/// needs.
+/// needs, rows of a table, which are others in each step.
 pub fn prepare_step(
     steps: &[StepMut<'_>],
     clip: &Clip,
     optimizer: impl Into<Optimizer>,
 ) -> Result<PreparedStep, StepError> {
+    steps.iter().try_for_each(|step| step.check_whole(TO_PREPARE))?;
     let mut prepared = PreparedStep::without_moments(steps, clip, optimizer.into())?;
     prepared.restore_moments(Moments::default())?;
     Ok(prepared)
@@ -121,6 +125,12 @@ impl PreparedStep {
     ) -> Result<PreparedStep, StepError> {
         optimizer.validate()?;
         steps.iter().try_for_each(StepMut::check)?;
+        if optimizer.has_ratios() {
+            let limited = steps.iter().filter(|step| step.limits_update);
+            limited.into_iter().try_for_each(|step| {
+                step.check_whole("for a limit of its update, unless it is left out of that")
+            })?;
+        }
         let dtype = |dtype: DType| if sums { DType::F32 } else { dtype };
         let info = |s: &StepMut<'_>| {
             let info = s.operands.info();
@@ -160,7 +170,7 @@ impl PreparedStep {
         }
         let checked = self.check(&gradients, &targets);
         if checked.is_ok() {
-            self.run(&gradients, &mut targets);
+            self.run(&gradients, &mut targets, &[]);
         }
         (self.room.values, self.room.targets) = (recycled(gradients), recycled(targets));
         checked
@@ -196,8 +206,8 @@ impl PreparedStep {
             return Err(ClipError::Count { required, given });
         }
         for (i, (parameter, own)) in parameters.iter().zip(&self.own).enumerate() {
-            let elements = self.kept.set.infos[i].elements;
-            if let Some(given) = parameter.lens().into_iter().find(|&given| given as u64 != elements) {
+            let elements = own.elements;
+            if let Some(given) = parameter.lens().into_iter().find(|&given| given != elements) {
                 let required = format!("a parameter of {elements} elements, as prepared");
                 return Err(self.kept.wrong(i, required, given.to_string()));
             }
@@ -215,12 +225,22 @@ impl PreparedStep {
         self.kept.history.progress.mean_correction = correction;
     }
 
-    /// Of tensors that fit.
-    pub(super) fn run(&mut self, gradients: &[Values<'_>], targets: &mut [ParameterMut<'_>]) {
+    /// Of tensors that fit. `rows` are those of tables, tensor by tensor, or none at all.
+    pub(super) fn run(
+        &mut self,
+        gradients: &[Values<'_>],
+        targets: &mut [ParameterMut<'_>],
+        rows: &[Option<&[u32]>],
+    ) {
         let PreparedStep { kept, optimizer, moments, own, lr, room } = self;
         let mut parameters = recycled(std::mem::take(&mut room.parameters));
         if kept.set.parts.parameters {
-            parameters.extend(targets.iter().map(ParameterMut::values));
+            let rows = rows.iter().copied().chain(std::iter::repeat(None));
+            // Nobody asks for that of rows of a table, whose group is excluded.
+            parameters.extend(targets.iter().zip(rows).map(|(target, rows)| match rows {
+                None => target.values(),
+                Some(_) => Values::F32(&[]),
+            }));
         }
         kept.decide(gradients, &parameters);
         room.parameters = recycled(parameters);
@@ -232,16 +252,19 @@ impl PreparedStep {
             return;
         }
         let (parts, outcomes) = (&kept.set.parts, &kept.workspace.outcomes);
-        let each = gradients.iter().zip(targets).zip(&mut moments.tensors).zip(own).zip(&parts.owners);
+        let rows = rows.iter().copied().chain(std::iter::repeat(None));
+        let each = gradients.iter().zip(targets).zip(&mut moments.tensors).zip(own).zip(rows);
         let partials = &mut room.partials;
-        let members = each.map(|((((&gradient, target), moments), own), &owner)| {
-            let mut rates = own.rates(optimizer, &hyper, progress);
-            if own.limits_update {
-                let unmoved = Unmoved { gradient, parameter: target, moments, owner, outcomes };
-                rates.ratio = ratio_of(&unmoved, &rates, partials);
-            }
-            (gradient, target.reborrowed(), &mut moments[..], Action::Update(rates))
-        });
+        let members =
+            each.zip(&parts.owners).map(|(((((&gradient, target), moments), own), rows), &owner)| {
+                let mut rates = own.rates(optimizer, &hyper, progress);
+                rates = if rows.is_some() { rates.by_rows() } else { rates };
+                if own.limits_update && rows.is_none() {
+                    let unmoved = Unmoved { gradient, parameter: target, moments, owner, outcomes };
+                    rates.ratio = ratio_of(&unmoved, &rates, partials);
+                }
+                (gradient, target.reborrowed(), &mut moments[..], Action::Update(rates), rows)
+            });
         let mut work = recycled(std::mem::take(&mut room.fused));
         fused::run(members, parts, outcomes, &mut work);
         room.fused = recycled(work);
@@ -253,18 +276,19 @@ impl PreparedStep {
         (history, moments): (&mut History, &mut Moments),
         gradients: &[Values<'_>],
         targets: &mut [ParameterMut<'_>],
+        rows: &[Option<&[u32]>],
     ) -> Result<Report, ClipError> {
-        let Set { infos, parts, .. } = &self.kept.set;
+        let Set { parts, .. } = &self.kept.set;
         let mut formed = history.clone();
         formed.fit(&self.kept.clip, parts.limits.len())?;
-        moments.fit(infos, self.optimizer.moments())?;
+        moments.fit(self.own.iter().map(|own| own.elements), self.optimizer.moments())?;
         *history = formed;
         let mut exchange = |own: &mut PreparedStep| {
             std::mem::swap(&mut own.kept.history, history);
             std::mem::swap(&mut own.moments, moments);
         };
         exchange(self);
-        self.run(gradients, targets);
+        self.run(gradients, targets, rows);
         let report = self.kept.report(self.lr);
         exchange(self);
         Ok(report)
@@ -321,7 +345,7 @@ impl PreparedStep {
     ///
     /// [`ClipError::State`] for the state of other tensors or of another optimiser; nothing changes then.
     pub fn restore_moments(&mut self, mut moments: Moments) -> Result<(), ClipError> {
-        moments.fit(&self.kept.set.infos, self.optimizer.moments())?;
+        moments.fit(self.own.iter().map(|own| own.elements), self.optimizer.moments())?;
         self.moments = moments;
         Ok(())
     }

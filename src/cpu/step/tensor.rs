@@ -5,9 +5,12 @@ use std::sync::Arc;
 use crate::cpu::fused::Operands;
 use crate::cpu::grads::Slice;
 use crate::cpu::parameter::ParameterMut;
-use crate::error::StepError;
+use crate::error::{ClipError, StepError};
 use crate::optimizer::at_least_0;
 use crate::tensor::{Group, Precision};
+
+/// What has the shape of its parameter.
+pub(super) const TO_PREPARE: &str = "to be prepared: `cpu::step` takes rows";
 
 /// One parameter with its gradient, which is only read.
 #[derive(Debug)]
@@ -57,6 +60,31 @@ impl<'a> StepMut<'a> {
         StepMut { stochastic: Some(seed), ..self }
     }
 
+    /// Says that the gradient has these rows of the parameter, a table of `f32`, ascending and each once: the lazy steps of
+    /// PyTorch's SparseAdam and TensorFlow's LazyAdam. Other rows keep every bit, and so do their moments;
+    /// corrections are those of all steps so far. As in these, Adam's eps is then added before the second moment is corrected
+    /// ([`Adam::eps_hat`](crate::Adam::eps_hat)). Weight decay is that of the rows named. For [`step`](super::step()) alone: what is
+    /// prepared has one form.
+    ///
+    /// ```
+    /// use gradclip::{Clip, History, Sgd, cpu::{self, Moments, StepMut}};
+    ///
+    /// let mut table = [1.0f32; 20]; // 10 rows of 2
+    /// let embedding = cpu::coalesce("wte", &[7, 2, 7], &[3.0f32, 0.0, 1.0, 1.0, 0.0, 4.0][..], [10, 2])?;
+    /// let mut steps = [StepMut::new("wte", &embedding.values[..], &mut table).rows(&embedding.rows)];
+    /// let (mut history, mut moments) = (History::default(), Moments::default());
+    /// let clip = Clip::global_norm(f32::INFINITY);
+    /// cpu::step(&mut steps, &clip, Sgd::new(0.5), &mut history, &mut moments)?;
+    /// assert_eq!((table[4], table[5], table[14], table[15]), (0.5, 0.5, -0.5, -1.0));
+    /// assert_eq!(table.iter().sum::<f32>(), 20.0 - 0.5 * (1.0 + 1.0 + 3.0 + 4.0));
+    /// # Ok::<(), gradclip::StepError>(())
+    /// ```
+    #[must_use]
+    pub fn rows(mut self, rows: &'a [u32]) -> StepMut<'a> {
+        self.operands.rows = Some(rows);
+        self
+    }
+
     /// Sets the shape, row-major, for scopes that cut tensors into units or rows.
     #[must_use]
     pub fn shape(mut self, shape: &[u64]) -> StepMut<'a> {
@@ -87,6 +115,13 @@ impl<'a> StepMut<'a> {
     #[must_use]
     pub fn limits_update(self, limits: bool) -> StepMut<'a> {
         StepMut { limits_update: limits, ..self }
+    }
+
+    /// That the gradient has the parameter's own shape.
+    pub(super) fn check_whole(&self, what: &str) -> Result<(), ClipError> {
+        let Some(rows) = self.operands.rows else { return Ok(()) };
+        let required = format!("a gradient in its parameter's own shape, {what}");
+        Err(self.operands.wrong(required, format!("{} rows of it", rows.len())))
     }
 
     pub(super) fn check(&self) -> Result<(), StepError> {

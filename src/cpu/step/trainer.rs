@@ -24,7 +24,7 @@ use crate::tensor::TensorInfo;
 
 use super::moments::Moments;
 use super::prepared::PreparedStep;
-use super::tensor::StepMut;
+use super::tensor::{StepMut, TO_PREPARE};
 
 /// Sums of micro-batches, and clip and step after the last of them, prepared by [`prepare_training`]: the twin of
 /// [`Trainer`](crate::Trainer).
@@ -82,6 +82,7 @@ pub fn prepare_training(
         return Err(ClipError::Combination { what, required }.into());
     }
     clip.validate()?;
+    steps.iter().try_for_each(|step| step.check_whole(TO_PREPARE))?;
     let clip = clip.unscale(clip.unscale / f64::from(micro_batches));
     let mut step = PreparedStep::of_sums(steps, &clip, optimizer.into(), micro_batches > 1)?;
     step.restore_moments(Moments::default())?;
@@ -134,7 +135,7 @@ impl Sums {
     fn add(&mut self, gradients: &[Values<'_>], begins: bool) {
         let Sums { all, parts, room, .. } = self;
         let action = Action::Add { begins };
-        let members = gradients.iter().zip(all).map(|(g, sum)| (*g, sum.into(), &mut [][..], action));
+        let members = gradients.iter().zip(all).map(|(g, sum)| (*g, sum.into(), &mut [][..], action, None));
         // All zeros keep gradients as they are.
         let outcomes = [Outcome::zeroed()];
         let mut work = recycled(std::mem::take(&mut room.fused));
@@ -272,7 +273,7 @@ impl Sums {
     fn step(&mut self, step: &mut PreparedStep, parameters: &mut [ParameterMut<'_>]) {
         let mut sums = recycled(std::mem::take(&mut self.room.parameters));
         sums.extend(self.all.iter().map(|sum| Values::F32(sum)));
-        step.run(&sums, parameters);
+        step.run(&sums, parameters, &[]);
         self.room.parameters = recycled(sums);
     }
 }
