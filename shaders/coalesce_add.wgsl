@@ -1,4 +1,4 @@
-// Lists of entries, values -> added rows. An invocation an element.
+// Lists of entries, values -> added rows, but for those with long lists. An invocation an element.
 
 @group(0) @binding(0) var<uniform> job: Job;
 @group(0) @binding(1) var<uniform> sizes: Coalescing;
@@ -7,6 +7,19 @@
 @group(0) @binding(4) var<storage, read> entries: array<u32>;
 // Those from element `job.first_row` on, as bits of f32.
 @group(0) @binding(5) var<storage, read_write> added: array<u32>;
+
+// What the entries of a list add up to in a column. One alone keeps its bits.
+fn added_of(first: u32, end: u32, column: u32) -> u32 {
+    if end - first == 1u {
+        return value_of(entries[first], column);
+    }
+    let values = values_of(first, end, column);
+    if !is_sum_finite(values) {
+        return sum_not_finite(values);
+    }
+    let field = field_of_sum(values);
+    return rounded_sum(sum_of(first, end, column, field), field, values);
+}
 
 @compute @workgroup_size(WORKGROUP)
 fn add_entries(
@@ -22,7 +35,11 @@ fn add_entries(
     let row = element / sizes.width;
     let column = element - row * sizes.width;
     if row < list[0] {
-        added[place] = sum_of(starts[row], starts[row + 1u], column);
+        let first = starts[row];
+        let end = starts[row + 1u];
+        if end - first <= LONG_LIST {
+            added[place] = added_of(first, end, column);
+        }
         return;
     }
     // Not finite where an entry was left out, in the first element of the last row, which no entry has.

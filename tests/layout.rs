@@ -141,6 +141,7 @@ fn records_have_the_offsets_that_naga_computes() {
         outer
     );
     same!(shared, "", Coalescing, rows, width, entries, added, first_index, count, first_value, window_bits);
+    same!(&parsed(include_str!("../shaders/shared/long_sum.wgsl")), "", LongSum, top, not_in_all, sum);
     same!(shared, "", TablePart, first, len, width);
     // Those that programs bind are declared once more for them.
     for (module, prefix) in [(shared, ""), (&parsed(&records::wgsl("Clip")), "Clip")] {

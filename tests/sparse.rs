@@ -162,6 +162,40 @@ fn what_is_not_finite_and_zeros_add_up_as_ieee_has_it() {
     }
 }
 
+/// The same in lists that many invocations share, to the left and to the right of others.
+#[test]
+fn what_is_not_finite_is_seen_in_long_lists() {
+    let (inf, nan) = (f32::INFINITY, f32::NAN);
+    let columns: [(f32, &[f32], f32); 9] = [
+        (-0.0, &[], -0.0),
+        (-0.0, &[0.0], 0.0),
+        (1.0, &[inf], inf),
+        (1.0, &[-inf, 3.0], -inf),
+        (1.0, &[inf, -inf], nan),
+        (-1.0, &[nan], nan),
+        (f32::MAX, &[], inf),
+        (-f32::MAX, &[], -inf),
+        (-1.0, &[700.0, 3.0], 4.0), // beside 699 others
+    ];
+    let (n, width) = (701usize, columns.len());
+    // The first and the last entries of all are other rows'.
+    let indices: Vec<u32> =
+        (0..n + 80).map(|i| if i < 40 { 0 } else { u32::from(i >= n + 40) + 1 }).collect();
+    let value = |i: usize| columns.map(|(most, few, _)| *few.get(i.wrapping_sub(333usize)).unwrap_or(&most));
+    let values: Vec<f32> = (0..n + 80).flat_map(|i| value(i.wrapping_sub(40))).collect();
+    let entries = Entries { indices, values: values.into(), table: [3, width], count: None };
+    let got = entries.coalesced().unwrap().values;
+    for (i, (got, (_, _, want))) in got[width..].iter().zip(&columns).enumerate() {
+        assert!(
+            got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
+            "{i}: {got:e}, not {want:e}"
+        );
+    }
+    if let Some(gpu) = gpu() {
+        assert_same(&gpu, &gpu.clipper, &entries, "long lists");
+    }
+}
+
 /// A device adds to the CPU path's bits.
 fn assert_same(gpu: &Gpu, clipper: &Clipper, entries: &Entries, what: &str) {
     let placed = PlacedEntries::upload(gpu, clipper, entries).unwrap();
@@ -187,7 +221,10 @@ fn a_device_adds_to_the_same_bits() {
         (Naming::Any, 1, [1, 1]),
         (Naming::Any, 5_000, [1, 3]),
         (Naming::One(77), 3_000, [100, 1]),
+        // Lists that are just short enough for one invocation, and of two blocks.
+        (Naming::One(0), 128, [5_000, 33]),
         (Naming::One(0), 129, [5_000, 33]),
+        (Naming::One(2), 256, [3, 300]),
         (Naming::Words, 4_000, [50_000, 16]),
         (Naming::Words, 300, [2_000, 3_000]),
         (Naming::Each, 4_097, [4_097, 2]),

@@ -22,6 +22,11 @@ fn is_sum_finite(values: Values) -> bool {
     return max(values.top.x, values.top.y) < INFINITY_BITS;
 }
 
+// The exponent field of the largest.
+fn field_of_sum(values: Values) -> u32 {
+    return field_of(max(values.top.x, values.top.y));
+}
+
 // An infinity; NaN where there is one, or both infinities.
 fn sum_not_finite(values: Values) -> u32 {
     let nan = max(values.top.x, values.top.y) > INFINITY_BITS || values.top.x == values.top.y;

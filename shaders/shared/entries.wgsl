@@ -24,22 +24,20 @@ fn value_of(entry: u32, column: u32) -> u32 {
     return element_bits(value_word(word_of(element)), element);
 }
 
-// What the entries of a list add up to in a column. One alone keeps its bits.
-fn sum_of(first: u32, end: u32, column: u32) -> u32 {
-    if end - first == 1u {
-        return value_of(entries[first], column);
-    }
+// What is known of the values in a column of the entries in these places of lists.
+fn values_of(first: u32, end: u32, column: u32) -> Values {
     var values = NO_VALUES;
     for (var i = first; i < end; i++) {
         values = with_value(values, value_of(entries[i], column));
     }
-    if !is_sum_finite(values) {
-        return sum_not_finite(values);
-    }
-    let field = field_of(max(values.top.x, values.top.y));
+    return values;
+}
+
+// Their sum, where all are finite.
+fn sum_of(first: u32, end: u32, column: u32, field: u32) -> U96 {
     var sum = U96(0u, 0u, 0u);
     for (var i = first; i < end; i++) {
         sum = with_term(sum, value_of(entries[i], column), field);
     }
-    return rounded_sum(sum, field, values);
+    return sum;
 }

@@ -7,7 +7,7 @@ use crate::clip::Clip;
 use crate::error::PrepareError;
 use crate::grad::{Grad, SparseGrad};
 use crate::kernels::Kernel;
-use crate::layout::{Coalescing, Job, LIST_HEADER};
+use crate::layout::{Coalescing, Job, LIST_HEADER, LongSum};
 use crate::plan::{CoalescePlan, Entries, Placement};
 use crate::tensor::DType;
 
@@ -59,8 +59,8 @@ use super::scope::caught;
 pub struct Coalescer {
     grad: Grad,
     rows: wgpu::Buffer,
-    /// How often each row occurs: 0 before each step.
-    table: wgpu::Buffer,
+    /// What is 0 before each step: how often each row occurs, sums of long lists.
+    cleared: [wgpu::Buffer; 2],
     steps: Vec<Step>,
 }
 
@@ -106,17 +106,19 @@ impl Coalescer {
             None => 0,
         };
         let table = make.empty::<u32>("gradclip rows of a table", table, Usage::STORAGE | Usage::COPY_DST);
-        let steps = make.coalescing(plan, sparse.dtype, [&table, &rows, &added])?;
+        let long =
+            make.empty::<LongSum>("gradclip long sums", plan.long_sums(), Usage::STORAGE | Usage::COPY_DST);
+        let steps = make.coalescing(plan, sparse.dtype, [&table, &long, &rows, &added])?;
         make.compile()?;
         let of = [entries.rows, entries.width];
         let grad = Grad::range(&sparse.name, &added, 0, shape[0] * shape[1]).shape(&shape).of_rows(of, &rows);
-        Ok(Coalescer { grad, rows, table, steps })
+        Ok(Coalescer { grad, rows, cleared: [table, long], steps })
     }
 
     /// Records the addition.
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
         if !self.steps.is_empty() {
-            encoder.clear_buffer(&self.table, 0, None);
+            self.cleared.iter().for_each(|buffer| encoder.clear_buffer(buffer, 0, None));
             run(&self.steps, &mut begin(encoder, "gradclip coalesce"));
         }
     }
@@ -142,8 +144,8 @@ impl Coalescer {
         &self.rows
     }
 
-    /// Number of dispatches that one [`Coalescer::record`] records, besides clearing a buffer: five, and one more for each further
-    /// binding's worth of added rows.
+    /// Number of dispatches that one [`Coalescer::record`] records, besides clearing two buffers: five for at most 128 entries, else
+    /// eight; and one or two more for each further binding's worth of added rows.
     pub fn dispatch_count(&self) -> usize {
         self.steps.len()
     }
@@ -155,7 +157,7 @@ impl Make<'_> {
         &mut self,
         plan: &CoalescePlan,
         dtype: DType,
-        [table, rows, added]: [&wgpu::Buffer; 3],
+        [table, long, rows, added]: [&wgpu::Buffer; 4],
     ) -> Result<Vec<Step>, PrepareError> {
         let Some(indices) = &plan.indices else { return Ok(Vec::new()) };
         let sizes = self.table("gradclip sizes", &[plan.sizes], Coalescing::zeroed(), Usage::UNIFORM)?;
@@ -163,8 +165,8 @@ impl Make<'_> {
         let blocks = self.empty::<[u32; 2]>("gradclip blocks", plan.blocks as usize, Usage::STORAGE);
         let starts = self.empty::<u32>("gradclip lists", plan.sizes.added as usize + 1, Usage::STORAGE);
         let lists = self.empty::<u32>("gradclip entries", plan.sizes.entries as usize, Usage::STORAGE);
-        let [sizes, table, rows, blocks, starts, lists] =
-            [&sizes, table, rows, &blocks, &starts, &lists].map(Table::from);
+        let [sizes, table, long, rows, blocks, starts, lists] =
+            [&sizes, table, long, rows, &blocks, &starts, &lists].map(Table::from);
         let buffers = self.buffers;
         let indices = Table::window(&buffers[indices.buffer], indices);
         let count = plan.count.as_ref();
@@ -181,11 +183,20 @@ impl Make<'_> {
         for (kernel, tables, grid) in all {
             steps.push(self.step(kernel, DType::F32, job, tables, None, grid)?);
         }
+        let (values, tables) = ((dtype, &plan.values[..]), [sizes, rows, starts, lists, long]);
+        for kernel in [Kernel::CoalesceLongTops, Kernel::CoalesceLongSums] {
+            let long = plan.long_grid.map(|grid| self.step_reading(kernel, values, job, &tables, grid));
+            steps.extend(long.transpose()?);
+        }
         for part in &plan.added {
             let job = Job { first_row: part.first, rows: part.len, ..self.job };
-            let tables = [sizes, rows, starts, lists, Table::window(added, &part.window)];
-            let values = (dtype, &plan.values[..]);
+            let added = Table::window(added, &part.window);
+            let tables = [sizes, rows, starts, lists, added];
             steps.push(self.step_reading(Kernel::CoalesceAdd, values, job, &tables, part.grid)?);
+            if let Some(grid) = plan.long_grid {
+                let tables = [sizes, rows, starts, long, added];
+                steps.push(self.step(Kernel::CoalesceLongRows, DType::F32, job, &tables, None, grid)?);
+            }
         }
         Ok(steps)
     }

@@ -40,7 +40,10 @@ pub(crate) enum Kernel {
     CoalesceBlocks,
     CoalescePlaces,
     CoalesceLists,
+    CoalesceLongTops,
+    CoalesceLongSums,
     CoalesceAdd,
+    CoalesceLongRows,
 }
 
 /// How a buffer of bind group 0 is bound.

@@ -141,9 +141,19 @@ pub(super) fn coalesce(own: &[File]) -> Vec<File> {
     [wgsl!["shared/grid"], own].concat()
 }
 
+/// What knows of sums of duplicates.
+pub(super) fn duplicates(own: &[File]) -> Vec<File> {
+    [NUMBERS, wgsl!["shared/duplicates"], &coalesce(own)].concat()
+}
+
 /// What adds entries of a sparse gradient.
 pub(super) fn add_entries(own: &[File]) -> Vec<File> {
-    [NUMBERS, wgsl!["shared/duplicates", "shared/entries"], &coalesce(own)].concat()
+    duplicates(&[wgsl!["shared/entries"], own].concat())
+}
+
+/// What adds parts of long lists.
+pub(super) fn add_long_lists(own: &[File]) -> Vec<File> {
+    add_entries(&[wgsl!["shared/long_sum", "shared/long_lists", "shared/long_blocks"], own].concat())
 }
 
 /// What writes gradients.

@@ -198,6 +198,17 @@ const COALESCE: Row = Row {
     ..COEFFICIENT
 };
 
+/// What adds values of a sparse gradient; `cpu/coalesce/sum.rs`.
+const ADD_LONG: Row = Row {
+    kernel: Kernel::CoalesceLongTops,
+    stem: "coalesce_long_tops",
+    entry: "take_block",
+    parts: |_| parts::add_long_lists(wgsl!["coalesce_long_tops"]),
+    tables: Tables::Same(&[Uniform, Uniform, Read, Read, Read, ReadWrite]),
+    slots: Some(Read),
+    ..COALESCE
+};
+
 /// The row of each kernel, at the place of its variant.
 pub(super) static TABLE: &[Row] = &[
     REDUCE,
@@ -472,14 +483,30 @@ pub(super) static TABLE: &[Row] = &[
         tables: Tables::Same(&[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite]),
         ..COALESCE
     },
-    // Values, lists -> added rows; cpu/coalesce/sum.rs.
+    // Values, long lists -> largest magnitudes of each.
+    ADD_LONG,
+    // The same, those magnitudes -> sums.
+    Row {
+        kernel: Kernel::CoalesceLongSums,
+        stem: "coalesce_long_sums",
+        parts: |_| parts::add_long_lists(wgsl!["coalesce_long_sums"]),
+        ..ADD_LONG
+    },
+    // Values, other lists -> added rows; cpu/coalesce/sum.rs.
     Row {
         kernel: Kernel::CoalesceAdd,
         stem: "coalesce_add",
         entry: "add_entries",
         parts: |_| parts::add_entries(wgsl!["coalesce_add"]),
-        tables: Tables::Same(&[Uniform, Uniform, Read, Read, Read, ReadWrite]),
-        slots: Some(Read),
+        ..ADD_LONG
+    },
+    // Sums of long lists -> added rows.
+    Row {
+        kernel: Kernel::CoalesceLongRows,
+        stem: "coalesce_long_rows",
+        entry: "write_rows",
+        parts: |_| parts::duplicates(wgsl!["shared/long_sum", "shared/long_lists", "coalesce_long_rows"]),
+        tables: Tables::Same(&[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite]),
         ..COALESCE
     },
 ];

@@ -226,6 +226,7 @@ pub fn wgsl_constants() -> String {
         LEN_BITS,
         TABLE_ROWS,
         LIST_HEADER,
+        LONG_LIST,
         SCALES_LOSS,
         STEPS,
         ADAM,

@@ -4,6 +4,8 @@ use bytemuck::{Pod, Zeroable};
 
 /// Rows of a table that an invocation numbers.
 pub const TABLE_ROWS: u32 = 16;
+/// Entries of the longest list that one invocation adds.
+pub const LONG_LIST: u32 = 128;
 /// Words of a list of rows before the first row: how many rows there are, and how many entries were left out.
 pub const LIST_HEADER: u32 = 2;
 
@@ -27,6 +29,18 @@ pub struct Coalescing {
     pub first_value: u32,
     /// Windows of values have two to the power of this many words.
     pub window_bits: u32,
+}
+
+/// What is known of a sum of many entries, of which parts are added side by side.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct LongSum {
+    /// The largest magnitudes of values that are not negative, and of those that are.
+    pub top: [u32; 2],
+    /// The bits that not all values have.
+    pub not_in_all: u32,
+    /// The sum in two's complement, least significant word first.
+    pub sum: [u32; 3],
 }
 
 /// The elements of a table that a dispatch of a row-wise step binds.

@@ -4,7 +4,7 @@
 //! take a dispatch a window.
 
 use crate::error::PlanError;
-use crate::layout::{Coalescing, TABLE_ROWS};
+use crate::layout::{Coalescing, LONG_LIST, TABLE_ROWS};
 use crate::tensor::DType;
 
 use super::check::{self, BoundRange};
@@ -60,6 +60,8 @@ pub struct CoalescePlan {
     pub added: Vec<AddedWindow>,
     /// Workgroups of kernels that take an invocation an entry.
     pub entry_grid: [u32; 2],
+    /// Workgroups of kernels that take a block of places in lists each, where a list may be long.
+    pub long_grid: Option<[u32; 2]>,
     /// Blocks of rows of the table.
     pub blocks: u32,
     /// Workgroups that take one each.
@@ -106,6 +108,12 @@ impl Entries {
 }
 
 impl CoalescePlan {
+    /// Sums of long lists that there may be.
+    pub fn long_sums(&self) -> usize {
+        let blocks = long_blocks(self.sizes.entries.into()).unwrap_or_default();
+        blocks as usize * self.sizes.width as usize
+    }
+
     /// Plans the addition.
     ///
     /// # Errors
@@ -146,10 +154,19 @@ impl CoalescePlan {
             values,
             added: each.collect::<Result<_, PlanError>>()?,
             entry_grid: invocations(entries.indices.elements)?,
+            long_grid: long_blocks(entries.indices.elements)
+                .map(|blocks| grid(blocks, limits))
+                .transpose()?,
             blocks: blocks as u32,
             block_grid: grid(blocks, limits)?,
         })
     }
+}
+
+/// Blocks of places in lists of so many entries, where one may be long.
+fn long_blocks(entries: u64) -> Option<u64> {
+    let block = u64::from(LONG_LIST);
+    (entries > block).then(|| entries.div_ceil(block))
 }
 
 /// The window of words, and the place of the first of them in it.
