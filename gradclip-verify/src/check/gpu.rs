@@ -16,7 +16,7 @@ use crate::tolerance::{HALF_ULP, power_on_adapter};
 
 /// What is checked, shader by shader. Seams are words that two 16-bit tensors share; power is any norm but
 /// 1, 2 and infinity.
-pub(crate) const WHAT: [&str; 24] = [
+pub(crate) const WHAT: [&str; 27] = [
     "reduce",
     "tensors",
     "segments",
@@ -41,6 +41,9 @@ pub(crate) const WHAT: [&str; 24] = [
     "update_adopt",
     "update_lion",
     "accumulate",
+    "coalesce_places",
+    "coalesce_add",
+    "coalesce_long_rows",
 ];
 
 /// Checks one case.

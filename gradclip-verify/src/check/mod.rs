@@ -1,5 +1,6 @@
 //! Cases run on the CPU path and on adapters, and compared.
 
+mod coalesce;
 mod cpu;
 mod gpu;
 mod history;
@@ -13,6 +14,7 @@ use crate::gpu::Gpu;
 use crate::inputs::{Recipe, recipes};
 use crate::tally::{Findings, Tally};
 
+use coalesce::Sparse;
 use history::Course;
 use progress::Advance;
 use sums::Sums;
@@ -34,6 +36,8 @@ enum Check {
     Training(Training),
     /// Sums of micro-batches.
     Sums(Sums),
+    /// Sums of duplicates.
+    Sparse(Sparse),
 }
 
 impl Check {
@@ -49,6 +53,7 @@ impl Check {
             Check::Advance(advance) => advance.to_string(),
             Check::Training(training) => training.to_string(),
             Check::Sums(sums) => sums.to_string(),
+            Check::Sparse(sparse) => sparse.to_string(),
         }
     }
 
@@ -62,6 +67,7 @@ impl Check {
                 vec![(training.shader(), update), ("advance", advance)]
             }
             Check::Sums(sums) => vec![("accumulate", sums.on_gpu(gpu)?)],
+            Check::Sparse(sparse) => sparse.on_gpu(gpu)?,
         })
     }
 
@@ -71,6 +77,7 @@ impl Check {
             Check::Course(_) | Check::Advance(_) => Vec::new(),
             Check::Training(training) => vec![("steps", steps::on_cpu(training)?)],
             Check::Sums(sums) => vec![("accumulate", sums.on_cpu()?)],
+            Check::Sparse(sparse) => vec![("coalesce", sparse.on_cpu()?)],
         })
     }
 }
@@ -80,13 +87,14 @@ impl Check {
 pub struct Checks(Vec<Check>);
 
 impl Checks {
-    /// Every recipe of gradients and settings, every course of thresholds and loss scales, every training and every sum.
+    /// Every recipe of gradients and settings, every course of thresholds and loss scales, every training, every sum and every sparse gradient.
     pub fn all() -> Checks {
         let recipes = recipes::recipes().into_iter().map(Check::Recipe);
         let all = recipes.chain(history::courses().into_iter().map(Check::Course));
         let all = all.chain(progress::advances().into_iter().map(Check::Advance));
         let all = all.chain(training::trainings().into_iter().map(Check::Training));
-        Checks(all.chain(sums::sums().into_iter().map(Check::Sums)).collect())
+        let all = all.chain(sums::sums().into_iter().map(Check::Sums));
+        Checks(all.chain(coalesce::sparse().into_iter().map(Check::Sparse)).collect())
     }
 
     /// How many an adapter has, or the CPU path.
