@@ -52,6 +52,10 @@ pub mod groups {
     #![doc = include_str!("../guide/groups.md")]
 }
 
+pub mod embeddings {
+    #![doc = include_str!("../guide/embeddings.md")]
+}
+
 pub mod arenas {
     #![doc = include_str!("../guide/arenas.md")]
 }

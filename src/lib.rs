@@ -20,7 +20,8 @@
 //!
 //! [`Grad`] says where a tensor lies, [`Clip`] what to do. [`Clipper`] holds the compiled kernels
 //! of a device; [`Clipper::prepare`] gives a [`Pass`] that is recorded every step. A [`Stepper`] ends
-//! in an [`Optimizer`]'s step, an [`Accumulator`] in a sum, instead of in gradients; a [`Trainer`] is both for a training loop. [`cpu`] has the same
+//! in an [`Optimizer`]'s step, an [`Accumulator`] in a sum, instead of in gradients; a [`Trainer`] is both for a training loop. A [`Coalescer`] makes a sparse
+//! gradient, such as an embedding's, one as any other. [`cpu`] has the same
 //! stages on slices and ndarray views. `Session` is one call for those with no wgpu of their
 //! own.
 //!
@@ -31,6 +32,8 @@
 //! | [`Clipper::new`] | no | no | no |
 //! | [`Clipper::prepare`] | no | not for the device; for the driver's compiler, the first time that a kernel is needed | scratch, bind groups |
 //! | [`Clipper::prepare_step`], [`Clipper::prepare_accumulation`] | no | no (likewise) | scratch, bind groups, state |
+//! | [`Clipper::prepare_coalescing`] | no | no (likewise) | the sum, lists, bind groups |
+//! | [`Coalescer::record`] | no | no | no |
 //! | [`Pass::record`], [`Pass::record_norm`], [`Pass::record_apply`] | no | no | no |
 //! | [`Stepper::record_step`], [`Accumulator::record_first`], [`Accumulator::record_next`] | no | no | no |
 //! | [`Stepper::set_lr`], [`Stepper::set_optimizer`] | no (takes effect at the next submit) | no | staging, by wgpu |
