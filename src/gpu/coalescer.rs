@@ -132,6 +132,8 @@ impl Coalescer {
     /// with the corrections of all steps so far. As in these, Adam's eps is then added before the second moment is corrected
     /// ([`Adam::eps_hat`](crate::Adam::eps_hat)), whatever dense tensors of the same step have. Weight decay is that of the rows named.
     ///
+    /// AMSGrad's three moments take nine storage buffers a stage, one more than every device has.
+    ///
     /// Sums of micro-batches have other rows each time: put the entries of all of them one after the other instead of
     /// an [`Accumulator`](crate::Accumulator), which refuses them.
     pub fn grad(&self) -> Grad {
