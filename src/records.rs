@@ -8,6 +8,7 @@
 //! | [`Pass::outcomes`](crate::Pass::outcomes) | an [`Outcome`] a segment: norm, coefficient, what was done | the apply half |
 //! | [`Pass::segment_sums`](crate::Pass::segment_sums) | a [`Sum`] a segment, for norms over several machines | the norm half |
 //! | [`Pass::tensor_sums`](crate::Pass::tensor_sums) | a [`Sum`] a tensor | the norm half |
+//! | [`Coalescer::rows`](crate::Coalescer::rows) | words: rows named, entries left out, then the rows | the coalescer |
 //!
 //! All fields are words of four bytes, in the order of the Rust types, without padding. [`VERSION`] counts the changes
 //! of this layout: fields keep their places within one, and a record that grows makes a new version.

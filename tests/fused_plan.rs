@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use gradclip::layout::LEN_BITS;
-use gradclip::plan::{FusedPlan, Operands, Placement, Plan, PlanLimits, Precision};
+use gradclip::plan::{FusedPlan, Operands, Placement, Plan, PlanLimits, Precision, RowWise};
 use gradclip::{Clip, DType, Group, PlanError, PrepareError};
 use gradclip_verify::{budget, inputs};
 use proptest::prelude::*;
@@ -264,4 +264,66 @@ fn rows_name_segments_that_are_decided() {
         assert!(segments.iter().all(|&segment| (segment as usize) < plan.segment_count()), "{segments:?}");
         assert!(plan.segment_count() > 1);
     }
+}
+
+/// Every part of a table meets every chunk of the gradient, inside windows that bindings hold and that never overlap.
+#[test]
+fn rows_of_tables_meet_every_part_of_them() {
+    let limits = PlanLimits { max_binding: 1 << 27, ..limits(7, 5) };
+    // GPT-2's embedding; 70 million entries' rows; small ones beside their moments in one buffer.
+    let apart = |i: u64| (1 + i as usize, 12);
+    let packed = |i: u64| (1, i * 40_000);
+    for (entries, [rows, width], place) in [
+        (4096u64, [50_257u64, 768u64], &apart as &dyn Fn(u64) -> At),
+        (70_000_000, [90_000_000, 1], &apart),
+        (100, [1000, 10], &packed),
+        (0, [1000, 10], &packed),
+    ] {
+        let [p, m, v] = [0, 1, 2].map(place);
+        let mut tensor = operands(0, entries * width, DType::F32, [(0, 4), p, m, v]);
+        tensor.updated.iter_mut().for_each(|at| at.elements = rows * width);
+        tensor.table = Some([rows, width]);
+        let tensors = [tensor];
+        let fused = plan(&tensors, &limits).unwrap();
+        assert!(fused.dispatches.is_empty());
+        let (mut gradient, mut table) = (0u128, 0u128);
+        for RowWise { dispatch, pattern, tensor, part } in &fused.row_wise {
+            assert!(pattern.is_by_rows() && *tensor == 0 && u64::from(part.width) == width);
+            let windows = &dispatch.windows;
+            for (i, a) in windows.iter().enumerate() {
+                assert!(a.offset % limits.alignment == 0 && a.size <= limits.max_binding, "{a:?}");
+                let ends = |b: &gradclip::plan::Window| b.offset + b.size;
+                let apart = |b: &gradclip::plan::Window| {
+                    a.buffer != b.buffer || a.offset >= ends(b) || b.offset >= ends(a)
+                };
+                assert!(windows[..i].iter().all(apart), "{windows:?}");
+            }
+            let bindings: Vec<usize> = pattern.binding_of().collect();
+            for row in &fused.rows[dispatch.rows.start as usize..dispatch.rows.end as usize] {
+                let len = u64::from(row.slot_len & ((1 << LEN_BITS) - 1));
+                let at = windows[0].offset + u64::from(row.start) * 4;
+                assert_eq!((row.slot_len >> LEN_BITS, at), (0, 4 + u64::from(row.first) * 4));
+                assert!(at + len * 4 <= windows[0].offset + windows[0].size);
+                let starts = [row.parameter, row.moment, row.second_moment];
+                for ((place, start), binding) in tensors[0].updated.iter().zip(starts).zip(&bindings[1..]) {
+                    let (window, at) = (windows[*binding], u64::from(start) * 4);
+                    assert_eq!(window.offset + at, place.offset + u64::from(part.first) * 4);
+                    assert!(window.buffer == place.buffer && at + u64::from(part.len) * 4 <= window.size);
+                }
+                gradient += u128::from(len);
+                table += u128::from(len) * u128::from(part.len);
+            }
+        }
+        let (n, all) = (u128::from(entries * width), u128::from(rows * width));
+        assert_eq!(table, n * all);
+        assert!(gradient >= n && (all < 1 << 25 || gradient > n));
+    }
+    // The list of rows takes a buffer more.
+    let mut tensor = operands(0, 10, DType::F32, [(0, 0), (1, 0), (2, 0), (3, 0)]);
+    tensor.table = Some([1, 10]);
+    let refused = plan(&[tensor], &PlanLimits { bindings: 4, ..limits }).unwrap_err();
+    assert!(
+        matches!(refused, PrepareError::Plan(PlanError::Limit { required: 8, given: 7, .. })),
+        "{refused}"
+    );
 }

@@ -295,6 +295,40 @@ fn tables_are_as_large_as_bindings_or_larger() {
     }
 }
 
+/// A table beside its moments in one buffer, at an odd place, in another order: the same bits.
+#[test]
+fn tables_and_moments_may_share_a_buffer() {
+    let Some(gpu) = gpu() else { return };
+    let (rows, width) = (90, 5);
+    let table = data(Distribution::Uniform(1.0), rows * width, 1);
+    let entries = Entries::new(Naming::Words, 40, [rows, width], Element::F32, Distribution::Uniform(1.0), 4);
+    let step = |grad: &dyn Fn(Grad) -> Grad| {
+        let placed = PlacedEntries::upload(&gpu, &gpu.clipper, &entries).unwrap();
+        let grads = [grad(placed.coalescer.grad())];
+        let stepper = gpu.clipper.prepare_step(&grads, &Clip::global_norm(1.0), Adam::new(0.1)).unwrap();
+        gpu.submit(|encoder| {
+            placed.coalescer.record(encoder);
+            stepper.record_step(encoder);
+        });
+    };
+    let apart = gpu.upload(bytemuck::cast_slice(&table));
+    step(&|grad| grad.parameter(&apart, 0, DType::F32));
+    let len = rows * width;
+    let mut words = vec![0.0f32; 3 * len + 3];
+    words[len + 1..2 * len + 1].copy_from_slice(&table);
+    (words[0], words[3 * len + 1]) = (7.0, 7.0);
+    let arena = gpu.upload(bytemuck::cast_slice(&words));
+    let at = |word: usize| 4 * word as u64;
+    step(&|grad| {
+        let grad = grad.parameter(&arena, at(len + 1), DType::F32);
+        grad.moment(&arena, at(2 * len + 1)).moment(&arena, at(1))
+    });
+    let got: Vec<f32> = gpu.read(&arena);
+    assert_eq!(got[len + 1..2 * len + 1], gpu.read::<f32>(&apart), "{}", gpu.name);
+    assert_eq!((got[0], &got[3 * len + 1..]), (7.0, &[7.0, 0.0][..]), "{}", gpu.name);
+    assert!(got[len + 1..2 * len + 1] != table);
+}
+
 /// `torch.optim.SparseAdam` for the table beside `torch.optim.Adam` for the rest, all clipped by one norm.
 #[test]
 fn pytorch_steps_rows_lazily() {
