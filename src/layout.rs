@@ -5,6 +5,7 @@
 //! offset with the one that naga computes from the WGSL.
 
 mod constants;
+mod private;
 mod sparse;
 mod step;
 
@@ -12,6 +13,7 @@ use bytemuck::{Pod, Zeroable};
 
 pub use constants::*;
 pub(crate) use constants::{declarations, record_constants};
+pub use private::*;
 pub use sparse::*;
 pub use step::*;
 

@@ -20,7 +20,7 @@
 //!
 //! [`Grad`] says where a tensor lies, [`Clip`] what to do. [`Clipper`] holds the compiled kernels
 //! of a device; [`Clipper::prepare`] gives a [`Pass`] that is recorded every step. A [`Stepper`] ends
-//! in an [`Optimizer`]'s step, an [`Accumulator`] in a sum, instead of in gradients; a [`Trainer`] is both for a training loop. A [`Coalescer`] makes a sparse
+//! in an [`Optimizer`]'s step, an [`Accumulator`] in a sum, a [`PrivateSum`] in one over examples with noise, instead of in gradients; a [`Trainer`] is both for a training loop. A [`Coalescer`] makes a sparse
 //! gradient, such as an embedding's, one as any other. [`cpu`] has the same
 //! stages on slices and ndarray views. `Session` is one call for those with no wgpu of their
 //! own.
@@ -41,6 +41,8 @@
 //! | [`Trainer::record`], [`Trainer::finish`] | no | no | no |
 //! | `Trainer::save` | no | no | buffers to read it from |
 //! | `Trainer::load` | only where 16-bit parameters share words | no (likewise) | staging, by wgpu |
+//! | [`Clipper::prepare_private`] | no | no (likewise) | scratch, bind groups, sums |
+//! | [`PrivateSum::record`], [`PrivateSum::release`] | no | no | no |
 //! | [`Pass::read_back`] | no | no | no |
 //! | [`Pass::set_threshold`], [`Pass::set_total`], [`Pass::set_unscale`], [`Pass::set_rows`], [`Pass::restore_history`] | no (takes effect at the next submit) | no | staging, by wgpu |
 //! | awaiting a [`ReadBack`], [`ReadBack::try_take`] | no | no (ready after the device was polled) | no |
@@ -77,6 +79,7 @@ pub mod numbers;
 mod optimizer;
 #[doc(hidden)]
 pub mod plan;
+mod private;
 mod real;
 pub mod records;
 mod report;
@@ -96,14 +99,14 @@ pub use clip::{
 #[cfg(feature = "checkpoint")]
 pub use error::CheckpointError;
 pub use error::{
-    ClipError, DeviceError, OptimizerError, PlanError, PrepareError, ReadBackError, ScheduleError,
-    SessionError, StepError, WordError,
+    ClipError, DeviceError, OptimizerError, PlanError, PrepareError, PrivateError, ReadBackError,
+    ScheduleError, SessionError, StepError, WordError,
 };
 #[cfg(feature = "checkpoint")]
 pub use gpu::Saving;
 pub use gpu::{
-    Accumulator, ClippedAccumulator, Clipper, ClipperOptions, Coalescer, Moment, Pass, ReadBack, Stepper,
-    Trainer,
+    Accumulator, ClippedAccumulator, Clipper, ClipperOptions, Coalescer, Moment, Pass, PrivateSum, ReadBack,
+    Stepper, Trainer,
 };
 pub use grad::{Grad, SparseGrad};
 pub use history::History;
@@ -111,6 +114,7 @@ pub use history::History;
 pub use kernels::listing;
 pub use optimizer::{Adam, Adopt, Lars, Lion, NAdam, Optimizer, RAdam, Sgd, Spam, TrustRatio, UpdateLimit};
 pub use plan::Placement;
+pub use private::Private;
 pub use report::{Report, SegmentReport, SkipReport, TensorReport};
 pub use schedule::Schedule;
 #[cfg(all(feature = "session", not(target_arch = "wasm32")))]

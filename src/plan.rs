@@ -7,6 +7,7 @@
 mod check;
 mod coalesce;
 mod dispatch;
+mod examples;
 mod finish;
 mod fused;
 mod limits;
@@ -32,6 +33,7 @@ pub use crate::tensor::Precision;
 pub use coalesce::{AddedWindow, CoalescePlan, Entries};
 pub(crate) use dispatch::grid;
 pub use dispatch::{Combine, Dispatch, Window};
+pub(crate) use examples::{Examples, ExamplesPlan};
 pub use finish::{FINISH_ITEMS, FINISH_SEGMENTS, FINISH_WINDOWS, Finish};
 pub use fused::FusedPlan;
 pub use limits::PlanLimits;

@@ -143,6 +143,8 @@ fn records_have_the_offsets_that_naga_computes() {
     same!(shared, "", Coalescing, rows, width, entries, added, first_index, count, first_value, window_bits);
     same!(&parsed(include_str!("../shaders/shared/long_sum.wgsl")), "", LongSum, top, not_in_all, sum);
     same!(shared, "", TablePart, first, len, width);
+    same!(shared, "", ExampleRow, start, slot_len, first, segment, to, stride, examples, tensor);
+    same!(shared, "", Releasing, unit, lot, scale_low, scale_high, drop, seed_low, seed_high);
     // Those that programs bind are declared once more for them.
     for (module, prefix) in [(shared, ""), (&parsed(&records::wgsl("Clip")), "Clip")] {
         same!(module, prefix, Sum, mantissa, exponent, non_finite, nan, first, pad);

@@ -144,3 +144,13 @@ struct Progress {
     spikes: u32,
     watched: u32,
 }
+
+struct Releasing {
+    unit: i32,
+    lot: u32,
+    scale_low: u32,
+    scale_high: u32,
+    drop: i32,
+    seed_low: u32,
+    seed_high: u32,
+}

@@ -92,6 +92,17 @@ struct TablePart {
     width: u32,
 }
 
+struct ExampleRow {
+    start: u32,
+    slot_len: u32,
+    first: u32,
+    segment: u32,
+    to: u32,
+    stride: u32,
+    examples: u32,
+    tensor: u32,
+}
+
 struct Run {
     first: u32,
     count: u32,

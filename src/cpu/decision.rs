@@ -57,7 +57,7 @@ impl<'a> GradRef<'a> {
         GradRef { parameter: Some(parameter.into().data), ..self }
     }
 
-    fn info(&self) -> TensorInfo {
+    pub(super) fn info(&self) -> TensorInfo {
         TensorInfo {
             name: self.name.clone(),
             dtype: self.values.dtype(),

@@ -35,13 +35,16 @@ mod double;
 mod element;
 mod flow;
 mod fused;
+mod gaussian;
 mod grads;
 mod kept;
 mod lanes;
+mod noise;
 mod parameter;
 mod partials;
 mod power;
 mod prepared;
+mod private;
 #[cfg(test)]
 mod random;
 mod ratio;
@@ -85,6 +88,7 @@ pub use decision::{Decision, GradRef, Norm, decide};
 pub use grads::{GradMut, Slice, SliceMut};
 pub use parameter::ParameterMut;
 pub use prepared::{Prepared, prepare};
+pub use private::{PrivateSum, prepare_private};
 #[cfg(test)]
 pub(crate) use random::words;
 pub use step::{

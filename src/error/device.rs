@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::asked::{ClipError, OptimizerError};
 use super::plan::PlanError;
+use super::private::PrivateError;
 
 /// What wgpu refused, with its own error as the source: a [`wgpu::Error`] where it came from an error scope.
 ///
@@ -70,6 +71,9 @@ pub enum PrepareError {
     /// The optimiser is wrong.
     #[error(transparent)]
     Optimizer(#[from] OptimizerError),
+    /// The private sum is wrong.
+    #[error(transparent)]
+    Private(#[from] PrivateError),
     /// The tensor's buffer cannot be bound as storage.
     #[error("tensor `{}`: required a buffer with usage STORAGE, given {given:?}", tensor.escape_debug())]
     Usage {

@@ -18,6 +18,7 @@ mod pass;
 mod pipelines;
 mod placements;
 mod prepare;
+mod private;
 mod purpose;
 mod ratios;
 mod readback;
@@ -38,6 +39,7 @@ pub use mapped::ReadBack;
 pub use moments::Moment;
 pub use options::ClipperOptions;
 pub use pass::Pass;
+pub use private::PrivateSum;
 #[cfg(feature = "checkpoint")]
 pub use saved::Saving;
 pub use stepper::Stepper;

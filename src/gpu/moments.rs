@@ -101,7 +101,7 @@ impl Clipper {
 
 /// Tensors of these numbers of elements in as few buffers as the device allows, each where any device
 /// can bind it.
-fn arenas(device: &wgpu::Device, sizes: &[u64]) -> Vec<Moment> {
+pub(super) fn arenas(device: &wgpu::Device, sizes: &[u64]) -> Vec<Moment> {
     const ALIGNMENT: u64 = 256;
     let largest = device.limits().max_buffer_size;
     let mut places: Vec<(usize, u64)> = Vec::new();

@@ -44,6 +44,9 @@ pub(crate) enum Kernel {
     CoalesceLongSums,
     CoalesceAdd,
     CoalesceLongRows,
+    PrivateSum,
+    PrivateRelease,
+    PrivateNext,
 }
 
 /// How a buffer of bind group 0 is bound.

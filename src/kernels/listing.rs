@@ -151,7 +151,8 @@ fn with_slots(plain: Variant, slots: &[u32]) -> Vec<Variant> {
 
 /// Where an optimiser's parameters have 16 bits, or are rows of a table.
 fn kept_otherwise(kernel: Kernel, operands: usize) -> Vec<Pattern> {
-    if kernel == Kernel::Accumulate {
+    // These have no parameter.
+    if matches!(kernel, Kernel::Accumulate | Kernel::PrivateSum | Kernel::PrivateRelease) {
         return Vec::new();
     }
     let all = [Precision::Mixed(DType::Bf16), Precision::Mixed(DType::F16), Precision::Stochastic];

@@ -11,6 +11,9 @@ use super::variant::Variant;
 pub(super) const NUMBERS: &[File] =
     wgsl!["shared/wide", "shared/element", "shared/fields", "shared/real", "shared/rounding"];
 
+/// Noise in integers, which need [`NUMBERS`].
+const NOISE: &[File] = wgsl!["shared/wide64", "shared/threefry", "shared/gaussian", "shared/noise"];
+
 /// A workgroup a chunk.
 pub(super) fn reduce(variant: &Variant) -> Vec<File> {
     let power: &[File] = match is_any_p(variant.summation) {
@@ -232,6 +235,16 @@ fn parameters(variant: &Variant) -> &'static [File] {
             wgsl!["shared/halves", "shared/parameter_bf16", "shared/threefry", "shared/parameter_stochastic"]
         }
     }
+}
+
+/// Sums over examples of what outcomes leave of gradients.
+pub(super) fn private_sum(_: &Variant) -> Vec<File> {
+    write(wgsl!["shared/wide64", "private_sum"])
+}
+
+/// Sums over examples with noise.
+pub(super) fn private_release(_: &Variant) -> Vec<File> {
+    write(&[NOISE, wgsl!["shared/float", "private_release"]].concat())
 }
 
 /// What elements are.

@@ -509,4 +509,37 @@ pub(super) static TABLE: &[Row] = &[
         tables: Tables::Same(&[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite]),
         ..COALESCE
     },
+    // Gradients of examples, outcomes -> sums over examples; cpu/private.rs.
+    Row {
+        kernel: Kernel::PrivateSum,
+        stem: "private_sum",
+        entry: "private_sum",
+        parts: parts::private_sum,
+        tables: Tables::Same(&[Uniform, Uniform, Read, Read]),
+        form: form::one,
+        takes_chunks: false,
+        ..UPDATE
+    },
+    // Sums over examples -> what is released of them; cpu/private.rs.
+    Row {
+        kernel: Kernel::PrivateRelease,
+        stem: "private_release",
+        entry: "private_release",
+        parts: parts::private_release,
+        tables: Tables::Same(&[Uniform, Uniform, Read, Read]),
+        form: form::one,
+        takes_chunks: false,
+        ..UPDATE
+    },
+    // The number of a release -> that of the next one; cpu/private.rs.
+    Row {
+        kernel: Kernel::PrivateNext,
+        stem: "private_next",
+        entry: "private_next",
+        parts: |_| wgsl!["private_next"].to_vec(),
+        tables: Tables::Same(&[Uniform, ReadWrite]),
+        norms: Norms::Same,
+        leaves_out: false,
+        ..COEFFICIENT
+    },
 ];

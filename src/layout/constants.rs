@@ -144,6 +144,11 @@ pub const STAGE_DECIDE: u32 = 4;
 /// Bit of [`Job::stages`](super::Job::stages): loss scale and optimiser follow.
 pub const STAGE_ADVANCE: u32 = 8;
 
+/// What keys of noise are for: a private sum's.
+pub const NOISE_OF_SUMS: u32 = 0;
+/// What keys of noise are for: an adaptive threshold's.
+pub const NOISE_OF_THRESHOLDS: u32 = 1;
+
 /// Bits of [`ChunkRow::slot_len`](super::ChunkRow::slot_len) that hold the length; the slot lies above them.
 pub const LEN_BITS: u32 = 15;
 
@@ -223,6 +228,8 @@ pub fn wgsl_constants() -> String {
         STAGE_SEGMENTS,
         STAGE_DECIDE,
         STAGE_ADVANCE,
+        NOISE_OF_SUMS,
+        NOISE_OF_THRESHOLDS,
         LEN_BITS,
         TABLE_ROWS,
         LIST_HEADER,

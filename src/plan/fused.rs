@@ -51,6 +51,32 @@ pub(super) struct Filled {
     pub(super) pieces: std::ops::Range<usize>,
 }
 
+impl Filled {
+    /// The window in which an operand lies.
+    pub(super) fn window(&self, operand: usize) -> &Window {
+        &self.windows[usize::from(self.pattern.binding[operand])]
+    }
+}
+
+/// One dispatch over slots and their rows.
+pub(super) fn over(
+    group: &[Filled],
+    rows: std::ops::Range<u32>,
+    limits: &PlanLimits,
+) -> Result<(Dispatch, Pattern), PlanError> {
+    let dispatch = Dispatch {
+        vectors: false,
+        dtype: group[0].dtype,
+        windows: group.iter().flat_map(|f| f.windows.iter().copied()).collect(),
+        grid: grid((rows.end - rows.start).into(), limits)?,
+        short: rows.end..rows.end,
+        rows,
+        seams: 0..0,
+        seam_grid: [0, 0],
+    };
+    Ok((dispatch, group[0].pattern))
+}
+
 impl FusedPlan {
     /// Plans work on tensors and their operands, in the order of the tensors of `parts`.
     pub(crate) fn new(
@@ -120,18 +146,7 @@ impl FusedPlan {
             let rows = pieces[filled.pieces.clone()].iter().map(|p| p.row(slot, filled, parts));
             self.rows.extend(rows);
         }
-        let rows = first..self.rows.len() as u32;
-        let dispatch = Dispatch {
-            vectors: false,
-            dtype: group[0].dtype,
-            windows: group.iter().flat_map(|f| f.windows.iter().copied()).collect(),
-            grid: grid(rows.len() as u64, limits)?,
-            short: rows.end..rows.end,
-            rows,
-            seams: 0..0,
-            seam_grid: [0, 0],
-        };
-        self.dispatches.push((dispatch, group[0].pattern));
+        self.dispatches.push(over(group, first..self.rows.len() as u32, limits)?);
         Ok(())
     }
 }
@@ -190,7 +205,7 @@ impl Piece<'_> {
         let half = self.half_operand();
         let at = |operand: usize| {
             let Some(span) = self.spans.get(operand) else { return 0 };
-            let window = &filled.windows[usize::from(filled.pattern.binding[operand])];
+            let window = filled.window(operand);
             let size = match operand {
                 0 => self.operands.gradient.dtype.size(),
                 _ if half == Some(operand) => 2,
@@ -225,7 +240,7 @@ fn union(a: &Window, b: &Window) -> Window {
 }
 
 /// Whether one window holds everything there is: tensors may then lie in any order.
-fn all_in_one_binding(pieces: &[Piece<'_>], limits: &PlanLimits) -> bool {
+pub(super) fn all_in_one_binding(pieces: &[Piece<'_>], limits: &PlanLimits) -> bool {
     let mut spans = pieces.iter().flat_map(|p| &p.spans);
     let Some(first) = spans.next() else { return false };
     let first = window_of(first, limits);
@@ -267,7 +282,11 @@ fn overlapping(windows: &[Window], together: bool) -> Option<(usize, usize)> {
 }
 
 /// Merges neighbouring pieces into slots whose windows are as large as bindings may be.
-fn slots(pieces: &[Piece<'_>], together: bool, limits: &PlanLimits) -> Result<Vec<Filled>, PlanError> {
+pub(super) fn slots(
+    pieces: &[Piece<'_>],
+    together: bool,
+    limits: &PlanLimits,
+) -> Result<Vec<Filled>, PlanError> {
     let mut filled: Vec<Filled> = Vec::new();
     for (i, piece) in pieces.iter().enumerate() {
         let dtype = piece.operands.gradient.dtype;
@@ -299,7 +318,7 @@ fn merged(a: &[Window], b: &[Window], limits: &PlanLimits) -> Option<Vec<Window>
 }
 
 /// Slots into dispatches, each into the first that has room and no window overlapping its own.
-fn packed(filled: Vec<Filled>, limits: &PlanLimits) -> Vec<Vec<Filled>> {
+pub(super) fn packed(filled: Vec<Filled>, limits: &PlanLimits) -> Vec<Vec<Filled>> {
     let mut groups: Vec<Vec<Filled>> = Vec::new();
     let mut first_open = 0;
     let room = |g: &Vec<Filled>| {
