@@ -24,11 +24,7 @@ fn set(shapes: &[&[u64]], examples: u64, kind: Element, mut element: impl FnMut(
 }
 
 fn refs(tensors: &[Tensor]) -> Vec<GradRef<'_>> {
-    fn of(t: &Tensor) -> GradRef<'_> {
-        let grad = GradRef::new(t.name.as_str(), t.data.slice()).shape(t.shape.as_ref().unwrap());
-        if let Some(group) = t.group { grad.group(&group.group()) } else { grad }
-    }
-    tensors.iter().map(of).collect()
+    tensors.iter().map(Tensor::to_read).collect()
 }
 
 /// Sums of a lot before its release, and what is released.
@@ -210,7 +206,7 @@ fn terms_are_clipped_gradients() {
     let mut random = Random(5);
     for kind in Element::ON_DEVICES {
         for c in [0.5f32, 1.0, 100.0] {
-            let batch = set(&[&[5], &[2, 3]], 40, kind, || random.unit() * 2.0);
+            let batch = set(&[&[5], &[2, 3]], 40, kind, || random.unit() * random.unit() * 2.0);
             let like = &batch[..];
             let made = same(&[vec![batch.clone()]], like, &Clip::per_row_norm(c), || Private::new(0.0, 1));
             let unit = 2f64.powi(f64::from(c).log2().floor() as i32 - 40);
@@ -228,6 +224,9 @@ fn terms_are_clipped_gradients() {
                     // Coefficients are rounded down by less than 2^-21, each product cut by a unit.
                     let most = sizes * 2f64.powi(-21) + 40.0 * unit;
                     assert!((want - *sum as f64 * unit).abs() <= most, "{kind:?} {c}: {want} {sum}");
+                    // What is not clipped is cut to the grid, and nothing else.
+                    let cut = (0..40).map(|row| (values[tensor][row * width + i] / unit).trunc() as i64);
+                    assert!(c != 100.0 || cut.sum::<i64>() == *sum, "{kind:?}: {want} {sum}");
                 }
             }
         }

@@ -317,14 +317,14 @@ fn verify_passes() {
         let checked: Vec<&str> = rows.iter().map(|row| row["shader"].as_str().unwrap()).collect();
         match device.as_str() {
             "cpu" => {
-                let parts = "norm power coefficient apply units rules steps accumulate coalesce";
+                let parts = "norm power coefficient apply units rules steps accumulate coalesce private";
                 assert_eq!(checked, parts.split(' ').collect::<Vec<_>>());
             }
             _ => {
                 let shaders = "reduce tensors segments coefficient apply seams power reduce_units apply_units \
                     given skip threshold advance update_sgd update_momentum update_lars update_adam update_amsgrad \
                     update_nadam update_radam update_spam update_adopt update_lion accumulate coalesce_places \
-                    coalesce_add coalesce_long_rows";
+                    coalesce_add coalesce_long_rows private_sum private_release";
                 assert_eq!(checked, shaders.split(' ').collect::<Vec<_>>());
                 let close = |name: &str| name == "power" || name.starts_with("update_");
                 let exact = rows.iter().zip(&checked).filter(|(_, name)| !close(name));

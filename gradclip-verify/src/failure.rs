@@ -1,6 +1,6 @@
 //! Why a check could not be made.
 
-use gradclip::{ClipError, PrepareError, ReadBackError, StepError};
+use gradclip::{ClipError, PrepareError, PrivateError, ReadBackError, StepError};
 
 /// Why a check could not be made: no finding about numbers, but something that the library or a device refused.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +15,9 @@ pub enum Failure {
     /// A step was refused.
     #[error(transparent)]
     Step(#[from] StepError),
+    /// A private sum was refused.
+    #[error(transparent)]
+    Private(#[from] PrivateError),
     /// A result did not come back.
     #[error(transparent)]
     ReadBack(#[from] ReadBackError),

@@ -1,6 +1,6 @@
 //! A named tensor in host memory with what belongs to it, as the CPU path and devices are given it.
 
-use gradclip::cpu::{self, GradMut, ParameterMut, Slice, StepMut, SumMut, Trace};
+use gradclip::cpu::{self, GradMut, GradRef, ParameterMut, Slice, StepMut, SumMut, Trace};
 use gradclip::{Clip, ClipError, DType, Grad, Group, wgpu};
 use half::{bf16, f16};
 
@@ -127,6 +127,11 @@ impl Tensor {
         };
         let grad = told!(self, grad);
         if let Some(parameter) = &self.parameter { grad.parameter(parameter.slice()) } else { grad }
+    }
+
+    /// The gradient to read.
+    pub fn to_read(&self) -> GradRef<'_> {
+        told!(self, GradRef::new(self.name.as_str(), self.data.slice()))
     }
 
     /// The step to make. Nothing where its parameter is not of `f32`.

@@ -13,8 +13,8 @@ use crate::tensor::{Element, Tensor};
 use crate::tolerance::{BELOW_ULP, LIMIT_ULP, ONCE_ULP, ROUNDED_ULP, norm_ulp};
 
 /// What is checked.
-pub(crate) const WHAT: [&str; 9] =
-    ["norm", "power", "coefficient", "apply", "units", "rules", "steps", "accumulate", "coalesce"];
+pub(crate) const WHAT: [&str; 10] =
+    ["norm", "power", "coefficient", "apply", "units", "rules", "steps", "accumulate", "coalesce", "private"];
 
 /// Checks one case. Units are the norms of units and rows, rules the limits of any rule but the norm
 /// itself and what becomes of the elements.

@@ -16,7 +16,7 @@ use crate::tolerance::{HALF_ULP, power_on_adapter};
 
 /// What is checked, shader by shader. Seams are words that two 16-bit tensors share; power is any norm but
 /// 1, 2 and infinity.
-pub(crate) const WHAT: [&str; 27] = [
+pub(crate) const WHAT: [&str; 29] = [
     "reduce",
     "tensors",
     "segments",
@@ -44,6 +44,8 @@ pub(crate) const WHAT: [&str; 27] = [
     "coalesce_places",
     "coalesce_add",
     "coalesce_long_rows",
+    "private_sum",
+    "private_release",
 ];
 
 /// Checks one case.

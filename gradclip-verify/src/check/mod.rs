@@ -4,6 +4,7 @@ mod coalesce;
 mod cpu;
 mod gpu;
 mod history;
+mod private;
 mod progress;
 mod steps;
 mod sums;
@@ -16,6 +17,7 @@ use crate::tally::{Findings, Tally};
 
 use coalesce::Sparse;
 use history::Course;
+use private::Examples;
 use progress::Advance;
 use sums::Sums;
 use training::Training;
@@ -38,6 +40,8 @@ enum Check {
     Sums(Sums),
     /// Sums of duplicates.
     Sparse(Sparse),
+    /// Sums over examples, with noise.
+    Private(Examples),
 }
 
 impl Check {
@@ -54,6 +58,7 @@ impl Check {
             Check::Training(training) => training.to_string(),
             Check::Sums(sums) => sums.to_string(),
             Check::Sparse(sparse) => sparse.to_string(),
+            Check::Private(examples) => examples.to_string(),
         }
     }
 
@@ -68,6 +73,10 @@ impl Check {
             }
             Check::Sums(sums) => vec![("accumulate", sums.on_gpu(gpu)?)],
             Check::Sparse(sparse) => sparse.on_gpu(gpu)?,
+            Check::Private(examples) => {
+                let [sums, released] = examples.on_gpu(gpu)?;
+                vec![("private_sum", sums), ("private_release", released)]
+            }
         })
     }
 
@@ -78,6 +87,7 @@ impl Check {
             Check::Training(training) => vec![("steps", steps::on_cpu(training)?)],
             Check::Sums(sums) => vec![("accumulate", sums.on_cpu()?)],
             Check::Sparse(sparse) => vec![("coalesce", sparse.on_cpu()?)],
+            Check::Private(examples) => vec![("private", examples.on_cpu()?)],
         })
     }
 }
@@ -87,14 +97,17 @@ impl Check {
 pub struct Checks(Vec<Check>);
 
 impl Checks {
-    /// Every recipe of gradients and settings, every course of thresholds and loss scales, every training, every sum and every sparse gradient.
+    /// Every recipe of gradients and settings, every course of thresholds and loss scales, every training, every sum, private ones too, and
+    /// every sparse gradient.
     pub fn all() -> Checks {
         let recipes = recipes::recipes().into_iter().map(Check::Recipe);
         let all = recipes.chain(history::courses().into_iter().map(Check::Course));
         let all = all.chain(progress::advances().into_iter().map(Check::Advance));
         let all = all.chain(training::trainings().into_iter().map(Check::Training));
         let all = all.chain(sums::sums().into_iter().map(Check::Sums));
-        Checks(all.chain(coalesce::sparse().into_iter().map(Check::Sparse)).collect())
+        let sparse = coalesce::sparse().into_iter().map(Check::Sparse);
+        let private = private::examples().into_iter().map(Check::Private);
+        Checks(all.chain(sparse).chain(private).collect())
     }
 
     /// How many an adapter has, or the CPU path.
