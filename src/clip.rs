@@ -10,7 +10,7 @@ mod skip;
 mod summation;
 mod words;
 
-pub use adapt::{Adapt, Aggc, Reaction};
+pub use adapt::{Adapt, Aggc, NoisyQuantile, Reaction};
 pub use loss_scale::LossScale;
 pub(crate) use loss_scale::MOST_SCALE;
 pub use rule::{Axes, NonFinite, NormType, Rule, Scope, Units};

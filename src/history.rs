@@ -132,7 +132,12 @@ impl History {
         }
         let words = |h: &History| {
             let scaled = if h.scaled { "loss scaling" } else { "no loss scaling" };
-            format!("{} limits of {:?}, {scaled} and {:?}", h.states.len(), h.adaptation, h.skipping)
+            format!(
+                "{} limits of {:?}, {scaled} and {:?}",
+                h.states.len(),
+                h.adaptation.without_key(),
+                h.skipping
+            )
         };
         Err(ClipError::State { required: words(&needed), given: words(self) })
     }
@@ -140,7 +145,7 @@ impl History {
     /// What a clip has to have in common with it: bounds of thresholds and what is a spike may change within a run.
     fn form(&self) -> impl PartialEq + use<> {
         const SERIES: u32 = SKIP_LOSS | SKIP_NON_FINITE;
-        let adaptation = Adaptation { least: 0.0, most: 0.0, ..self.adaptation };
+        let adaptation = Adaptation { least: 0.0, most: 0.0, ..self.adaptation.without_key() };
         let Skipping { window, flags, .. } = self.skipping;
         // Whether there is a rule at all counts: without one nobody takes back what it found last.
         let rule = self.skipping != Skipping::zeroed();
@@ -182,7 +187,7 @@ impl History {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         let mut add = |words: &[u32]| bytes.extend(words.iter().flat_map(|w| w.to_le_bytes()));
-        add(bytemuck::cast_slice(&[self.adaptation]));
+        add(bytemuck::cast_slice(&[self.adaptation.without_key()]));
         add(bytemuck::cast_slice(&[self.skipping]));
         add(bytemuck::cast_slice(&[self.inputs]));
         add(&[self.states.len() as u32, u32::from(self.scaled)]);

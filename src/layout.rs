@@ -265,17 +265,17 @@ pub struct Adaptation {
     pub rule: u32,
     /// Norms that a history keeps.
     pub window: u32,
-    /// Steps of warm-up.
+    /// Steps of warm-up, or the low word of the key of noise.
     pub steps: u32,
-    /// One of the `REACTION_` constants.
+    /// One of the `REACTION_` constants, or the high word of that key.
     pub reaction: u32,
     /// Factor, percentile, z or quantile.
     pub a: f32,
     /// Decay or rate.
     pub b: f32,
-    /// Part of the average that a norm is raised to.
+    /// Part of the average that a norm is raised to, or the standard deviation of noise.
     pub c: f32,
-    /// Least norm that is not raised.
+    /// Least norm that is not raised, or the number of segments expected.
     pub d: f32,
     /// The largest factor of a norm that is raised; 0 for any.
     pub e: f32,
@@ -285,6 +285,13 @@ pub struct Adaptation {
     pub least: f32,
     /// What thresholds are at most.
     pub most: f32,
+}
+
+impl Adaptation {
+    /// The same without the key of noise: what is saved and told of.
+    pub(crate) fn without_key(self) -> Adaptation {
+        if self.rule == ADAPT_NOISY_QUANTILE { Adaptation { steps: 0, reaction: 0, ..self } } else { self }
+    }
 }
 
 /// The constants of a rule that leaves out steps, see [`Skip`](crate::Skip).

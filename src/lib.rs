@@ -93,8 +93,8 @@ mod tensor;
 #[cfg(feature = "checkpoint")]
 pub use checkpoint::Checkpoint;
 pub use clip::{
-    Adapt, Aggc, Axes, Clip, GiveUp, LossScale, NonFinite, NormType, Reaction, Remembers, Rule, Scope, Skip,
-    Units,
+    Adapt, Aggc, Axes, Clip, GiveUp, LossScale, NoisyQuantile, NonFinite, NormType, Reaction, Remembers,
+    Rule, Scope, Skip, Units,
 };
 #[cfg(feature = "checkpoint")]
 pub use error::CheckpointError;

@@ -10,7 +10,7 @@ use crate::tensor::{DType, TensorInfo};
 /// What DP-SGD (Abadi et al. 2016, arXiv 1607.00133) does with clipped gradients of examples: it adds them up over a lot, adds
 /// Gaussian noise of standard deviation `noise_multiplier` · C, and divides by the expected size of a lot.
 /// [`Clipper::prepare_private`](crate::Clipper::prepare_private) has it on the GPU, [`cpu::prepare_private`](crate::cpu::prepare_private())
-/// on slices, with the same bits. [The guide](crate::guide) has a recipe.
+/// on slices, with the same bits. [The guide](crate::guide::privacy) has a recipe.
 ///
 /// # The bound
 ///

@@ -121,7 +121,7 @@ pub(crate) fn check_in_place(infos: &[TensorInfo], clip: &Clip) -> Result<(), Cl
 
 /// That groups of one name are alike, and mean something in this scope.
 fn check_groups(tensors: &[TensorInfo], clip: &Clip) -> Result<(), ClipError> {
-    let quantile = matches!(clip.adapt, Some(Adapt::Quantile { .. }));
+    let quantile = clip.adapt.is_some_and(Adapt::counts);
     let shared = matches!(clip.scope, Scope::Global | Scope::Row);
     let mut met: HashMap<&str, &Group> = HashMap::new();
     for t in tensors {

@@ -9,8 +9,8 @@ use common::files::{self, number};
 use common::{Data, Element, Gpu, Named, Placing, Random, Tensor, assert_close, gpu};
 use gradclip::cpu::{self, GradRef};
 use gradclip::{
-    Adapt, Clip, ClipError, DType, Grad, LossScale, NonFinite, NormType, PrepareError, Private, PrivateError,
-    Rule, Scope, Skip, Units, wgpu,
+    Adapt, Clip, ClipError, ClipperOptions, DType, Grad, History, LossScale, NoisyQuantile, NonFinite,
+    NormType, PrepareError, Private, PrivateError, Rule, Scope, Skip, Units, wgpu,
 };
 
 /// Tensors of so many examples.
@@ -290,8 +290,10 @@ fn halves(word: u64) -> [u32; 2] {
     [word as u32, (word >> 32) as u32]
 }
 
-fn z(seed: u64, tensor: u32, element: u32, release: u32) -> f64 {
-    let bits = [0, 1].map(|i| threefry([element, release], halves(threefry([tensor, i], halves(seed)))));
+/// The number of a thing at a place and a time, for sums (purpose 0) or thresholds (1).
+fn z(seed: u64, (thing, purpose): (u32, u32), place: u32, time: u32) -> f64 {
+    let key = |i: u32| halves(threefry([thing, 2 * purpose + i], halves(seed)));
+    let bits = [0, 1].map(|i| threefry([place, time], key(i)));
     let u = (bits[0] | 1) as f64 / 2f64.powi(64);
     // Near 1 by its distance, which an f64 holds.
     let ln = if u > 0.5 { (-((bits[0] | 1).wrapping_neg() as f64) / 2f64.powi(64)).ln_1p() } else { u.ln() };
@@ -313,7 +315,7 @@ fn noise_is_box_and_mullers() {
     for seed in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
         for (release, own) in noise(seed, 3000, 3).iter().enumerate() {
             for (element, &got) in own.iter().enumerate() {
-                let want = z(seed, 0, element as u32, release as u32);
+                let want = z(seed, (0, 0), element as u32, release as u32);
                 let most = want.abs() * 2f64.powi(-24) + 2f64.powi(-40);
                 assert!((f64::from(got) - want).abs() <= most, "{seed:x} {release} {element}: {got} {want}");
             }
@@ -374,6 +376,80 @@ fn noise_has_its_distribution() {
     {
         assert!(product(b).abs() < 4.0, "{what}: {}", product(b));
     }
+}
+
+/// Andrew et al. with noise on the count, against an f64 program of the same bits; device and CPU path to the bit.
+#[test]
+fn quantiles_with_noise() {
+    const STEPS: usize = 200;
+    let (rows, width, seed) = (40usize, 3usize, 0xfeed_f00d_0123);
+    let mut random = Random(41);
+    let mut batch =
+        || -> Vec<f32> { (0..rows * width).map(|e| random.unit() * (1.0 + (e / width) as f32)).collect() };
+    let batches: Vec<Vec<f32>> = (0..STEPS).map(|_| batch()).collect();
+    let tensor = |batch: &[f32]| Tensor::new("t", batch.to_vec()).shape(&[rows as u64, width as u64]);
+    for (noise, rate) in [(0.0f32, 0.2f32), (2.0, 0.2), (500.0, 0.01), (1e6, 16.0)] {
+        // Fewer are expected than there are.
+        let own = NoisyQuantile::new(0.5, rate, noise, 32, seed);
+        let clip = Clip::per_row_norm(0.1f32).adapt(Adapt::NoisyQuantile(own)).at_least(1e-3).at_most(1e3);
+        let (mut history, mut c, mut inside) = (History::default(), f64::from(0.1f32), 0);
+        for (step, batch) in (0u32..).zip(&batches) {
+            if step > 0 {
+                let before = &batches[step as usize - 1];
+                let norm = |row: &[f32]| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+                let halves = before.chunks(width).map(|row| if norm(row) <= c { 0.5 } else { -0.5 });
+                let sum = halves.sum::<f64>() + f64::from(noise) * z(seed, (0, 1), 0, step);
+                c = (c * (-f64::from(rate) * (sum / 32.0)).exp()).clamp(f64::from(1e-3f32), 1e3);
+            }
+            let mut g = tensor(batch);
+            cpu::clip_with(&mut [g.grad()], &clip, &mut history).unwrap();
+            let got = f64::from(history.thresholds()[0]);
+            // Each step's factor is that of an f32 program; a multiple of 2^-20 of a segment is what noise is rounded to.
+            let most = (f64::from(step) + 1.0) * (2e-6 + 4e-6 * f64::from(rate));
+            assert!((got / c - 1.0).abs() < most, "{noise} {rate}, step {step}: {got} {c}");
+            // From here on: what is off does not decide about a norm that lies near C.
+            c = got;
+            inside += usize::from((0.5..35.0).contains(&c));
+        }
+        assert!(noise > 2.0 || inside > STEPS * 3 / 5, "{noise}: {inside}");
+        // The seed is not in what is saved, and another one goes on from there.
+        let bytes = history.to_bytes();
+        assert!(!bytes.windows(4).any(|w| w == (seed as u32).to_le_bytes()));
+        let mut resumed = History::from_bytes(&bytes).unwrap();
+        let other = NoisyQuantile::new(0.5, rate, noise, 32, 5);
+        let other = clip.adapt(Adapt::NoisyQuantile(other));
+        let mut g = tensor(&batches[0]);
+        cpu::clip_with(&mut [g.grad()], &other, &mut resumed).unwrap();
+        assert_eq!(resumed.steps(), STEPS as u64 + 1);
+        let Some(gpu) = gpu() else { continue };
+        for finish in [false, true] {
+            if finish && gpu.compiles_slowly() {
+                continue;
+            }
+            let clipper = gpu.clipper_with(ClipperOptions::default().finish(finish));
+            let mut placed = gpu.place(&[tensor(&batches[0])], Placing::APART);
+            let pass = clipper.prepare(&placed.grads, &clip).unwrap();
+            for batch in &batches {
+                placed.put(&gpu, &[tensor(batch)]);
+                gpu.submit(|encoder| pass.record(encoder));
+            }
+            assert_eq!(gpu.save(&pass), history, "{noise} {rate}, {finish} on {}", gpu.name);
+        }
+    }
+    for (own, says) in [
+        (NoisyQuantile::new(1.5, 0.2, 1.0, 32, 1), "quantile of 0 to 1, given 1.5"),
+        (NoisyQuantile::new(0.5, -0.2, 1.0, 32, 1), "rate of 0 to 16"),
+        (NoisyQuantile::new(0.5, 0.2, -1.0, 32, 1), "noise of 0 to 1048576, given -1"),
+        (NoisyQuantile::new(0.5, 0.2, f32::NAN, 32, 1), "given NaN"),
+        (NoisyQuantile::new(0.5, 0.2, 1.0, 0, 1), "number of segments of 1 to 16777216, given 0"),
+    ] {
+        let error = Clip::per_row_norm(1.0).adapt(Adapt::NoisyQuantile(own)).validate().unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    let infinite = Clip::per_row_norm(f32::INFINITY);
+    assert!(
+        infinite.adapt(Adapt::NoisyQuantile(NoisyQuantile::new(0.5, 0.2, 1.0, 32, 1))).validate().is_err()
+    );
 }
 
 /// Every integer of the grid can be met: the lowest bits of noise are as even as chance has it, for the least and the largest multiplier.

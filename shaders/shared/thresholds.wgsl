@@ -41,8 +41,8 @@ fn limit_before(limit: u32) -> Step {
     step.observed = states[limit].observed;
     step.mean = states[limit].mean;
     step.variance = states[limit].variance;
-    // The quantile rule counts segments, and needs no norm.
-    if ADAPT != ADAPT_QUANTILE {
+    // The quantile rules count segments, and need no norm.
+    if ADAPT != ADAPT_QUANTILE && ADAPT != ADAPT_NOISY_QUANTILE {
         let sum = sums[limit];
         step.norm = saturated(unscaled_norm(sum, with_loss_scale(settings[limit].unscale)));
         step.measured = sum.non_finite == 0u && !leaves_out();

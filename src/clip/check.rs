@@ -44,7 +44,7 @@ impl Clip {
     fn wrong_combination(&self) -> Option<(&'static str, &'static str)> {
         let units = matches!(self.scope, Scope::Unit(_) | Scope::Row);
         let scales = matches!(self.rule, Rule::Norm | Rule::Rms | Rule::Average | Rule::Agc { .. });
-        let quantile = matches!(self.adapt, Some(Adapt::Quantile { .. }));
+        let quantile = self.adapt.is_some_and(Adapt::counts);
         let wrong = [
             (
                 self.rule == Rule::Value && Summation::from(self.norm) != Summation::Inf,

@@ -153,6 +153,7 @@ pub(super) fn thresholds(
         let sum = sums.get(parts.limits[limit].first as usize).or(sums.last()).unwrap_or(&combine::NOTHING);
         let step = Step {
             adaptation,
+            limit: limit as u32,
             initial: setting.threshold,
             norm: unscaled_norm(sum, summation, setting.unscale).to_f32().min(f32::MAX),
             measured: sum.non_finite == 0 && !skip::leaves_out(progress),

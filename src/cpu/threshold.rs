@@ -2,10 +2,17 @@
 //! `shaders/threshold.wgsl`, in `f32` operations that every processor rounds correctly.
 
 use crate::layout::{
-    ADAPT_ADAGC, ADAPT_AGGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_PERCENTILE, ADAPT_QUANTILE, ADAPT_ZSCORE,
-    Adaptation, REACTION_FROM_ZERO, REACTION_MAX, REACTION_MEAN, REACTION_PAST, State,
+    ADAPT_ADAGC, ADAPT_AGGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_NOISY_QUANTILE, ADAPT_PERCENTILE,
+    ADAPT_QUANTILE, ADAPT_ZSCORE, Adaptation, NOISE_OF_THRESHOLDS, REACTION_FROM_ZERO, REACTION_MAX,
+    REACTION_MEAN, REACTION_PAST, State,
 };
 
+use crate::real::{F32_MIN_EXPONENT, NO_MIN_EXPONENT, Real};
+
+use super::noise::NoiseKeys;
+
+/// Noise on counts is rounded to 2^-20.
+const COUNT_DIGITS: i32 = 20;
 /// Beside a standard deviation.
 const SMALL: f32 = 1e-6;
 
@@ -19,6 +26,8 @@ pub(crate) struct Whole {
 /// One limit in one step. `norm` is `None` where an element is not finite.
 pub(crate) struct Step<'a> {
     pub(crate) adaptation: &'a Adaptation,
+    /// Its number, of which its noise is.
+    pub(crate) limit: u32,
     /// What holds without a history.
     pub(crate) initial: f32,
     /// At most `f32::MAX`.
@@ -70,6 +79,7 @@ impl Step<'_> {
             ADAPT_ZSCORE => self.by_score(state, known),
             ADAPT_ADAGC => self.by_tensor(state),
             ADAPT_QUANTILE => self.by_quantile(state),
+            ADAPT_NOISY_QUANTILE => self.by_noisy_quantile(state),
             ADAPT_AGGC => self.by_interval(state),
             _ => {}
         }
@@ -164,6 +174,39 @@ impl Step<'_> {
         self.measured = true;
         state.mean = self.bounded(state.mean);
         state.threshold = state.mean;
+    }
+
+    /// The same with noise on the count, whose bits are those of the step. Where nothing was counted there is noise alone: that C moves must
+    /// not depend on the examples, either.
+    fn by_noisy_quantile(&mut self, state: &mut State) {
+        let Adaptation { a: quantile, b: rate, d: expected, .. } = *self.adaptation;
+        if state.steps == 0 {
+            state.mean = state.threshold;
+        } else {
+            // Half of those within less half of those above, in units of 2^-20.
+            let halves = i64::from(state.counted) - 2 * i64::from(state.over);
+            let total = (halves << (COUNT_DIGITS - 1)) + self.noise_of_count(state.steps);
+            let exact = Real::new(total.unsigned_abs().into(), -COUNT_DIGITS, false);
+            let share = div(exact.round(F32_MIN_EXPONENT).to_f32(), expected);
+            // 1/2 + share against the quantile, both without a sign.
+            let (left, right) =
+                if total < 0 { (0.5, add(quantile, share)) } else { (add(0.5, share), quantile) };
+            let factor = exp(mul(rate, (left - right).abs()));
+            state.mean = if left > right { div(state.mean, factor) } else { mul(state.mean, factor) };
+        }
+        self.measured = true;
+        state.mean = self.bounded(state.mean);
+        state.threshold = state.mean;
+    }
+
+    fn noise_of_count(&self, steps: u32) -> i64 {
+        let Adaptation { c, steps: low, reaction: high, .. } = *self.adaptation;
+        let deviation = Real::from_f32(c).round(NO_MIN_EXPONENT);
+        if deviation.mantissa == 0 {
+            return 0;
+        }
+        let z = NoiseKeys::new([low, high], self.limit, NOISE_OF_THRESHOLDS).at(0, steps);
+        z.on_grid(u64::from(deviation.mantissa) << 40, 7 - COUNT_DIGITS - deviation.exponent)
     }
 
     /// Within an interval around the average of what it left of earlier norms.

@@ -45,7 +45,7 @@ const LABEL: &str = "gradclip private sum";
 /// let private = Private::new(1.1, seed).expected_batch_size(256);
 /// let sum = clipper.prepare_private(&grads, &Clip::per_row_norm(1.0), private)?;
 /// let step = [Grad::new("w", mean).parameter(w, 0, DType::F32)];
-/// let step = clipper.prepare_step(&step, &Clip::measure(), Adam::adam(1e-3))?;
+/// let step = clipper.prepare_step(&step, &Clip::measure(), Adam::new(1e-3))?;
 /// let mut encoder = device.create_command_encoder(&Default::default());
 /// for batch in 0..8 {
 ///     // … forward and backward of 32 examples into `dw`, each by itself …

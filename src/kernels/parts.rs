@@ -1,6 +1,8 @@
 //! Which files of `shaders/` make a kernel.
 
-use crate::layout::{ADAPT_ADAGC, ADAPT_AGGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_PERCENTILE, ADAPT_ZSCORE};
+use crate::layout::{
+    ADAPT_ADAGC, ADAPT_AGGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_NOISY_QUANTILE, ADAPT_PERCENTILE, ADAPT_ZSCORE,
+};
 use crate::tensor::{DType, Precision};
 
 use super::form::{Loads, is_any_p};
@@ -125,6 +127,10 @@ pub(super) fn thresholds(variant: &Variant) -> Vec<File> {
         ADAPT_AVERAGE => wgsl!["shared/found_nothing", "shared/averaged", "shared/threshold_average"],
         ADAPT_ADAGC => wgsl!["shared/found_nothing", "shared/averaged", "shared/threshold_adagc"],
         ADAPT_AGGC => wgsl!["shared/found_nothing", "shared/threshold_aggc"],
+        ADAPT_NOISY_QUANTILE => {
+            let own = wgsl!["shared/thresholds", "shared/found_nothing", "shared/threshold_noisy_quantile"];
+            return [NOISE, own].concat();
+        }
         _ => wgsl!["shared/found_nothing", "shared/threshold_quantile"],
     };
     [wgsl!["shared/thresholds"], rule].concat()

@@ -2,8 +2,8 @@
 
 use crate::clip::Summation;
 use crate::layout::{
-    ADAPT_ADAGC, ADAPT_AGGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_NONE, ADAPT_PERCENTILE, ADAPT_QUANTILE,
-    ADAPT_ZSCORE, TEAM,
+    ADAPT_ADAGC, ADAPT_AGGC, ADAPT_AVERAGE, ADAPT_MEAN, ADAPT_NOISY_QUANTILE, ADAPT_NONE, ADAPT_PERCENTILE,
+    ADAPT_QUANTILE, ADAPT_ZSCORE, TEAM,
 };
 
 use super::form::{self, Form};
@@ -120,6 +120,7 @@ const RULES: &[u32] = &[
     ADAPT_ADAGC,
     ADAPT_QUANTILE,
     ADAPT_AGGC,
+    ADAPT_NOISY_QUANTILE,
 ];
 
 /// For small sets, what `PARTIALS`, `Sums`, `Threshold`, `COEFFICIENT` and `Advance` write.

@@ -123,6 +123,8 @@ pub const ADAPT_ADAGC: u32 = 5;
 pub const ADAPT_QUANTILE: u32 = 6;
 /// [`Adaptation::rule`](super::Adaptation::rule) for [`Adapt::Aggc`](crate::Adapt::Aggc).
 pub const ADAPT_AGGC: u32 = 7;
+/// [`Adaptation::rule`](super::Adaptation::rule) for [`Adapt::NoisyQuantile`](crate::Adapt::NoisyQuantile).
+pub const ADAPT_NOISY_QUANTILE: u32 = 8;
 /// [`Adaptation::reaction`](super::Adaptation::reaction) for [`Adapt::PastPercentile`](crate::Adapt::PastPercentile): this step's norm
 /// comes in afterwards.
 pub const REACTION_PAST: u32 = 1;
@@ -219,6 +221,7 @@ pub fn wgsl_constants() -> String {
         ADAPT_ADAGC,
         ADAPT_QUANTILE,
         ADAPT_AGGC,
+        ADAPT_NOISY_QUANTILE,
         REACTION_PAST,
         REACTION_FROM_ZERO,
         REACTION_MEAN,

@@ -5,8 +5,8 @@ use std::fmt;
 use gradclip::cpu;
 use gradclip::layout::{Adaptation, Inputs, Skipping};
 use gradclip::{
-    Adapt, Aggc, Clip, GiveUp, History, LossScale, NonFinite, NormType, Reaction, Remembers, Rule, Scope,
-    Skip, Units,
+    Adapt, Aggc, Clip, GiveUp, History, LossScale, NoisyQuantile, NonFinite, NormType, Reaction, Remembers,
+    Rule, Scope, Skip, Units,
 };
 
 use crate::budget::COURSE_STEPS;
@@ -63,7 +63,10 @@ pub(crate) fn courses() -> Vec<Course> {
             courses.push(course(courses.len(), adapt, before, scope));
         }
     }
-    for adapt in [quantile(0.5, 0.2), quantile(0.0, 1.0), quantile(1.0, 0.3)] {
+    let noisy = |noise, seed| Adapt::NoisyQuantile(NoisyQuantile::new(0.4, 0.5, noise, 290, seed));
+    for adapt in
+        [quantile(0.5, 0.2), quantile(0.0, 1.0), quantile(1.0, 0.3), noisy(15.0, 1), noisy(1e3, u64::MAX)]
+    {
         for scope in [Scope::Row, Scope::Unit(Units::OutputFirst), Scope::Unit(Units::OutputLast)] {
             courses.push(course(courses.len(), adapt, 0, scope));
         }
