@@ -126,7 +126,7 @@ impl Grad {
     }
 
     /// Says where the `f32` accumulator lies that an [`Accumulator`](crate::Accumulator) adds this
-    /// gradient to, in its own shape.
+    /// gradient to, in its own shape; or where a [`PrivateSum`](crate::PrivateSum) writes what it releases, in that without the first axis.
     #[must_use]
     pub fn accumulator(self, buffer: &wgpu::Buffer, offset: u64) -> Grad {
         Grad { accumulator: Some((buffer.clone(), offset)), ..self }

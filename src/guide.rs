@@ -48,6 +48,10 @@ pub mod training {
     #![doc = include_str!("../guide/loop.md")]
 }
 
+pub mod privacy {
+    #![doc = include_str!("../guide/privacy.md")]
+}
+
 pub mod groups {
     #![doc = include_str!("../guide/groups.md")]
 }
