@@ -3,6 +3,7 @@
 mod adapt;
 mod check;
 mod loss_scale;
+mod noisy;
 #[cfg(feature = "serde")]
 pub(crate) mod number;
 mod rule;
@@ -10,9 +11,10 @@ mod skip;
 mod summation;
 mod words;
 
-pub use adapt::{Adapt, Aggc, NoisyQuantile, Reaction};
+pub use adapt::{Adapt, Aggc, Reaction};
 pub use loss_scale::LossScale;
 pub(crate) use loss_scale::MOST_SCALE;
+pub use noisy::NoisyQuantile;
 pub use rule::{Axes, NonFinite, NormType, Rule, Scope, Units};
 pub use skip::{GiveUp, Remembers, Skip};
 pub(crate) use summation::Summation;

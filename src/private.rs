@@ -1,5 +1,7 @@
 //! What a private sum is, as plain data: which clips have a bound for an example, the grid, and what a lot may hold.
 
+use std::fmt;
+
 use crate::clip::{Clip, NonFinite, NormType, Rule, Scope};
 use crate::error::{ClipError, PrivateError};
 use crate::layout::Releasing;
@@ -58,12 +60,22 @@ use crate::tensor::{DType, TensorInfo};
 /// # Ok::<(), gradclip::PrivateError>(())
 /// ```
 // Not `Clone`: what is used twice draws the same noise twice.
-#[derive(Debug, PartialEq)]
+#[derive(PartialEq)]
 pub struct Private {
     noise_multiplier: f64,
     seed: u64,
     lot: u32,
     first_release: u32,
+}
+
+/// Without the seed, which is a key.
+impl fmt::Debug for Private {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Private { noise_multiplier, lot, first_release, .. } = self;
+        let mut all = f.debug_struct("Private");
+        all.field("noise_multiplier", noise_multiplier).field("lot", lot);
+        all.field("first_release", first_release).finish_non_exhaustive()
+    }
 }
 
 /// Binary digits that the grid has below the power of two of C.

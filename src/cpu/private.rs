@@ -1,5 +1,7 @@
 //! Sums over clipped examples, with noise: the twin of `shaders/private_sum.wgsl` and `private_release.wgsl`.
 
+use std::fmt;
+
 use crate::clip::Clip;
 use crate::error::{ClipError, PrivateError};
 use crate::layout::{FILL, LEFT_OUT, NOISE_OF_SUMS, Outcome, Releasing, SANITIZE, SKIPPED, TOWARD_ZERO};
@@ -21,7 +23,6 @@ use super::workspace::Workspace;
 /// Sums over clipped examples, prepared by [`prepare_private`]: the CPU path's [`PrivateSum`](crate::PrivateSum), with the same bits.
 ///
 /// A lot may come in any number of batches: [`PrivateSum::add`] for each, then [`PrivateSum::release`].
-#[derive(Debug)]
 pub struct PrivateSum {
     kept: Kept,
     private: Private,
@@ -29,6 +30,14 @@ pub struct PrivateSum {
     lot: Lot,
     /// Of each tensor without its first axis.
     sums: Vec<Vec<i64>>,
+}
+
+/// Without the constants, of which the seed is a key, and the sums.
+impl fmt::Debug for PrivateSum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PrivateSum { private, lot, .. } = self;
+        f.debug_struct("PrivateSum").field("private", private).field("lot", lot).finish_non_exhaustive()
+    }
 }
 
 /// Prepares private sums of gradients like these, each of shape `[examples, ...]`; rows of zeros add nothing, so that a batch may be
