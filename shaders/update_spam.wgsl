@@ -13,11 +13,11 @@ fn limits() -> bool {
     return hyper.limit < INFINITY_BITS && least >= hyper.limit_delay;
 }
 
-// Within the root of what a square may be; NaN stays.
+// Within the root of what a square may be, roots being compared since small squares underflow; NaN stays.
 fn without_spike(g: f32, second: u32, finite: bool) -> f32 {
-    let most = within(bitcast<f32>(hyper.limit) * bitcast<f32>(second), finite);
-    let root = bitcast<u32>(sqrt(most)) | (bitcast<u32>(g) & 0x80000000u);
-    return select(g, bitcast<f32>(root), within(g * g, finite) > most);
+    let most = sqrt(within(bitcast<f32>(hyper.limit) * bitcast<f32>(second), finite));
+    let limited = bitcast<u32>(most) | (bitcast<u32>(g) & 0x80000000u);
+    return select(g, bitcast<f32>(limited), abs(g) > most);
 }
 
 fn stepped(own: Own, tensor: FusedTensor, gradient: u32, outcome: Outcome) -> Own {

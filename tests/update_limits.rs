@@ -255,6 +255,22 @@ fn limits_change_where_they_were_prepared() {
     assert_eq!(plain.stepper.optimizer(), course[2].into());
 }
 
+/// Which rows a gradient names is known when it is there: no factor of a whole tensor follows from some.
+#[test]
+fn rows_of_a_table_have_no_limit() {
+    let (g, mut table) = ([1.0f32, 2.0], [1.0f32, 2.0, 3.0, 4.0]);
+    let mut step = |limits: bool, optimizer: Optimizer| {
+        let step = cpu::StepMut::new("table", &g[..], &mut table[..]).rows(&[1]).limits_update(limits);
+        let (mut history, mut moments) = (History::default(), Moments::default());
+        cpu::step(&mut [step], &Clip::measure(), optimizer, &mut history, &mut moments)
+    };
+    for optimizer in optimizers() {
+        let refused = step(true, optimizer).unwrap_err().to_string();
+        assert!(refused.contains("`table`") && refused.contains("limit"), "{refused}");
+        step(false, optimizer).unwrap();
+    }
+}
+
 #[test]
 fn limits_that_are_none_are_refused() {
     let refused = |optimizer: Optimizer| optimizer.validate().unwrap_err().to_string();

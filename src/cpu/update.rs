@@ -389,8 +389,9 @@ impl<const KIND: u32> Rule for Adam<KIND> {
             let mut g = penalised(g * scale, *p, penalty, finite);
             if KIND == SPAM {
                 (*m, *v) = if forgets { (0.0, 0.0) } else { (*m, *v) };
-                let most = within(rates.hyper.limit * *v);
-                g = if limits && within(g * g) > most { most.sqrt().copysign(g) } else { g };
+                // Roots are compared, since small squares underflow.
+                let most = within(rates.hyper.limit * *v).sqrt();
+                g = if limits && g.abs() > most { most.copysign(g) } else { g };
             }
             [*m, *v] = rates.moments([*m, *v], g, finite);
             let mut second = *v;

@@ -49,7 +49,7 @@ pub(crate) struct Training {
 }
 
 /// By the kernels that they take.
-fn optimizers() -> [Vec<Optimizer>; 11] {
+fn optimizers() -> [Vec<Optimizer>; 13] {
     let sgd = Sgd::new(0.1);
     let (adam, adamw, lion) = (Adam::new(0.01), Adam::adamw(0.01), Lion::new(0.01));
     let (nadam, radam, adopt) = (NAdam::new(0.01), RAdam::new(0.01), Adopt::new(0.01));
@@ -70,35 +70,6 @@ fn optimizers() -> [Vec<Optimizer>; 11] {
         [sgd, sgd.weight_decay(0.05)].map(Optimizer::from).to_vec(),
         momentum.map(Optimizer::from).to_vec(),
         adams.map(Optimizer::from).to_vec(),
-        // The same kernel, with a factor that others measure.
-        [
-            Adam::lamb(0.01),
-            Adam::lamb(0.01)
-                .weight_decay(0.1)
-                .limit(TrustRatio::default().most(1.0).eps(1e-3))
-                .maximize(true),
-            adam.limit(UpdateLimit::Rms(0.5)),
-            adamw.weight_decay(0.1).limit(UpdateLimit::Rms(0.1)),
-            Adam::stable_adamw(0.01),
-            adam.weight_decay(0.05).limit(UpdateLimit::Rate),
-        ]
-        .map(Optimizer::from)
-        .to_vec(),
-        [
-            Lars::new(0.1),
-            Lars::new(0.1).momentum(0.5).nesterov(true).weight_decay(0.05).maximize(true),
-            Lars::new(0.1).weight_decay(0.1).norms_apart(true),
-        ]
-        .map(Optimizer::from)
-        .to_vec(),
-        [
-            Spam::new(0.01),
-            Spam::new(0.01).interval(4).warmup(3).delay(1).threshold(2.0).weight_decay(0.1),
-            Spam::new(0.01).interval(0).delay(0).threshold(0.5).maximize(true),
-        ]
-        .map(Optimizer::from)
-        .to_vec(),
-        // The second moment falls, so that the largest one stays behind.
         [adam.betas(0.8, 0.5), adamw.betas(0.9, 0.6).weight_decay(0.1).maximize(true)]
             .map(|adam| Optimizer::from(adam.amsgrad(true)))
             .to_vec(),
@@ -117,6 +88,37 @@ fn optimizers() -> [Vec<Optimizer>; 11] {
         .map(Optimizer::from)
         .to_vec(),
         [lion, lion.betas(0.95, 0.98).weight_decay(0.1).maximize(true)].map(Optimizer::from).to_vec(),
+        [
+            Lars::new(0.1),
+            Lars::new(0.1).momentum(0.5).nesterov(true).weight_decay(0.05).maximize(true),
+            Lars::new(0.1).weight_decay(0.1).norms_apart(true),
+        ]
+        .map(Optimizer::from)
+        .to_vec(),
+        [
+            Spam::new(0.01),
+            Spam::new(0.01).interval(4).warmup(3).delay(1).threshold(2.0).weight_decay(0.1),
+            Spam::new(0.01).interval(0).delay(0).threshold(0.5).maximize(true),
+        ]
+        .map(Optimizer::from)
+        .to_vec(),
+        // The second moment falls, so that the largest one stays behind.
+        // Adam's kernel, with a factor that others measure.
+        [
+            Adam::lamb(0.01),
+            Adam::lamb(0.01)
+                .weight_decay(0.1)
+                .limit(TrustRatio::default().most(1.0).eps(1e-3))
+                .maximize(true),
+        ]
+        .map(Optimizer::from)
+        .to_vec(),
+        [adam.limit(UpdateLimit::Rms(0.5)), adamw.weight_decay(0.1).limit(UpdateLimit::Rms(0.1))]
+            .map(Optimizer::from)
+            .to_vec(),
+        [Adam::stable_adamw(0.01), adam.weight_decay(0.05).limit(UpdateLimit::Rate)]
+            .map(Optimizer::from)
+            .to_vec(),
     ]
 }
 

@@ -163,7 +163,7 @@ impl Step {
 
     fn adopt(&self, adopt: &Adopt, gradient: Near, [p, m, v]: [Near; 3]) -> [Near; 4] {
         let Step { machine, t, .. } = *self;
-        let decay = machine.product(self.weight_decay, p);
+        let decay = self.decay_of(p);
         let g = if adopt.decoupled { gradient } else { machine.sum(gradient, decay) };
         if t == 1 {
             let v = machine.product(g, g);
@@ -181,19 +181,19 @@ impl Step {
     }
 
     fn lion(&self, lion: &Lion, gradient: Near, p: Near, m: Near) -> [Near; 4] {
-        let Step { machine, weight_decay, .. } = *self;
+        let machine = self.machine;
         let mean = |decay: f64| {
             let kept = machine.product(machine.constant(decay), m);
             machine.sum(kept, machine.product(machine.constant(1.0 - decay), gradient))
         };
         let (direction, m) = (mean(lion.betas.0).sign(), mean(lion.betas.1));
-        let direction = machine.sum(direction, machine.product(weight_decay, p));
+        let direction = machine.sum(direction, self.decay_of(p));
         [self.moved(p, direction), m, m, m]
     }
 
     fn descent(&self, sgd: &Sgd, gradient: Near, p: Near, m: Near) -> [Near; 4] {
-        let Step { machine, weight_decay, .. } = *self;
-        let g = machine.sum(gradient, machine.product(weight_decay, p));
+        let machine = self.machine;
+        let g = machine.sum(gradient, self.decay_of(p));
         if sgd.momentum == 0.0 {
             return [self.moved(p, g), m, m, m];
         }
@@ -216,7 +216,7 @@ impl Step {
 
     fn nadam(&self, nadam: &NAdam, gradient: Near, [p, m, v]: [Near; 3]) -> [Near; 4] {
         let Step { machine, factors, .. } = *self;
-        let decay = machine.product(self.weight_decay, p);
+        let decay = self.decay_of(p);
         let g = if nadam.decoupled { gradient } else { machine.sum(gradient, decay) };
         let [m, v] = self.moments(nadam.betas, g, [m, v]);
         let ahead = machine.sum(machine.product(m, factors.first), machine.product(factors.gradient, g));
@@ -229,7 +229,7 @@ impl Step {
 
     fn radam(&self, radam: &RAdam, gradient: Near, [p, m, v]: [Near; 3]) -> [Near; 4] {
         let Step { machine, factors, .. } = *self;
-        let decay = machine.product(self.weight_decay, p);
+        let decay = self.decay_of(p);
         let g = if radam.decoupled { gradient } else { machine.sum(gradient, decay) };
         let [m, v] = self.moments(radam.betas, g, [m, v]);
         let corrected = machine.product(m, factors.first);
@@ -242,8 +242,8 @@ impl Step {
     }
 
     pub(super) fn adam_update(&self, adam: &Adam, gradient: Near, [p, m, v, largest]: [Near; 4]) -> Update {
-        let Step { machine, weight_decay, t, .. } = *self;
-        let decay = machine.product(weight_decay, p);
+        let Step { machine, t, .. } = *self;
+        let decay = self.decay_of(p);
         let g = if adam.decoupled { gradient } else { machine.sum(gradient, decay) };
         let (first, second) = adam.betas;
         let [m, v] = self.moments(adam.betas, g, [m, v]);
@@ -279,24 +279,30 @@ impl Step {
         let [m, v] = if begins { [Near::exactly(0.0); 2] } else { [m, v] };
         let limits = spam.threshold.is_finite() && t.min(since) >= spam.delay;
         let bound = machine.root(machine.product(machine.constant(spam.threshold), v));
-        let g = if limits { gradient.within_bounds(bound) } else { gradient };
+        let g = if limits && !bound.value.is_nan() { gradient.within_bounds(bound) } else { gradient };
         let [m, v] = self.moments(spam.betas, g, [m, v]);
         let eps = machine.product(machine.constant(spam.eps), factors.second);
         let size = machine.sum(machine.product(machine.root(v), factors.second), eps);
         let still = m.is_zero() && size.is_zero();
         let direction = if still { m } else { machine.quotient(machine.product(m, factors.first), size) };
-        let direction = machine.sum(direction, machine.product(self.weight_decay, p));
+        let direction = machine.sum(direction, self.decay_of(p));
         [self.moved(p, direction), m, v, v]
     }
 
     fn lars(&self, lars: &Lars, gradient: Near, p: Near, m: Near) -> [Near; 4] {
-        let Step { machine, ratio, lr, weight_decay, .. } = *self;
-        let u = machine.sum(gradient, machine.product(weight_decay, p));
+        let Step { machine, ratio, lr, .. } = *self;
+        let u = machine.sum(gradient, self.decay_of(p));
         let along = machine.product(machine.product(lr, ratio), u);
         let decay = machine.constant(lars.momentum);
         let m = machine.sum(machine.product(decay, m), along);
         let ahead = machine.sum(machine.product(decay, m), along);
         [self.moved_by(p, if lars.nesterov { ahead } else { m }), m, m, m]
+    }
+
+    /// A decay of 0 is none, also of what is not finite.
+    pub(super) fn decay_of(&self, p: Near) -> Near {
+        let none = self.weight_decay.value == 0.0;
+        if none { Near::exactly(0.0) } else { self.machine.product(self.weight_decay, p) }
     }
 
     fn moved(&self, p: Near, direction: Near) -> Near {

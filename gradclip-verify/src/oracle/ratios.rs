@@ -8,6 +8,9 @@ use super::optimizer::{Step, Update};
 /// A share of a norm that its integer sums and roundings leave out at most: below 2^-26 for the sum, and a few of 24 bits.
 const LOST: f64 = 3.0 / (1u64 << 24) as f64;
 
+/// What a number is off by of which nothing is known: 0 times it is 0.
+const ANYTHING: f64 = 1e300;
+
 /// A length in L2, with the length of what its terms may be off by: no sum of both is farther off.
 #[derive(Clone, Copy, Debug, Default)]
 struct Length {
@@ -41,7 +44,7 @@ impl Length {
 /// a / b for positive numbers, off by what both are off by.
 fn quotient(a: Near, b: Near) -> Near {
     let (value, least) = (a.value / b.value, b.value - b.error);
-    let error = if least > 0.0 { (a.error + value * b.error) / least } else { f64::INFINITY };
+    let error = if least > 0.0 { (a.error + value * b.error) / least } else { ANYTHING };
     Near::within(value, if value.is_finite() { error + LOST * value } else { 0.0 })
 }
 
@@ -83,7 +86,7 @@ impl Step {
             Optimizer::Lars(lars) if lars.norms_apart => gradient,
             Optimizer::Lars(lars) => {
                 let g = if lars.maximize { gradient.negated() } else { gradient };
-                machine.sum(g, machine.product(self.weight_decay, before[0]))
+                machine.sum(g, self.decay_of(before[0]))
             }
             Optimizer::Adam(adam) => {
                 let g = if adam.maximize { gradient.negated() } else { gradient };
