@@ -2,10 +2,16 @@
 
 use crate::clip::Summation;
 use crate::layout::{GUARD, NONE, Partial, Sum};
+use crate::segments::{Owner, Segments};
 
 /// The sum of no items.
 pub(crate) const NOTHING: Sum =
     Sum { mantissa: [0; 3], exponent: 0, non_finite: 0, nan: 0, first: NONE, pad: 0 };
+
+/// Nothing with an exponent: what it is added to is aligned to that, if its own is smaller.
+pub(crate) fn nothing_at(exponent: u32) -> Sum {
+    Sum { exponent, ..NOTHING }
+}
 
 /// A chunk's partial as the sum of one item of tensor `tensor`.
 #[inline]
@@ -42,6 +48,32 @@ pub(crate) fn combine(items: impl Iterator<Item = Sum> + Clone, summation: Summa
     total
 }
 
+/// Sums of segments that hold tensors whole, of their parameters, and of the whole set. `sums` has a place for each.
+pub(crate) fn whole_segments(tensor_sums: &[Sum], parts: &Segments, summation: Summation, sums: &mut [Sum]) {
+    let tensors = parts.owners.len();
+    let mut first = 0;
+    while first < tensors {
+        let Owner::One(segment) = parts.owners[parts.order[first] as usize] else {
+            first += 1;
+            continue;
+        };
+        let members = parts.order[first..]
+            .iter()
+            .take_while(|&&tensor| parts.owners[tensor as usize] == Owner::One(segment))
+            .count();
+        let own = |from: usize| combine(tensor_sums[from..from + members].iter().copied(), summation);
+        sums[segment as usize] = own(first);
+        if parts.parameters {
+            sums[(segment + parts.decided()) as usize] = own(first + tensors);
+        }
+        first += members;
+    }
+    if parts.total {
+        let limited = tensor_sums[..parts.limited as usize].iter().copied();
+        sums[parts.count as usize] = combine(limited, summation);
+    }
+}
+
 fn add(items: impl Iterator<Item = Sum>, exponent: u32, align: u32) -> [u32; 3] {
     let mut mantissa = 0u128;
     for sum in items {
@@ -64,6 +96,6 @@ pub(crate) fn power_of_ratio(magnitude: u32, largest: u32, p: f32) -> f64 {
     if magnitude == 0 { 0.0 } else { (value(magnitude) / value(largest)).powf(f64::from(p)) }
 }
 
-fn words(mantissa: u128) -> [u32; 3] {
+pub(crate) fn words(mantissa: u128) -> [u32; 3] {
     [mantissa as u32, (mantissa >> 32) as u32, (mantissa >> 64) as u32]
 }

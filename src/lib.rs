@@ -66,6 +66,7 @@ mod clip;
 mod combine;
 pub mod cpu;
 mod error;
+pub mod exchange;
 mod gpu;
 mod grad;
 #[cfg(any(doc, doctest))]
@@ -102,6 +103,7 @@ pub use error::{
     ClipError, DeviceError, OptimizerError, PlanError, PrepareError, PrivateError, ReadBackError,
     ScheduleError, SessionError, StepError, WordError,
 };
+pub use exchange::Exchange;
 #[cfg(feature = "checkpoint")]
 pub use gpu::Saving;
 pub use gpu::{

@@ -40,8 +40,8 @@ pub use limits::PlanLimits;
 pub(crate) use limits::{BLOCK, OTHER_BUFFERS, OTHER_STORAGE};
 pub(crate) use operands::check_ranges;
 pub use operands::{MOST_OPERANDS, Operands, Pattern, RowWise};
+pub(crate) use placed::partials_in_order;
 use placed::{Placed, without_excluded_parameters};
-pub(crate) use placed::{chunks, order_of_partials};
 pub use placement::Placement;
 pub use ratios::Ratios;
 

@@ -28,6 +28,18 @@ pub(super) fn clip_in_single(
     values.extend(blocks.iter().map(Block::values));
     workspace.decide(&values, parameters, &set.parts, (clip, thresholds), history);
     room.values = recycled(values);
+    apply_in_single(blocks, set, clip, workspace, history, room);
+}
+
+/// What follows the decision.
+pub(super) fn apply_in_single(
+    blocks: &mut [Block<'_>],
+    set: &Set,
+    clip: &Clip,
+    workspace: &mut Workspace,
+    history: &mut History,
+    room: &mut Room,
+) {
     let summation = clip.norm.into();
     workspace.clip_rows(blocks, (&set.parts, summation), history, &mut room.pieces);
     advance_without_step(clip, history);

@@ -28,6 +28,29 @@ pub struct Slice<'a> {
     pub(super) data: Values<'a>,
 }
 
+macro_rules! form_of {
+    ($slice:ident, $field:ident) => {
+        impl $slice<'_> {
+            /// Number of elements.
+            pub fn len(&self) -> usize {
+                self.$field.len()
+            }
+
+            /// Whether there are none.
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
+
+            /// The element type.
+            pub fn dtype(&self) -> DType {
+                self.$field.dtype()
+            }
+        }
+    };
+}
+form_of!(Slice, data);
+form_of!(SliceMut, block);
+
 impl<'a> From<&'a [f32]> for Slice<'a> {
     fn from(elements: &'a [f32]) -> Self {
         Slice { data: Values::F32(elements) }
@@ -65,6 +88,13 @@ pub struct SliceMut<'a> {
     pub(super) block: Block<'a>,
 }
 
+impl SliceMut<'_> {
+    /// The same elements, only read.
+    pub fn as_slice(&self) -> Slice<'_> {
+        Slice { data: self.block.values() }
+    }
+}
+
 macro_rules! slice_mut_from {
     ($($element:ty),+) => {
         $(impl<'a> From<&'a mut [$element]> for SliceMut<'a> {
@@ -98,6 +128,11 @@ impl<'a> GradMut<'a> {
     /// coefficients the [`Clip`](crate::Clip)'s own `f64`.
     pub fn f64(name: impl Into<Arc<str>>, elements: &'a mut [f64]) -> GradMut<'a> {
         GradMut::of(name.into(), Data::Slice(Block::F64(elements)))
+    }
+
+    /// A slice of any element type.
+    pub fn slice(name: impl Into<Arc<str>>, elements: impl Into<SliceMut<'a>>) -> GradMut<'a> {
+        GradMut::of(name.into(), Data::Slice(elements.into().block))
     }
 
     fn of(name: Arc<str>, data: Data<'a>) -> GradMut<'a> {

@@ -2,6 +2,7 @@
 
 use crate::clip::Clip;
 use crate::error::ClipError;
+use crate::exchange::{Exchange, Sums};
 use crate::history::History;
 use crate::report::{self, Report, SegmentReport};
 use crate::tensor::{DType, TensorInfo};
@@ -42,14 +43,23 @@ pub(super) struct Kept {
     pub(super) set: Set,
     pub(super) workspace: Workspace,
     pub(super) history: History,
+    /// Whether a norm half waits for what follows it.
+    pub(super) measured: bool,
 }
+
+/// A half of a step without the one before it.
+const HALVES: ClipError = ClipError::Combination {
+    what: "the second half of a step",
+    required: "the first one before it, since the last step",
+};
 
 impl Kept {
     /// With a workspace of the set, and a history that has not begun.
     pub(super) fn new(set: Set, clip: &Clip, workspace: Workspace) -> Result<Kept, ClipError> {
         let mut history = History::default();
         history.fit(clip, set.parts.limits.len())?;
-        Ok(Kept { clip: *clip, thresholds: set.parts.thresholds(clip), workspace, set, history })
+        let thresholds = set.parts.thresholds(clip);
+        Ok(Kept { clip: *clip, thresholds, workspace, set, history, measured: false })
     }
 
     /// As [`check`], of those that were prepared.
@@ -67,8 +77,57 @@ impl Kept {
 
     /// Norms, thresholds and coefficients of gradients of which none is measured as `f64`.
     pub(super) fn decide(&mut self, gradients: &[Values<'_>], parameters: &[Values<'_>]) {
-        let Kept { clip, thresholds, set, workspace, history } = self;
+        let Kept { clip, thresholds, set, workspace, history, measured } = self;
+        *measured = false;
         workspace.decide(gradients, parameters, &set.parts, (clip, thresholds), history);
+    }
+
+    /// The sums that the others follow from, of gradients of which none is measured as `f64`.
+    pub(super) fn measure(&mut self, gradients: &[Values<'_>], parameters: &[Values<'_>]) {
+        let Kept { clip, set, workspace, history, .. } = self;
+        workspace.whole_records(&set.infos, &set.parts);
+        workspace.measure(gradients, parameters, &set.parts, clip, history);
+        self.measured = true;
+    }
+
+    /// What follows from the sums of the half before it.
+    pub(super) fn conclude(&mut self) -> Result<(), ClipError> {
+        let Kept { clip, thresholds, set, workspace, history, measured } = self;
+        if !std::mem::take(measured) {
+            return Err(HALVES);
+        }
+        workspace.conclude(&set.parts, (clip, thresholds), history);
+        Ok(())
+    }
+
+    /// What ranks exchange between the halves.
+    pub(super) fn exchange(&self, counts: &[bool], steps: bool) -> Result<Exchange, ClipError> {
+        let Set { infos, parts, double } = &self.set;
+        if *double {
+            let required = "gradients of f32, f16 or bf16";
+            return Err(ClipError::Combination { what: "a clip over several ranks", required });
+        }
+        Exchange::new(infos, parts, &self.clip, (counts, steps))
+    }
+
+    /// Hands over what the norm half measured.
+    pub(super) fn begin_exchange(&self, exchange: &mut Exchange) -> Result<(), ClipError> {
+        if !self.measured {
+            return Err(HALVES);
+        }
+        exchange.begin_with(&self.workspace.partials, &self.workspace.tensor_sums)
+    }
+
+    /// Takes what all ranks measured.
+    pub(super) fn end_exchange(&mut self, exchange: &mut Exchange) -> Result<(), ClipError> {
+        if !self.measured {
+            return Err(HALVES);
+        }
+        let Workspace { tensor_sums, segment_sums, .. } = &mut self.workspace;
+        let Sums { tensors, segments, first } = exchange.end(tensor_sums.len(), segment_sums.len())?;
+        tensor_sums.copy_from_slice(tensors);
+        segment_sums[first..first + segments.len()].copy_from_slice(segments);
+        Ok(())
     }
 
     /// Changes the threshold of every limit; groups lose their own.

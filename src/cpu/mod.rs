@@ -37,6 +37,7 @@ mod flow;
 mod fused;
 mod gaussian;
 mod grads;
+mod halves;
 mod kept;
 mod lanes;
 mod noise;

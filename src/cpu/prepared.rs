@@ -22,10 +22,10 @@ use super::workspace::Workspace;
 /// (but for what rayon may for its own queue). It has its own [`History`], so that thresholds may adapt.
 #[derive(Debug)]
 pub struct Prepared {
-    kept: Kept,
+    pub(super) kept: Kept,
     /// Of a set that is measured as `f64`, whose records are others.
     report: Option<Report>,
-    room: Room,
+    pub(super) room: Room,
 }
 
 /// Prepares `clip` for tensors like these, whose elements are not read: names, lengths, types, shapes, groups, and whether
@@ -113,7 +113,9 @@ impl Prepared {
     fn clip_blocks(&mut self, blocks: &mut [Block<'_>], parameters: &[Values<'_>]) -> Result<(), ClipError> {
         self.kept.check(blocks.iter().map(|b| (b.len(), b.dtype())))?;
         self.check_parameters(parameters)?;
-        let Prepared { kept: Kept { clip, thresholds, set, workspace, history }, report, room } = self;
+        let Prepared { kept: Kept { clip, thresholds, set, workspace, history, measured }, report, room } =
+            self;
+        *measured = false;
         if set.double {
             *report = Some(clip_in_double(blocks, parameters, set, (clip, thresholds), history));
             return Ok(());

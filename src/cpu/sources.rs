@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::plan::{chunks, order_of_partials};
+use crate::plan::partials_in_order;
 use crate::real::largest_unscaled;
 use crate::segments::Segments;
 use crate::tensor::TensorInfo;
@@ -45,21 +45,10 @@ impl<'a> Given<'a> {
     }
 }
 
-/// All tensors, then all parameters, in the order of their partials. Parameters of excluded tensors are not read.
+/// All tensors, then all parameters, in the order of their partials.
 pub(super) fn sources(infos: &[TensorInfo], parts: &Segments) -> Vec<Source> {
-    let count = infos.len() * if parts.parameters { 2 } else { 1 };
-    let mut first = 0;
-    order_of_partials(infos, count)
-        .into_iter()
-        .map(|number| {
-            let elements = match number.checked_sub(infos.len()) {
-                Some(i) if infos[i].excluded() => 0,
-                _ => infos[number % infos.len()].elements,
-            };
-            let partials = first..first + chunks(elements, parts.owner_of(number)) as usize;
-            first = partials.end;
-            Source { number, elements, partials }
-        })
+    partials_in_order(infos, parts)
+        .map(|(number, elements, partials)| Source { number, elements, partials })
         .collect()
 }
 

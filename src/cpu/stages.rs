@@ -77,34 +77,7 @@ pub(super) fn segment_sums<'a>(
             (first..).zip(to).for_each(|(unit, to)| *to = units.sum(unit));
         });
     }
-    whole_sums(tensor_sums, parts, summation, sums);
-    if parts.total {
-        let limited = tensor_sums[..parts.limited as usize].iter().copied();
-        sums[parts.count as usize] = combine::combine(limited, summation);
-    }
-}
-
-/// Sums of segments that hold tensors whole, and of their parameters.
-fn whole_sums(tensor_sums: &[Sum], parts: &Segments, summation: Summation, sums: &mut [Sum]) {
-    let tensors = parts.owners.len();
-    let mut first = 0;
-    while first < tensors {
-        let Owner::One(segment) = parts.owners[parts.order[first] as usize] else {
-            first += 1;
-            continue;
-        };
-        let members = parts.order[first..]
-            .iter()
-            .take_while(|&&tensor| parts.owners[tensor as usize] == Owner::One(segment))
-            .count();
-        let own =
-            |from: usize| combine::combine(tensor_sums[from..from + members].iter().copied(), summation);
-        sums[segment as usize] = own(first);
-        if parts.parameters {
-            sums[(segment + parts.decided()) as usize] = own(first + tensors);
-        }
-        first += members;
-    }
+    combine::whole_segments(tensor_sums, parts, summation, sums);
 }
 
 /// Whether the step is left out, where the clip has a rule for that.

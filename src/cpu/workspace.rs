@@ -80,6 +80,14 @@ impl Workspace {
         }
     }
 
+    /// From here on every record of every segment is kept: something else reads them, or puts others there.
+    pub(super) fn whole_records(&mut self, infos: &[TensorInfo], parts: &Segments) {
+        if !self.rows.is_empty() {
+            *self = Workspace::new(infos, parts);
+        }
+        self.traced = true;
+    }
+
     /// Norms, thresholds and coefficients: everything before something uses them, of all but rows that are clipped block by block.
     /// `thresholds` are one a limit.
     pub(super) fn decide(
@@ -90,35 +98,62 @@ impl Workspace {
         (clip, thresholds): (&Clip, &[f64]),
         history: &mut History,
     ) {
-        let Workspace { sources, own, reduction, rows, partials, blocks, tensor_sums, .. } = self;
+        self.measure(tensors, parameters, parts, clip, history);
+        self.conclude(parts, (clip, thresholds), history);
+    }
+
+    /// The norm half: all sums.
+    pub(super) fn measure(
+        &mut self,
+        tensors: &[Values<'_>],
+        parameters: &[Values<'_>],
+        parts: &Segments,
+        clip: &Clip,
+        history: &History,
+    ) {
+        let direct = self.decides_directly(parts, clip);
+        let Workspace { sources, own, reduction, partials, blocks, tensor_sums, .. } = self;
         let summation = Summation::from(clip.norm);
-        // As the device has it: the product of two f32, which an infinity would make of every element.
-        let Progress { unscale, mean_correction, .. } = history.progress;
-        let unscale = (clip.unscale as f32 * unscale).min(f32::MAX);
-        let unscale = (unscale * mean_correction).min(f32::MAX);
         if !clip.use_norm {
-            let given = Given::new(tensors, parameters, unscale);
+            let given = Given::new(tensors, parameters, unscale_of(clip, history));
             reduction.run(On { parts, given, summation }, partials);
         }
         stages::tensor_sums(own, partials, parts, summation, blocks, tensor_sums);
-        let direct = !self.traced && stages::direct(parts, clip, summation);
-        let units = || Units::all(sources, partials, parts, summation);
-        stages::segment_sums(units(), direct, tensor_sums, parts, summation, &mut self.segment_sums);
+        let units = Units::all(sources, partials, parts, summation);
+        stages::segment_sums(units, direct, tensor_sums, parts, summation, &mut self.segment_sums);
         if let (true, Some(sum)) = (clip.use_norm, self.segment_sums.first_mut()) {
             *sum = sum_of_norm(history.inputs.norm, summation);
         }
-        let clip = Clip { unscale: unscale.into(), ..*clip };
+    }
+
+    /// What follows from the sums, whoever put them there.
+    pub(super) fn conclude(
+        &mut self,
+        parts: &Segments,
+        (clip, thresholds): (&Clip, &[f64]),
+        history: &mut History,
+    ) {
+        let direct = self.decides_directly(parts, clip);
+        let Workspace { sources, rows, partials, .. } = self;
+        let summation = Summation::from(clip.norm);
+        let clip = Clip { unscale: unscale_of(clip, history).into(), ..*clip };
         parts.settings_into(&clip, thresholds, &mut self.settings);
         if clip.skip.is_some() {
             stages::judge(history, parts, &mut self.settings, &self.segment_sums, summation);
         }
         stages::thresholds(history, parts, &self.settings, &self.segment_sums, summation);
-        let sums = (&self.segment_sums[..], units().filter(|_| direct));
+        let units = Units::all(sources, partials, parts, summation).filter(|_| direct);
+        let sums = (&self.segment_sums[..], units);
         let elsewhere = |limit: &Limit| rows.iter().any(|rows| rows.are_of(limit, parts));
         stages::outcomes(history, parts, &self.settings, sums, summation, elsewhere, &mut self.outcomes);
         if rows.is_empty() {
             stages::count_step(&mut history.tally);
         }
+    }
+
+    /// Whether units are decided from their partials at once, and have no sums.
+    fn decides_directly(&self, parts: &Segments, clip: &Clip) -> bool {
+        !self.traced && stages::direct(parts, clip, clip.norm.into())
     }
 
     /// Clips what is clipped block by block, once the rest is decided. `pieces` is room for the blocks.
@@ -164,4 +199,12 @@ impl Workspace {
         // None before the first step.
         self.outcomes.get(first..).unwrap_or_default()
     }
+}
+
+/// What gradients are multiplied by in the next step. As the device has it: the product of two f32, which an infinity would make of every
+/// element.
+fn unscale_of(clip: &Clip, history: &History) -> f32 {
+    let Progress { unscale, mean_correction, .. } = history.progress;
+    let unscale = (clip.unscale as f32 * unscale).min(f32::MAX);
+    (unscale * mean_correction).min(f32::MAX)
 }

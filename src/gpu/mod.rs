@@ -5,6 +5,7 @@ mod buffers;
 mod clipper;
 mod coalescer;
 mod decision;
+mod exchange;
 mod forms;
 mod gate;
 #[cfg(feature = "checkpoint")]

@@ -193,6 +193,11 @@ impl Pass {
         self.workspace.jobs.extend(jobs);
     }
 
+    /// The tensors as they were prepared.
+    pub(super) fn infos(&self) -> &[TensorInfo] {
+        &self.infos
+    }
+
     /// What is asked, as it is set.
     pub(super) fn clip(&self) -> Clip {
         self.asked.lock().clip

@@ -330,6 +330,11 @@ impl Stepper {
         [&self.decision.together, &self.update]
     }
 
+    /// Whether it was prepared for updates that are limited by their tensors.
+    pub(super) fn has_ratios(&self) -> bool {
+        self.has_ratios
+    }
+
     /// Number of dispatches that one [`Stepper::record_step`] records: as [`Pass::dispatch_count`] has them, one more of NAdam, RAdam and SPAM, and three
     /// more where updates are limited by their tensors.
     pub fn dispatch_count(&self) -> usize {

@@ -1,6 +1,7 @@
 //! Tensors with what they belong to, and the order of their partials.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::layout::CHUNK;
 use crate::segments::{Owner, Segments};
@@ -52,6 +53,24 @@ pub(crate) fn order_of_partials(infos: &[TensorInfo], sources: usize) -> Vec<usi
     let tensors = infos.len().max(1);
     order.sort_by_key(|&source| (source / tensors, infos[source % tensors].excluded()));
     order
+}
+
+/// What is measured, in the order of partials: its number among tensors and their parameters, its elements and its partials. Parameters
+/// of excluded tensors are not read.
+pub(crate) fn partials_in_order(
+    infos: &[TensorInfo],
+    parts: &Segments,
+) -> impl Iterator<Item = (usize, u64, Range<usize>)> {
+    let mut first = 0;
+    order_of_partials(infos, parts.sums()).into_iter().map(move |number| {
+        let elements = match number.checked_sub(infos.len()) {
+            Some(i) if infos[i].excluded() => 0,
+            _ => infos[number % infos.len()].elements,
+        };
+        let partials = first..first + chunks(elements, parts.owner_of(number)) as usize;
+        first = partials.end;
+        (number, elements, partials)
+    })
 }
 
 /// No limit of an excluded tensor follows from its parameter, which therefore is not read.

@@ -30,13 +30,13 @@ use super::tensor::{StepMut, TO_PREPARE};
 /// its own [`History`] and [`Moments`], so that it counts steps, and thresholds may adapt.
 #[derive(Debug)]
 pub struct PreparedStep {
-    kept: Kept,
+    pub(in crate::cpu) kept: Kept,
     optimizer: Optimizer,
     moments: Moments,
     own: Vec<Own>,
     /// The learning rate of the last step.
     lr: Option<f32>,
-    room: Room,
+    pub(in crate::cpu) room: Room,
 }
 
 /// What a tensor has of its own.
@@ -162,18 +162,36 @@ impl PreparedStep {
         G: Into<Slice<'a>>,
         P: Into<ParameterMut<'a>>,
     {
+        self.with_room(tensors, |own, gradients, targets| {
+            own.run(gradients, targets, &[]);
+            Ok(())
+        })
+    }
+
+    /// Runs on tensors that fit, in the room that the last ones left.
+    pub(in crate::cpu) fn with_room<'a, G, P>(
+        &mut self,
+        tensors: impl IntoIterator<Item = (G, P)>,
+        run: impl FnOnce(&mut PreparedStep, &[Values<'a>], &mut [ParameterMut<'a>]) -> Result<(), ClipError>,
+    ) -> Result<(), ClipError>
+    where
+        G: Into<Slice<'a>>,
+        P: Into<ParameterMut<'a>>,
+    {
         let mut gradients = recycled(std::mem::take(&mut self.room.values));
         let mut targets = recycled(std::mem::take(&mut self.room.targets));
         for (gradient, parameter) in tensors {
             gradients.push(gradient.into().data);
             targets.push(parameter.into());
         }
-        let checked = self.check(&gradients, &targets);
-        if checked.is_ok() {
-            self.run(&gradients, &mut targets, &[]);
-        }
+        let result = self.check(&gradients, &targets).and_then(|()| run(self, &gradients, &mut targets));
         (self.room.values, self.room.targets) = (recycled(gradients), recycled(targets));
-        checked
+        result
+    }
+
+    /// Whether an update has a factor that follows from its whole tensor.
+    pub(in crate::cpu) fn limits_updates(&self) -> bool {
+        self.optimizer.has_ratios() && self.own.iter().any(|own| own.limits_update)
     }
 
     /// What is asked, and of how many limits.
@@ -232,7 +250,7 @@ impl PreparedStep {
         targets: &mut [ParameterMut<'_>],
         rows: &[Option<&[u32]>],
     ) {
-        let PreparedStep { kept, optimizer, moments, own, lr, room } = self;
+        let PreparedStep { kept, room, .. } = self;
         let mut parameters = recycled(std::mem::take(&mut room.parameters));
         if kept.set.parts.parameters {
             let rows = rows.iter().copied().chain(std::iter::repeat(None));
@@ -244,6 +262,17 @@ impl PreparedStep {
         }
         kept.decide(gradients, &parameters);
         room.parameters = recycled(parameters);
+        self.follow(gradients, targets, rows);
+    }
+
+    /// What follows the decision.
+    pub(in crate::cpu) fn follow(
+        &mut self,
+        gradients: &[Values<'_>],
+        targets: &mut [ParameterMut<'_>],
+        rows: &[Option<&[u32]>],
+    ) {
+        let PreparedStep { kept, optimizer, moments, own, lr, room } = self;
         let hyper = LossScale::add_to(kept.clip.loss_scale, optimizer.record());
         let History { tally, progress, .. } = &mut kept.history;
         advance(&hyper, tally, progress);
