@@ -182,6 +182,16 @@ impl Grad {
         &self.name
     }
 
+    /// The element type.
+    pub fn element_type(&self) -> DType {
+        self.dtype
+    }
+
+    /// The name of the group it was put into.
+    pub fn group_name(&self) -> Option<&str> {
+        self.group.as_ref().map(|group| &*group.name)
+    }
+
     /// The buffer it lies in.
     pub fn buffer(&self) -> &wgpu::Buffer {
         &self.buffer
