@@ -52,6 +52,18 @@ for n in 1 2 3 4 7; do
     passed=$((passed + $(grep -c '\.\.\. ok$' "$scratch/log")))
 done
 
+# The example's losses, by data and sharded, to the bit.
+cargo build --locked --example train </dev/null 2>"$scratch/build" || { cat "$scratch/build"; fail "the example does not build"; }
+for way in data sharded; do
+    for n in 1 2 4; do
+        run "$n" target/debug/examples/train "$way" >"$scratch/$way$n" || fail "the example, $way, $n ranks"
+        cmp "$scratch/data1" "$scratch/$way$n" || fail "losses of the example, $way, $n ranks"
+    done
+done
+[ "$(grep -c loss "$scratch/data1")" -eq 30 ] || fail "the example printed: $(cat "$scratch/data1")"
+say "test the example has the same losses on 1, 2 and 4 ranks, by data and sharded ... ok"
+passed=$((passed + 1))
+
 install_lavapipe
 for n in 1 3; do
     (
