@@ -251,6 +251,12 @@ impl Exchange {
         &mut self.addends
     }
 
+    /// The sums of all ranks that were last put back: of tensors, and of segments.
+    #[doc(hidden)]
+    pub fn sums(&self) -> [&[Sum]; 2] {
+        [&self.sums, &self.segment_sums]
+    }
+
     /// The sums of all ranks, for so many of tensors and of segments.
     pub(crate) fn end(&mut self, tensors: usize, segments: usize) -> Result<Sums<'_>, ClipError> {
         for (required, given) in [(tensors, self.sums.len()), (segments, self.segment_sums.len())] {

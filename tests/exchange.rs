@@ -10,6 +10,7 @@ use std::ops::Range;
 use common::{Distribution, Gpu, NORMS, Named, Placing, Random, Tensor, bits, data, gpu, grads, named};
 use gradclip::cpu::{self, GradMut, Prepared, StepMut};
 use gradclip::exchange::{CHUNK, MOST_RANKS};
+use gradclip::layout::Sum;
 use gradclip::{
     Adam, Adapt, Clip, ClipError, Exchange, History, LossScale, NonFinite, NormType, Report, Scope, Skip,
     Units, wgpu,
@@ -172,9 +173,12 @@ fn ranks_have_the_bits_of_one() {
                     rank.tensors = pieces(&all, own);
                 }
                 clip_on(&mut here, &mut exchanges, &mut random);
-                let want = cpu::clip_with(&mut grads(&mut all), &clip, &mut history).unwrap();
-                for (rank, own) in here.iter().zip(&held) {
+                let trace = cpu::clip_traced_with(&mut grads(&mut all), &clip, &mut history).unwrap();
+                let want = &trace.report;
+                for ((rank, own), exchange) in here.iter().zip(&held).zip(&exchanges) {
                     let what = format!("{clip:?}, {ranks} ranks, step {step}");
+                    // Of 96 bits, of which a norm shows 32.
+                    assert_eq!(exchange.sums(), [&trace.tensor_sums[..], &trace.segment_sums], "{what}");
                     let of = |tensors: &[Tensor]| -> Vec<Vec<f32>> {
                         tensors.iter().map(|t| t.data.floats()).collect()
                     };
@@ -371,7 +375,7 @@ fn devices_have_the_bits_of_one() {
         Clip::per_tensor_norm(0.5).skip(Skip::z_score(2.0).window(4).first(3)),
     ];
     for clip in clips {
-        for ranks in [1, 3] {
+        for ranks in [1, 3, 4] {
             let held = holdings(ranks, &mut random);
             let placed: Vec<_> =
                 held.iter().map(|own| gpu.place(&pieces(&tensors(1), own), Placing::APART)).collect();
@@ -395,7 +399,8 @@ fn devices_have_the_bits_of_one() {
                     exchange.begin(&measured(&gpu, pass, exchange.measured_bytes())).unwrap();
                 }
                 all_reduce(&mut exchanges, &mut random);
-                let want = cpu::clip_with(&mut grads(&mut all), &clip, &mut history).unwrap();
+                let trace = cpu::clip_traced_with(&mut grads(&mut all), &clip, &mut history).unwrap();
+                let want = &trace.report;
                 let each = placed.iter().zip(&held).zip(passes.iter().zip(&mut exchanges));
                 for ((placed, own), (pass, exchange)) in each {
                     pass.write_sums(&gpu.queue, exchange).unwrap();
@@ -411,6 +416,8 @@ fn devices_have_the_bits_of_one() {
                     let (report, want) = (placeless(report), placeless(want.clone()));
                     assert_eq!(format!("{report:?}"), format!("{want:?}"), "{what}");
                     assert_eq!(words(&gpu.save(pass)), words(&history), "{what}");
+                    assert_eq!(gpu.read::<Sum>(pass.tensor_sums()), trace.tensor_sums, "{what}");
+                    assert_eq!(gpu.read::<Sum>(pass.segment_sums()), trace.segment_sums, "{what}");
                 }
             }
         }
