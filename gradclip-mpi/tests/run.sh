@@ -23,8 +23,13 @@ unset CARGO_TARGET_DIR
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-cargo test --locked --lib --doc </dev/null 2>&1 | tee "$scratch/unit" | grep -E "^test result|FAILED|panicked|^error" || true
-[ "${PIPESTATUS[0]}" -eq 0 ] || fail "unit tests"
+# More ranks than cores, and as root in containers. The library's threads are one a rank: ranks share the cores.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 RAYON_NUM_THREADS=1
+
+# The command's tests call mpirun themselves.
+{ cargo test --locked --lib --test command && cargo test --locked --doc; } </dev/null >"$scratch/unit" 2>&1 ||
+    { cat "$scratch/unit"; fail "unit tests"; }
+grep '^test result' "$scratch/unit"
 passed=$(sed -nE 's/^test result: ok\. ([0-9]+) passed.*/\1/p' "$scratch/unit" | awk '{ sum += $1 } END { print sum + 0 }')
 
 # The path of a test's program.
@@ -36,10 +41,6 @@ ranks=$(program ranks)
 faults=$(program faults)
 [ -x "$ranks" ] && [ -x "$faults" ] || { cat "$scratch/build"; fail "the tests do not build"; }
 
-# More ranks than cores, and as root in containers.
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-# The library's threads are one a rank: ranks share the cores.
-export RAYON_NUM_THREADS=1
 run() {
     local n=$1
     shift
