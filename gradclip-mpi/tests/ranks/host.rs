@@ -1,8 +1,8 @@
 //! The CPU path on ranks beside one rank.
 
-use gradclip::cpu::{self, StepMut};
-use gradclip::{Adam, Clip, LossScale};
-use gradclip_mpi::Ranks;
+use gradclip::cpu::{self, GradMut, StepMut};
+use gradclip::{Adam, Clip, LossScale, Units};
+use gradclip_mpi::{Piece, Ranks};
 
 use crate::set::{
     Single, TENSORS, bits, broken, clips, gradients, group, held, order, own, pieces, placings, told,
@@ -74,4 +74,33 @@ pub fn steps_have_the_bits_of_one_rank(ranks: &Ranks) {
             assert_eq!(over.report().unwrap().skips, u64::from(step == 3));
         }
     }
+}
+
+/// Rows of a matrix on each rank, which decides about them alone, and a matrix that one rank has to itself.
+pub fn units_have_the_bits_of_one_rank(ranks: &Ranks) {
+    let clip = Clip::per_unit_norm(0.3, Units::OutputFirst);
+    let (rank, size) = (ranks.rank() as u64, ranks.size() as u64);
+    let rows = 40 * rank / size..40 * (rank + 1) / size;
+    let mut pieces = vec![Piece::rows("cut", &[40, 500], rows.clone())];
+    if rank == 0 {
+        pieces.push(Piece::rows("own", &[4, 10], 0..4));
+    }
+    let all = [gradients(1)[5].clone(), gradients(2)[3][..40].to_vec()];
+    let here = |all: &[Vec<f32>]| {
+        let mut own = vec![all[0][500 * rows.start as usize..500 * rows.end as usize].to_vec()];
+        own.extend((rank == 0).then(|| all[1].clone()));
+        own
+    };
+    let mut mine = here(&all);
+    let agreed = ranks.agree(&clip, &pieces).unwrap();
+    let mut over = agreed.prepare(mine.iter_mut().map(|g| &mut g[..])).unwrap();
+    over.clip(mine.iter_mut().map(|g| &mut g[..])).unwrap();
+    let mut want = all.clone();
+    let [cut, own] = &mut want;
+    let mut grads = [GradMut::new("cut", cut).shape(&[40, 500]), GradMut::new("own", own).shape(&[4, 10])];
+    let report = cpu::clip(&mut grads, &clip).unwrap();
+    assert!(report.clipped());
+    assert_eq!(bits(&mine), bits(&here(&want)));
+    let scaled = ranks.agree(&clip.loss_scale(LossScale::default()), &pieces).unwrap();
+    assert!(scaled.prepare(mine.iter_mut().map(|g| &mut g[..])).is_err());
 }

@@ -13,11 +13,14 @@ use std::time::Duration;
 
 use gradclip_mpi::Ranks;
 
+/// What all ranks call, with its name.
+type Test = (&'static str, fn(&Ranks));
+
 fn main() {
     let universe = gradclip_mpi::mpi::initialize().unwrap();
     let ranks = Ranks::new(&universe.world(), Duration::from_secs(120)).unwrap();
     let on_device = std::env::args().any(|arg| arg == "--device");
-    let tests: &[(&str, fn(&Ranks))] = if on_device {
+    let tests: &[Test] = if on_device {
         &[("devices_have_the_bits_of_one_rank", device::devices_have_the_bits_of_one_rank)]
     } else {
         &[
@@ -27,6 +30,7 @@ fn main() {
             ),
             ("the_cpu_path_has_the_bits_of_one_rank", host::the_cpu_path_has_the_bits_of_one_rank),
             ("steps_have_the_bits_of_one_rank", host::steps_have_the_bits_of_one_rank),
+            ("units_have_the_bits_of_one_rank", host::units_have_the_bits_of_one_rank),
             ("peers_have_the_same_on_ranks", peers::peers_have_the_same_on_ranks),
         ]
     };
