@@ -362,7 +362,7 @@ mod tests {
         assert_eq!(all.mantissa, [u32::MAX; 3]);
         // Carries of the lower half go into the upper one.
         let ranks = MOST_RANKS as u64;
-        let carried = whole([largest * ranks, 0, u64::from(u32::MAX) * ranks | (1 << 63)]);
+        let carried = whole([largest * ranks, 0, (u64::from(u32::MAX) * ranks) | (1 << 63)]);
         let exact = u128::from(largest) * u128::from(ranks);
         assert_eq!(carried.mantissa, combine::words(exact));
         assert_eq!((carried.non_finite, carried.nan, carried.first), (u32::MAX, 1, 0));
