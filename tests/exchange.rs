@@ -45,7 +45,7 @@ fn holdings(ranks: usize, random: &mut Random) -> Holdings {
     for len in SIZES {
         let owner = random.below(ranks);
         let chunk = CHUNK as usize;
-        let (how, copies) = (random.below(3), random.below(1 << ranks) | 1 << owner);
+        let (how, copies) = (random.below(3), random.below(1 << ranks) | (1 << owner));
         let mut cuts: Vec<usize> =
             (1..ranks).map(|_| random.below(len.div_ceil(chunk) + 1) * chunk).collect();
         cuts.push(0);
