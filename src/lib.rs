@@ -103,7 +103,6 @@ pub use error::{
     ClipError, DeviceError, OptimizerError, PlanError, PrepareError, PrivateError, ReadBackError,
     ScheduleError, SessionError, StepError, WordError,
 };
-pub use exchange::Exchange;
 #[cfg(feature = "checkpoint")]
 pub use gpu::Saving;
 pub use gpu::{

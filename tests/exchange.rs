@@ -9,11 +9,10 @@ use std::ops::Range;
 
 use common::{Distribution, Gpu, NORMS, Named, Placing, Random, Tensor, bits, data, gpu, grads, named};
 use gradclip::cpu::{self, GradMut, Prepared, StepMut};
-use gradclip::exchange::{CHUNK, MOST_RANKS};
+use gradclip::exchange::{CHUNK, Exchange, MOST_RANKS};
 use gradclip::layout::Sum;
 use gradclip::{
-    Adam, Adapt, Clip, ClipError, Exchange, History, LossScale, NonFinite, NormType, Report, Scope, Skip,
-    Units, wgpu,
+    Adam, Adapt, Clip, ClipError, History, LossScale, NonFinite, NormType, Report, Scope, Skip, Units, wgpu,
 };
 
 const RANKS: [usize; 5] = [1, 2, 3, 4, 7];

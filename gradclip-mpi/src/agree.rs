@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use gradclip::Clip;
 
 use crate::error::Error;
-use crate::pieces::{Declared, Piece, Table, Tensor, agreed};
-use crate::ranks::{Flight, Ranks, Reduce};
+use crate::flight::{Flight, Reduce};
+use crate::pieces::Piece;
+use crate::ranks::Ranks;
+use crate::table::{Declared, Table, Tensor, agreed};
 
 /// A clip and tensors that all ranks agreed on.
 #[derive(Clone, Debug)]

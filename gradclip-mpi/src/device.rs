@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
+use gradclip::exchange::Exchange;
 use gradclip::wgpu;
-use gradclip::{ClipError, Clipper, Exchange, Grad, History, Optimizer, Pass, Stepper};
+use gradclip::{ClipError, Clipper, Grad, History, Optimizer, Pass, Stepper};
 
 use crate::agree::Agreed;
 use crate::error::Error;
+use crate::flight::rest;
 use crate::host::nowhere;
-use crate::pieces::{Piece, Tensor};
-use crate::ranks::rest;
+use crate::pieces::Piece;
 use crate::reduction::Reduction;
+use crate::table::Tensor;
 
 /// A [`Pass`] whose sums are those of all ranks.
 ///

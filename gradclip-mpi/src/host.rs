@@ -6,8 +6,9 @@ use half::{bf16, f16};
 
 use crate::agree::Agreed;
 use crate::error::Error;
-use crate::pieces::{Piece, Tensor};
+use crate::pieces::Piece;
 use crate::reduction::Reduction;
+use crate::table::Tensor;
 
 /// A clip on the CPU path over ranks: a [`Prepared`] whose sums are those of all of them.
 ///

@@ -3,10 +3,12 @@
 mod agree;
 mod device;
 mod error;
+mod flight;
 mod host;
 mod pieces;
 mod ranks;
 mod reduction;
+mod table;
 
 pub use agree::Agreed;
 pub use device::{DeviceClip, DeviceStep};

@@ -1,9 +1,10 @@
 //! The two reductions of a step, one after the other, each under way while other work goes on.
 
-use gradclip::Exchange;
+use gradclip::exchange::Exchange;
 
 use crate::error::Error;
-use crate::ranks::{Flight, Ranks, Reduce, rest};
+use crate::flight::{Flight, Reduce, rest};
+use crate::ranks::Ranks;
 
 const EXPONENTS: &str = "the largest exponents of all ranks";
 const SUMS: &str = "the sums of all ranks";
