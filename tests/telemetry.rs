@@ -8,8 +8,8 @@ use std::cell::Cell;
 
 use common::{Held, gpu};
 use gradclip::{
-    Adam, Adapt, Clip, Clipper, ClipperOptions, DType, GiveUp, Grad, LossScale, Pass, ReadBackError,
-    Schedule, Skip, Telemetry, Trainer, wgpu,
+    Adam, Adapt, Clip, Clipper, ClipperOptions, DType, GiveUp, Grad, LossScale, Pass, Private, ReadBackError,
+    Schedule, Skip, SparseGrad, Telemetry, Trainer, wgpu,
 };
 
 const STEPS: u32 = 500;
@@ -131,7 +131,12 @@ fn traced(prepare_and_run: impl FnOnce(&wgpu::Device, &wgpu::Queue, &dyn Fn(&str
 }
 
 /// That the submits of 500 steps are the caller's own, with so many dispatches, copies and writes, and that nothing is made or cleared but the mark.
-fn assert_calls(trace: &str, [dispatches, copies, writes]: [usize; 3]) {
+fn assert_calls(trace: &str, calls: [usize; 3]) {
+    assert_calls_with_clears(trace, calls, 0);
+}
+
+/// The same where buffers are cleared.
+fn assert_calls_with_clears(trace: &str, [dispatches, copies, writes]: [usize; 3], clears: usize) {
     let count = |call: &str| trace.matches(call).count();
     assert_eq!(count("Submit("), STEPS as usize, "submits are the caller's own");
     assert_eq!(count("Dispatch"), dispatches);
@@ -140,7 +145,7 @@ fn assert_calls(trace: &str, [dispatches, copies, writes]: [usize; 3]) {
         ("WriteBuffer", writes),
         ("CreateBuffer(", 1),
         ("CreateBindGroup(", 0),
-        ("ClearBuffer", 0),
+        ("ClearBuffer", clears),
     ] {
         assert_eq!(count(call), times, "{call} in 500 steps");
     }
@@ -273,6 +278,68 @@ fn a_trainer_copies_two_words_a_shorter_step() {
     });
     let Some(trace) = trace else { return };
     assert_calls(&trace, [dispatches.get(), 2 * STEPS as usize / 10, 0]);
+}
+
+/// A sum over clipped examples with noise, and a step on it that limits updates.
+#[test]
+fn private_sums_and_limited_steps_read_nothing_back() {
+    let dispatches = Cell::new(0);
+    let trace = traced(|device, queue, mark| {
+        let clipper = Clipper::new(device).unwrap();
+        let released = gradients(device);
+        let pairs = gradients(device).into_iter().zip(&released);
+        let examples: Vec<Grad> =
+            pairs.map(|(g, to)| g.shape(&[4, 25]).accumulator(to.buffer(), 0)).collect();
+        let private = Private::new(1.0, 7);
+        let sum = clipper.prepare_private(&examples, &Clip::per_row_norm(1.0), private).unwrap();
+        let pairs = released.iter().zip(gradients(device));
+        let steps_on = |(to, p): (&Grad, Grad)| {
+            Grad::range(to.name(), to.buffer(), 0, 25).parameter(p.buffer(), 0, DType::F32)
+        };
+        let grads: Vec<Grad> = pairs.map(steps_on).collect();
+        let stepper = clipper.prepare_step(&grads, &Clip::measure(), Adam::lamb(1e-3)).unwrap();
+        dispatches.set(sum.dispatch_counts().iter().sum::<usize>() + stepper.dispatch_count());
+        mark("steps begin");
+        steps(device, queue, |encoder| {
+            sum.record(encoder).unwrap();
+            sum.release(encoder).unwrap();
+            stepper.record_step(encoder);
+        });
+        mark("steps end");
+    });
+    let Some(trace) = trace else { return };
+    assert_calls(&trace, [STEPS as usize * dispatches.get(), 0, 0]);
+}
+
+/// Duplicates of a sparse gradient, and a step on the rows named, of micro-batches that a rule may leave out.
+#[test]
+fn sparse_rows_and_micro_batches_left_out_read_nothing_back() {
+    let dispatches = Cell::new(0);
+    let trace = traced(|device, queue, mark| {
+        let clipper = Clipper::new(device).unwrap();
+        let [indices, values, table] = [0, 1, 2].map(|i| gradients(device)[i].buffer().clone());
+        let sparse = SparseGrad::new("table", &indices, &values, 10, [10, 10]);
+        let coalescer = clipper.prepare_coalescing(&sparse).unwrap();
+        let grads = [coalescer.grad().parameter(&table, 0, DType::F32)];
+        let stepper = clipper.prepare_step(&grads, &Clip::global_norm(1.0), Adam::new(1e-3)).unwrap();
+        let pairs = gradients(device).into_iter().zip(gradients(device));
+        let grads: Vec<Grad> = pairs.map(|(g, p)| g.parameter(p.buffer(), 0, DType::F32)).collect();
+        let (clip, skip) = (Clip::global_norm(1.0), Skip::non_finite().above(1e3));
+        let trainer = clipper.prepare_training_skipping(&grads, &clip, Adam::adamw(1e-3), 4, skip).unwrap();
+        let sums = clipper.prepare_accumulation(&accumulating(&trainer)).unwrap();
+        let gated = trainer.gate().unwrap().dispatch_count() + 1 + 2 * sums.dispatch_count();
+        let gated = gated + trainer.stepper().dispatch_count();
+        dispatches.set(coalescer.dispatch_count() + stepper.dispatch_count() + gated);
+        mark("steps begin");
+        steps(device, queue, |encoder| {
+            coalescer.record(encoder);
+            stepper.record_step(encoder);
+            trainer.record(encoder);
+        });
+        mark("steps end");
+    });
+    let Some(trace) = trace else { return };
+    assert_calls_with_clears(&trace, [STEPS as usize * dispatches.get(), 0, 0], 2 * STEPS as usize);
 }
 
 /// A trainer's gradients with their accumulators.
