@@ -8,12 +8,11 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use gradclip::cpu::{self, StepMut};
-use gradclip::{Adam, Adopt, Clip, DType, Grad, Lars, Optimizer, Sgd, Skip, Spam, UpdateLimit};
-use gradclip_verify::sets;
+use gradclip::{Adam, Adopt, Clip, Lars, Optimizer, Sgd, Skip, Spam, UpdateLimit};
 
 mod common;
 
-use common::{Gpu, cut, open, random, record, summary};
+use common::{Gpu, cut, open, random, record, sizes, stepped, summary};
 
 const RATE: f64 = 0.01;
 
@@ -42,12 +41,6 @@ fn steps() -> Vec<Step> {
     ]
 }
 
-/// `1000x768`: a thousand tensors of 768.
-fn many(name: &str) -> Option<Vec<Vec<u64>>> {
-    let (tensors, elements) = name.split_once('x')?;
-    Some(vec![vec![elements.parse().ok()?]; tensors.parse().ok()?])
-}
-
 struct Set {
     sizes: Vec<usize>,
     gradients: Vec<f32>,
@@ -55,9 +48,7 @@ struct Set {
 }
 
 fn set(name: &str) -> Set {
-    let shapes =
-        sets::shapes(name).or_else(|| many(name)).unwrap_or_else(|| panic!("no gradient set `{name}`"));
-    let sizes: Vec<usize> = shapes.iter().map(|s| s.iter().product::<u64>() as usize).collect();
+    let sizes = sizes(name);
     let n = sizes.iter().sum();
     Set { sizes, gradients: random(n, 42, 1e-3), parameters: random(n, 43, 1.0) }
 }
@@ -84,13 +75,7 @@ fn on_cpu<'a>(set: &'a Set, step: &Step) -> Arm<'a> {
 
 fn on_gpu<'a>(gpu: &'a Gpu, set: &Set, step: &Step) -> Arm<'a> {
     let (arena, parameters) = (gpu.buffer(&set.gradients), gpu.buffer(&set.parameters));
-    let mut at = 0;
-    let one = |&n: &usize| {
-        let grad = Grad::range("t", &arena, at, n as u64).parameter(&parameters, at, DType::F32);
-        at += n as u64 * 4;
-        grad
-    };
-    let grads: Vec<Grad> = set.sizes.iter().map(one).collect();
+    let grads = stepped(&set.sizes, &arena, &parameters);
     let stepper = gpu.clipper.prepare_step(&grads, &step.clip, step.optimizer).unwrap();
     Box::new(move || gpu.run(|encoder| stepper.record_step(encoder)))
 }

@@ -11,13 +11,13 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use gradclip::cpu::{self, GradMut, Moments, StepMut};
-use gradclip::{Adam, Clip, DType, Grad, History, Optimizer, Sgd, wgpu};
-use gradclip_verify::{sets, tolerance};
+use gradclip::{Adam, Clip, History, Optimizer, Sgd, wgpu};
+use gradclip_verify::tolerance;
 use rayon::prelude::*;
 
 mod common;
 
-use common::{Gpu, cut, open, random, record, summary};
+use common::{Gpu, cut, open, random, record, sizes, stepped, summary};
 
 const RATE: f64 = 0.01;
 
@@ -37,16 +37,8 @@ struct Set {
     norm: f64,
 }
 
-/// `1000x768`: a thousand tensors of 768.
-fn many(name: &str) -> Option<Vec<Vec<u64>>> {
-    let (tensors, elements) = name.split_once('x')?;
-    Some(vec![vec![elements.parse().ok()?]; tensors.parse().ok()?])
-}
-
 fn set(name: &str) -> Set {
-    let shapes =
-        sets::shapes(name).or_else(|| many(name)).unwrap_or_else(|| panic!("no gradient set `{name}`"));
-    let sizes: Vec<usize> = shapes.iter().map(|s| s.iter().product::<u64>() as usize).collect();
+    let sizes = sizes(name);
     let n = sizes.iter().sum();
     let gradients = random(n, 42, 1e-3);
     let norm = gradients.par_iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
@@ -178,20 +170,9 @@ fn plain_update(optimizer: &Optimizer, t: i32, g: &[f32], p: &mut [f32], m: &mut
     }
 }
 
-/// Gradients and parameters, an arena each.
-fn grads(set: &Set, arena: &wgpu::Buffer, parameters: &wgpu::Buffer) -> Vec<Grad> {
-    let mut at = 0;
-    let one = |&n: &usize| {
-        let grad = Grad::range("t", arena, at, n as u64).parameter(parameters, at, DType::F32);
-        at += n as u64 * 4;
-        grad
-    };
-    set.sizes.iter().map(one).collect()
-}
-
 fn fused_on_gpu<'a>(gpu: &'a Gpu, set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
     let (arena, parameters) = (gpu.buffer(&set.gradients), gpu.buffer(&set.parameters));
-    let grads = grads(set, &arena, &parameters);
+    let grads = stepped(&set.sizes, &arena, &parameters);
     let stepper = gpu.clipper.prepare_step(&grads, &clip, optimizer).unwrap();
     let dispatches = stepper.dispatch_count();
     let step = move || gpu.run(|e| stepper.record_step(e));
@@ -201,7 +182,7 @@ fn fused_on_gpu<'a>(gpu: &'a Gpu, set: &'a Set, clip: Clip, optimizer: Optimizer
 fn apart_on_gpu<'a>(gpu: &'a Gpu, set: &'a Set, clip: Clip, optimizer: Optimizer) -> Arm<'a> {
     let (pristine, arena) = (gpu.buffer(&set.gradients), gpu.buffer(&set.gradients));
     let parameters = gpu.buffer(&set.parameters);
-    let grads = grads(set, &arena, &parameters);
+    let grads = stepped(&set.sizes, &arena, &parameters);
     let pass = gpu.clipper.prepare(&grads, &clip).unwrap();
     let stepper = gpu.clipper.prepare_step(&grads, &Clip::measure(), optimizer).unwrap();
     // The update alone: no norm, and the decision that one of 0 takes.

@@ -9,8 +9,8 @@ use common::{Distribution, Gpu, assert_close, bits, data, files, gpu, grads, nam
 use gradclip::cpu::{self, StepMut};
 use gradclip::layout::Progress;
 use gradclip::{
-    Clip, ClipError, DType, Grad, History, LossScale, Optimizer, PrepareError, Sgd, Skip, StepError, Trainer,
-    wgpu,
+    Clip, ClipError, DType, Grad, History, LossScale, Optimizer, PrepareError, ReadBackError, Sgd, Skip,
+    StepError, Trainer, wgpu,
 };
 
 const SIZES: [usize; 3] = [700, 3, 40_000];
@@ -145,6 +145,9 @@ fn on_a_device_as_if_they_had_never_come() {
         let plain = There::new(&gpu, |grads, clip, optimizer| {
             gpu.clipper.prepare_training(grads, clip, optimizer, 3).unwrap()
         });
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let unrecorded = gated.trainer.read_back(&mut encoder).map(|_| ()).unwrap_err();
+        assert_eq!(unrecorded, ReadBackError::Undecided);
         let mut decides = Decides::new(skip);
         for i in 0..40 {
             let gradients = micro_batch(i);

@@ -1,19 +1,39 @@
 //! What the benches share: numbers with a fixed seed, and a device.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::panic)]
 
 pub mod compute;
 
 use std::ops::Deref;
 use std::time::Duration;
 
-use gradclip::wgpu;
-use gradclip_verify::gpu;
+use gradclip::{DType, Grad, wgpu};
 use gradclip_verify::inputs::Random;
+use gradclip_verify::{gpu, sets};
 
 /// Uniform in [-scale, scale).
 pub fn random(n: usize, seed: u64, scale: f32) -> Vec<f32> {
     let mut random = Random(seed);
     (0..n).map(|_| random.unit() * scale).collect()
+}
+
+/// Elements of the tensors of a well-known model, or of as many as `1000x768` says: a thousand of 768.
+pub fn sizes(set: &str) -> Vec<usize> {
+    let many =
+        |(tensors, elements): (&str, &str)| Some(vec![vec![elements.parse().ok()?]; tensors.parse().ok()?]);
+    let shapes = sets::shapes(set).or_else(|| set.split_once('x').and_then(many));
+    let shapes: Vec<Vec<u64>> = shapes.unwrap_or_else(|| panic!("no gradient set `{set}`"));
+    shapes.iter().map(|shape| shape.iter().product::<u64>() as usize).collect()
+}
+
+/// Gradients and parameters of these numbers of elements, one after the other in an arena each.
+pub fn stepped(sizes: &[usize], arena: &wgpu::Buffer, parameters: &wgpu::Buffer) -> Vec<Grad> {
+    let mut at = 0;
+    let one = |&n: &usize| {
+        let grad = Grad::range("t", arena, at, n as u64).parameter(parameters, at, DType::F32);
+        at += n as u64 * 4;
+        grad
+    };
+    sizes.iter().map(one).collect()
 }
 
 /// Cuts one run of elements into tensors.

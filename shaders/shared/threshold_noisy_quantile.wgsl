@@ -8,32 +8,20 @@ fn adapt(step: ptr<function, Step>, before: Window, window: Window, found: u32, 
     let counted = atomicLoad(&states[limit].counted);
     let over = atomicLoad(&states[limit].over);
     let steps = states[limit].steps;
-    if steps == 0u {
-        (*step).mean = (*step).threshold;
-    } else {
-        // Half of those within less half of those above.
-        let within = counted - over;
-        let more = within >= over;
-        let halves = select(over - within, within - over, more);
-        let total = add64(signed64(shl64(U64(halves, 0u), 19u), !more), noise_of_count(limit, steps));
-        let negative = (total.hi >> 31u) == 1u;
-        let magnitude = signed64(total, negative);
-        let exact = normalised96(U96(magnitude.lo, magnitude.hi, 0u), -COUNT_DIGITS);
-        let share = f_div(saturated(rounded(exact, F32_MIN_EXPONENT)), adaptation.d);
-        // 1/2 + share against the quantile, both without a sign.
-        let half = 0x3f000000u;
-        let left = select(f_add(half, share), half, negative);
-        let right = select(adaptation.a, f_add(adaptation.a, share), negative);
-        let factor = f_exp(f_mul(adaptation.b, f_distance(left, right)));
-        if left > right {
-            (*step).mean = f_div((*step).mean, factor);
-        } else {
-            (*step).mean = f_mul((*step).mean, factor);
-        }
-    }
-    (*step).measured = true;
-    (*step).mean = bounded((*step).mean);
-    (*step).threshold = (*step).mean;
+    // Half of those within less half of those above.
+    let within = counted - over;
+    let more = within >= over;
+    let halves = select(over - within, within - over, more);
+    let total = add64(signed64(shl64(U64(halves, 0u), 19u), !more), noise_of_count(limit, steps));
+    let negative = (total.hi >> 31u) == 1u;
+    let magnitude = signed64(total, negative);
+    let exact = normalised96(U96(magnitude.lo, magnitude.hi, 0u), -COUNT_DIGITS);
+    let share = f_div(saturated(rounded(exact, F32_MIN_EXPONENT)), adaptation.d);
+    // 1/2 + share against the quantile, both without a sign. C moves whatever was counted.
+    let half = 0x3f000000u;
+    let left = select(f_add(half, share), half, negative);
+    let right = select(adaptation.a, f_add(adaptation.a, share), negative);
+    follow(step, limit, true, left, right);
 }
 
 fn noise_of_count(limit: u32, steps: u32) -> U64 {

@@ -163,36 +163,32 @@ impl Step<'_> {
 
     /// C after the last step, whose segments were counted.
     fn by_quantile(&mut self, state: &mut State) {
-        let Adaptation { a: quantile, b: rate, .. } = *self.adaptation;
-        if state.steps == 0 {
-            state.mean = state.threshold;
-        } else if state.counted > 0 {
-            let share = div((state.counted - state.over) as f32, state.counted as f32);
-            let factor = exp(mul(rate, (share - quantile).abs()));
-            state.mean = if share > quantile { div(state.mean, factor) } else { mul(state.mean, factor) };
-        }
-        self.measured = true;
-        state.mean = self.bounded(state.mean);
-        state.threshold = state.mean;
+        let counted = state.counted;
+        let share = (counted > 0).then(|| div((counted - state.over) as f32, counted as f32));
+        self.follow(state, share.map(|share| (share, self.adaptation.a)));
     }
 
     /// The same with noise on the count, whose bits are those of the step. Where nothing was counted there is noise alone: that C moves must
     /// not depend on the examples, either.
     fn by_noisy_quantile(&mut self, state: &mut State) {
-        let Adaptation { a: quantile, b: rate, d: expected, .. } = *self.adaptation;
+        let Adaptation { a: quantile, d: expected, .. } = *self.adaptation;
+        // Half of those within less half of those above, in units of 2^-20.
+        let halves = i64::from(state.counted) - 2 * i64::from(state.over);
+        let total = (halves << (COUNT_DIGITS - 1)) + self.noise_of_count(state.steps);
+        let exact = Real::new(total.unsigned_abs().into(), -COUNT_DIGITS, false);
+        let share = div(exact.round(F32_MIN_EXPONENT).to_f32(), expected);
+        // 1/2 + share against the quantile, both without a sign.
+        let shares = if total < 0 { (0.5, add(quantile, share)) } else { (add(0.5, share), quantile) };
+        self.follow(state, Some(shares));
+    }
+
+    /// C moves by how far a share of segments lies above the one that is wanted, if any were counted; the first step has what is set.
+    fn follow(&mut self, state: &mut State, shares: Option<(f32, f32)>) {
         if state.steps == 0 {
             state.mean = state.threshold;
-        } else {
-            // Half of those within less half of those above, in units of 2^-20.
-            let halves = i64::from(state.counted) - 2 * i64::from(state.over);
-            let total = (halves << (COUNT_DIGITS - 1)) + self.noise_of_count(state.steps);
-            let exact = Real::new(total.unsigned_abs().into(), -COUNT_DIGITS, false);
-            let share = div(exact.round(F32_MIN_EXPONENT).to_f32(), expected);
-            // 1/2 + share against the quantile, both without a sign.
-            let (left, right) =
-                if total < 0 { (0.5, add(quantile, share)) } else { (add(0.5, share), quantile) };
-            let factor = exp(mul(rate, (left - right).abs()));
-            state.mean = if left > right { div(state.mean, factor) } else { mul(state.mean, factor) };
+        } else if let Some((share, wanted)) = shares {
+            let factor = exp(mul(self.adaptation.b, (share - wanted).abs()));
+            state.mean = if share > wanted { div(state.mean, factor) } else { mul(state.mean, factor) };
         }
         self.measured = true;
         state.mean = self.bounded(state.mean);

@@ -73,6 +73,7 @@ impl Gate {
     /// What follows a micro-batch's gradients: their norm, their sum unless they are left out, and the step if this is the last one of it.
     pub(super) fn dispatch(&self, sums: &Accumulator, stepper: &Stepper, pass: &mut wgpu::ComputePass<'_>) {
         self.pass.dispatch_together(self.pass.decision(), pass);
+        stepper.pass().decides();
         run(&self.counts[..1], pass);
         let (first, next) = (&sums.first[..], &sums.next[..]);
         self.indirect(0, [first, next].into_iter().chain(stepper.dispatches()), pass);
@@ -85,6 +86,7 @@ impl Gate {
         stepper: &Stepper,
         pass: &mut wgpu::ComputePass<'_>,
     ) {
+        stepper.pass().decides();
         run(&self.counts[1..], pass);
         self.indirect(2 * sums.first.len(), stepper.dispatches().into_iter(), pass);
     }

@@ -326,7 +326,6 @@ impl Stepper {
 
     /// What a step records, for whoever records it otherwise.
     pub(super) fn dispatches(&self) -> [&[Step]; 2] {
-        self.pass.decides();
         [&self.decision.together, &self.update]
     }
 

@@ -128,10 +128,11 @@ pub(super) fn thresholds(variant: &Variant) -> Vec<File> {
         ADAPT_ADAGC => wgsl!["shared/found_nothing", "shared/averaged", "shared/threshold_adagc"],
         ADAPT_AGGC => wgsl!["shared/found_nothing", "shared/threshold_aggc"],
         ADAPT_NOISY_QUANTILE => {
-            let own = wgsl!["shared/thresholds", "shared/found_nothing", "shared/threshold_noisy_quantile"];
-            return [NOISE, own].concat();
+            let rule =
+                wgsl!["shared/found_nothing", "shared/follows_quantile", "shared/threshold_noisy_quantile"];
+            return [NOISE, wgsl!["shared/thresholds"], rule].concat();
         }
-        _ => wgsl!["shared/found_nothing", "shared/threshold_quantile"],
+        _ => wgsl!["shared/found_nothing", "shared/follows_quantile", "shared/threshold_quantile"],
     };
     [wgsl!["shared/thresholds"], rule].concat()
 }
