@@ -11,12 +11,14 @@ macro_rules! wgsl {
     };
 }
 
+mod base;
 mod finish;
 mod form;
 mod kernel;
 mod known;
 pub mod listing;
 mod parts;
+mod row;
 mod table;
 mod text;
 mod variant;

@@ -5,7 +5,8 @@ use crate::clip::Summation;
 use super::form::{Form, Loads};
 use super::kernel::{Binding, File, Kernel};
 use super::parts::{applied_elements, elements};
-use super::table::{Norms, Row, TABLE, Tables};
+use super::row::{Norms, Row, Tables};
+use super::table::TABLE;
 use super::variant::Variant;
 
 impl Kernel {

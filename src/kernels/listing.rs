@@ -8,7 +8,8 @@ use crate::tensor::{DType, Precision};
 
 use super::form::{FORMS, Form, Loads};
 use super::kernel::{Binding, Kernel};
-use super::table::{Norms, TABLE};
+use super::row::Norms;
+use super::table::TABLE;
 use super::variant::Variant;
 
 /// Buffers that a dispatch binds at most besides its tables.
