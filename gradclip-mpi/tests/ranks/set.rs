@@ -5,6 +5,7 @@ use std::ops::Range;
 use gradclip::cpu::{self, GradMut};
 use gradclip::{Adapt, Clip, Group, History, LossScale, NonFinite, NormType, Report, Skip};
 use gradclip_mpi::{Piece, Ranks, shard_ranges};
+use gradclip_verify::inputs::Random;
 
 pub const CHUNK: u64 = 16_384;
 /// Name, elements, group.
@@ -18,29 +19,11 @@ pub const TENSORS: [(&str, u64, usize); 7] = [
     ("empty", 0, 0),
 ];
 
-/// SplitMix64 (Steele, Lea and Flood 2014).
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.bits() % n
-    }
-}
-
 /// Gradients whose chunks differ by many powers of two, so that alignment drops bits in every sum. The same on every rank.
 pub fn gradients(step: u64) -> Vec<Vec<f32>> {
     let mut random = Random(step);
     let one = |&(_, len, _): &(&str, u64, usize)| {
-        let mut values: Vec<f32> =
-            (0..len).map(|_| (random.bits() >> 40) as f32 * 2f32.powi(-23) - 1.0).collect();
+        let mut values: Vec<f32> = (0..len).map(|_| random.unit()).collect();
         for chunk in values.chunks_mut(CHUNK as usize) {
             let scale = 2f32.powi(random.below(24) as i32 - 12);
             chunk.iter_mut().for_each(|x| *x *= scale);
@@ -75,7 +58,7 @@ pub enum Placing {
 pub fn held(placing: Placing, rank: usize, ranks: usize) -> Held {
     let mut random = Random(if let Placing::Mixed(seed) = placing { seed } else { 0 });
     let one = |(i, &(_, len, _)): (usize, &(&str, u64, usize))| {
-        let (kind, owner, copies) = (random.below(4), random.below(ranks as u64), random.bits() | 1);
+        let (kind, owner, copies) = (random.below(4), random.below(ranks) as u64, random.bits() | 1);
         let kind = match placing {
             Placing::Cut => 0,
             Placing::Whole => 1,
