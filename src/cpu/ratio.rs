@@ -53,8 +53,15 @@ pub(super) fn ratio_of(tensor: &Unmoved<'_>, rates: &Rates, partials: &mut Vec<[
 impl Unmoved<'_> {
     /// The squares of the updates of a chunk, and of its parameters.
     fn measure(&self, at: usize, rates: &Rates) -> [Partial; 2] {
-        let len = (self.gradient.len() - at).min(CHUNK as usize);
-        let (mut parameters, mut updates) = ([0.0; CHUNK as usize], [0.0; CHUNK as usize]);
+        match self.gradient.len() - at {
+            // Sets of many small tensors have no whole chunks to clear.
+            len if len <= BLOCK => self.measure_in::<BLOCK>(at, len, rates),
+            len => self.measure_in::<{ CHUNK as usize }>(at, len.min(CHUNK as usize), rates),
+        }
+    }
+
+    fn measure_in<const ROOM: usize>(&self, at: usize, len: usize, rates: &Rates) -> [Partial; 2] {
+        let (mut parameters, mut updates) = ([0.0; ROOM], [0.0; ROOM]);
         let (parameters, updates) = (&mut parameters[..len], &mut updates[..len]);
         self.parameter.read(at, parameters);
         let outcomes = outcomes_of(self.owner, self.outcomes);
