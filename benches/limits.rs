@@ -1,6 +1,6 @@
 //! What each limit of updates and each rule beside a clip costs: steps with one, beside AdamW without, on the CPU path and on an adapter.
 //!
-//! Arms take turns in one process. `GRADCLIP_BENCH=gpt2,1000x1000` picks sets, `GRADCLIP_TEST_ADAPTER` the adapter, `GRADCLIP_ROUNDS=9` the
+//! Arms take turns in one process. `GRADCLIP_BENCH=1x25000000,1000x1000` picks sets, `GRADCLIP_TEST_ADAPTER` the adapter, `GRADCLIP_ROUNDS=9` the
 //! number of turns; `GRADCLIP_RECORD=FILE` appends the figures to a CSV file.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
@@ -81,7 +81,7 @@ fn on_gpu<'a>(gpu: &'a Gpu, set: &Set, step: &Step) -> Arm<'a> {
 }
 
 fn main() {
-    let sets = std::env::var("GRADCLIP_BENCH").unwrap_or_else(|_| "gpt2,1000x1000".into());
+    let sets = std::env::var("GRADCLIP_BENCH").unwrap_or_else(|_| "1x25000000,1000x1000".into());
     let rounds = std::env::var("GRADCLIP_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(9);
     let mut record =
         record("set,device,step,median_ms,min_ms,max_ms,bytes_an_element,times_adamw,times_its_bytes");
