@@ -3,7 +3,7 @@
 use crate::clip::Summation;
 use crate::combine;
 use crate::layout::{
-    CHUNK, Hyper, LARS, LIMITS_RATE, LIMITS_RMS, NORMS_APART, Outcome, Partial, RATIOS, Sum, TRUST_RATIO,
+    CHUNK, Hyper, LARS, LIMITS_RATE, LIMITS_RMS, NORMS_APART, Outcome, Partial, Sum, TRUST_RATIO,
 };
 use crate::norm::norm_of;
 use crate::real::{F32_MIN_EXPONENT, NO_MIN_EXPONENT, Real, Rounded};
@@ -12,6 +12,7 @@ use crate::segments::Owner;
 use super::block::{Values, not_here, with_elements};
 use super::change::outcomes_of;
 use super::element::Element;
+use super::lanes::{ByLanes, Lanes, by_lanes};
 use super::parameter::ParameterMut;
 use super::reduce::Scratch;
 use super::threads;
@@ -20,37 +21,91 @@ use super::update::{Rates, clipped, decayed, penalised, quotient, within};
 /// Elements whose clipped gradients are kept at once.
 const BLOCK: usize = 1024;
 
-/// A tensor whose update is limited, before anything of it moves.
+/// Tensors before anything of them moves, one at each place.
+#[derive(Clone, Copy)]
 pub(super) struct Unmoved<'a> {
-    pub(super) gradient: Values<'a>,
-    pub(super) parameter: &'a ParameterMut<'a>,
-    pub(super) moments: &'a [Vec<f32>],
-    pub(super) owner: Owner,
+    pub(super) gradients: &'a [Values<'a>],
+    pub(super) parameters: &'a [ParameterMut<'a>],
+    pub(super) moments: &'a [Vec<Vec<f32>>],
+    pub(super) owners: &'a [Owner],
     pub(super) outcomes: &'a [Outcome],
 }
 
-/// The factor of its update; `partials` is room for those of its chunks.
-pub(super) fn ratio_of(tensor: &Unmoved<'_>, rates: &Rates, partials: &mut Vec<[Partial; 2]>) -> f32 {
-    if rates.hyper.flags & RATIOS == 0 {
-        return 1.0;
-    }
-    let elements = tensor.gradient.len();
-    partials.clear();
-    partials.resize(elements.div_ceil(CHUNK as usize), [Partial::default(); 2]);
-    threads::share(partials, elements as u64, &|first, own| {
-        (first..).zip(own).for_each(|(chunk, to)| *to = tensor.measure(chunk * CHUNK as usize, rates));
+/// A chunk, and what it measures: its updates, and its parameters.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured {
+    tensor: usize,
+    chunk: usize,
+    partials: [Partial; 2],
+}
+
+/// The factor of each tensor's update, 1 of those that have no constants here. `measured` is room for their chunks.
+pub(super) fn ratios(
+    all: Unmoved<'_>,
+    rates: &(impl Fn(usize) -> Option<Rates> + Sync),
+    measured: &mut Vec<Measured>,
+    to: &mut Vec<f32>,
+) {
+    let limited = |tensor: &usize| rates(*tensor).is_some();
+    let tensors = 0..all.gradients.len();
+    let chunks = |tensor: usize| {
+        let chunks = all.gradients[tensor].len().div_ceil(CHUNK as usize);
+        (0..chunks).map(move |chunk| Measured { tensor, chunk, partials: [Partial::default(); 2] })
+    };
+    measured.clear();
+    measured.extend(tensors.clone().filter(limited).flat_map(chunks));
+    let elements = all.gradients.iter().map(|gradient| gradient.len() as u64).sum();
+    threads::share(measured, elements, &|_, own| {
+        for Measured { tensor, chunk, partials } in own {
+            if let Some(rates) = rates(*tensor) {
+                *partials = all.of(*tensor).measure(*chunk * CHUNK as usize, &rates);
+            }
+        }
     });
+    to.clear();
+    to.resize(tensors.len(), 1.0);
+    for own in measured.chunk_by(|a, b| a.tensor == b.tensor) {
+        let tensor = own[0].tensor;
+        if let Some(rates) = rates(tensor) {
+            to[tensor] = ratio_of(own, all.gradients[tensor].len() as u64, &rates);
+        }
+    }
+}
+
+/// From all chunks of a tensor.
+fn ratio_of(measured: &[Measured], elements: u64, rates: &Rates) -> f32 {
     let [update, parameter] = [0, 1].map(|which| {
-        let items = partials.iter().map(|of| combine::item(&of[which], 0, Summation::Two));
+        let items = measured.iter().map(|of| combine::item(&of.partials[which], 0, Summation::Two));
         combine::combine(items, Summation::Two)
     });
     match rates.hyper.flags & TRUST_RATIO {
-        0 => within_limit(&update, elements as u64, &rates.hyper),
+        0 => within_limit(&update, elements, &rates.hyper),
         _ => trust_ratio([&update, &parameter], rates.weight_decay, &rates.hyper),
     }
 }
 
-impl Unmoved<'_> {
+impl<'a> Unmoved<'a> {
+    fn of(self, tensor: usize) -> One<'a> {
+        One {
+            gradient: self.gradients[tensor],
+            parameter: &self.parameters[tensor],
+            moments: &self.moments[tensor],
+            owner: self.owners[tensor],
+            outcomes: self.outcomes,
+        }
+    }
+}
+
+/// One of them.
+struct One<'a> {
+    gradient: Values<'a>,
+    parameter: &'a ParameterMut<'a>,
+    moments: &'a [Vec<f32>],
+    owner: Owner,
+    outcomes: &'a [Outcome],
+}
+
+impl One<'_> {
     /// The squares of the updates of a chunk, and of its parameters.
     fn measure(&self, at: usize, rates: &Rates) -> [Partial; 2] {
         match self.gradient.len() - at {
@@ -106,46 +161,72 @@ impl Unmoved<'_> {
             let len = gradient.len();
             let (g, scale) = clipped(gradient, outcome, &mut block[..len]);
             let scale = scale * rates.sign();
-            if rates.hyper.flags & LARS != 0 {
-                of_lars(g, scale, p, to, rates);
-            } else if let [m, v] = self.moments {
-                of_adam(g, scale, p, [&m[at..at + len], &v[at..at + len]], to, rates);
-            }
+            let [m, v] = match self.moments {
+                [m, v] => [m, v].map(|moment| &moment[at..at + len]),
+                _ => [&[][..]; 2],
+            };
+            by_lanes(Updates { gradient: g, scale, parameter: p, moments: [m, v], to, rates });
             at += len;
         }
     }
 }
 
-fn of_lars(gradient: &[f32], scale: f32, parameters: &[f32], to: &mut [f32], rates: &Rates) {
-    let penalty = if rates.hyper.flags & NORMS_APART != 0 { 0.0 } else { rates.weight_decay };
-    for ((to, &g), &p) in to.iter_mut().zip(gradient).zip(parameters) {
-        *to = penalised(g * scale, p, penalty, g.is_finite() & p.is_finite());
+/// What neighbouring elements would move by.
+struct Updates<'a> {
+    gradient: &'a [f32],
+    /// Factor of the gradient.
+    scale: f32,
+    parameter: &'a [f32],
+    /// None of LARS.
+    moments: [&'a [f32]; 2],
+    to: &'a mut [f32],
+    rates: &'a Rates,
+}
+
+impl ByLanes for Updates<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        match self.rates.hyper.flags & (LARS | LIMITS_RATE) {
+            LARS => self.of_lars(),
+            0 => self.of_adam::<false>(),
+            _ => self.of_adam::<true>(),
+        }
     }
 }
 
-fn of_adam(
-    gradient: &[f32],
-    scale: f32,
-    parameters: &[f32],
-    [m, v]: [&[f32]; 2],
-    to: &mut [f32],
-    rates: &Rates,
-) {
-    let Hyper { flags, eps: least, .. } = rates.hyper;
-    let (eps, penalty) = (rates.eps(), rates.penalty());
-    let decay = if flags & LIMITS_RMS != 0 { 0.0 } else { rates.decay() };
-    for ((((to, &g), &p), &m), &v) in to.iter_mut().zip(gradient).zip(parameters).zip(m).zip(v) {
-        let finite = g.is_finite() & p.is_finite();
-        let g = penalised(g * scale, p, penalty, finite);
-        let [m, v] = rates.moments([m, v], g, finite);
-        *to = if flags & LIMITS_RATE != 0 {
-            let size = within(rates.root(v), finite).max(least);
-            quotient(g, size, g == 0.0 && size == 0.0, finite)
-        } else {
-            let size = within(rates.root(v) + eps, finite);
-            let update = quotient(rates.corrected(m, finite), size, m == 0.0 && size == 0.0, finite);
-            decayed(update, p, decay, finite)
-        };
+impl Updates<'_> {
+    #[inline(always)]
+    fn of_lars(self) {
+        let Updates { gradient, scale, parameter, to, rates, .. } = self;
+        let penalty = if rates.hyper.flags & NORMS_APART != 0 { 0.0 } else { rates.weight_decay };
+        for ((to, &g), &p) in to.iter_mut().zip(gradient).zip(parameter) {
+            *to = penalised(g * scale, p, penalty, g.is_finite() & p.is_finite());
+        }
+    }
+
+    /// With `RATE` the gradient over the root of its second moment, which limits a learning rate.
+    #[inline(always)]
+    fn of_adam<const RATE: bool>(self) {
+        let Updates { gradient, scale, parameter, moments: [m, v], to, rates } = self;
+        let Hyper { flags, eps: least, .. } = rates.hyper;
+        let (eps, penalty) = (rates.eps(), rates.penalty());
+        let decay = if flags & LIMITS_RMS != 0 { 0.0 } else { rates.decay() };
+        for ((((to, &g), &p), &m), &v) in to.iter_mut().zip(gradient).zip(parameter).zip(m).zip(v) {
+            let finite = g.is_finite() & p.is_finite();
+            let g = penalised(g * scale, p, penalty, finite);
+            let [m, v] = rates.moments([m, v], g, finite);
+            let root = rates.root(v);
+            *to = if RATE {
+                let size = within(root, finite).max(least);
+                quotient(g, size, g == 0.0 && size == 0.0, finite)
+            } else {
+                let size = within(root + eps, finite);
+                let update = quotient(rates.corrected(m, finite), size, m == 0.0 && size == 0.0, finite);
+                decayed(update, p, decay, finite)
+            };
+        }
     }
 }
 

@@ -1,12 +1,11 @@
 //! Vectors of references, which live for a step, in room that is kept from step to step.
 
-use crate::layout::Partial;
-
 use super::block::{Block, Values};
 use super::blockwise::Piece;
 use super::change::Change;
 use super::fused::Work;
 use super::parameter::ParameterMut;
+use super::ratio::Measured;
 
 /// Vectors without elements, kept for what they hold on to.
 #[derive(Debug, Default)]
@@ -18,5 +17,6 @@ pub(super) struct Room {
     pub(super) work: Vec<Change<'static>>,
     pub(super) pieces: Vec<Piece<'static>>,
     pub(super) fused: Vec<Work<'static>>,
-    pub(super) partials: Vec<[Partial; 2]>,
+    pub(super) measured: Vec<Measured>,
+    pub(super) ratios: Vec<f32>,
 }

@@ -9,7 +9,7 @@ use crate::cpu::fused;
 use crate::cpu::grads::Slice;
 use crate::cpu::kept::Kept;
 use crate::cpu::parameter::ParameterMut;
-use crate::cpu::ratio::{Unmoved, ratio_of};
+use crate::cpu::ratio::{Unmoved, ratios};
 use crate::cpu::recycled::recycled;
 use crate::cpu::room::Room;
 use crate::cpu::set::Set;
@@ -283,18 +283,25 @@ impl PreparedStep {
             return;
         }
         let (parts, outcomes) = (&kept.set.parts, &kept.workspace.outcomes);
+        room.ratios.clear();
+        if optimizer.has_ratios() {
+            let (owners, parameters, moments) = (&parts.owners[..], &*targets, &moments.tensors[..]);
+            let unmoved = Unmoved { gradients, parameters, moments, owners, outcomes };
+            // Rows of tables are left out.
+            let limited = |tensor: usize| {
+                own[tensor].limits_update.then(|| own[tensor].rates(optimizer, &hyper, progress))
+            };
+            ratios(unmoved, &limited, &mut room.measured, &mut room.ratios);
+        }
         let rows = rows.iter().copied().chain(std::iter::repeat(None));
-        let each = gradients.iter().zip(targets).zip(&mut moments.tensors).zip(own).zip(rows);
-        let partials = &mut room.partials;
+        let factors = room.ratios.iter().copied().chain(std::iter::repeat(1.0));
+        let each = gradients.iter().zip(targets).zip(&mut moments.tensors).zip(own);
         let members =
-            each.zip(&parts.owners).map(|(((((&gradient, target), moments), own), rows), &owner)| {
+            each.zip(rows.zip(factors)).map(|((((gradient, target), moments), own), (rows, ratio))| {
                 let mut rates = own.rates(optimizer, &hyper, progress);
-                rates = if rows.is_some() { rates.by_rows() } else { rates };
-                if own.limits_update && rows.is_none() {
-                    let unmoved = Unmoved { gradient, parameter: target, moments, owner, outcomes };
-                    rates.ratio = ratio_of(&unmoved, &rates, partials);
-                }
-                (gradient, target.reborrowed(), &mut moments[..], Action::Update(rates), rows)
+                rates.ratio = ratio;
+                let rates = if rows.is_some() { rates.by_rows() } else { rates };
+                (*gradient, target.reborrowed(), &mut moments[..], Action::Update(rates), rows)
             });
         let mut work = recycled(std::mem::take(&mut room.fused));
         fused::run(members, parts, outcomes, &mut work);

@@ -1,5 +1,6 @@
 //! The update rules, over neighbouring elements.
 
+use crate::cpu::lanes::{ByLanes, Lanes, by_lanes};
 use crate::layout::{
     ADAM, ADOPT, AMSGRAD, CLIPS_UPDATE, DECOUPLED, Hyper, LARS, LIMITS_RMS, LION, NADAM, NESTEROV, RADAM,
     RATIOS, SPAM,
@@ -188,28 +189,20 @@ impl<const KIND: u32> Rule for Adam<KIND> {
 
 /// The same loop for the widest vectors there are; every operation rounds alike in all.
 fn dispatch(rule: impl Rule, operands: Operands<'_>, rates: &Rates) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the feature that the function is compiled for was just detected.
-            return unsafe { avx512(rule, operands, rates) };
-        }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: as above.
-            return unsafe { avx2(rule, operands, rates) };
-        }
+    by_lanes(Ruled { rule, operands, rates });
+}
+
+struct Ruled<'a, R> {
+    rule: R,
+    operands: Operands<'a>,
+    rates: &'a Rates,
+}
+
+impl<R: Rule> ByLanes for Ruled<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        self.rule.run(self.operands, self.rates);
     }
-    rule.run(operands, rates);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn avx512(rule: impl Rule, operands: Operands<'_>, rates: &Rates) {
-    rule.run(operands, rates);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn avx2(rule: impl Rule, operands: Operands<'_>, rates: &Rates) {
-    rule.run(operands, rates);
 }
