@@ -21,7 +21,13 @@ fn main() {
     let ranks = Ranks::new(&universe.world(), Duration::from_secs(120)).unwrap();
     let on_device = std::env::args().any(|arg| arg == "--device");
     let tests: &[Test] = if on_device {
-        &[("devices_have_the_bits_of_one_rank", device::devices_have_the_bits_of_one_rank)]
+        &[
+            ("devices_have_the_bits_of_one_rank", device::devices_have_the_bits_of_one_rank),
+            (
+                "steps_on_devices_have_the_bits_of_one_rank",
+                device::steps_on_devices_have_the_bits_of_one_rank,
+            ),
+        ]
     } else {
         &[
             (
