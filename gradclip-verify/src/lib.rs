@@ -14,6 +14,7 @@
 pub mod budget;
 pub mod check;
 pub mod compare;
+pub mod corpus;
 mod failure;
 pub mod gpu;
 pub mod inputs;
