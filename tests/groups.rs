@@ -6,8 +6,8 @@
 mod common;
 
 use common::{
-    Distribution, Named, RULES, SCOPES, Tensor, assert_close, assert_same, data, floats, gpu, norm, on_both,
-    shaped, tolerance, traced,
+    Distribution, Named, RULES, SCOPES, Tensor, assert_close, assert_same, data, floats, gpu, named, norm,
+    on_both, shaped, tolerance, traced,
 };
 use gradclip::cpu::{self, GradMut};
 use gradclip::plan::{Placement, Plan, PlanLimits};
@@ -196,4 +196,19 @@ fn thresholds_of_groups_are_refused_where_a_norm_is_shared() {
     let grads = &mut [GradMut::new("x", first).group(&a), GradMut::new("y", second).group(&b)];
     let error = cpu::clip(grads, &Clip::per_tensor_norm(1.0)).unwrap_err();
     assert_eq!(error, ClipError::Group { name: "a".into(), first: Some(1.0), second: None });
+}
+
+/// Coefficients of which `f32` has no bits left: the limit on the whole set is the smaller one by 10^10, and holds. Each result is
+/// threshold / norm * 1e30, rounded a few times.
+#[test]
+fn limits_on_the_whole_set_hold_where_no_f32_tells_coefficients_apart() {
+    let gpu = gpu();
+    for (own, total, expected) in [(1e-20f32, 1e-30f32, 1e-30), (1e-30, 1e-20, 1e-30), (1e-20, 0.0, 0.0)] {
+        let clip = Clip::per_group_norm(own).total(total);
+        let set = named([vec![1e30f32, 0.0], vec![0.0f32; 3]]);
+        let (report, after) = on_both(&gpu, &set, &clip);
+        assert_eq!(report.segments[0].coefficient, 0.0);
+        let first = f64::from(floats(&after)[0][0]);
+        assert_close([first], [expected], 8.0 * tolerance::HALF_ULP, 0.0, &format!("{own:e} {total:e}"));
+    }
 }

@@ -22,6 +22,25 @@ fn unscale_of(limit: u32) -> u32 {
     return with_loss_scale(settings[limit].unscale);
 }
 
+// Whether one coefficient is the smaller one, by bits: a driver may flush subnormals. Where f32 has none left to tell, the
+// factors do, whose exponents go further.
+fn lies_below(total: Outcome, out: Outcome) -> bool {
+    let a = bitcast<u32>(total.coefficient);
+    let b = bitcast<u32>(out.coefficient);
+    if a != b || a >= 0x800000u {
+        return a < b;
+    }
+    let x = factor_exponent(total);
+    let y = factor_exponent(out);
+    return x < y || (x == y && bitcast<u32>(total.scale) < bitcast<u32>(out.scale));
+}
+
+// That of scale * rescale * rescale, and one below all others for 0.
+fn factor_exponent(out: Outcome) -> i32 {
+    let scale = bitcast<u32>(out.scale);
+    return select(i32(scale >> 23u) + 2 * i32(bitcast<u32>(out.rescale) >> 23u), -1, scale == 0u);
+}
+
 // The limit on the whole set: what it does to all, or the smaller coefficient.
 fn limit_by_total(out: ptr<function, Outcome>) {
     let setting = setting_of(arrayLength(&settings) - 1u);
@@ -29,7 +48,7 @@ fn limit_by_total(out: ptr<function, Outcome>) {
     let total = decide(sum, setting, sum);
     let poisoned = (total.flags & NON_FINITE) != 0u && setting.policy != POLICY_SANITIZE;
     // One that limits nothing leaves what is raised as well.
-    let limits = (total.flags & CLIPPED) != 0u && total.coefficient < (*out).coefficient;
+    let limits = (total.flags & CLIPPED) != 0u && lies_below(total, *out);
     if !poisoned && !limits {
         return;
     }

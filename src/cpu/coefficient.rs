@@ -256,7 +256,7 @@ fn decide_non_finite(out: &mut Outcome, nan: bool, setting: &Setting) {
 pub(crate) fn limit_by_total(out: &mut Outcome, total: &Outcome, setting: &Setting) {
     let poisoned = total.flags & NON_FINITE != 0 && setting.policy != POLICY_SANITIZE;
     // One that limits nothing leaves what is raised as well.
-    let limits = total.flags & CLIPPED != 0 && total.coefficient.to_bits() < out.coefficient.to_bits();
+    let limits = total.flags & CLIPPED != 0 && lies_below(total, out);
     if !poisoned && !limits {
         return;
     }
@@ -268,6 +268,24 @@ pub(crate) fn limit_by_total(out: &mut Outcome, total: &Outcome, setting: &Setti
     if poisoned {
         out.flags &= !CLIPPED;
     }
+}
+
+/// Whether one coefficient is the smaller one. Where `f32` has no bits left to tell, the factors do, whose exponents go further.
+fn lies_below(total: &Outcome, out: &Outcome) -> bool {
+    let (a, b) = (total.coefficient.to_bits(), out.coefficient.to_bits());
+    if a != b || a >= f32::MIN_POSITIVE.to_bits() {
+        return a < b;
+    }
+    factor_bits(total) < factor_bits(out)
+}
+
+/// A factor's exponent and mantissa, in an order that is that of factors; 0 below all others.
+fn factor_bits(out: &Outcome) -> (i32, u32) {
+    let [scale, rescale] = [out.scale, out.rescale].map(|part| part.to_bits());
+    if scale == 0 {
+        return (i32::MIN, 0);
+    }
+    ((scale >> 23) as i32 + 2 * (rescale >> 23) as i32, scale & 0x7f_ffff)
 }
 
 /// A step is left out: nothing changes, whatever was decided.
