@@ -1,4 +1,5 @@
-//! One hash of all that clips make of a fixed corpus, on the CPU path and on adapters. FORMAT.md defines it, and tests/reference.py has it too.
+//! One hash of all that clips make of a fixed corpus, on the CPU path and on adapters. FORMAT.md defines it; tests/reference.py was written from that
+//! page alone, and has the same.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -23,4 +24,11 @@ fn the_adapter_has_the_hash() {
     let hash =
         corpus::hash(|tensors, clip, history| session.clip_with(&mut tensor::grads(tensors), clip, history));
     assert_eq!(format!("{:016x}", hash.unwrap()), format!("{:016x}", corpus::EXPECTED));
+}
+
+/// What tests/reference.py is given.
+#[test]
+fn the_page_states_the_hash() {
+    let page = include_str!("../FORMAT.md");
+    assert!(page.ends_with(&format!("It is **0x{:016x}**.\n", corpus::EXPECTED)));
 }

@@ -1,7 +1,7 @@
 //! Cases run on the CPU path and on adapters, and compared.
 
 mod coalesce;
-mod cpu;
+pub(crate) mod cpu;
 mod gpu;
 mod history;
 mod private;

@@ -122,14 +122,7 @@ impl Recipe {
         }
         let mut case = Case::plain(tensors, &shapes, self.clip);
         case.placing = placing(self.arena);
-        // What is lost is checked like everything else.
-        case.clip.lossy_unscale = true;
-        // Oracles compute with what the kernels compute with.
-        let single = |value: f64| f64::from(value as f32);
-        (case.clip.unscale, case.clip.eps) = (single(case.clip.unscale), single(case.clip.eps));
-        if let Rule::Agc { eps } = &mut case.clip.rule {
-            *eps = single(*eps);
-        }
+        case.clip = checked(case.clip);
         case.clip.threshold = match self.threshold {
             Threshold::Fixed(threshold) => threshold.into(),
             Threshold::Share(share) => (share * case.typical()).into(),
@@ -144,6 +137,17 @@ impl Recipe {
             Elements::Mixed => [Element::F32, Element::F16, Element::Bf16][i % 3],
         }
     }
+}
+
+/// A clip as oracles can follow it: with the numbers that kernels compute with, and what unscaling loses checked like everything else.
+pub(crate) fn checked(mut clip: Clip) -> Clip {
+    let single = |value: f64| f64::from(value as f32);
+    (clip.unscale, clip.eps) = (single(clip.unscale), single(clip.eps));
+    if let Rule::Agc { eps } = &mut clip.rule {
+        *eps = single(*eps);
+    }
+    clip.lossy_unscale = true;
+    clip
 }
 
 /// Packed, or in buffers of their own, in some of which something else lies before them.
