@@ -59,13 +59,14 @@ impl Data {
         }
     }
 
-    /// The largest magnitude, and whether all elements are numbers.
+    /// The largest finite magnitude, and whether an element is NaN.
     fn largest(&self) -> (f32, bool) {
         let all: Vec<f32> = match self {
             Data::F32(v) => v.clone(),
             Data::Bf16(v) => v.iter().map(|x| x.to_f32()).collect(),
         };
-        all.iter().fold((0.0, true), |(most, numbers), x| (x.abs().max(most), numbers && !x.is_nan()))
+        let finite = all.iter().filter(|x| x.is_finite());
+        (finite.fold(0.0, |most, x| most.max(x.abs())), all.iter().any(|x| x.is_nan()))
     }
 }
 
@@ -132,7 +133,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "non_finite": report.non_finite(),
         "first_non_finite": report.first_non_finite(),
         "largest_after": clipped.iter().map(|(most, _)| *most).fold(0.0, f32::max),
-        "nan_after": clipped.iter().any(|(_, numbers)| !numbers),
+        "nan_after": clipped.iter().any(|(_, nan)| *nan),
     });
     println!("{line}");
     Ok(())

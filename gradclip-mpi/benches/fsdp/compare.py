@@ -62,6 +62,8 @@ def alike(rows: list[dict[str, Any]], key: str) -> Any:
 
 def after(rows: list[dict[str, Any]]) -> str:
     """What became of the gradients, over all ranks."""
+    if any(row.get("skipped") for row in rows):
+        return "untouched"
     if any(row["nan_after"] for row in rows):
         count = sum(row["nan_after"] for row in rows)
         largest = max(row["largest_after"] for row in rows)
@@ -103,7 +105,8 @@ def print_table(wanted: list[cases.Case], counts: list[int], all_rows: list[dict
             told = [one for n in counts for one in all_rows if (one["case"], one["ranks"], one["program"]) == (case.name, n, program)]
             bits = {one.get("bits") for one in told}
             cells = " | ".join(cell(one) for one in told)
-            print(f"| {case.words} | {told[0]['exact']:.9g} | {program} | {cells} | {'one' if len(bits) == 1 else len(bits)} |")
+            count = "none" if bits == {None} else len(bits)
+            print(f"| {case.words} | {told[0]['exact']:.9g} | {program} | {cells} | {count} |")
 
 
 def print_findings(all_rows: list[dict[str, Any]]) -> None:

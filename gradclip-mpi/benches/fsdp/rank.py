@@ -111,7 +111,7 @@ def measure(case: Case, folder: Path, rank: int, ranks: int) -> dict[str, Any]:
         "dtype": str(norm.dtype),
         "placements": placements,
         "found_inf": flag,
-        "largest_after": after.nan_to_num(0.0).abs().max().item() if len(after) else 0.0,
+        "largest_after": after.nan_to_num(0.0, 0.0, 0.0).abs().max().item() if len(after) else 0.0,
         "nan_after": bool(after.isnan().any()),
     }
 
