@@ -18,7 +18,7 @@ use gradclip_mpi::mpi::topology::SimpleCommunicator;
 use gradclip_mpi::mpi::traits::*;
 use gradclip_mpi::{HostClip, Piece, Ranks, mpi, shard_ranges};
 
-const TURNS: usize = 101;
+const TURNS: usize = 51;
 const TENSORS: [usize; 5] = [1, 148, 1_000, 10_000, 100_000];
 
 /// The median of this rank's times in µs; of all ranks the longest, since a step goes on when the last has its sums.
@@ -97,7 +97,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut memory: Vec<Vec<f32>> = pieces.iter().map(|p| vec![1.0; p.elements() as usize]).collect();
         let mut clipper = agreed.prepare(memory.iter_mut().map(|g| &mut g[..]))?;
         let mut times = Vec::new();
-        for _ in 0..if tensors > 10_000 { TURNS / 5 } else { TURNS } {
+        for _ in 0..if tensors > 10_000 { TURNS / 3 } else { TURNS } {
             world.barrier();
             clipper.measure(memory.iter().map(|g| &g[..]))?;
             times.push(exchange(&mut clipper)?);

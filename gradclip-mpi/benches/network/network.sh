@@ -5,7 +5,8 @@
 #     sudo benches/network/network.sh [--ranks "1 2 4 8"] [--delays "direct 0 100 1000"] [--mca "NAME VALUE"] [-- TENSORS...]
 #
 # A delay is what a packet is held for on its way, in microseconds; `direct` is a bridge of the kernel's, which holds nothing. Where the kernel has `tc netem`, it
-# delays; else relay.py does. What was really there says ping, before each series. Linux, root, iproute2, Open MPI; it installs ping and Open MPI
+# delays; else relay.py does. What was really there says ping, before each series. Ranks go
+# before whatever else wants a core, so keep series short. Linux, root, iproute2, Open MPI; it installs ping and Open MPI
 # with apt where they are missing, saying so. Namespaces are called gc0, gc1, ..., gcnet, and are gone at the end.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -28,7 +29,7 @@ done
 program=$here/../../target/release/examples/cost
 [ -x "$program" ] || drivers_die "first: cargo build --release --example cost"
 [ "$(id -u)" -eq 0 ] || drivers_die "namespaces need root"
-for need in ip:iproute2 ping:iputils-ping mpirun:openmpi-bin python3:python3; do
+for need in ip:iproute2 ping:iputils-ping mpirun:openmpi-bin python3:python3 chrt:util-linux; do
     command -v "${need%%:*}" >/dev/null || { drivers_need_apt "${need%%:*}" && drivers_apt_install "${need%%:*}" "${need##*:}"; }
 done
 
@@ -72,9 +73,9 @@ bridge() {
     done
 }
 
-# Hosts whose packets relay.py holds for $1 microseconds. It goes before whatever else wants a core, as a network would.
+# Hosts whose packets relay.py holds for $1 microseconds. It goes before the ranks, as a network would.
 relayed() {
-    local i list=() first=()
+    local i list=()
     for ((i = 0; i < hosts; i++)); do
         ip netns add "gc$i"
         inside "gc$i" ip link set lo up
@@ -84,9 +85,8 @@ relayed() {
         inside "gc$i" ip link set mpi mtu 65000 up
         list+=("gc$i" mpi)
     done
-    command -v chrt >/dev/null && first=(chrt --fifo 50)
     mkfifo "$scratch/relay-in" 2>/dev/null || true
-    "${first[@]}" python3 "$here/relay.py" "$1" "${list[@]}" <"$scratch/relay-in" >"$scratch/relay" &
+    chrt --fifo 50 python3 "$here/relay.py" "$1" "${list[@]}" <"$scratch/relay-in" >"$scratch/relay" &
     relay=$!
     exec 3>"$scratch/relay-in"
     for ((i = 0; i < 100; i++)); do
@@ -142,7 +142,7 @@ for delay in $delays; do
     [ "$hosts" -eq 1 ] || ping=$(round_trip)
     for n in $ranks; do
         where=$(for ((i = 1; i <= n; i++)); do printf '10.77.0.%d:1,' "$i"; done)
-        "$here/agent.sh" 10.77.0.1 mpirun "${over_tcp[@]}" "${mca[@]}" --host "${where%,}" -n "$n" "$program" "$@" </dev/null |
+        "$here/agent.sh" 10.77.0.1 mpirun "${over_tcp[@]}" "${mca[@]}" --host "${where%,}" -n "$n" chrt --fifo 10 "$program" "$@" </dev/null 2> >(grep -v setpgid >&2) |
             sed "s/^/$held, ping ${ping:-none} us, load $(cut -d' ' -f1 /proc/loadavg): /"
     done
     take_down
