@@ -51,6 +51,10 @@ class Case:
         wanted = self.way in ("replicated", "ignored")
         return [name for name, shape in self.shapes.items() if wanted and len(shape) == 1]
 
+    def shards(self, ranks: int) -> int:
+        """What a tensor is cut into: of an odd number of ranks, HSDP's have a copy each."""
+        return ranks if self.way != "hsdp" else ranks // 2 if ranks % 2 == 0 else 1
+
     def file(self, folder: Path) -> Path:
         return folder / f"{self.name}.safetensors"
 
@@ -59,7 +63,7 @@ class Case:
         tensors = {}
         for at, (name, shape) in enumerate(self.shapes.items()):
             # Tensors differ in magnitude, as those of layers do.
-            values = random.standard_normal(shape, dtype=np.float32) * np.float32(self.scale) * np.float32(2.0 ** -(at % 5))
+            values = random.standard_normal(shape, dtype=np.float32) * np.float32(self.scale * 2.0 ** -(at % 5))
             tensors[name] = torch.from_numpy(values).to(self.dtype)
         for name, from_end, value in self.pokes:
             tensors[name].view(-1)[-from_end] = value

@@ -1,10 +1,11 @@
 """PyTorch's FSDP2 beside this crate: one norm over ranks, on the same rows of the same gradients, and the exact one.
 
-    python -m venv /tmp/fsdp && /tmp/fsdp/bin/pip install -r gradclip-mpi/benches/fsdp/requirements.txt
+    python -m venv FOLDER && FOLDER/bin/pip install -r benches/fsdp/requirements.txt
     cargo build --release --example shards
-    /tmp/fsdp/bin/python benches/fsdp/compare.py --csv record.csv
+    FOLDER/bin/python benches/fsdp/compare.py --csv record.csv
 
-PyTorch on the CPU over gloo, a thread a rank; this crate on its CPU path under mpirun. Prints tables in Markdown. Run by hand."""
+PyTorch on the CPU over gloo, a thread a rank; this crate on its CPU path under mpirun. Prints a table in Markdown and, a line each, what was not
+finite. Run by hand."""
 
 from __future__ import annotations
 
@@ -38,8 +39,7 @@ def torch_rows(folder: Path, case: cases.Case, ranks: int) -> list[dict[str, Any
 
 def own_rows(folder: Path, case: cases.Case, ranks: int, cuts: str, program: Path) -> list[dict[str, Any]]:
     """A line of each rank of examples/shards, in the order of ranks."""
-    shards = max(ranks // 2, 1) if case.way == "hsdp" else ranks
-    given = [str(program), str(case.file(folder)), "--shards", str(shards), "--cuts", cuts]
+    given = [str(program), str(case.file(folder)), "--shards", str(case.shards(ranks)), "--cuts", cuts]
     if case.replicated():
         given += ["--replicated", ",".join(case.replicated())]
     environment = os.environ | {
@@ -71,7 +71,10 @@ def after(rows: list[dict[str, Any]]) -> str:
     return f"up to {max(row['largest_after'] for row in rows):.3g}"
 
 
-def row(case: cases.Case, ranks: int, program: str, exact: Fraction | None, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def row(
+    case: cases.Case, ranks: int, program: str, exact: Fraction | None, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What the ranks of one program say, beside what is exact."""
     found = alike(rows, "found_inf" if program == "FSDP2" else "skipped")
     told = {"case": case.name, "ranks": ranks, "program": program, "found": found}
     told["exact"] = float(exact) if exact is not None else math.nan
@@ -102,7 +105,8 @@ def print_table(wanted: list[cases.Case], counts: list[int], all_rows: list[dict
     print("|" + "---|" * (4 + len(counts)))
     for case in wanted:
         for program in ["FSDP2", "rows", "chunks"]:
-            told = [one for n in counts for one in all_rows if (one["case"], one["ranks"], one["program"]) == (case.name, n, program)]
+            own = [one for one in all_rows if (one["case"], one["program"]) == (case.name, program)]
+            told = [one for n in counts for one in own if one["ranks"] == n]
             bits = {one.get("bits") for one in told}
             cells = " | ".join(cell(one) for one in told)
             count = "none" if bits == {None} else len(bits)
@@ -133,13 +137,13 @@ def main() -> int:
             case.write(folder)
             exact[case.name] = cases.exact(case.file(folder))
         for ranks in counts:
-            torch.multiprocessing.spawn(rank.run, (ranks, folder, [case for case in wanted]), nprocs=ranks)
+            torch.multiprocessing.spawn(rank.run, (ranks, folder, wanted), nprocs=ranks)
             for case in wanted:
                 of_case = [("FSDP2", torch_rows(folder, case, ranks))]
                 for cuts in ["rows", "chunks"]:
                     of_case.append((cuts, own_rows(folder, case, ranks, cuts, given.program)))
                 all_rows += [row(case, ranks, program, exact[case.name], rows) for program, rows in of_case]
-                print(f"{case.name}, {ranks} ranks", file=sys.stderr)
+                print(f"{case.name}, {ranks} ranks: {all_rows[-3:]}", file=sys.stderr, flush=True)
     print_table(wanted, counts, all_rows)
     print_findings(all_rows)
     if given.csv:

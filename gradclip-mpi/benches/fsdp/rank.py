@@ -1,4 +1,4 @@
-"""A rank of PyTorch's FSDP2 on the CPU over gloo: its gradients are those of a file, by a backward pass; its norms and what follows."""
+"""A rank of PyTorch's FSDP2 on the CPU over gloo: gradients are those of a file, by a backward pass; their norm and what follows."""
 
 from __future__ import annotations
 
@@ -46,9 +46,8 @@ def own_shard(whole: torch.Tensor, rank: int, shards: int) -> torch.Tensor:
 
 def sharded(case: Case, whole: dict[str, torch.Tensor], rank: int, ranks: int) -> Held:
     """A module of FSDP2 whose gradients are the file's rows, each to the bit."""
-    shards = ranks
+    shards = case.shards(ranks)
     if case.way == "hsdp":
-        shards = max(ranks // 2, 1)
         mesh = init_device_mesh("cpu", (ranks // shards, shards), mesh_dim_names=("replicate", "shard"))
     else:
         mesh = init_device_mesh("cpu", (ranks,))
@@ -59,7 +58,7 @@ def sharded(case: Case, whole: dict[str, torch.Tensor], rank: int, ranks: int) -
             parameters[name] = nn.Parameter(distribute_tensor(parameters[name].data, mesh, [Replicate()]))
     module = Held(parameters, case.way == "tied")
     fully_shard(module, mesh=mesh, ignored_params={parameters[name] for name in replicated})
-    # gloo knows no average, and gradients are to be what they are: rank 0 has them, the others zeros, and they are added.
+    # gloo knows no average. Rank 0 has the gradients, the others zeros, and they are added.
     module.set_gradient_divide_factor(1.0)
     module.set_force_sum_reduction_for_comms(True)
     zeros = torch.zeros((), dtype=case.dtype)
