@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# What the exchange costs between hosts: each rank in a network namespace with a name of its own, Open MPI over TCP between them, by delay.
+# What the exchange costs between hosts, by delay: each rank in a network namespace with a name of its own, Open MPI over TCP.
 #
 #     cargo build --release --example cost
-#     sudo benches/network/network.sh [--ranks "1 2 4 8"] [--delays "direct 0 100 1000"] [--mca "NAME VALUE"] [-- TENSORS...]
+#     sudo benches/network/network.sh [--ranks "1 2 4 8"] [--delays "direct 0 100 1000"] [--mca "NAME VALUE"] \
+#         [-- TENSORS...]
 #
-# A delay is what a packet is held for on its way, in microseconds; `direct` is a bridge of the kernel's, which holds nothing. Where the kernel has `tc netem`, it
-# delays; else relay.py does. What was really there says ping, before each series. Ranks go
-# before whatever else wants a core, so keep series short. Linux, root, iproute2, Open MPI; it installs ping and Open MPI
-# with apt where they are missing, saying so. Namespaces are called gc0, gc1, ..., gcnet, and are gone at the end.
+# A delay is what a packet is held for on its way, in microseconds; `direct` is a bridge of the kernel's, which holds nothing.
+# Where the kernel has `tc netem`, that delays; else relay.py does. What was really there says ping, before each series.
+# Ranks go before whatever else wants a core: keep series short. Linux, as root; it installs with apt what is missing, saying
+# so. Namespaces are called gc0, gc1, ..., gcnet, and are gone at the end.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=../../../tests/drivers.sh
@@ -30,7 +31,9 @@ program=$here/../../target/release/examples/cost
 [ -x "$program" ] || drivers_die "first: cargo build --release --example cost"
 [ "$(id -u)" -eq 0 ] || drivers_die "namespaces need root"
 for need in ip:iproute2 ping:iputils-ping mpirun:openmpi-bin python3:python3 chrt:util-linux; do
-    command -v "${need%%:*}" >/dev/null || { drivers_need_apt "${need%%:*}" && drivers_apt_install "${need%%:*}" "${need##*:}"; }
+    command -v "${need%%:*}" >/dev/null && continue
+    drivers_need_apt "${need%%:*}"
+    drivers_apt_install "${need%%:*}" "${need##*:}"
 done
 
 hosts=$(tr ' ' '\n' <<<"$ranks" | sort -n | tail -n 1)
@@ -112,7 +115,9 @@ put_up() {
         held="a bridge"
     elif has_netem; then
         bridge
-        for ((i = 0; i < hosts; i++)); do inside "gc$i" tc qdisc add dev mpi root netem delay "${1}us" limit 100000; done
+        for ((i = 0; i < hosts; i++)); do
+            inside "gc$i" tc qdisc add dev mpi root netem delay "${1}us" limit 100000
+        done
         held="netem, $1 us"
     else
         relayed "$1"
@@ -135,15 +140,18 @@ over_tcp=(
     --mca mpi_yield_when_idle 1 --bind-to none
 )
 
-printf '# %s, %s cores, load %s, %s\n' "$(mpirun --version | head -n 1)" "$(nproc)" "$(cut -d' ' -f1 /proc/loadavg)" "$(uname -sr)"
+load() { cut -d' ' -f1 /proc/loadavg; }
+printf '# %s, %s cores, load %s, %s\n' "$(mpirun --version | head -n 1)" "$(nproc)" "$(load)" "$(uname -sr)"
 for delay in $delays; do
     put_up "$delay"
     ping=
     [ "$hosts" -eq 1 ] || ping=$(round_trip)
     for n in $ranks; do
         where=$(for ((i = 1; i <= n; i++)); do printf '10.77.0.%d:1,' "$i"; done)
-        "$here/agent.sh" 10.77.0.1 mpirun "${over_tcp[@]}" "${mca[@]}" --host "${where%,}" -n "$n" chrt --fifo 10 "$program" "$@" </dev/null 2> >(grep -v setpgid >&2) |
-            sed "s/^/$held, ping ${ping:-none} us, load $(cut -d' ' -f1 /proc/loadavg): /"
+        # It may not make a process group of what another session's leader begins, says so each time, and goes on.
+        "$here/agent.sh" 10.77.0.1 mpirun "${over_tcp[@]}" "${mca[@]}" --host "${where%,}" -n "$n" \
+            chrt --fifo 10 "$program" "$@" </dev/null 2> >(grep -v setpgid >&2) |
+            sed "s/^/$held, ping ${ping:-none} us, load $(load): /"
     done
     take_down
 done

@@ -1,9 +1,9 @@
-"""A network in which a packet takes as long as it is told: hosts are network namespaces with a TUN device each, all of them held by this process.
+"""A network in which a packet takes as long as it is told: hosts are network namespaces, whose TUN devices this process holds.
 
     relay.py MICROSECONDS NAMESPACE DEVICE...
 
-Host i of the list has an address that ends in .(i + 1). A packet is written to the device of its address once it has been held for so long. It ends
-when its standard input does. Needs Linux and root; network.sh makes namespaces and devices."""
+Host i of the list has an address that ends in .(i + 1). A packet is written to the device of its address once it has been
+held for so long. It ends when its standard input does. Needs Linux and root; network.sh makes namespaces and devices."""
 
 from __future__ import annotations
 
