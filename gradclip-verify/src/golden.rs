@@ -94,7 +94,8 @@ fn corpus() -> Vec<Case> {
         });
         Case::of(tensors.collect(), clip)
     });
-    let some = |recipe: &crate::inputs::Recipe| exact(recipe.clip.norm) && !matches!(recipe.sizes, Sizes::Long);
+    let some =
+        |recipe: &crate::inputs::Recipe| exact(recipe.clip.norm) && !matches!(recipe.sizes, Sizes::Long);
     let large = recipes::recipes().into_iter().filter(some).step_by(SHARE).map(|recipe| recipe.cook());
     small.chain(large).collect()
 }

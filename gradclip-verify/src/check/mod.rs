@@ -110,6 +110,12 @@ impl Checks {
         Checks(all.chain(sparse).chain(private).collect())
     }
 
+    /// One in `n` of them, of each kind in turn, where all take too long.
+    #[must_use]
+    pub fn one_in(self, n: usize) -> Checks {
+        Checks(self.0.into_iter().step_by(n.max(1)).collect())
+    }
+
     /// How many an adapter has, or the CPU path.
     pub fn count(&self, adapter: bool) -> usize {
         self.0.iter().filter(|check| adapter || check.on_both()).count()
