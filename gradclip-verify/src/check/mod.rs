@@ -10,6 +10,8 @@ mod steps;
 mod sums;
 mod training;
 
+use std::collections::HashMap;
+
 use crate::failure::Failure;
 use crate::gpu::Gpu;
 use crate::inputs::{Recipe, recipes};
@@ -48,6 +50,19 @@ impl Check {
     /// Whether the CPU path has an oracle for it that is not itself.
     fn on_both(&self) -> bool {
         !matches!(self, Check::Course(_) | Check::Advance(_))
+    }
+
+    /// What it checks first of all.
+    fn kind(&self) -> String {
+        match self {
+            Check::Recipe(recipe) => recipe.kind(),
+            Check::Course(course) => course.shader().into(),
+            Check::Advance(_) => "advance".into(),
+            Check::Training(training) => training.shader().into(),
+            Check::Sums(_) => "sums".into(),
+            Check::Sparse(sparse) => sparse.kind(),
+            Check::Private(_) => "private".into(),
+        }
     }
 
     fn name(&self) -> String {
@@ -110,10 +125,23 @@ impl Checks {
         Checks(all.chain(sparse).chain(private).collect())
     }
 
-    /// One in `n` of them, of each kind in turn, where all take too long.
+    /// One in so many of each kind, the first of each among them, for where all take too long: every kernel is checked still.
+    ///
+    /// ```
+    /// use gradclip_verify::check::Checks;
+    ///
+    /// let (all, some) = (Checks::all().count(true), Checks::all().one_in(50).count(true));
+    /// assert!(some > all / 50 && some < all / 5);
+    /// ```
     #[must_use]
-    pub fn one_in(self, n: usize) -> Checks {
-        Checks(self.0.into_iter().step_by(n.max(1)).collect())
+    pub fn one_in(self, share: usize) -> Checks {
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        let kept = |check: &Check| {
+            let before = seen.entry(check.kind()).or_default();
+            *before += 1;
+            (*before - 1).is_multiple_of(share.max(1))
+        };
+        Checks(self.0.into_iter().filter(kept).collect())
     }
 
     /// How many an adapter has, or the CPU path.
