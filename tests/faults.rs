@@ -71,7 +71,7 @@ fn a_shader_that_the_device_cannot_take() {
     let grads = small.separate(&[vec![1.0]]);
     let e = small.clipper.prepare(&grads, &Clip::measure()).unwrap_err();
     assert!(
-        matches!(&e, PrepareError::Device(error) if error.what() == "laying out a kernel's buffers"),
+        matches!(&e, PrepareError::Device(error) if error.what() == "preparing buffers and bind groups"),
         "{e}"
     );
     // What wgpu said is the source, as wgpu's own type.

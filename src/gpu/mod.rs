@@ -1,6 +1,8 @@
 //! The GPU path: pipelines of a device, prepared passes, and what comes back from them.
 
 mod accumulator;
+#[cfg(not(target_arch = "wasm32"))]
+mod blocking;
 mod buffers;
 mod clipper;
 mod coalescer;
@@ -52,4 +54,4 @@ pub(crate) use buffers::filled_in;
 #[cfg(all(feature = "session", not(target_arch = "wasm32")))]
 pub(crate) use mapped::Place;
 #[cfg(all(feature = "session", not(target_arch = "wasm32")))]
-pub(crate) use scope::caught;
+pub(crate) use scope::{caught, waited};

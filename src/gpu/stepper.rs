@@ -19,13 +19,12 @@ use crate::tensor::{DType, Precision};
 
 use super::clipper::Clipper;
 use super::decision::Decision;
-use super::make::{Make, Step};
+use super::make::{Make, Step, Wanted};
 use super::mapped::ReadBack;
 use super::moments::{Kept, Moment};
 use super::pass::{Pass, begin, run};
 use super::placements::{Buffers, check_usage};
 use super::purpose::Purpose;
-use super::scope::caught;
 use super::shares_pass::shares_pass;
 use current::Current;
 
@@ -73,43 +72,37 @@ pub struct Stepper {
 }
 
 impl Clipper {
-    /// Prepares clip and step. Every gradient names its parameter ([`Grad::parameter`]), and may
-    /// name its state ([`Grad::moment`]) and master ([`Grad::master`]), which are allocated otherwise.
+    /// As [`Clipper::prepare_step`], in the form of [`Clipper::prepare_async`].
     ///
     /// # Errors
     ///
-    /// As [`Clipper::prepare`], [`PrepareError::Optimizer`] for constants out of their range, and
-    /// [`ClipError::Tensor`] for a gradient without a parameter, or with some of its state. A device has to bind three
-    /// storage buffers a stage more than a gradient, its parameter, its master
-    /// and its moments take: 8, the default limit, are enough for all but AMSGrad with masters in separate buffers, which takes 9.
-    pub fn prepare_step(
+    /// As [`Clipper::prepare_step`].
+    pub async fn prepare_step_async(
         &self,
         grads: &[Grad],
         clip: &Clip,
         optimizer: impl Into<Optimizer>,
     ) -> Result<Stepper, PrepareError> {
-        self.prepared_step(grads, clip, optimizer.into(), (Purpose::Step, None))
+        self.prepared_step(grads, clip, optimizer.into(), (Purpose::Step, None)).await
     }
 
-    /// As [`Clipper::prepare_step`] for other buffers: goes on with the state, the number of steps and
-    /// the history of `previous`, which are shared and not copied.
+    /// As [`Clipper::prepare_step_after`], in the form of [`Clipper::prepare_async`].
     ///
     /// # Errors
     ///
-    /// As [`Clipper::prepare_step`], and [`ClipError::State`] where the state is that of other tensors,
-    /// another optimiser or another clip.
-    pub fn prepare_step_after(
+    /// As [`Clipper::prepare_step_after`].
+    pub async fn prepare_step_after_async(
         &self,
         previous: &Stepper,
         grads: &[Grad],
         clip: &Clip,
         optimizer: impl Into<Optimizer>,
     ) -> Result<Stepper, PrepareError> {
-        self.prepared_step(grads, clip, optimizer.into(), (Purpose::Step, Some(previous)))
+        self.prepared_step(grads, clip, optimizer.into(), (Purpose::Step, Some(previous))).await
     }
 
     /// For a purpose that ends in a step, which may go on with the state of another one.
-    pub(super) fn prepared_step(
+    pub(super) async fn prepared_step(
         &self,
         grads: &[Grad],
         clip: &Clip,
@@ -120,10 +113,10 @@ impl Clipper {
         if let Some(previous) = previous {
             previous.check_state(grads, &optimizer)?;
         }
-        let pass = self.prepared(grads, clip, purpose, previous.map(|p| &p.pass))?;
+        let pass = self.prepared(grads, clip, purpose, previous.map(|p| &p.pass)).await?;
         Clipper::check_given(grads)?;
-        let kept = self.kept(grads, optimizer.moments(), previous.map(|p| &p.kept))?;
-        Stepper::new(self, pass, grads, optimizer, kept)
+        let kept = self.kept(grads, optimizer.moments(), previous.map(|p| &p.kept)).await?;
+        Stepper::new(self, pass, grads, optimizer, kept).await
     }
 
     /// That what the user gave fits, before anything is allocated for it.
@@ -214,7 +207,7 @@ impl Stepper {
         Err(ClipError::State { required: words(&needed), given: words(&given) })
     }
 
-    fn new(
+    async fn new(
         clipper: &Clipper,
         pass: Pass,
         grads: &[Grad],
@@ -243,10 +236,11 @@ impl Stepper {
         let ratios = ratios.then(|| pass.plan().ratios(&fused, &operands, &limits)).transpose()?;
         let own_decay = grads.iter().map(|g| g.weight_decay).collect();
         let lists: Vec<_> = grads.iter().map(|g| g.of_rows.as_ref().map(|(_, list)| list)).collect();
-        caught(&clipper.device, "preparing a step", || {
+        let made = clipper.ready("preparing a step", || {
             let (plans, buffers) = ((&fused, ratios.as_ref()), (&buffers.all[..], &lists[..]));
             Stepper::assembled(clipper, pass, buffers, plans, optimizer, own_decay, kept)
-        })?
+        });
+        made.await
     }
 
     fn assembled(
@@ -257,7 +251,7 @@ impl Stepper {
         optimizer: Optimizer,
         own_decay: Vec<Option<f64>>,
         kept: Kept,
-    ) -> Result<Stepper, PrepareError> {
+    ) -> Result<(Stepper, Wanted), PrepareError> {
         let mut make = Make::new(clipper, buffers, &pass.clip());
         (make.job, make.advances) = (pass.job(), true);
         let filler = FusedTensor { kept: 1, outer: 1, low: 1, high: 1, ..bytemuck::Zeroable::zeroed() };
@@ -288,12 +282,12 @@ impl Stepper {
             let tables = [&tables[..], &[list, &part]].concat();
             update.push(make.fused(kernel, &(dispatch.clone(), *pattern), false, &tables)?);
         }
-        make.compile()?;
         pass.add_jobs(make.jobs);
         pass.follow_with(&hyper);
         let has_ratios = optimizer.has_ratios();
         let current = Mutex::new(Current { optimizer, tensors: fused.tensors.clone() });
-        Ok(Stepper { pass, current, decision, update, hyper, rates, own_decay, has_ratios, kept })
+        let stepper = Stepper { pass, current, decision, update, hyper, rates, own_decay, has_ratios, kept };
+        Ok((stepper, make.wanted))
     }
 
     /// Records norm, coefficient and step in one compute pass.

@@ -19,6 +19,7 @@ use super::mapped::ReadBack;
 use super::moments::Moment;
 use super::pass::{Pass, begin};
 use super::purpose::Purpose;
+use super::scope::caught;
 use super::stepper::Stepper;
 
 /// Everything between gradients and parameters, prepared once and recorded for every micro-batch: the sum of gradients, and after
@@ -100,36 +101,27 @@ const MOST_MICRO_BATCHES: u32 = 1 << 16;
 const CORRECTION: u64 = offset_of!(Progress, mean_correction) as u64;
 
 impl Clipper {
-    /// Prepares a loop's step over the mean of `micro_batches` gradients, 1 for a step on every one. [`Clip::unscale`] is what
-    /// gradients are multiplied by besides.
+    /// As [`Clipper::prepare_training`], in the form of [`Clipper::prepare_async`].
     ///
     /// # Errors
     ///
-    /// As [`Clipper::prepare_step`] and [`Clipper::prepare_accumulation`], and [`ClipError::Combination`] for no micro-batch or more
-    /// than 65,536.
-    pub fn prepare_training(
+    /// As [`Clipper::prepare_training`].
+    pub async fn prepare_training_async(
         &self,
         grads: &[Grad],
         clip: &Clip,
         optimizer: impl Into<Optimizer>,
         micro_batches: u32,
     ) -> Result<Trainer, PrepareError> {
-        self.prepared_training(grads, clip, optimizer.into(), (micro_batches, None), None)
+        self.prepared_training(grads, clip, optimizer.into(), (micro_batches, None), None).await
     }
 
-    /// As [`Clipper::prepare_training`], and a rule leaves out micro-batches before they are summed, each by its own norm: Optax'
-    /// `MultiSteps` with `should_skip_update_fn`. One that is left out, or is not finite, adds nothing and does not count, so a step is the mean
-    /// of `micro_batches` that went through. The device decides and counts: every micro-batch records sum and step, of which those that are
-    /// not due have no workgroups, by indirect dispatches.
-    ///
-    /// [`Trainer::gate`] is the pass that decides, with reports, [`Pass::inputs`] and a history of its own. Runs of such a trainer cannot be
-    /// saved in one call.
+    /// As [`Clipper::prepare_training_skipping`], in the form of [`Clipper::prepare_async`].
     ///
     /// # Errors
     ///
-    /// As [`Clipper::prepare_training`], and [`ClipError::Combination`] for a single micro-batch (that is [`Clip::skip`]) or beside a loss
-    /// scale.
-    pub fn prepare_training_skipping(
+    /// As [`Clipper::prepare_training_skipping`].
+    pub async fn prepare_training_skipping_async(
         &self,
         grads: &[Grad],
         clip: &Clip,
@@ -137,16 +129,15 @@ impl Clipper {
         micro_batches: u32,
         skip: Skip,
     ) -> Result<Trainer, PrepareError> {
-        self.prepared_training(grads, clip, optimizer.into(), (micro_batches, Some(skip)), None)
+        self.prepared_training(grads, clip, optimizer.into(), (micro_batches, Some(skip)), None).await
     }
 
-    /// As [`Clipper::prepare_training`] for other buffers: goes on with the state, the number of steps and the history of `previous`,
-    /// which are shared and not copied, but for moments and masters that are named. Sums begin anew.
+    /// As [`Clipper::prepare_training_after`], in the form of [`Clipper::prepare_async`].
     ///
     /// # Errors
     ///
-    /// As [`Clipper::prepare_training`] and [`Clipper::prepare_step_after`].
-    pub fn prepare_training_after(
+    /// As [`Clipper::prepare_training_after`].
+    pub async fn prepare_training_after_async(
         &self,
         previous: &Trainer,
         grads: &[Grad],
@@ -155,10 +146,10 @@ impl Clipper {
         micro_batches: u32,
     ) -> Result<Trainer, PrepareError> {
         let micro_batches = (micro_batches, None);
-        self.prepared_training(grads, clip, optimizer.into(), micro_batches, Some(&previous.stepper))
+        self.prepared_training(grads, clip, optimizer.into(), micro_batches, Some(&previous.stepper)).await
     }
 
-    fn prepared_training(
+    async fn prepared_training(
         &self,
         grads: &[Grad],
         clip: &Clip,
@@ -172,28 +163,31 @@ impl Clipper {
         }
         let gate = skip.map(|skip| clip.of_micro_batches(skip, micro_batches)).transpose()?;
         let (stepper, sums) = match micro_batches {
-            1 => (self.prepared_step(grads, clip, optimizer, (Purpose::Step, previous))?, None),
+            1 => (self.prepared_step(grads, clip, optimizer, (Purpose::Step, previous)).await?, None),
             _ => {
                 clip.validate()?;
                 // The step's own check sees the sums.
                 Clipper::check_given(grads)?;
                 let clip = clip.unscale(clip.unscale / f64::from(micro_batches));
-                let sums = Sums::new(self, grads, micro_batches)?;
+                let sums = Sums::new(self, grads, micro_batches).await?;
                 let each = grads.iter().zip(&sums.places);
                 let summed: Vec<Grad> = each.map(|(g, sum)| g.summed_in(&sum.buffer, sum.offset)).collect();
                 let purpose = (Purpose::StepOfSums, previous);
-                (self.prepared_step(&summed, &clip, optimizer, purpose)?, Some(sums))
+                (self.prepared_step(&summed, &clip, optimizer, purpose).await?, Some(sums))
             }
         };
-        let gate = gate.as_ref().zip(sums.as_ref()).map(|(clip, sums)| {
-            let sums = (micro_batches, &sums.accumulator, &sums.corrections);
-            Gate::new(self, grads, clip, sums, &stepper)
-        });
+        let gate = match gate.as_ref().zip(sums.as_ref()) {
+            Some((clip, sums)) => {
+                let sums = (micro_batches, &sums.accumulator, &sums.corrections);
+                Some(Gate::new(self, grads, clip, sums, &stepper).await?)
+            }
+            None => None,
+        };
         Ok(Trainer {
             #[cfg(feature = "checkpoint")]
             clipper: self.clone(),
             grads: grads.to_vec(),
-            gate: gate.transpose()?,
+            gate,
             stepper,
             sums,
             micro_batches,
@@ -203,24 +197,19 @@ impl Clipper {
 }
 
 impl Sums {
-    fn new(clipper: &Clipper, grads: &[Grad], micro_batches: u32) -> Result<Sums, PrepareError> {
+    async fn new(clipper: &Clipper, grads: &[Grad], micro_batches: u32) -> Result<Sums, PrepareError> {
         grads.iter().try_for_each(Grad::check_summed)?;
-        let places = clipper.accumulators(grads)?;
+        let places = clipper.accumulators(grads).await?;
         let named: Vec<Grad> =
             grads.iter().zip(&places).map(|(g, at)| g.clone().accumulator(&at.buffer, at.offset)).collect();
         let all = f64::from(micro_batches);
         let corrections: Vec<f32> = (1..=micro_batches).map(|n| (all / f64::from(n)) as f32).collect();
-        let words = bytemuck::cast_slice(&corrections);
-        Ok(Sums {
-            accumulator: clipper.prepare_accumulation(&named)?,
-            places,
-            corrections: filled(
-                &clipper.device,
-                "gradclip mean corrections",
-                words,
-                Usage::COPY_SRC | Usage::STORAGE,
-            )?,
-        })
+        let corrections = caught(&clipper.device, "preparing the means of micro-batches", || {
+            let (words, usage) = (bytemuck::cast_slice(&corrections), Usage::COPY_SRC | Usage::STORAGE);
+            filled(&clipper.device, "gradclip mean corrections", words, usage)
+        });
+        let corrections = corrections.await??;
+        Ok(Sums { accumulator: clipper.prepare_accumulation_async(&named).await?, places, corrections })
     }
 }
 

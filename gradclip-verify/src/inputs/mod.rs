@@ -101,6 +101,17 @@ impl Case {
 }
 
 impl Recipe {
+    /// What chooses its kernels: element types, placing, scope, and whether its norm is one of powers.
+    pub(crate) fn kind(&self) -> String {
+        let scope = match self.clip.scope {
+            Scope::Unit(_) => "units",
+            Scope::Row => "rows",
+            _ => "tensors",
+        };
+        let power = matches!(self.clip.norm, NormType::P(_));
+        format!("{:?} {} {scope} {power}", self.elements, self.arena)
+    }
+
     /// Makes the numbers, and measures them where the threshold is a share of the norm.
     pub(crate) fn cook(&self) -> Case {
         let mut random = Random(self.seed);
@@ -156,6 +167,11 @@ pub(crate) fn placing(arena: bool) -> Placing {
 }
 
 impl Case {
+    /// Tensors as they are, in one buffer. What `f16` loses counts like everything else.
+    pub(crate) fn of(tensors: Vec<Tensor>, clip: Clip) -> Case {
+        Case { tensors, placing: Placing::PACKED, clip: clip.lossy_unscale(true) }
+    }
+
     /// In one buffer. Where groups matter, one has a threshold of its own, one is left out, and the rest is without.
     pub(crate) fn plain<S: AsRef<[u64]>>(mut tensors: Vec<Tensor>, shapes: &[S], clip: Clip) -> Case {
         let groups = [Some(Named::new("own", 0.5)), Some(Named::excluded("out")), None, None];
