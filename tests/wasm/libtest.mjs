@@ -8,6 +8,9 @@
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 
+// The test's own name lies below those of the panic.
+Error.stackTraceLimit = 40;
+
 const bytes = readFileSync(process.argv[2]);
 const compiled = new WebAssembly.Module(bytes);
 
