@@ -151,7 +151,7 @@ mod page {
             Ok((parameter, gpu.clipper.prepare_training_async(&grads, &clip, Adam::new(0.1), 2).await?))
         };
         let (trained, trainer) = made().await?;
-        gpu.submit(|encoder| (0..6).for_each(|_| drop(trainer.record(encoder))));
+        gpu.submit(|encoder| (0..6).for_each(|_| _ = trainer.record(encoder)));
         let mut encoder = gpu.encoder();
         let saving = trainer.save_async(&mut encoder).await?;
         let history = trainer.stepper().save_history_async(&mut encoder).await?;
