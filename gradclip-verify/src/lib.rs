@@ -2,7 +2,9 @@
 //!
 //! `gradclip verify`, the tests and the benches share it. Data flows one way: [`inputs`] are a [`tensor`] or more and a clip, [`oracle`] says
 //! what becomes of them, [`check`] runs the CPU path or a [`gpu`] and compares, [`tally`] adds up what was found. How far off a result may be
-//! is in [`tolerance`], with its reason; how much is checked, in [`budget`].
+//! is in [`tolerance`], with its reason; how much is checked, in [`budget`]. [`golden`] makes one number of a fixed corpus.
+//!
+//! In browsers there is what does not wait: the names that end in `_async`, [`golden`], and all that needs no device.
 //!
 //! ```
 //! use gradclip_verify::check::Checks;
@@ -15,6 +17,7 @@ pub mod budget;
 pub mod check;
 pub mod compare;
 mod failure;
+pub mod golden;
 pub mod gpu;
 pub mod inputs;
 pub mod oracle;

@@ -8,14 +8,16 @@ mod bits;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 mod operations;
-#[cfg(any(test, not(target_arch = "aarch64")))]
+#[cfg(any(test, not(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))))]
 mod portable;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub(crate) mod simd128;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use bits::{Bf16Bits, Bits, F16Bits, INFINITY_BITS, bf16_toward_zero, f16_toward_zero};
 pub(crate) use operations::{ByLanes, LANES, Lanes, Line, toward_zero};
-#[cfg(any(test, not(target_arch = "aarch64")))]
+#[cfg(any(test, not(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))))]
 pub(crate) use portable::Portable;
 
 /// Runs work in the widest registers that the processor has.
@@ -33,6 +35,8 @@ pub(crate) fn by_lanes<W: ByLanes>(work: W) -> W::Output {
     }
     #[cfg(target_arch = "aarch64")]
     return work.run::<neon::Neon>();
-    #[cfg(not(target_arch = "aarch64"))]
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    return work.run::<simd128::Simd128>();
+    #[cfg(not(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128"))))]
     work.run::<Portable>()
 }

@@ -8,17 +8,17 @@ pub(super) const SEQUENTIAL: u64 = 1 << 17;
 
 /// Threads that work is shared by.
 pub(super) fn count() -> usize {
-    #[cfg(feature = "rayon")]
+    #[cfg(all(feature = "rayon", not(target_arch = "wasm32")))]
     return rayon::current_num_threads();
-    #[cfg(not(feature = "rayon"))]
+    #[cfg(not(all(feature = "rayon", not(target_arch = "wasm32"))))]
     1
 }
 
 /// Both, side by side where there are threads.
 pub(super) fn join(a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
-    #[cfg(feature = "rayon")]
+    #[cfg(all(feature = "rayon", not(target_arch = "wasm32")))]
     rayon::join(a, b);
-    #[cfg(not(feature = "rayon"))]
+    #[cfg(not(all(feature = "rayon", not(target_arch = "wasm32"))))]
     (a(), b());
 }
 

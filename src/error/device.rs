@@ -23,11 +23,17 @@ use super::private::PrivateError;
 #[derive(Clone, Debug)]
 pub struct DeviceError {
     what: &'static str,
-    source: Arc<dyn Error + Send + Sync>,
+    source: Arc<Source>,
 }
 
+#[cfg(not(target_arch = "wasm32"))]
+type Source = dyn Error + Send + Sync;
+/// wgpu's errors stay in their thread there, as all of wgpu does.
+#[cfg(target_arch = "wasm32")]
+type Source = dyn Error;
+
 impl DeviceError {
-    pub(crate) fn new(what: &'static str, source: impl Error + Send + Sync + 'static) -> DeviceError {
+    pub(crate) fn new(what: &'static str, source: impl Error + wgpu::WasmNotSendSync + 'static) -> DeviceError {
         DeviceError { what, source: Arc::new(source) }
     }
 
@@ -95,8 +101,7 @@ pub enum PrepareError {
         /// The device's `max_buffer_size`.
         given: u64,
     },
-    /// The device refused a buffer, a shader or a bind group, or ran out of memory. Never in browsers, which tell errors later: there
-    /// they go to the device's own handler ([`wgpu::Device::on_uncaptured_error`]).
+    /// The device refused a buffer, a shader or a bind group, or ran out of memory.
     #[error(transparent)]
     Device(#[from] DeviceError),
 }

@@ -13,12 +13,13 @@ use crate::segments::Segments;
 use crate::tensor::{DType, TensorInfo};
 
 use super::clipper::Clipper;
-use super::make::{Make, Step};
+use super::make::{Make, Step, Wanted};
 use super::mapped::ReadBack;
 use super::pass::{Pass, begin, run};
 use super::placements::{Buffers, check_usage};
 use super::purpose::Purpose;
-use super::scope::caught;
+#[cfg(not(target_arch = "wasm32"))]
+use super::scope::waited;
 use super::shares_pass::shares_pass;
 
 const LABEL: &str = "gradclip accumulate";
@@ -79,8 +80,18 @@ impl Clipper {
     /// # Errors
     ///
     /// As [`Clipper::prepare`], and [`ClipError::Tensor`] for a gradient without an accumulator.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn prepare_accumulation(&self, grads: &[Grad]) -> Result<Accumulator, PrepareError> {
-        Accumulator::new(self, grads, &Clip::measure(), None)
+        waited(self.prepare_accumulation_async(grads))
+    }
+
+    /// As [`Clipper::prepare_accumulation`], in the form of [`Clipper::prepare_async`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare_accumulation`].
+    pub async fn prepare_accumulation_async(&self, grads: &[Grad]) -> Result<Accumulator, PrepareError> {
+        Accumulator::new(self, grads, &Clip::measure(), None).await
     }
 
     /// Prepares sums of clipped gradients: each micro-batch by its own norms.
@@ -88,19 +99,33 @@ impl Clipper {
     /// # Errors
     ///
     /// As [`Clipper::prepare_accumulation`].
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn prepare_clipped_accumulation(
         &self,
         grads: &[Grad],
         clip: &Clip,
     ) -> Result<ClippedAccumulator, PrepareError> {
-        let pass = self.prepared(grads, clip, Purpose::ReadOnly, None)?;
-        let sums = Accumulator::new(self, grads, clip, Some(&pass))?;
+        waited(self.prepare_clipped_accumulation_async(grads, clip))
+    }
+
+    /// As [`Clipper::prepare_clipped_accumulation`], in the form of [`Clipper::prepare_async`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare_clipped_accumulation`].
+    pub async fn prepare_clipped_accumulation_async(
+        &self,
+        grads: &[Grad],
+        clip: &Clip,
+    ) -> Result<ClippedAccumulator, PrepareError> {
+        let pass = self.prepared(grads, clip, Purpose::ReadOnly, None).await?;
+        let sums = Accumulator::new(self, grads, clip, Some(&pass)).await?;
         Ok(ClippedAccumulator { pass, sums })
     }
 }
 
 impl Accumulator {
-    fn new(
+    async fn new(
         clipper: &Clipper,
         grads: &[Grad],
         clip: &Clip,
@@ -111,9 +136,11 @@ impl Accumulator {
         let infos: Vec<TensorInfo> = grads.iter().map(Grad::info).collect();
         let parts = Segments::new(&infos, clip)?;
         let fused = FusedPlan::new(&operands, &parts, &clipper.plan_limits())?;
-        caught(&clipper.device, "preparing an accumulation", || {
-            Accumulator::assembled(clipper, &buffers.all, (&fused, &parts), clip, pass)
-        })?
+        clipper
+            .ready("preparing an accumulation", || {
+                Accumulator::assembled(clipper, &buffers.all, (&fused, &parts), clip, pass)
+            })
+            .await
     }
 
     fn assembled(
@@ -122,7 +149,7 @@ impl Accumulator {
         (fused, parts): (&FusedPlan, &Segments),
         clip: &Clip,
         pass: Option<&Pass>,
-    ) -> Result<Accumulator, PrepareError> {
+    ) -> Result<(Accumulator, Wanted), PrepareError> {
         let mut make = Make::new(clipper, buffers, clip);
         let (row, tensor): (FusedRow, FusedTensor) =
             (bytemuck::Zeroable::zeroed(), bytemuck::Zeroable::zeroed());
@@ -139,8 +166,7 @@ impl Accumulator {
             fused.dispatches.iter().map(|d| make.fused(Kernel::Accumulate, d, begins, &tables)).collect()
         };
         let (first, next) = (steps(true)?, steps(false)?);
-        make.compile()?;
-        Ok(Accumulator { first, next })
+        Ok((Accumulator { first, next }, make.wanted))
     }
 
     /// Records the first micro-batch: accumulators are overwritten.

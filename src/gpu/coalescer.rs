@@ -12,10 +12,11 @@ use crate::plan::{CoalescePlan, Entries, Placement};
 use crate::tensor::DType;
 
 use super::clipper::Clipper;
-use super::make::{Make, Step, Table};
+use super::make::{Make, Step, Table, Wanted};
 use super::pass::{begin, run};
 use super::placements::Buffers;
-use super::scope::caught;
+#[cfg(not(target_arch = "wasm32"))]
+use super::scope::waited;
 
 /// Adds the entries of a sparse gradient that have one index, prepared once and recorded in every step before the pass: PyTorch's
 /// `coalesce`. [`Coalescer::grad`] is the sum, a gradient as any other: in norms beside dense ones, clipped in place, or read by a
@@ -73,7 +74,17 @@ impl Clipper {
     /// Values of `f64`; a buffer without usage `STORAGE`; ranges that are unaligned or leave their buffer; more than the device's
     /// limits can hold: values of four bindings, indices and rows of the table of one; a sum larger than a buffer may be; memory
     /// that ran out; a shader that the driver refuses.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn prepare_coalescing(&self, sparse: &SparseGrad) -> Result<Coalescer, PrepareError> {
+        waited(self.prepare_coalescing_async(sparse))
+    }
+
+    /// As [`Clipper::prepare_coalescing`], in the form of [`Clipper::prepare_async`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare_coalescing`].
+    pub async fn prepare_coalescing_async(&self, sparse: &SparseGrad) -> Result<Coalescer, PrepareError> {
         let mut buffers = Buffers::default();
         let entries = entries(sparse, &mut buffers)?;
         let plan = CoalescePlan::new(&entries, &self.limits)?;
@@ -81,9 +92,10 @@ impl Clipper {
         if required > given {
             return Err(PrepareError::BufferSize { tensor: sparse.name.clone(), required, given });
         }
-        caught(&self.device, "preparing a sparse gradient", || {
+        self.ready("preparing a sparse gradient", || {
             Coalescer::assembled(self, sparse, &buffers.all, &plan, &entries)
-        })?
+        })
+        .await
     }
 }
 
@@ -94,7 +106,7 @@ impl Coalescer {
         buffers: &[wgpu::Buffer],
         plan: &CoalescePlan,
         entries: &Entries,
-    ) -> Result<Coalescer, PrepareError> {
+    ) -> Result<(Coalescer, Wanted), PrepareError> {
         let mut make = Make::new(clipper, buffers, &Clip::measure());
         let (shape, read) = ([entries.added(), entries.width], Usage::STORAGE | Usage::COPY_SRC);
         let len = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
@@ -109,10 +121,9 @@ impl Coalescer {
         let long =
             make.empty::<LongSum>("gradclip long sums", plan.long_sums(), Usage::STORAGE | Usage::COPY_DST);
         let steps = make.coalescing(plan, sparse.dtype, [&table, &long, &rows, &added])?;
-        make.compile()?;
         let of = [entries.rows, entries.width];
         let grad = Grad::range(&sparse.name, &added, 0, shape[0] * shape[1]).shape(&shape).of_rows(of, &rows);
-        Ok(Coalescer { grad, rows, cleared: [table, long], steps })
+        Ok((Coalescer { grad, rows, cleared: [table, long], steps }, make.wanted))
     }
 
     /// Records the addition.

@@ -12,7 +12,7 @@ use crate::tensor::DType;
 use super::accumulator::Accumulator;
 use super::buffers::filled;
 use super::clipper::Clipper;
-use super::make::{Make, Step};
+use super::make::{Make, Step, Wanted};
 use super::pass::{Pass, run};
 use super::purpose::Purpose;
 use super::stepper::Stepper;
@@ -34,14 +34,27 @@ pub(super) struct Gate {
 impl Gate {
     /// For sums of `micro_batches` of these gradients, and the step that follows; `corrections` is what the mean over each number of
     /// them takes.
-    pub(super) fn new(
+    pub(super) async fn new(
         clipper: &Clipper,
         grads: &[Grad],
         clip: &Clip,
         (micro_batches, sums, corrections): (u32, &Accumulator, &wgpu::Buffer),
         stepper: &Stepper,
     ) -> Result<Gate, PrepareError> {
-        let mut pass = clipper.prepared(grads, clip, Purpose::ReadOnly, None)?;
+        let pass = clipper.prepared(grads, clip, Purpose::ReadOnly, None).await?;
+        let made = clipper.ready("preparing what leaves out micro-batches", || {
+            Gate::assembled(clipper, clip, pass, (micro_batches, sums, corrections), stepper)
+        });
+        made.await
+    }
+
+    fn assembled(
+        clipper: &Clipper,
+        clip: &Clip,
+        mut pass: Pass,
+        (micro_batches, sums, corrections): (u32, &Accumulator, &wgpu::Buffer),
+        stepper: &Stepper,
+    ) -> Result<(Gate, Wanted), PrepareError> {
         let step = stepper.dispatches();
         let all = sums.first.iter().chain(&sums.next).chain(step.iter().copied().flatten());
         let grids: Vec<Grid> = all.map(|step| [step.grid[0], step.grid[1], 1]).collect();
@@ -65,9 +78,8 @@ impl Gate {
             make.step(Kernel::Count, DType::F32, make.job, &tables, None, [1, 1])
         };
         let counts = [count(0)?, count(1)?];
-        make.compile()?;
         pass.add_jobs(make.jobs);
-        Ok(Gate { pass, counts, summed, arguments })
+        Ok((Gate { pass, counts, summed, arguments }, make.wanted))
     }
 
     /// What follows a micro-batch's gradients: their norm, their sum unless they are left out, and the step if this is the last one of it.

@@ -38,22 +38,25 @@ impl Half<'_> {
 
 impl Clipper {
     /// A step that sets these elements: each is a tensor whose master is its value, and the rate is 0.
-    pub(super) fn prepare_halves(&self, halves: &[Half<'_>]) -> Result<Stepper, PrepareError> {
+    pub(super) async fn prepare_halves(&self, halves: &[Half<'_>]) -> Result<Stepper, PrepareError> {
         let values: Vec<f32> = halves.iter().map(Half::value).collect();
-        let masters = filled(&self.device, "gradclip halves", bytemuck::cast_slice(&values), Usage::STORAGE)?;
-        let gradients = caught(&self.device, "restoring halves", || {
-            self.device.create_buffer(&wgpu::BufferDescriptor {
+        let made = caught(&self.device, "restoring halves", || {
+            let words = bytemuck::cast_slice(&values);
+            let masters = filled(&self.device, "gradclip halves", words, Usage::STORAGE)?;
+            let gradients = self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("gradclip no gradients"),
                 size: masters.size(),
                 usage: Usage::STORAGE,
                 mapped_at_creation: false,
-            })
-        })?;
+            });
+            Ok::<_, PrepareError>((masters, gradients))
+        });
+        let (masters, gradients) = made.await??;
         let grad = |(half, at): (&Half<'_>, u64)| {
             let grad = Grad::range(half.name.clone(), &gradients, at, 1);
             grad.parameter(half.buffer, half.offset, half.dtype).master(&masters, at)
         };
         let grads: Vec<Grad> = halves.iter().zip((0..).step_by(4)).map(grad).collect();
-        self.prepare_step(&grads, &Clip::measure(), Sgd::new(0.0))
+        self.prepare_step_async(&grads, &Clip::measure(), Sgd::new(0.0)).await
     }
 }

@@ -15,6 +15,7 @@ use crate::tensor::DType;
 use super::buffers::filled;
 use super::clipper::Clipper;
 use super::pipelines::Pipeline;
+use super::scope::caught;
 
 /// One dispatch, ready to record.
 #[derive(Clone, Debug)]
@@ -41,7 +42,26 @@ pub(crate) struct Make<'a> {
     pub(super) job: Job,
     pub(super) jobs: Vec<wgpu::Buffer>,
     /// The kernels of all dispatches so far.
-    wanted: Vec<Arc<Pipeline>>,
+    pub(super) wanted: Wanted,
+}
+
+/// Kernels to be compiled once all else is made.
+pub(crate) type Wanted = Vec<Arc<Pipeline>>;
+
+impl Clipper {
+    /// What `make` makes, and the kernels that it wants compiled, as soon as the device has told that it refuses nothing of it.
+    pub(super) async fn ready<T>(
+        &self,
+        what: &'static str,
+        make: impl FnOnce() -> Result<(T, Wanted), PrepareError>,
+    ) -> Result<T, PrepareError> {
+        let made = async {
+            let (made, wanted) = caught(&self.device, what, make).await??;
+            self.pipelines.compile(&wanted).await?;
+            Ok(made)
+        };
+        made.await.inspect_err(|_| self.pipelines.forget_uncompiled())
+    }
 }
 
 /// A buffer of group 0, or a range of it.
@@ -109,11 +129,6 @@ impl<'a> Make<'a> {
     /// Of which norm the sums are that are made next.
     pub(super) fn exchange_summation(&mut self, summation: Summation) -> Summation {
         std::mem::replace(&mut self.summation, summation)
-    }
-
-    /// Compiles what is missing of the kernels of all dispatches made so far.
-    pub(crate) fn compile(&self) -> Result<(), PrepareError> {
-        self.clipper.pipelines.compile(&self.wanted)
     }
 
     /// The constants of loss scaling and optimiser.
@@ -213,7 +228,7 @@ impl<'a> Make<'a> {
             scaled: kernel.reduces() && self.scaled,
             form: kernel.form(self.summation, self.form),
             advances: kernel.finishes() && self.advances,
-        })?;
+        });
         self.wanted.push(pipeline.clone());
         let job = self.table("gradclip job", &[job], job, Usage::UNIFORM | Usage::COPY_DST)?;
         let tables = tables.iter().map(|&table| table.into());

@@ -106,7 +106,7 @@ impl Drop for Lease {
                 self.place.tag.store(split(&view).1, Ordering::Relaxed);
             }
             // An error where the device was destroyed meanwhile: the place is then never used again.
-            let _ = caught(&self.place.device, "unmapping", || self.place.buffer.unmap());
+            drop(caught(&self.place.device, "unmapping", || self.place.buffer.unmap()));
         }
         self.place.busy.store(false, Ordering::Release);
     }

@@ -10,7 +10,7 @@ use super::records::Memory;
 use super::scope::caught;
 
 /// Records the copy of a history, as `empty` has its form.
-pub(super) fn save(
+pub(super) async fn save(
     device: &wgpu::Device,
     encoder: &mut wgpu::CommandEncoder,
     memory: &Memory,
@@ -20,8 +20,8 @@ pub(super) fn save(
     let bytes = copies.iter().map(|(_, _, bytes)| bytes).sum();
     let place = caught(device, "saving a history", || {
         Tags::new(device).map(|tags| Place::new(device, "gradclip saved history", bytes, Some(tags)))
-    })?;
-    Ok(Arc::new(place?).read_back(encoder, copies, move |bytes| Ok(read(&empty, bytes))))
+    });
+    Ok(Arc::new(place.await??).read_back(encoder, copies, move |bytes| Ok(read(&empty, bytes))))
 }
 
 /// What a history is copied from, as `empty` has its form.

@@ -52,4 +52,4 @@ pub(crate) use buffers::filled_in;
 #[cfg(all(feature = "session", not(target_arch = "wasm32")))]
 pub(crate) use mapped::Place;
 #[cfg(all(feature = "session", not(target_arch = "wasm32")))]
-pub(crate) use scope::caught;
+pub(crate) use scope::{caught, waited};

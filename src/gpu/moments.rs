@@ -49,7 +49,7 @@ impl Moment {
 
 impl Clipper {
     /// What a step with so many moments keeps of each tensor: what is named, else what was kept before, else allocated.
-    pub(super) fn kept(
+    pub(super) async fn kept(
         &self,
         grads: &[Grad],
         count: usize,
@@ -58,23 +58,23 @@ impl Clipper {
         let mut moments = vec![Vec::new(); grads.len()];
         for k in 0..count {
             let kept = |i: usize| before.and_then(|b| b.moments[i].get(k).cloned());
-            let all = self.places(grads, "moment", |g| g.moments.get(k), kept, |_| true)?;
+            let all = self.places(grads, "moment", |g| g.moments.get(k), kept, |_| true).await?;
             moments.iter_mut().zip(all).for_each(|(own, moment)| own.extend(moment));
         }
         let kept = |i: usize| before.and_then(|b| b.masters[i].clone());
         let mixed = |g: &Grad| matches!(g.precision(), Precision::Mixed(_));
-        let masters = self.places(grads, "master", |g| g.master.as_ref(), kept, mixed)?;
+        let masters = self.places(grads, "master", |g| g.master.as_ref(), kept, mixed).await?;
         Ok(Kept { moments, masters })
     }
 
     /// The accumulator of each tensor.
-    pub(super) fn accumulators(&self, grads: &[Grad]) -> Result<Vec<Moment>, PrepareError> {
-        let all = self.places(grads, "accumulator", |g| g.accumulator.as_ref(), |_| None, |_| true)?;
+    pub(super) async fn accumulators(&self, grads: &[Grad]) -> Result<Vec<Moment>, PrepareError> {
+        let all = self.places(grads, "accumulator", |g| g.accumulator.as_ref(), |_| None, |_| true).await?;
         Ok(all.into_iter().flatten().collect())
     }
 
     /// For each tensor that needs one what it names, else what was there before, else a new one, all 0.
-    fn places<'g>(
+    async fn places<'g>(
         &self,
         grads: &'g [Grad],
         what: &str,
@@ -93,7 +93,7 @@ impl Clipper {
             let required = grad.parameter_elements().saturating_mul(4);
             return Err(PrepareError::BufferSize { tensor, required, given });
         }
-        let made = caught(&self.device, "allocating optimiser state", || arenas(&self.device, &sizes))?;
+        let made = caught(&self.device, "allocating optimiser state", || arenas(&self.device, &sizes)).await?;
         missing.into_iter().zip(made).for_each(|((_, place), new)| *place = Some(new));
         Ok(places)
     }

@@ -15,7 +15,7 @@ use crate::tensor::TensorInfo;
 
 use super::clipper::Clipper;
 use super::decision::{Decision, NormHalf};
-use super::make::Step;
+use super::make::{Step, Wanted};
 use super::mapped::ReadBack;
 use super::purpose::Purpose;
 use super::readback::{Results, Ring};
@@ -55,10 +55,10 @@ impl Pass {
         plan: Plan,
         clip: &Clip,
         (purpose, memory): (Purpose, Option<Arc<Memory>>),
-    ) -> Result<Pass, PrepareError> {
+    ) -> Result<(Pass, Wanted), PrepareError> {
         let asked = Asked::new(clip, &plan.parts);
         let settings = asked.settings(&plan.parts);
-        let workspace = Workspace::new(clipper, buffers, &plan, clip, &settings, purpose, memory)?;
+        let (workspace, wanted) = Workspace::new(clipper, buffers, &plan, clip, &settings, purpose, memory)?;
         let measures = AtomicBool::new(measures(clip, &settings.0));
         let infos: Arc<[TensorInfo]> = grads.iter().map(Grad::info).collect();
         let ring = Ring::new(
@@ -72,14 +72,16 @@ impl Pass {
         let hyper = workspace.records.hyper.clone();
         let (device, decides) = (clipper.device.clone(), AtomicBool::new(false));
         let asked = Current::new(asked);
-        Ok(Pass { device, plan, asked, infos, purpose, hyper, workspace, measures, ring, decides })
+        let pass = Pass { device, plan, asked, infos, purpose, hyper, workspace, measures, ring, decides };
+        Ok((pass, wanted))
     }
 
-    /// Compiles the kernels that passes with such a plan record.
-    pub(super) fn warm_up(clipper: &Clipper, plan: &Plan, clip: &Clip) -> Result<(), PrepareError> {
+    /// The kernels that passes with such a plan record.
+    pub(super) fn wanted(clipper: &Clipper, plan: &Plan, clip: &Clip) -> Result<Wanted, PrepareError> {
         let asked = Asked::new(clip, &plan.parts);
         let settings = asked.settings(&plan.parts);
-        Workspace::new(clipper, &[], plan, clip, &settings, Purpose::InPlace, None).map(drop)
+        let made = Workspace::new(clipper, &[], plan, clip, &settings, Purpose::InPlace, None);
+        made.map(|(_, wanted)| wanted)
     }
 
     /// Records norm and apply in one compute pass: fewer dispatches than both halves have.

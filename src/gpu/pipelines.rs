@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::num::NonZero;
 #[cfg(not(target_arch = "wasm32"))]
 use std::panic::resume_unwind;
+#[cfg(not(target_arch = "wasm32"))]
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 #[cfg(not(target_arch = "wasm32"))]
 use std::thread;
 
@@ -14,6 +15,8 @@ use crate::error::PrepareError;
 use crate::kernels::{Binding, Variant};
 
 use super::scope::caught;
+#[cfg(not(target_arch = "wasm32"))]
+use super::scope::waited;
 use super::trusted::module;
 
 /// A kernel with the layouts of its bind groups. These are there at once, so that everything else of a pass can be
@@ -27,6 +30,7 @@ pub(crate) struct Pipeline {
     made_on: MadeOn,
     compiled: OnceLock<wgpu::ComputePipeline>,
     /// Held by the thread that compiles; others that need this very kernel wait for it.
+    #[cfg(not(target_arch = "wasm32"))]
     compiling: Mutex<()>,
 }
 
@@ -52,39 +56,58 @@ impl Pipelines {
         Pipelines { made_on, known: Mutex::default() }
     }
 
-    /// A kernel that may still have to be compiled.
-    pub(crate) fn get(&self, variant: Variant) -> Result<Arc<Pipeline>, PrepareError> {
+    fn known(&self) -> MutexGuard<'_, HashMap<Variant, Arc<Pipeline>>> {
         // A thread that panicked while holding the lock left a complete map behind.
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = known.get(&variant) {
-            return Ok(pipeline.clone());
-        }
-        let made = caught(&self.made_on.device, "laying out a kernel's buffers", || {
-            Arc::new(Pipeline::new(self.made_on.clone(), variant))
-        })?;
-        known.insert(variant, made.clone());
-        Ok(made)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A kernel that may still have to be compiled; to be called where errors are caught.
+    pub(crate) fn get(&self, variant: Variant) -> Arc<Pipeline> {
+        let new = || Arc::new(Pipeline::new(self.made_on.clone(), variant));
+        self.known().entry(variant).or_insert_with(new).clone()
+    }
+
+    /// Forgets what is not compiled, whose layouts may be what the device refused.
+    pub(crate) fn forget_uncompiled(&self) {
+        self.known().retain(|_, pipeline| pipeline.compiled.get().is_some());
     }
 
     /// Number of kernels that are compiled.
     pub(crate) fn compiled(&self) -> usize {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.values().filter(|p| p.compiled.get().is_some()).count()
+        self.known().values().filter(|p| p.compiled.get().is_some()).count()
     }
 
-    /// Compiles those that are not, side by side where the device allows it. Returns when all are.
-    pub(crate) fn compile(&self, wanted: &[Arc<Pipeline>]) -> Result<(), PrepareError> {
+    /// Compiles those that are not. Returns when all are.
+    pub(crate) async fn compile(&self, wanted: &[Arc<Pipeline>]) -> Result<(), PrepareError> {
         let mut met = HashSet::new();
         let missing: Vec<_> =
             wanted.iter().filter(|p| p.compiled.get().is_none() && met.insert(p.variant)).collect();
+        self.compile_each(&missing).await
+    }
+
+    /// Side by side where the device allows it.
+    #[cfg(not(target_arch = "wasm32"))]
+    async fn compile_each(&self, missing: &[&Arc<Pipeline>]) -> Result<(), PrepareError> {
         let next = AtomicUsize::new(0);
         let work = || -> Result<(), PrepareError> {
             while let Some(pipeline) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                pipeline.compile()?;
+                // A thread that panicked while it compiled left nothing behind.
+                let _only_one = pipeline.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+                // Error scopes are a thread's own.
+                waited(pipeline.compile())?;
             }
             Ok(())
         };
         self.by_threads(missing.len(), work)
+    }
+
+    /// One after the other: a browser compiles elsewhere, and the page's event loop goes on between them.
+    #[cfg(target_arch = "wasm32")]
+    async fn compile_each(&self, missing: &[&Arc<Pipeline>]) -> Result<(), PrepareError> {
+        for pipeline in missing {
+            pipeline.compile().await?;
+        }
+        Ok(())
     }
 
     /// The same work by as many as may compile at once.
@@ -106,12 +129,6 @@ impl Pipelines {
                 |h: thread::ScopedJoinHandle<'_, _>| h.join().unwrap_or_else(|panic| resume_unwind(panic));
             helpers.into_iter().map(join).fold(own, Result::and)
         })
-    }
-
-    /// There are no threads in browsers.
-    #[cfg(target_arch = "wasm32")]
-    fn by_threads(&self, _: usize, work: impl Fn() -> Result<(), PrepareError>) -> Result<(), PrepareError> {
-        work()
     }
 
     /// wgpu gives up where a thread waits a second for the context of GL.
@@ -138,8 +155,16 @@ impl Pipeline {
             bind_group_layouts: &groups,
             immediate_size: 0,
         });
-        let (compiled, compiling) = (OnceLock::new(), Mutex::new(()));
-        Pipeline { tables, slots, layout, variant, made_on, compiled, compiling }
+        Pipeline {
+            tables,
+            slots,
+            layout,
+            variant,
+            made_on,
+            compiled: OnceLock::new(),
+            #[cfg(not(target_arch = "wasm32"))]
+            compiling: Mutex::new(()),
+        }
     }
 
     /// What is recorded. Whoever prepares compiles it before.
@@ -148,14 +173,17 @@ impl Pipeline {
     }
 
     /// Compiles it unless it is. What the driver refuses is tried again by the next who needs it.
-    fn compile(&self) -> Result<(), PrepareError> {
-        // A thread that panicked while it compiled left nothing behind.
-        let _only_one = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn compile(&self) -> Result<(), PrepareError> {
         if self.compiled.get().is_some() {
             return Ok(());
         }
-        // Error scopes are a thread's own.
-        let made = caught(&self.made_on.device, "compiling a shader", || self.compile_now())?;
+        let made = caught(&self.made_on.device, "compiling a shader", || {
+            let made = self.compile_now();
+            probe(&made);
+            made
+        });
+        // Another task may have compiled it meanwhile: one of both is kept.
+        let made = made.await?;
         self.compiled.get_or_init(|| made);
         Ok(())
     }
@@ -175,6 +203,13 @@ impl Pipeline {
             },
             cache: cache.as_ref(),
         })
+    }
+}
+
+/// Where an internal error cannot be read ([`caught`]), has a pipeline that was not made raise one of validation.
+fn probe(made: &wgpu::ComputePipeline) {
+    if cfg!(target_arch = "wasm32") {
+        made.get_bind_group_layout(0);
     }
 }
 

@@ -10,7 +10,8 @@ use super::clipper::Clipper;
 use super::pass::Pass;
 use super::placements::{check_usage, placements};
 use super::purpose::Purpose;
-use super::scope::caught;
+#[cfg(not(target_arch = "wasm32"))]
+use super::scope::waited;
 
 impl Clipper {
     /// Prepares the clipping of `grads`, to be recorded as often as wanted. Allocates scratch
@@ -25,8 +26,34 @@ impl Clipper {
     /// without usage `STORAGE`; ranges that are unaligned, overlap or leave their buffer; more than the
     /// device's limits can hold; a buffer of another device; memory that ran out; a shader that the
     /// driver refuses.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn prepare(&self, grads: &[Grad], clip: &Clip) -> Result<Pass, PrepareError> {
-        self.prepared(grads, clip, Purpose::InPlace, None)
+        waited(self.prepare_async(grads, clip))
+    }
+
+    /// As [`Clipper::prepare`], for programs whose thread must not wait, a web page first of all: there error scopes are answered through the
+    /// event loop, so this is the only form, and so it is with all that is prepared. The future is ready when the device has answered and every kernel is compiled.
+    ///
+    /// On native targets it is ready when it was polled once, and that poll compiles: hand it to a thread that may be busy for so
+    /// long. The future can be sent to one.
+    ///
+    /// A future that is dropped leaves nothing behind but kernels that were compiled.
+    ///
+    /// ```no_run
+    /// # async fn run(device: &gradclip::wgpu::Device, dw: &gradclip::wgpu::Buffer) -> Result<(), gradclip::PrepareError> {
+    /// use gradclip::{Clip, Clipper, Grad};
+    ///
+    /// let clipper = Clipper::new(device)?;
+    /// let pass = clipper.prepare_async(&[Grad::new("w", dw)], &Clip::global_norm(1.0)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare`].
+    pub async fn prepare_async(&self, grads: &[Grad], clip: &Clip) -> Result<Pass, PrepareError> {
+        self.prepared(grads, clip, Purpose::InPlace, None).await
     }
 
     /// As [`Clipper::prepare`] for other buffers, or other tensors: the new pass goes on where
@@ -37,8 +64,23 @@ impl Clipper {
     ///
     /// As [`Clipper::prepare`], and [`ClipError::State`](crate::ClipError::State) where the adaptive threshold, the number of
     /// limits, or what a rule that leaves out steps keeps differs.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn prepare_after(&self, previous: &Pass, grads: &[Grad], clip: &Clip) -> Result<Pass, PrepareError> {
-        self.prepared(grads, clip, Purpose::InPlace, Some(previous))
+        waited(self.prepare_after_async(previous, grads, clip))
+    }
+
+    /// As [`Clipper::prepare_after`], in the form of [`Clipper::prepare_async`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare_after`].
+    pub async fn prepare_after_async(
+        &self,
+        previous: &Pass,
+        grads: &[Grad],
+        clip: &Clip,
+    ) -> Result<Pass, PrepareError> {
+        self.prepared(grads, clip, Purpose::InPlace, Some(previous)).await
     }
 
     /// Compiles what [`Clipper::prepare`] will need for `tensors` with `clip`, so that it compiles nothing: while
@@ -73,12 +115,22 @@ impl Clipper {
     /// # Errors
     ///
     /// As [`Clipper::prepare`], but for buffers.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn warm_up(&self, tensors: &[Placement], clip: &Clip) -> Result<(), PrepareError> {
-        let plan = Plan::new(tensors, clip, &self.limits)?;
-        caught(&self.device, "preparing kernels", || Pass::warm_up(self, &plan, clip))?
+        waited(self.warm_up_async(tensors, clip))
     }
 
-    pub(super) fn prepared(
+    /// As [`Clipper::warm_up`], in the form of [`Clipper::prepare_async`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::warm_up`].
+    pub async fn warm_up_async(&self, tensors: &[Placement], clip: &Clip) -> Result<(), PrepareError> {
+        let plan = Plan::new(tensors, clip, &self.limits)?;
+        self.ready("preparing kernels", || Ok(((), Pass::wanted(self, &plan, clip)?))).await
+    }
+
+    pub(super) async fn prepared(
         &self,
         grads: &[Grad],
         clip: &Clip,
@@ -100,8 +152,9 @@ impl Clipper {
         let (placements, buffers) = placements(grads, agc);
         let plan = Plan::new(&placements, clip, &self.limits)?;
         let memory = previous.map(|p| p.memory_for(clip, plan.limit_count())).transpose()?;
-        caught(&self.device, "preparing buffers and bind groups", || {
+        self.ready("preparing buffers and bind groups", || {
             Pass::new(self, grads, &buffers, plan, clip, (purpose, memory))
-        })?
+        })
+        .await
     }
 }

@@ -15,13 +15,15 @@ use crate::segments::Segments;
 use crate::tensor::{DType, TensorInfo};
 
 use super::clipper::Clipper;
-use super::make::{Make, Step};
+use super::make::{Make, Step, Wanted};
 use super::mapped::ReadBack;
 use super::moments::{Moment, arenas};
 use super::pass::{Pass, begin, run};
 use super::placements::{Buffers, check_usage};
 use super::purpose::Purpose;
 use super::scope::caught;
+#[cfg(not(target_arch = "wasm32"))]
+use super::scope::waited;
 
 const LABEL: &str = "gradclip private sum";
 
@@ -89,7 +91,22 @@ impl Clipper {
     /// As [`Clipper::prepare`]; [`PrepareError::Private`] for a clip that gives an example's norm no bound (any but
     /// [`Clip::per_row_norm`] and [`Clip::automatic`] with a fixed threshold), for an excluded group, and for constants of `private` out of their
     /// range; [`ClipError::Tensor`] for a gradient without a place for what is released.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn prepare_private(
+        &self,
+        grads: &[Grad],
+        clip: &Clip,
+        private: Private,
+    ) -> Result<PrivateSum, PrepareError> {
+        waited(self.prepare_private_async(grads, clip, private))
+    }
+
+    /// As [`Clipper::prepare_private`], in the form of [`Clipper::prepare_async`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare_private`].
+    pub async fn prepare_private_async(
         &self,
         grads: &[Grad],
         clip: &Clip,
@@ -101,7 +118,7 @@ impl Clipper {
         let examples = u64::from(parts.rows().1);
         let places = grads.iter().map(released).collect::<Result<Vec<_>, _>>()?;
         let elements: Vec<u64> = grads.iter().map(|g| g.elements() / examples).collect();
-        let sums = self.sums_of(grads, &elements)?;
+        let sums = self.sums_of(grads, &elements).await?;
         let mut buffers = Buffers::default();
         let mut tensors = Vec::new();
         for (((grad, place), sum), &elements) in grads.iter().zip(places).zip(&sums).zip(&elements) {
@@ -117,17 +134,18 @@ impl Clipper {
             tensors.push(Examples { gradient, sums, released });
         }
         let plan = ExamplesPlan::new(&tensors, &parts, &self.plan_limits())?;
-        let pass = self.prepared(grads, clip, Purpose::ReadOnly, None)?;
-        let made = caught(&self.device, "preparing a private sum", || {
+        let pass = self.prepared(grads, clip, Purpose::ReadOnly, None).await?;
+        let made = self.ready("preparing a private sum", || {
             Made::new(self, &buffers.all, &plan, clip, (&pass, releasing, private.first()))
-        })??;
+        });
+        let made = made.await?;
         let state = Mutex::new(State { lot: Lot::new(&private), unit: releasing.unit });
         let Made { begin, add, releases, releasing, number } = made;
         Ok(PrivateSum { pass, private, infos, parts, begin, add, releases, releasing, number, sums, state })
     }
 
     /// Room for sums of two words an element.
-    fn sums_of(&self, grads: &[Grad], elements: &[u64]) -> Result<Vec<Moment>, PrepareError> {
+    async fn sums_of(&self, grads: &[Grad], elements: &[u64]) -> Result<Vec<Moment>, PrepareError> {
         let given = self.device.limits().max_buffer_size;
         if let Some((grad, elements)) =
             grads.iter().zip(elements).find(|(_, elements)| **elements > given / 8)
@@ -137,7 +155,7 @@ impl Clipper {
             return Err(PrepareError::BufferSize { tensor, required, given });
         }
         let words: Vec<u64> = elements.iter().map(|elements| 2 * elements).collect();
-        Ok(caught(&self.device, "allocating private sums", || arenas(&self.device, &words))?)
+        Ok(caught(&self.device, "allocating private sums", || arenas(&self.device, &words)).await?)
     }
 }
 
@@ -157,7 +175,7 @@ impl Made {
         plan: &ExamplesPlan,
         clip: &Clip,
         (pass, releasing, first): (&Pass, Releasing, u32),
-    ) -> Result<Made, PrepareError> {
+    ) -> Result<(Made, Wanted), PrepareError> {
         let mut make = Make::new(clipper, buffers, clip);
         let row: ExampleRow = bytemuck::Zeroable::zeroed();
         let rows = make.table("gradclip examples", &plan.rows, row, Usage::STORAGE)?;
@@ -179,9 +197,8 @@ impl Made {
         let (full, empty) = (released(false)?, released(true)?);
         let job: Job = bytemuck::Zeroable::zeroed();
         let next = make.step(Kernel::PrivateNext, DType::F32, job, &[&number], None, [1, 1])?;
-        make.compile()?;
         let releases = [full, empty].map(|steps| steps.into_iter().chain([next.clone()]).collect());
-        Ok(Made { begin, add, releases, releasing, number })
+        Ok((Made { begin, add, releases, releasing, number }, make.wanted))
     }
 }
 

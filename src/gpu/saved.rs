@@ -19,6 +19,8 @@ use crate::tensor::TensorInfo;
 use super::halves::Half;
 use super::mapped::{Copy, Place, ReadBack, Tags};
 use super::memory;
+#[cfg(not(target_arch = "wasm32"))]
+use super::scope::waited;
 use super::scope::{caught, now};
 use super::trainer::Trainer;
 
@@ -96,7 +98,18 @@ impl Trainer {
     ///
     /// [`CheckpointError::History`] for a trainer that leaves out micro-batches, [`CheckpointError::Unexpected`] where two tensors would
     /// have one name, [`CheckpointError::Usage`] for a buffer without usage `COPY_SRC`, [`CheckpointError::Prepare`] where memory ran out. Nothing is recorded then.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn save(&self, encoder: &mut wgpu::CommandEncoder) -> Result<Saving, CheckpointError> {
+        waited(self.save_async(encoder))
+    }
+
+    /// As [`Trainer::save`], in the form of [`Clipper::prepare_async`](crate::Clipper::prepare_async): copies are recorded once there are buffers
+    /// for them. No step may be recorded meanwhile, so that what is copied is of one moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Trainer::save`].
+    pub async fn save_async(&self, encoder: &mut wgpu::CommandEncoder) -> Result<Saving, CheckpointError> {
         self.gate().map_or(Ok(()), |_| Err(CheckpointError::gated()))?;
         let accumulated = self.accumulated();
         let form = self.form(accumulated > 0)?;
@@ -115,7 +128,7 @@ impl Trainer {
             ranges.push(((end + range.offset - begin) as usize, range.bytes as usize));
             end += bytes;
         }
-        let waiting = staged(&self.clipper().device, encoder, copies)?;
+        let waiting = staged(&self.clipper().device, encoder, copies).await?;
         let arrived = Some(Vec::with_capacity(end as usize));
         Ok(Saving { waiting, arrived, form, ranges, empty, accumulated })
     }
@@ -128,7 +141,21 @@ impl Trainer {
     ///
     /// A run of other tensors, another optimiser or clip, values that no run leaves; a buffer without usage `COPY_DST`; memory that ran
     /// out. Nothing changes then.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn load(&self, queue: &wgpu::Queue, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        waited(self.load_async(queue, checkpoint))
+    }
+
+    /// As [`Trainer::load`], in the form of [`Clipper::prepare_async`](crate::Clipper::prepare_async).
+    ///
+    /// # Errors
+    ///
+    /// As [`Trainer::load`].
+    pub async fn load_async(
+        &self,
+        queue: &wgpu::Queue,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), CheckpointError> {
         self.gate().map_or(Ok(()), |_| Err(CheckpointError::gated()))?;
         let accumulated = checkpoint.pending(self.micro_batches())?;
         let form = self.form(accumulated > 0)?;
@@ -143,7 +170,10 @@ impl Trainer {
                 None => writes.push((range.buffer, range.offset, vec![0; range.bytes as usize].into())),
             }
         }
-        let step = (!halves.is_empty()).then(|| self.clipper().prepare_halves(&halves)).transpose()?;
+        let step = match halves.is_empty() {
+            true => None,
+            false => Some(self.clipper().prepare_halves(&halves).await?),
+        };
         self.stepper().restore_history(queue, &history)?;
         for (buffer, offset, bytes) in writes.iter().filter(|(_, _, bytes)| !bytes.is_empty()) {
             queue.write_buffer(buffer, *offset, bytes);
@@ -191,14 +221,14 @@ fn usable(part: &Part, range: &Range<'_>, required: Usage) -> Result<(), Checkpo
 }
 
 /// Records copies into as few buffers as hold them.
-fn staged(
+async fn staged(
     device: &wgpu::Device,
     encoder: &mut wgpu::CommandEncoder,
     mut copies: Vec<Copy<'_>>,
 ) -> Result<VecDeque<ReadBack<Vec<u8>>>, PrepareError> {
     // Room for the tag, and whole words.
     let largest = (device.limits().max_buffer_size - 4).min(1 << 30) & !3;
-    let tags = caught(device, "saving a run", || Tags::new(device))??;
+    let tags = caught(device, "saving a run", || Tags::new(device)).await??;
     let mut groups: Vec<Vec<Copy<'_>>> = Vec::new();
     let mut room = 0;
     copies.reverse();
@@ -216,14 +246,12 @@ fn staged(
             copies.push((buffer, at + now, bytes - now));
         }
     }
-    let places: Vec<Arc<Place>> = groups
-        .iter()
-        .map(|group| {
-            let bytes = group.iter().map(|(_, _, bytes)| bytes).sum();
-            let new = || Place::new(device, "gradclip saved run", bytes, Some(tags.clone()));
-            Ok(Arc::new(caught(device, "saving a run", new)?))
-        })
-        .collect::<Result<_, PrepareError>>()?;
+    let place = |group: &Vec<Copy<'_>>| {
+        let bytes = group.iter().map(|(_, _, bytes)| bytes).sum();
+        Arc::new(Place::new(device, "gradclip saved run", bytes, Some(tags.clone())))
+    };
+    let places: Vec<Arc<Place>> =
+        caught(device, "saving a run", || groups.iter().map(place).collect()).await?;
     let read = |(place, group): (Arc<Place>, Vec<Copy<'_>>)| {
         place.read_back(encoder, group, |bytes| Ok(bytes.to_vec()))
     };

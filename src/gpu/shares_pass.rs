@@ -89,11 +89,24 @@ macro_rules! shares_pass {
             /// # Errors
             ///
             /// As [`Pass::save_history`].
+            #[cfg(not(target_arch = "wasm32"))]
             pub fn save_history(
                 &self,
                 encoder: &mut wgpu::CommandEncoder,
             ) -> Result<ReadBack<History>, PrepareError> {
                 self.pass.save_history(encoder)
+            }
+
+            /// As [`Pass::save_history_async`].
+            ///
+            /// # Errors
+            ///
+            /// As [`Pass::save_history_async`].
+            pub async fn save_history_async(
+                &self,
+                encoder: &mut wgpu::CommandEncoder,
+            ) -> Result<ReadBack<History>, PrepareError> {
+                self.pass.save_history_async(encoder).await
             }
 
             /// As [`Pass::restore_history`].

@@ -19,13 +19,14 @@ use crate::tensor::{DType, Precision};
 
 use super::clipper::Clipper;
 use super::decision::Decision;
-use super::make::{Make, Step};
+use super::make::{Make, Step, Wanted};
 use super::mapped::ReadBack;
 use super::moments::{Kept, Moment};
 use super::pass::{Pass, begin, run};
 use super::placements::{Buffers, check_usage};
 use super::purpose::Purpose;
-use super::scope::caught;
+#[cfg(not(target_arch = "wasm32"))]
+use super::scope::waited;
 use super::shares_pass::shares_pass;
 use current::Current;
 
@@ -82,13 +83,28 @@ impl Clipper {
     /// [`ClipError::Tensor`] for a gradient without a parameter, or with some of its state. A device has to bind three
     /// storage buffers a stage more than a gradient, its parameter, its master
     /// and its moments take: 8, the default limit, are enough for all but AMSGrad with masters in separate buffers, which takes 9.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn prepare_step(
         &self,
         grads: &[Grad],
         clip: &Clip,
         optimizer: impl Into<Optimizer>,
     ) -> Result<Stepper, PrepareError> {
-        self.prepared_step(grads, clip, optimizer.into(), (Purpose::Step, None))
+        waited(self.prepare_step_async(grads, clip, optimizer))
+    }
+
+    /// As [`Clipper::prepare_step`], in the form of [`Clipper::prepare_async`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare_step`].
+    pub async fn prepare_step_async(
+        &self,
+        grads: &[Grad],
+        clip: &Clip,
+        optimizer: impl Into<Optimizer>,
+    ) -> Result<Stepper, PrepareError> {
+        self.prepared_step(grads, clip, optimizer.into(), (Purpose::Step, None)).await
     }
 
     /// As [`Clipper::prepare_step`] for other buffers: goes on with the state, the number of steps and
@@ -98,6 +114,7 @@ impl Clipper {
     ///
     /// As [`Clipper::prepare_step`], and [`ClipError::State`] where the state is that of other tensors,
     /// another optimiser or another clip.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn prepare_step_after(
         &self,
         previous: &Stepper,
@@ -105,11 +122,26 @@ impl Clipper {
         clip: &Clip,
         optimizer: impl Into<Optimizer>,
     ) -> Result<Stepper, PrepareError> {
-        self.prepared_step(grads, clip, optimizer.into(), (Purpose::Step, Some(previous)))
+        waited(self.prepare_step_after_async(previous, grads, clip, optimizer))
+    }
+
+    /// As [`Clipper::prepare_step_after`], in the form of [`Clipper::prepare_async`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare_step_after`].
+    pub async fn prepare_step_after_async(
+        &self,
+        previous: &Stepper,
+        grads: &[Grad],
+        clip: &Clip,
+        optimizer: impl Into<Optimizer>,
+    ) -> Result<Stepper, PrepareError> {
+        self.prepared_step(grads, clip, optimizer.into(), (Purpose::Step, Some(previous))).await
     }
 
     /// For a purpose that ends in a step, which may go on with the state of another one.
-    pub(super) fn prepared_step(
+    pub(super) async fn prepared_step(
         &self,
         grads: &[Grad],
         clip: &Clip,
@@ -120,10 +152,10 @@ impl Clipper {
         if let Some(previous) = previous {
             previous.check_state(grads, &optimizer)?;
         }
-        let pass = self.prepared(grads, clip, purpose, previous.map(|p| &p.pass))?;
+        let pass = self.prepared(grads, clip, purpose, previous.map(|p| &p.pass)).await?;
         Clipper::check_given(grads)?;
-        let kept = self.kept(grads, optimizer.moments(), previous.map(|p| &p.kept))?;
-        Stepper::new(self, pass, grads, optimizer, kept)
+        let kept = self.kept(grads, optimizer.moments(), previous.map(|p| &p.kept)).await?;
+        Stepper::new(self, pass, grads, optimizer, kept).await
     }
 
     /// That what the user gave fits, before anything is allocated for it.
@@ -214,7 +246,7 @@ impl Stepper {
         Err(ClipError::State { required: words(&needed), given: words(&given) })
     }
 
-    fn new(
+    async fn new(
         clipper: &Clipper,
         pass: Pass,
         grads: &[Grad],
@@ -243,10 +275,11 @@ impl Stepper {
         let ratios = ratios.then(|| pass.plan().ratios(&fused, &operands, &limits)).transpose()?;
         let own_decay = grads.iter().map(|g| g.weight_decay).collect();
         let lists: Vec<_> = grads.iter().map(|g| g.of_rows.as_ref().map(|(_, list)| list)).collect();
-        caught(&clipper.device, "preparing a step", || {
+        let made = clipper.ready("preparing a step", || {
             let (plans, buffers) = ((&fused, ratios.as_ref()), (&buffers.all[..], &lists[..]));
             Stepper::assembled(clipper, pass, buffers, plans, optimizer, own_decay, kept)
-        })?
+        });
+        made.await
     }
 
     fn assembled(
@@ -257,7 +290,7 @@ impl Stepper {
         optimizer: Optimizer,
         own_decay: Vec<Option<f64>>,
         kept: Kept,
-    ) -> Result<Stepper, PrepareError> {
+    ) -> Result<(Stepper, Wanted), PrepareError> {
         let mut make = Make::new(clipper, buffers, &pass.clip());
         (make.job, make.advances) = (pass.job(), true);
         let filler = FusedTensor { kept: 1, outer: 1, low: 1, high: 1, ..bytemuck::Zeroable::zeroed() };
@@ -288,12 +321,12 @@ impl Stepper {
             let tables = [&tables[..], &[list, &part]].concat();
             update.push(make.fused(kernel, &(dispatch.clone(), *pattern), false, &tables)?);
         }
-        make.compile()?;
         pass.add_jobs(make.jobs);
         pass.follow_with(&hyper);
         let has_ratios = optimizer.has_ratios();
         let current = Mutex::new(Current { optimizer, tensors: fused.tensors.clone() });
-        Ok(Stepper { pass, current, decision, update, hyper, rates, own_decay, has_ratios, kept })
+        let stepper = Stepper { pass, current, decision, update, hyper, rates, own_decay, has_ratios, kept };
+        Ok((stepper, make.wanted))
     }
 
     /// Records norm, coefficient and step in one compute pass.

@@ -19,6 +19,9 @@ use super::mapped::ReadBack;
 use super::moments::Moment;
 use super::pass::{Pass, begin};
 use super::purpose::Purpose;
+use super::scope::caught;
+#[cfg(not(target_arch = "wasm32"))]
+use super::scope::waited;
 use super::stepper::Stepper;
 
 /// Everything between gradients and parameters, prepared once and recorded for every micro-batch: the sum of gradients, and after
@@ -107,6 +110,7 @@ impl Clipper {
     ///
     /// As [`Clipper::prepare_step`] and [`Clipper::prepare_accumulation`], and [`ClipError::Combination`] for no micro-batch or more
     /// than 65,536.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn prepare_training(
         &self,
         grads: &[Grad],
@@ -114,7 +118,22 @@ impl Clipper {
         optimizer: impl Into<Optimizer>,
         micro_batches: u32,
     ) -> Result<Trainer, PrepareError> {
-        self.prepared_training(grads, clip, optimizer.into(), (micro_batches, None), None)
+        waited(self.prepare_training_async(grads, clip, optimizer, micro_batches))
+    }
+
+    /// As [`Clipper::prepare_training`], in the form of [`Clipper::prepare_async`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare_training`].
+    pub async fn prepare_training_async(
+        &self,
+        grads: &[Grad],
+        clip: &Clip,
+        optimizer: impl Into<Optimizer>,
+        micro_batches: u32,
+    ) -> Result<Trainer, PrepareError> {
+        self.prepared_training(grads, clip, optimizer.into(), (micro_batches, None), None).await
     }
 
     /// As [`Clipper::prepare_training`], and a rule leaves out micro-batches before they are summed, each by its own norm: Optax'
@@ -129,6 +148,7 @@ impl Clipper {
     ///
     /// As [`Clipper::prepare_training`], and [`ClipError::Combination`] for a single micro-batch (that is [`Clip::skip`]) or beside a loss
     /// scale.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn prepare_training_skipping(
         &self,
         grads: &[Grad],
@@ -137,7 +157,23 @@ impl Clipper {
         micro_batches: u32,
         skip: Skip,
     ) -> Result<Trainer, PrepareError> {
-        self.prepared_training(grads, clip, optimizer.into(), (micro_batches, Some(skip)), None)
+        waited(self.prepare_training_skipping_async(grads, clip, optimizer, micro_batches, skip))
+    }
+
+    /// As [`Clipper::prepare_training_skipping`], in the form of [`Clipper::prepare_async`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare_training_skipping`].
+    pub async fn prepare_training_skipping_async(
+        &self,
+        grads: &[Grad],
+        clip: &Clip,
+        optimizer: impl Into<Optimizer>,
+        micro_batches: u32,
+        skip: Skip,
+    ) -> Result<Trainer, PrepareError> {
+        self.prepared_training(grads, clip, optimizer.into(), (micro_batches, Some(skip)), None).await
     }
 
     /// As [`Clipper::prepare_training`] for other buffers: goes on with the state, the number of steps and the history of `previous`,
@@ -146,6 +182,7 @@ impl Clipper {
     /// # Errors
     ///
     /// As [`Clipper::prepare_training`] and [`Clipper::prepare_step_after`].
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn prepare_training_after(
         &self,
         previous: &Trainer,
@@ -154,11 +191,27 @@ impl Clipper {
         optimizer: impl Into<Optimizer>,
         micro_batches: u32,
     ) -> Result<Trainer, PrepareError> {
-        let micro_batches = (micro_batches, None);
-        self.prepared_training(grads, clip, optimizer.into(), micro_batches, Some(&previous.stepper))
+        waited(self.prepare_training_after_async(previous, grads, clip, optimizer, micro_batches))
     }
 
-    fn prepared_training(
+    /// As [`Clipper::prepare_training_after`], in the form of [`Clipper::prepare_async`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Clipper::prepare_training_after`].
+    pub async fn prepare_training_after_async(
+        &self,
+        previous: &Trainer,
+        grads: &[Grad],
+        clip: &Clip,
+        optimizer: impl Into<Optimizer>,
+        micro_batches: u32,
+    ) -> Result<Trainer, PrepareError> {
+        let micro_batches = (micro_batches, None);
+        self.prepared_training(grads, clip, optimizer.into(), micro_batches, Some(&previous.stepper)).await
+    }
+
+    async fn prepared_training(
         &self,
         grads: &[Grad],
         clip: &Clip,
@@ -172,28 +225,31 @@ impl Clipper {
         }
         let gate = skip.map(|skip| clip.of_micro_batches(skip, micro_batches)).transpose()?;
         let (stepper, sums) = match micro_batches {
-            1 => (self.prepared_step(grads, clip, optimizer, (Purpose::Step, previous))?, None),
+            1 => (self.prepared_step(grads, clip, optimizer, (Purpose::Step, previous)).await?, None),
             _ => {
                 clip.validate()?;
                 // The step's own check sees the sums.
                 Clipper::check_given(grads)?;
                 let clip = clip.unscale(clip.unscale / f64::from(micro_batches));
-                let sums = Sums::new(self, grads, micro_batches)?;
+                let sums = Sums::new(self, grads, micro_batches).await?;
                 let each = grads.iter().zip(&sums.places);
                 let summed: Vec<Grad> = each.map(|(g, sum)| g.summed_in(&sum.buffer, sum.offset)).collect();
                 let purpose = (Purpose::StepOfSums, previous);
-                (self.prepared_step(&summed, &clip, optimizer, purpose)?, Some(sums))
+                (self.prepared_step(&summed, &clip, optimizer, purpose).await?, Some(sums))
             }
         };
-        let gate = gate.as_ref().zip(sums.as_ref()).map(|(clip, sums)| {
-            let sums = (micro_batches, &sums.accumulator, &sums.corrections);
-            Gate::new(self, grads, clip, sums, &stepper)
-        });
+        let gate = match gate.as_ref().zip(sums.as_ref()) {
+            Some((clip, sums)) => {
+                let sums = (micro_batches, &sums.accumulator, &sums.corrections);
+                Some(Gate::new(self, grads, clip, sums, &stepper).await?)
+            }
+            None => None,
+        };
         Ok(Trainer {
             #[cfg(feature = "checkpoint")]
             clipper: self.clone(),
             grads: grads.to_vec(),
-            gate: gate.transpose()?,
+            gate,
             stepper,
             sums,
             micro_batches,
@@ -203,24 +259,19 @@ impl Clipper {
 }
 
 impl Sums {
-    fn new(clipper: &Clipper, grads: &[Grad], micro_batches: u32) -> Result<Sums, PrepareError> {
+    async fn new(clipper: &Clipper, grads: &[Grad], micro_batches: u32) -> Result<Sums, PrepareError> {
         grads.iter().try_for_each(Grad::check_summed)?;
-        let places = clipper.accumulators(grads)?;
+        let places = clipper.accumulators(grads).await?;
         let named: Vec<Grad> =
             grads.iter().zip(&places).map(|(g, at)| g.clone().accumulator(&at.buffer, at.offset)).collect();
         let all = f64::from(micro_batches);
         let corrections: Vec<f32> = (1..=micro_batches).map(|n| (all / f64::from(n)) as f32).collect();
-        let words = bytemuck::cast_slice(&corrections);
-        Ok(Sums {
-            accumulator: clipper.prepare_accumulation(&named)?,
-            places,
-            corrections: filled(
-                &clipper.device,
-                "gradclip mean corrections",
-                words,
-                Usage::COPY_SRC | Usage::STORAGE,
-            )?,
-        })
+        let corrections = caught(&clipper.device, "preparing the means of micro-batches", || {
+            let (words, usage) = (bytemuck::cast_slice(&corrections), Usage::COPY_SRC | Usage::STORAGE);
+            filled(&clipper.device, "gradclip mean corrections", words, usage)
+        });
+        let corrections = corrections.await??;
+        Ok(Sums { accumulator: clipper.prepare_accumulation_async(&named).await?, places, corrections })
     }
 }
 

@@ -15,7 +15,7 @@ use crate::plan::{Dispatch, Plan};
 
 use super::clipper::Clipper;
 use super::decision::{Decision, NormHalf};
-use super::make::{Make, Step, job};
+use super::make::{Make, Step, Wanted, job};
 use super::purpose::Purpose;
 use super::records::{Memory, Records};
 
@@ -44,7 +44,7 @@ impl Workspace {
         (settings, asked): &(Vec<Setting>, JobSetting),
         purpose: Purpose,
         memory: Option<Arc<Memory>>,
-    ) -> Result<Workspace, PrepareError> {
+    ) -> Result<(Workspace, Wanted), PrepareError> {
         let JobSetting { until, unscale, largest } = *asked;
         let job = Job { until, unscale, largest, parameters: plan.parts.decided(), ..job() };
         let advances = clip.loss_scale.is_some() || purpose.steps();
@@ -61,9 +61,8 @@ impl Workspace {
         let measuring =
             measures.then(|| make.decision(plan, clip, &records, &norm, (None, true))).transpose()?;
         let apply = if purpose == Purpose::InPlace { make.apply(plan, &rows, &records)? } else { Vec::new() };
-        make.compile()?;
-        let jobs = make.jobs;
-        Ok(Workspace { norm, decision, measuring, apply, records, job, jobs })
+        let Make { jobs, wanted, .. } = make;
+        Ok((Workspace { norm, decision, measuring, apply, records, job, jobs }, wanted))
     }
 }
 

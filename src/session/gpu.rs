@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::clip::Clip;
 use crate::cpu::{self, GradMut};
 use crate::error::{DeviceError, PlanError, PrepareError, SessionError};
-use crate::gpu::{Clipper, Place, caught, filled_in};
+use crate::gpu::{Clipper, Place, caught, filled_in, waited};
 use crate::grad::Grad;
 use crate::history::History;
 use crate::report::{Report, TensorReport};
@@ -130,12 +130,12 @@ impl Gpu {
         }
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
         let pieces = tensors.iter().map(|(at, values)| (*at as usize, values.bytes()));
-        let buffer = caught(&self.device, "uploading tensors", || {
+        let buffer = waited(caught(&self.device, "uploading tensors", || {
             let buffer = filled_in(&self.device, "gradclip tensors", bytes, pieces, usage);
             // What was mapped is copied, and freed when that is done.
             self.queue.submit([]);
             buffer
-        })??;
+        }))??;
         placed.extend(tensors.iter().map(|&(offset, _)| Placed { buffer: buffer.clone(), offset }));
         Ok(())
     }
@@ -169,7 +169,7 @@ impl Gpu {
         results: &mut Vec<(usize, Vec<u8>)>,
     ) -> Result<(), SessionError> {
         // An error of the submission is caught here, so that what is mapped has been copied.
-        let read_back = caught(&self.device, "downloading gradients", || {
+        let read_back = waited(caught(&self.device, "downloading gradients", || {
             // Neighbours in one copy.
             let runs = batch.chunk_by(|(_, one), (_, next)| {
                 one.buffer == next.buffer && one.offset + padded(one) == next.offset
@@ -187,7 +187,7 @@ impl Gpu {
             let read_back = place.read_back(&mut encoder, copies, move |bytes| Ok(cut(bytes, &own)));
             self.queue.submit([encoder.finish()]);
             read_back
-        })
+        }))
         .map_err(PrepareError::from)?;
         results.extend(read_back.wait()?);
         Ok(())

@@ -54,10 +54,11 @@ impl Sparse {
     }
 
     /// The rows named, and the sums of short and of long lists.
-    pub(crate) fn on_gpu(&self, gpu: &Gpu) -> Result<Found, Failure> {
+    pub(crate) async fn on_gpu(&self, gpu: &Gpu) -> Result<Found, Failure> {
         let entries = self.entries();
         let (want_rows, want) = expected(&entries)?;
-        let (rows, got) = PlacedEntries::upload(gpu, &gpu.clipper, &entries)?.added(gpu)?;
+        let placed = PlacedEntries::upload_async(gpu, &gpu.clipper, &entries).await?;
+        let (rows, got) = placed.added_async(gpu).await?;
         let [mut named, mut short, mut long] = [Findings::default(); 3];
         for (got, want) in rows.iter().zip(&want_rows) {
             named.value(f64::from(got.abs_diff(*want)), 0.0);

@@ -49,19 +49,19 @@ pub(crate) const WHAT: [&str; 29] = [
 ];
 
 /// Checks one case.
-pub(crate) fn check(gpu: &Gpu, case: Case) -> Result<Found, Failure> {
+pub(crate) async fn check(gpu: &Gpu, case: Case) -> Result<Found, Failure> {
     match case.clip.norm {
-        NormType::P(p) => Ok(vec![("power", power(gpu, &case, p)?)]),
-        _ => exact(gpu, &case),
+        NormType::P(p) => Ok(vec![("power", power(gpu, &case, p).await?)]),
+        _ => exact(gpu, &case).await,
     }
 }
 
 /// Every stage to the bit. Coefficient and apply are given the right sums, so that they are judged
 /// by themselves whatever came out of the norm.
-fn exact(gpu: &Gpu, case: &Case) -> Result<Found, Failure> {
+async fn exact(gpu: &Gpu, case: &Case) -> Result<Found, Failure> {
     let placed = Placed::upload(gpu, &case.tensors, case.placing);
     let (expected, after) = case.traced()?;
-    let pass = gpu.clipper.prepare(&placed.grads, &case.clip)?;
+    let pass = gpu.clipper.prepare_async(&placed.grads, &case.clip).await?;
     let sums = gpu.submit(|encoder| {
         pass.record_norm(encoder);
         gpu.stage(encoder, [pass.partials(), pass.tensor_sums(), pass.segment_sums()])
@@ -71,8 +71,8 @@ fn exact(gpu: &Gpu, case: &Case) -> Result<Found, Failure> {
         pass.record_apply(encoder);
         gpu.stage(encoder, std::iter::once(pass.outcomes()).chain(&placed.buffers))
     });
-    let sums = gpu.collect(&sums)?;
-    let results = gpu.collect(&results)?;
+    let sums = gpu.collect_async(&sums).await?;
+    let results = gpu.collect_async(&results).await?;
     let norm = case.clip.norm;
     let partial = |a: &Partial, b: &Partial| {
         let mantissa = |p: &Partial| f64::from(p.hi) * 2f64.powi(32) + f64::from(p.lo);
@@ -141,12 +141,12 @@ fn shared(placed: &Placed, tensors: &[Tensor]) -> HashSet<(usize, u64)> {
 }
 
 /// Norms that are summed in floating point: close, not equal.
-fn power(gpu: &Gpu, case: &Case, p: f64) -> Result<Findings, Failure> {
+async fn power(gpu: &Gpu, case: &Case, p: f64) -> Result<Findings, Failure> {
     let placed = Placed::upload(gpu, &case.tensors, case.placing);
     let (expected, _) = case.traced()?;
-    let pass = gpu.clipper.prepare(&placed.grads, &case.clip)?;
+    let pass = gpu.clipper.prepare_async(&placed.grads, &case.clip).await?;
     gpu.submit(|encoder| pass.record(encoder));
-    let outcomes: Vec<Outcome> = gpu.read(pass.outcomes(), 0..pass.outcomes().size())?;
+    let outcomes: Vec<Outcome> = gpu.read_async(pass.outcomes(), 0..pass.outcomes().size()).await?;
     let elements = case.tensors.iter().map(|t| t.data.len()).sum();
     let most = 2.0 * power_on_adapter(p, elements) / HALF_ULP;
     let mut findings = Findings::default();

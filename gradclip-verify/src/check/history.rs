@@ -178,7 +178,7 @@ impl Course {
     }
 
     /// Both are given the right sums, so that thresholds are judged by themselves.
-    pub(crate) fn check(&self, gpu: &Gpu) -> Result<Findings, Failure> {
+    pub(crate) async fn check(&self, gpu: &Gpu) -> Result<Findings, Failure> {
         let mut random = Random(self.seed);
         let mut history = History::default();
         for _ in 0..self.before {
@@ -187,7 +187,7 @@ impl Course {
         }
         let case = self.case(&mut random);
         let placed = Placed::upload(gpu, &case.tensors, case.placing);
-        let pass = gpu.clipper.prepare(&placed.grads, &self.clip)?;
+        let pass = gpu.clipper.prepare_async(&placed.grads, &self.clip).await?;
         pass.restore_history(&gpu.queue, &history)?;
         let mut findings = Findings::default();
         for _ in 0..COURSE_STEPS {
@@ -197,13 +197,14 @@ impl Course {
             let expected = cpu::clip_traced_with(&mut grads(&mut case.tensors), &self.clip, &mut history)?;
             let sums = bytemuck::cast_slice(&expected.segment_sums);
             gpu.queue.write_buffer(pass.segment_sums(), 0, sums);
-            let (saved, outcomes) = gpu.submit(|encoder| {
-                pass.record_apply(encoder);
-                (pass.save_history(encoder), gpu.stage(encoder, [pass.outcomes()]))
-            });
-            let outcomes = gpu.collect(&outcomes)?;
+            let mut encoder = gpu.encoder();
+            pass.record_apply(&mut encoder);
+            let saved = pass.save_history_async(&mut encoder).await?;
+            let outcomes = gpu.stage(&mut encoder, [pass.outcomes()]);
+            gpu.queue.submit([encoder.finish()]);
+            let outcomes = gpu.collect_async(&outcomes).await?;
             findings.join(records(&outcomes[0], &expected.outcomes, outcome_error, |_| true));
-            let saved = saved?.wait()?;
+            let saved = saved.await?;
             findings.join(words(&saved.to_bytes()[HEAD..], &history.to_bytes()[HEAD..]));
         }
         Ok(findings)

@@ -62,19 +62,19 @@ impl Check {
         }
     }
 
-    fn on_adapter(&self, gpu: &Gpu) -> Result<Found, Failure> {
+    async fn on_adapter(&self, gpu: &Gpu) -> Result<Found, Failure> {
         Ok(match self {
-            Check::Recipe(recipe) => gpu::check(gpu, recipe.cook())?,
-            Check::Course(course) => vec![(course.shader(), course.check(gpu)?)],
-            Check::Advance(advance) => vec![("advance", advance.check(gpu)?)],
+            Check::Recipe(recipe) => gpu::check(gpu, recipe.cook()).await?,
+            Check::Course(course) => vec![(course.shader(), course.check(gpu).await?)],
+            Check::Advance(advance) => vec![("advance", advance.check(gpu).await?)],
             Check::Training(training) => {
-                let [update, advance] = steps::on_gpu(gpu, training)?;
+                let [update, advance] = steps::on_gpu(gpu, training).await?;
                 vec![(training.shader(), update), ("advance", advance)]
             }
-            Check::Sums(sums) => vec![("accumulate", sums.on_gpu(gpu)?)],
-            Check::Sparse(sparse) => sparse.on_gpu(gpu)?,
+            Check::Sums(sums) => vec![("accumulate", sums.on_gpu(gpu).await?)],
+            Check::Sparse(sparse) => sparse.on_gpu(gpu).await?,
             Check::Private(examples) => {
-                let [sums, released] = examples.on_gpu(gpu)?;
+                let [sums, released] = examples.on_gpu(gpu).await?;
                 vec![("private_sum", sums), ("private_release", released)]
             }
         })
@@ -120,8 +120,22 @@ impl Checks {
     /// # Errors
     ///
     /// Where a check could not be made.
-    pub fn on_adapter(&self, gpu: &Gpu, done: impl FnMut()) -> Result<Vec<Tally>, Failure> {
-        run(&gpu::WHAT, self.0.iter(), |check| check.on_adapter(gpu), done)
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn on_adapter(&self, gpu: &Gpu, mut done: impl FnMut()) -> Result<Vec<Tally>, Failure> {
+        pollster::block_on(self.on_adapter_async(gpu, async |_: &[Tally]| done()))
+    }
+
+    /// As `Checks::on_adapter`, for a page: after each check `done` is shown what was found so far and awaited, so that the page can draw it.
+    ///
+    /// # Errors
+    ///
+    /// Where a check could not be made.
+    pub async fn on_adapter_async(
+        &self,
+        gpu: &Gpu,
+        done: impl AsyncFnMut(&[Tally]),
+    ) -> Result<Vec<Tally>, Failure> {
+        run(&gpu::WHAT, self.0.iter(), async |check: &Check| check.on_adapter(gpu).await, done).await
     }
 
     /// The CPU path against `f64`. Calls `done` after each check.
@@ -129,23 +143,34 @@ impl Checks {
     /// # Errors
     ///
     /// Where a check could not be made.
-    pub fn on_cpu(&self, done: impl FnMut()) -> Result<Vec<Tally>, Failure> {
-        run(&cpu::WHAT, self.0.iter().filter(|check| check.on_both()), Check::on_cpu, done)
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn on_cpu(&self, mut done: impl FnMut()) -> Result<Vec<Tally>, Failure> {
+        pollster::block_on(self.on_cpu_async(async |_: &[Tally]| done()))
+    }
+
+    /// As `Checks::on_cpu`, in the form of [`Checks::on_adapter_async`]. A single check may take seconds: a page has a worker do them.
+    ///
+    /// # Errors
+    ///
+    /// Where a check could not be made.
+    pub async fn on_cpu_async(&self, done: impl AsyncFnMut(&[Tally])) -> Result<Vec<Tally>, Failure> {
+        let both = self.0.iter().filter(|check| check.on_both());
+        run(&cpu::WHAT, both, async |check: &Check| check.on_cpu(), done).await
     }
 }
 
-fn run<'c>(
+async fn run<'c>(
     what: &[&'static str],
     checks: impl Iterator<Item = &'c Check>,
-    check: impl Fn(&Check) -> Result<Found, Failure>,
-    mut done: impl FnMut(),
+    check: impl AsyncFn(&Check) -> Result<Found, Failure>,
+    mut done: impl AsyncFnMut(&[Tally]),
 ) -> Result<Vec<Tally>, Failure> {
     let mut tallies: Vec<Tally> = what.iter().map(|what| Tally::new(what)).collect();
     for one in checks {
-        for (what, findings) in check(one)?.iter().filter(|(_, findings)| findings.compared > 0) {
+        for (what, findings) in check(one).await?.iter().filter(|(_, findings)| findings.compared > 0) {
             tallies.iter_mut().filter(|t| t.what == *what).for_each(|t| t.add(&one.name(), findings));
         }
-        done();
+        done(&tallies).await;
     }
     Ok(tallies)
 }

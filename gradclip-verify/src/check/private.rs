@@ -107,7 +107,7 @@ impl Examples {
     }
 
     /// Sums and what is released on a device, next to those of the CPU path.
-    pub(crate) fn on_gpu(&self, gpu: &Gpu) -> Result<[Findings; 2], Failure> {
+    pub(crate) async fn on_gpu(&self, gpu: &Gpu) -> Result<[Findings; 2], Failure> {
         let first = self.batch(0);
         let mut placed = Placed::upload(gpu, &first.tensors, first.placing);
         let nothing: Vec<Data> = Self::widths(&first).iter().map(|&n| vec![f32::NAN; n].into()).collect();
@@ -117,7 +117,7 @@ impl Examples {
             grad.clone().accumulator(buffer, offset)
         };
         let grads: Vec<Grad> = placed.grads.iter().enumerate().map(told).collect();
-        let sum = gpu.clipper.prepare_private(&grads, &first.clip, self.private())?;
+        let sum = gpu.clipper.prepare_private_async(&grads, &first.clip, self.private()).await?;
         let [mut sums, mut released] = [Findings::default(); 2];
         let mut lots = self.on_slices()?.into_iter();
         for at in 0..BATCHES {
@@ -126,7 +126,8 @@ impl Examples {
             let Some(expected) = (if at == 0 { None } else { lots.next() }) else { continue };
             for (tensor, expected) in expected.sums.iter().enumerate() {
                 let Some(place) = sum.sums(tensor) else { continue };
-                let bytes = gpu.read::<u8>(&place.buffer, place.offset..place.offset + 4 * place.elements)?;
+                let range = place.offset..place.offset + 4 * place.elements;
+                let bytes = gpu.read_async::<u8>(&place.buffer, range).await?;
                 let got: Vec<i64> = bytemuck::pod_collect_to_vec(&bytes);
                 for (i, (&got, &expected)) in got.iter().zip(expected).enumerate() {
                     let off = f64::from(u8::from(got != expected));
@@ -141,7 +142,7 @@ impl Examples {
             gpu.submit(|encoder| sum.release(encoder))?;
             let staged =
                 gpu.submit(|encoder| gpu.stage(encoder, operands.buffers.iter().chain(&placed.buffers)));
-            let got = gpu.collect(&staged)?;
+            let got = gpu.collect_async(&staged).await?;
             let Some(tensors) = operands.data(&got[..1]) else {
                 released.named(f64::INFINITY, 0.0, touched(at, "bits next to what is released changed"));
                 break;

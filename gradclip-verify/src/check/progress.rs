@@ -113,16 +113,16 @@ pub(crate) fn advances() -> Vec<Advance> {
 }
 
 impl Advance {
-    pub(crate) fn check(&self, gpu: &Gpu) -> Result<Findings, Failure> {
+    pub(crate) async fn check(&self, gpu: &Gpu) -> Result<Findings, Failure> {
         let mut random = Random(40_000 + self.seed);
         let batches: Vec<usize> = (0..STEPS).map(|_| [0, 1, 0, 2, 0, 0][random.below(6)]).collect();
         let mut here = history(&self.clip, self.updates, 1.0)?;
-        let staged = self.there(gpu, &here, &batches)?;
+        let staged = self.there(gpu, &here, &batches).await?;
         let mut moments = Moments::default();
         let mut findings = Findings::default();
         for (step, (staged, &batch)) in staged.iter().zip(&batches).enumerate() {
             self.here(batch, &mut here, &mut moments)?;
-            findings.join(compare(step, &gpu.collect(staged)?[0], &progress(&here)));
+            findings.join(compare(step, &gpu.collect_async(staged).await?[0], &progress(&here)));
         }
         Ok(findings)
     }
@@ -146,10 +146,10 @@ impl Advance {
     }
 
     /// All steps on a device, in one submit, with the progress after each.
-    fn there(&self, gpu: &Gpu, begin: &History, batches: &[usize]) -> Result<Vec<Staged>, Failure> {
+    async fn there(&self, gpu: &Gpu, begin: &History, batches: &[usize]) -> Result<Vec<Staged>, Failure> {
         let source = gpu.upload(bytemuck::cast_slice(&BATCHES));
         let placed = Placed::upload(gpu, &Advance::tensors(0), Placing::PACKED);
-        let prepared = Prepared::new(gpu, &placed.grads, self)?;
+        let prepared = Prepared::new(gpu, &placed.grads, self).await?;
         prepared.pass().restore_history(&gpu.queue, begin)?;
         let step = |encoder: &mut wgpu::CommandEncoder, batch: usize| {
             encoder.copy_buffer_to_buffer(&source, batch as u64 * BATCH, &placed.buffers[0], 0, BATCH);
@@ -167,11 +167,11 @@ enum Prepared {
 }
 
 impl Prepared {
-    fn new(gpu: &Gpu, grads: &[Grad], advance: &Advance) -> Result<Prepared, Failure> {
+    async fn new(gpu: &Gpu, grads: &[Grad], advance: &Advance) -> Result<Prepared, Failure> {
         Ok(match advance.optimizer {
-            None => Prepared::Clip(gpu.clipper.prepare(grads, &advance.clip)?.into()),
+            None => Prepared::Clip(gpu.clipper.prepare_async(grads, &advance.clip).await?.into()),
             Some(optimizer) => {
-                Prepared::Step(gpu.clipper.prepare_step(grads, &advance.clip, optimizer)?.into())
+                Prepared::Step(gpu.clipper.prepare_step_async(grads, &advance.clip, optimizer).await?.into())
             }
         })
     }

@@ -35,7 +35,7 @@ struct There<'a> {
 }
 
 impl<'a> There<'a> {
-    fn new(gpu: &'a Gpu, training: &Training, state: &State) -> Result<There<'a>, Failure> {
+    async fn new(gpu: &'a Gpu, training: &Training, state: &State) -> Result<There<'a>, Failure> {
         let case = training.batch(0, state);
         let mut placed = Placed::upload(gpu, &case.tensors, case.placing);
         let upload = |role| {
@@ -59,13 +59,13 @@ impl<'a> There<'a> {
                 *grad = grad.clone().parameter(buffer, offset, data[t].dtype()).master(master, at);
             }
         }
-        let stepper = gpu.clipper.prepare_step(&placed.grads, &training.clip, training.optimizer)?;
+        let stepper = gpu.clipper.prepare_step_async(&placed.grads, &training.clip, training.optimizer).await?;
         stepper.pass().restore_history(&gpu.queue, &state.history)?;
         Ok(There { gpu, placed, roles, halves, stepper })
     }
 
     /// Makes a step. Gives the progress, what each role holds, and the gradients.
-    fn step(&mut self, case: &Case) -> Result<Vec<Vec<u8>>, Failure> {
+    async fn step(&mut self, case: &Case) -> Result<Vec<Vec<u8>>, Failure> {
         let There { gpu, placed, roles, stepper, .. } = self;
         placed.put(gpu, &case.tensors);
         let staged = gpu.submit(|encoder| {
@@ -73,16 +73,16 @@ impl<'a> There<'a> {
             let roles = roles.iter().map(|r| &r.buffers[0]);
             gpu.stage(encoder, std::iter::once(stepper.pass().progress()).chain(roles).chain(&placed.buffers))
         });
-        gpu.collect(&staged)
+        gpu.collect_async(&staged).await
     }
 
     /// Whether what parameters are rounded to is that, to the bit, and nothing beside it has changed.
-    fn rounds(&mut self, masters: &[Vec<f32>], moves: bool) -> Result<bool, Failure> {
+    async fn rounds(&mut self, masters: &[Vec<f32>], moves: bool) -> Result<bool, Failure> {
         let Some((halves, want)) = &mut self.halves else { return Ok(true) };
         if moves {
             want.iter_mut().zip(masters).for_each(|(want, p)| *want = Data::rounded(want.element(), p));
         }
-        let got = halves.read(self.gpu)?;
+        let got = halves.read_async(self.gpu).await?;
         let nan = |data: &Data, i: usize| data.value(i).is_nan();
         let same = |(got, want): (&Data, &Data)| {
             let one = |i| got.bits(i) == want.bits(i) || (nan(got, i) && nan(want, i));
@@ -100,13 +100,13 @@ impl<'a> There<'a> {
 
 /// Steps of a device beside those of the CPU path, which goes on from what the device has: so each step
 /// is judged by itself. Gives the findings of the update and of the progress.
-pub(crate) fn on_gpu(gpu: &Gpu, training: &Training) -> Result<[Findings; 2], Failure> {
+pub(crate) async fn on_gpu(gpu: &Gpu, training: &Training) -> Result<[Findings; 2], Failure> {
     let mut state = training.begin()?;
-    let mut there = There::new(gpu, training, &state)?;
+    let mut there = There::new(gpu, training, &state).await?;
     let (mut update, mut advance) = (Findings::default(), Findings::default());
     for step in 0..STEPS {
         let case = training.batch(step, &state);
-        let got = there.step(&case)?;
+        let got = there.step(&case).await?;
         let before = state.clone();
         state.step(training, &case)?;
         let now = progress(&state.history);
@@ -122,7 +122,7 @@ pub(crate) fn on_gpu(gpu: &Gpu, training: &Training) -> Result<[Findings; 2], Fa
             update.named(f64::INFINITY, 0.0, touched(step, "bits of gradients changed"));
         }
         let moves = state.history.updates() > before.history.updates();
-        if !there.rounds(&tensors[0], moves)? {
+        if !there.rounds(&tensors[0], moves).await? {
             update.named(f64::INFINITY, 0.0, touched(step, "parameters that are not their masters rounded"));
         }
         let pair = Pair { training, before: &before, after: &state, clipped: clipped(&case, &before)?, step };

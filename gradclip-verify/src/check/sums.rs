@@ -92,13 +92,13 @@ impl Sums {
     }
 
     /// Sums on a device next to those of the CPU path, which goes on from what the device has.
-    pub(crate) fn on_gpu(&self, gpu: &Gpu) -> Result<Findings, Failure> {
+    pub(crate) async fn on_gpu(&self, gpu: &Gpu) -> Result<Findings, Failure> {
         let (mut sums, mut history) = (self.begin(), History::default());
         let first = self.batch(0);
         let mut placed = Placed::upload(gpu, &first.tensors, first.placing);
         let data: Vec<Data> = sums.iter().map(Data::from).collect();
         let operands = Operands::upload(gpu, data.iter(), placing_of_operands(self.arena));
-        let record = self.prepare(gpu, &placed, &operands)?;
+        let record = self.prepare(gpu, &placed, &operands).await?;
         let mut findings = Findings::default();
         for at in 0..BATCHES {
             let case = self.batch(at);
@@ -108,7 +108,7 @@ impl Sums {
                 record(begins, encoder);
                 gpu.stage(encoder, operands.buffers.iter().chain(&placed.buffers))
             });
-            let got = gpu.collect(&staged)?;
+            let got = gpu.collect_async(&staged).await?;
 
             let (before, mut addends) = (sums.clone(), self.begin());
             self.add(&case, true, &mut addends, &mut history.clone())?;
@@ -128,13 +128,13 @@ impl Sums {
         Ok(findings)
     }
 
-    fn prepare(&self, gpu: &Gpu, placed: &Placed, operands: &Operands) -> Result<MicroBatch, Failure> {
+    async fn prepare(&self, gpu: &Gpu, placed: &Placed, operands: &Operands) -> Result<MicroBatch, Failure> {
         let told = |(i, grad): (usize, &Grad)| {
             let (buffer, offset) = operands.at(i);
             grad.clone().accumulator(buffer, offset)
         };
         let grads: Vec<_> = placed.grads.iter().enumerate().map(told).collect();
-        Ok(gpu.accumulation(&grads, self.clip.as_ref())?)
+        Ok(gpu.accumulation_async(&grads, self.clip.as_ref()).await?)
     }
 
     /// Sums of the CPU path next to f64, each from what the CPU path has.

@@ -34,7 +34,18 @@ impl Clock {
     }
 
     /// Seconds of compute passes, one after the other, that begin when all of `before` is done.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn time<const N: usize>(
+        &self,
+        gpu: &Gpu,
+        before: impl FnOnce(&mut wgpu::CommandEncoder),
+        passes: [&dyn Fn(&mut wgpu::ComputePass<'_>); N],
+    ) -> Result<[f64; N], Failure> {
+        pollster::block_on(self.time_async(gpu, before, passes))
+    }
+
+    /// As `Clock::time`, for a page.
+    pub async fn time_async<const N: usize>(
         &self,
         gpu: &Gpu,
         before: impl FnOnce(&mut wgpu::CommandEncoder),
@@ -55,7 +66,7 @@ impl Clock {
             encoder.resolve_query_set(&self.queries, 0..2 * N as u32, &self.resolved, 0);
             gpu.stage(encoder, [&self.resolved])
         });
-        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&gpu.collect(&staged)?[0]);
+        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&gpu.collect_async(&staged).await?[0]);
         let seconds = |i: usize| ticks[2 * i + 1].saturating_sub(ticks[2 * i]) as f64 * self.period;
         Ok(std::array::from_fn(seconds))
     }

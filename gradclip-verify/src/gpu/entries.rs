@@ -22,7 +22,21 @@ impl PlacedEntries {
     /// # Errors
     ///
     /// What the library refuses.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn upload(gpu: &Gpu, clipper: &Clipper, entries: &Entries) -> Result<PlacedEntries, PrepareError> {
+        pollster::block_on(PlacedEntries::upload_async(gpu, clipper, entries))
+    }
+
+    /// As `PlacedEntries::upload`, for a page.
+    ///
+    /// # Errors
+    ///
+    /// What the library refuses.
+    pub async fn upload_async(
+        gpu: &Gpu,
+        clipper: &Clipper,
+        entries: &Entries,
+    ) -> Result<PlacedEntries, PrepareError> {
         let words: Vec<u32> =
             std::iter::once(entries.count.unwrap_or(7)).chain(entries.indices.iter().copied()).collect();
         let indices = gpu.upload(bytemuck::cast_slice(&words));
@@ -32,7 +46,8 @@ impl PlacedEntries {
             .offsets(4, 8)
             .dtype(entries.values.dtype());
         let sparse = if entries.count.is_some() { sparse.count(&indices, 0) } else { sparse };
-        Ok(PlacedEntries { coalescer: clipper.prepare_coalescing(&sparse)?, buffers: [indices, values] })
+        let coalescer = clipper.prepare_coalescing_async(&sparse).await?;
+        Ok(PlacedEntries { coalescer, buffers: [indices, values] })
     }
 
     /// Adds them: the list of rows, and the sums.
@@ -40,19 +55,29 @@ impl PlacedEntries {
     /// # Errors
     ///
     /// Where the device fails.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn added(&self, gpu: &Gpu) -> Result<(Vec<u32>, Vec<f32>), Failure> {
+        pollster::block_on(self.added_async(gpu))
+    }
+
+    /// As `PlacedEntries::added`, for a page.
+    ///
+    /// # Errors
+    ///
+    /// Where the device fails.
+    pub async fn added_async(&self, gpu: &Gpu) -> Result<(Vec<u32>, Vec<f32>), Failure> {
         let grad = self.coalescer.grad();
         let staged = gpu.submit(|encoder| {
             self.coalescer.record(encoder);
             gpu.stage(encoder, [self.coalescer.rows(), grad.buffer()])
         });
-        let got = gpu.collect(&staged)?;
+        let got = gpu.collect_async(&staged).await?;
         let sums: Vec<f32> = bytemuck::pod_collect_to_vec(&got[1]);
         Ok((bytemuck::pod_collect_to_vec(&got[0]), sums[..grad.elements() as usize].to_vec()))
     }
 }
 
-/// What [`PlacedEntries::added`] should be by the CPU path, and how much of the list of rows counts.
+/// What `PlacedEntries::added` should be by the CPU path, and how much of the list of rows counts.
 ///
 /// # Errors
 ///

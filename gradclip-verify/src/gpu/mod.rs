@@ -6,11 +6,15 @@ mod placed;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+#[cfg(not(target_arch = "wasm32"))]
 use std::time::{Duration, Instant};
 
 use bytemuck::Pod;
+use futures_intrusive::channel::shared::oneshot_channel;
 use gradclip::wgpu::BufferUsages as Usage;
-use gradclip::{Clip, Clipper, ClipperOptions, Grad, PrepareError, adapter_name, adapters, wgpu};
+use gradclip::{Clip, Clipper, ClipperOptions, Grad, PrepareError, wgpu};
+#[cfg(not(target_arch = "wasm32"))]
+use gradclip::{adapter_name, adapters};
 
 use crate::failure::Failure;
 
@@ -43,11 +47,19 @@ pub struct Gpu {
 /// # Errors
 ///
 /// [`Failure::Device`] where there is none.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn adapter() -> Result<wgpu::Adapter, Failure> {
     let wanted = std::env::var("GRADCLIP_TEST_ADAPTER").unwrap_or_default().to_lowercase();
     let named = |a: &wgpu::Adapter| adapter_name(&a.get_info()).to_lowercase().contains(&wanted);
     let none = || Failure::Device(format!("no adapter with `{wanted}` in its name"));
     adapters().into_iter().find(named).ok_or_else(none)
+}
+
+/// `backend/name`, as sessions have it elsewhere. Not every browser tells a name.
+#[cfg(target_arch = "wasm32")]
+fn adapter_name(info: &wgpu::AdapterInfo) -> String {
+    let name = if info.name.is_empty() { "unnamed" } else { &info.name };
+    format!("{}/{name}", info.backend)
 }
 
 impl Gpu {
@@ -56,14 +68,24 @@ impl Gpu {
     /// # Errors
     ///
     /// [`Failure::Device`] where the adapter gives none.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn open(adapter: &wgpu::Adapter) -> Result<Gpu, Failure> {
+        pollster::block_on(Gpu::open_async(adapter))
+    }
+
+    /// As `Gpu::open`, for a page.
+    ///
+    /// # Errors
+    ///
+    /// As `Gpu::open`.
+    pub async fn open_async(adapter: &wgpu::Adapter) -> Result<Gpu, Failure> {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("gradclip"),
             required_limits: Clipper::recommended_limits(adapter),
             required_features: Clipper::optional_features(adapter),
             ..Default::default()
         };
-        let gpu = Gpu::with(adapter, &descriptor, ClipperOptions::default())?;
+        let gpu = Gpu::with_async(adapter, &descriptor, ClipperOptions::default()).await?;
         let first = gpu.error.clone();
         gpu.device.on_uncaptured_error(Arc::new(move |raised: wgpu::Error| {
             if let Ok(mut first) = first.lock() {
@@ -78,14 +100,28 @@ impl Gpu {
     /// # Errors
     ///
     /// [`Failure::Device`] where the adapter does not give it.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn with(
+        adapter: &wgpu::Adapter,
+        descriptor: &wgpu::DeviceDescriptor<'_>,
+        options: ClipperOptions,
+    ) -> Result<Gpu, Failure> {
+        pollster::block_on(Gpu::with_async(adapter, descriptor, options))
+    }
+
+    /// As `Gpu::with`, for a page.
+    ///
+    /// # Errors
+    ///
+    /// As `Gpu::with`.
+    pub async fn with_async(
         adapter: &wgpu::Adapter,
         descriptor: &wgpu::DeviceDescriptor<'_>,
         options: ClipperOptions,
     ) -> Result<Gpu, Failure> {
         let info = adapter.get_info();
         let failed = |problem: String| Failure::Device(format!("{}: {problem}", adapter_name(&info)));
-        let opened = pollster::block_on(adapter.request_device(descriptor));
+        let opened = adapter.request_device(descriptor).await;
         let (device, queue) = opened.map_err(|error| failed(error.to_string()))?;
         let clipper = Clipper::with_options(&device, options).map_err(|error| failed(error.to_string()))?;
         Ok(Gpu { info, adapter: adapter.clone(), device, queue, clipper, error: Arc::default() })
@@ -107,6 +143,7 @@ impl Gpu {
     }
 
     /// Waits for everything submitted.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn wait(&self) -> Result<(), Failure> {
         self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| self.failed(error))?;
         self.check()
@@ -122,7 +159,21 @@ impl Gpu {
     /// # Errors
     ///
     /// What the library refuses.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn accumulation(&self, grads: &[Grad], clip: Option<&Clip>) -> Result<MicroBatch, PrepareError> {
+        pollster::block_on(self.accumulation_async(grads, clip))
+    }
+
+    /// As `Gpu::accumulation`, for a page.
+    ///
+    /// # Errors
+    ///
+    /// What the library refuses.
+    pub async fn accumulation_async(
+        &self,
+        grads: &[Grad],
+        clip: Option<&Clip>,
+    ) -> Result<MicroBatch, PrepareError> {
         macro_rules! record {
             ($sums:expr) => {{
                 let sums = $sums?;
@@ -130,8 +181,8 @@ impl Gpu {
             }};
         }
         Ok(match clip {
-            None => record!(self.clipper.prepare_accumulation(grads)),
-            Some(clip) => record!(self.clipper.prepare_clipped_accumulation(grads, clip)),
+            None => record!(self.clipper.prepare_accumulation_async(grads).await),
+            Some(clip) => record!(self.clipper.prepare_clipped_accumulation_async(grads, clip).await),
         })
     }
 
@@ -144,6 +195,7 @@ impl Gpu {
     }
 
     /// Records, submits and waits: the time of all that.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn run(&self, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<Duration, Failure> {
         let start = Instant::now();
         self.submit(record);
@@ -206,9 +258,22 @@ impl Gpu {
     }
 
     /// The bytes of staged buffers, whose copies have been submitted. Waits.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn collect(&self, staged: &Staged) -> Result<Vec<Vec<u8>>, Failure> {
-        staged.staging.map_async(wgpu::MapMode::Read, .., |_| {});
+        pollster::block_on(self.collect_async(staged))
+    }
+
+    /// As `Gpu::collect`, for a page, where nothing waits: the event loop maps.
+    pub async fn collect_async(&self, staged: &Staged) -> Result<Vec<Vec<u8>>, Failure> {
+        let (sender, receiver) = oneshot_channel();
+        staged.staging.map_async(wgpu::MapMode::Read, .., move |mapped| drop(sender.send(mapped)));
+        #[cfg(not(target_arch = "wasm32"))]
         self.wait()?;
+        let mapped = receiver.receive().await;
+        self.check()?;
+        if let Some(Err(error)) = mapped {
+            return Err(self.failed(error));
+        }
         let view = staged.staging.get_mapped_range(..).map_err(|error| self.failed(error))?;
         let mut rest = &view[..];
         let mut next = |&size: &u64| {
@@ -220,9 +285,19 @@ impl Gpu {
     }
 
     /// What lies in a range of a buffer. Waits.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn read<T: Pod>(&self, buffer: &wgpu::Buffer, range: Range<u64>) -> Result<Vec<T>, Failure> {
+        pollster::block_on(self.read_async(buffer, range))
+    }
+
+    /// As `Gpu::read`, for a page.
+    pub async fn read_async<T: Pod>(
+        &self,
+        buffer: &wgpu::Buffer,
+        range: Range<u64>,
+    ) -> Result<Vec<T>, Failure> {
         let staged = self.submit(|encoder| self.stage_parts(encoder, [(buffer, range)]));
-        Ok(bytemuck::pod_collect_to_vec(&self.collect(&staged)?[0]))
+        Ok(bytemuck::pod_collect_to_vec(&self.collect_async(&staged).await?[0]))
     }
 }
 

@@ -192,8 +192,18 @@ impl Placed {
     /// # Errors
     ///
     /// Where something changed between them, or the device failed.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn read(&self, gpu: &Gpu) -> Result<Vec<Data>, Failure> {
-        read(gpu, &self.buffers, &self.image)
+        pollster::block_on(self.read_async(gpu))
+    }
+
+    /// The same, for a page.
+    ///
+    /// # Errors
+    ///
+    /// Where something changed between them, or the device failed.
+    pub async fn read_async(&self, gpu: &Gpu) -> Result<Vec<Data>, Failure> {
+        read(gpu, &self.buffers, &self.image).await
     }
 
     /// Buffer and first byte of each tensor.
@@ -239,13 +249,23 @@ impl Operands {
     /// # Errors
     ///
     /// Where something changed between them, or the device failed.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn read(&self, gpu: &Gpu) -> Result<Vec<Data>, Failure> {
-        read(gpu, &self.buffers, &self.image)
+        pollster::block_on(self.read_async(gpu))
+    }
+
+    /// The same, for a page.
+    ///
+    /// # Errors
+    ///
+    /// Where something changed between them, or the device failed.
+    pub async fn read_async(&self, gpu: &Gpu) -> Result<Vec<Data>, Failure> {
+        read(gpu, &self.buffers, &self.image).await
     }
 }
 
-fn read(gpu: &Gpu, buffers: &[wgpu::Buffer], image: &Image) -> Result<Vec<Data>, Failure> {
+async fn read(gpu: &Gpu, buffers: &[wgpu::Buffer], image: &Image) -> Result<Vec<Data>, Failure> {
     let staged = gpu.submit(|encoder| gpu.stage(encoder, buffers));
-    let data = image.data(&gpu.collect(&staged)?);
+    let data = image.data(&gpu.collect_async(&staged).await?);
     data.ok_or_else(|| Failure::Device(format!("{}: bits next to the tensors changed", gpu.name())))
 }

@@ -152,6 +152,11 @@ pub(crate) fn placing(arena: bool) -> Placing {
 }
 
 impl Case {
+    /// Tensors as they are, in one buffer. What `f16` loses counts like everything else.
+    pub(crate) fn of(tensors: Vec<Tensor>, clip: Clip) -> Case {
+        Case { tensors, placing: Placing::PACKED, clip: clip.lossy_unscale(true) }
+    }
+
     /// In one buffer. Where groups matter, one has a threshold of its own, one is left out, and the rest is without.
     pub(crate) fn plain<S: AsRef<[u64]>>(mut tensors: Vec<Tensor>, shapes: &[S], clip: Clip) -> Case {
         let groups = [Some(Named::new("own", 0.5)), Some(Named::excluded("out")), None, None];

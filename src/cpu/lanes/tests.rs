@@ -102,11 +102,17 @@ fn neon() {
     equal_those_of_any_processor::<neon::Neon>();
 }
 
-/// Every half, what lies between it and the next one, and both neighbours of each; NaNs of all kinds, whose bits are those of
-/// `half` as well.
+/// As [`narrows_as_half_does`].
 #[test]
 #[cfg(target_arch = "aarch64")]
 fn neon_narrows_as_half_does() {
+    narrows_as_half_does::<neon::Neon>();
+}
+
+/// Every half, what lies between it and the next one, and both neighbours of each; NaNs of all kinds, whose bits are those of
+/// `half` as well.
+#[cfg(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))]
+fn narrows_as_half_does<L: Lanes>() {
     let mut next = words(11);
     for half in 0..=u16::MAX {
         let [bits, above] = [half, half.wrapping_add(1)].map(|h| f16::from_bits(h).to_f32_const().to_bits());
@@ -119,10 +125,23 @@ fn neon_narrows_as_half_does() {
         given[9..12].copy_from_slice(&nan);
         given[12..].fill_with(&mut next);
         let mut stored = [0; LANES];
-        neon::Neon::load(&given).store_f16(&mut stored);
+        L::load(&given).store_f16(&mut stored);
         let expected = given.map(|bits| f16::from_f32_const(f32::from_bits(bits)).to_bits());
         assert_eq!(stored, expected, "{given:x?}");
     }
+}
+
+#[test]
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+fn simd128() {
+    equal_those_of_any_processor::<simd128::Simd128>();
+}
+
+/// As [`narrows_as_half_does`].
+#[test]
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+fn simd128_narrows_as_half_does() {
+    narrows_as_half_does::<simd128::Simd128>();
 }
 
 #[test]

@@ -13,6 +13,8 @@ use super::asked::Asked;
 use crate::gpu::mapped::ReadBack;
 use crate::gpu::memory;
 use crate::gpu::records::Memory;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::gpu::scope::waited;
 use crate::gpu::workspace::measures;
 
 impl Pass {
@@ -129,11 +131,25 @@ impl Pass {
     /// # Errors
     ///
     /// [`PrepareError::Device`] where the buffer cannot be made.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn save_history(
         &self,
         encoder: &mut wgpu::CommandEncoder,
     ) -> Result<ReadBack<History>, PrepareError> {
-        memory::save(&self.device, encoder, self.memory(), self.empty_history())
+        waited(self.save_history_async(encoder))
+    }
+
+    /// As [`Pass::save_history`], in the form of [`Clipper::prepare_async`](crate::Clipper::prepare_async): the copy is recorded once there is
+    /// a buffer for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pass::save_history`].
+    pub async fn save_history_async(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+    ) -> Result<ReadBack<History>, PrepareError> {
+        memory::save(&self.device, encoder, self.memory(), self.empty_history()).await
     }
 
     /// Goes on from a saved history, from the next submit of `queue` on.
