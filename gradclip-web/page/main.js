@@ -1,7 +1,10 @@
 // Tabs, and what to do where there is no WebGPU.
 
 import { Address } from './address.js';
+import { bench } from './bench.js';
+import { files } from './files.js';
 import { train } from './train.js';
+import { verify } from './verify.js';
 
 const tabs = [...document.querySelectorAll('[role=tab]')];
 const address = new Address();
@@ -42,6 +45,9 @@ async function missing() {
 const why = await missing();
 document.getElementById('without').hidden = why === null;
 document.getElementById('why').textContent = why ?? '';
+verify(why === null);
+bench(why === null);
+files();
 await train(address, why === null);
 const known = tabs.map((tab) => tab.getAttribute('aria-controls'));
 const asked = address.get('tab');

@@ -88,7 +88,8 @@ class Train {
     constructor(address) {
         this.address = address;
         this.remote = new Remote();
-        this.controls = find('controls').elements;
+        // Not `elements` itself, which has a `length` of its own.
+        this.controls = Object.fromEntries([...find('controls').elements].map((control) => [control.name, control]));
         this.shown = [];
         const ranges = { loss: shared(this.shown, ['loss']), norm: shared(this.shown, ['norm', 'threshold']) };
         for (const name of ['clipped', 'free']) this.shown.push(new Shown(name, ranges));

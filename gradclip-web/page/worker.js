@@ -1,9 +1,12 @@
 // Runs the WebAssembly apart from the page.
 
-import init, { Training } from './gradclip_web.js';
+import init, { Bench, Training, clip, verify } from './gradclip_web.js';
 
 const loaded = init();
 let training = null;
+let device = null;
+// Progress is told no more often than it can be seen.
+const TELL_MS = 100;
 
 const does = {
     async start(settings, text) {
@@ -21,6 +24,26 @@ const does = {
         training.free();
         training = resumed;
         return { device: training.device(), steps: training.saved() };
+    },
+    async verify() {
+        let told = 0;
+        const found = await verify((progress) => {
+            if (performance.now() - told < TELL_MS) return;
+            told = performance.now();
+            postMessage({ progress: JSON.parse(progress) });
+        });
+        return JSON.parse(found);
+    },
+    async bench(elements) {
+        device ??= await Bench.open();
+        return { device: device.device(), ...JSON.parse(await device.time(elements)) };
+    },
+    clip(options, names, contents) {
+        const clipped = clip(options, names, contents.map((content) => new Uint8Array(content)));
+        const [report, refused] = [clipped.report(), clipped.refused()];
+        const bytes = refused === undefined ? clipped.bytes() : null;
+        clipped.free();
+        return { bytes, report, refused };
     },
 };
 

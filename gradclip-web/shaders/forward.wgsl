@@ -22,10 +22,10 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
             let symbol = text[first + time];
             var sum = parameters[BIAS / 4u + lane] + parameters[(INPUT + symbol * HIDDEN) / 4u + lane];
             for (var k = 0u; k < HIDDEN / 4u; k++) {
-                let from = shared_state[time & 1u][k];
+                let source = shared_state[time & 1u][k];
                 let row = (RECURRENT + 4u * k * HIDDEN) / 4u + lane;
-                sum += from.x * parameters[row] + from.y * parameters[row + HIDDEN / 4u]
-                    + from.z * parameters[row + HIDDEN / 2u] + from.w * parameters[row + 3u * HIDDEN / 4u];
+                sum += source.x * parameters[row] + source.y * parameters[row + HIDDEN / 4u]
+                    + source.z * parameters[row + HIDDEN / 2u] + source.w * parameters[row + 3u * HIDDEN / 4u];
             }
             // Some drivers' tanh overflows to NaN; beyond 15 it is 1 anyway.
             state = tanh(clamp(sum, vec4f(-15.0), vec4f(15.0)));

@@ -21,10 +21,10 @@ fn readout(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     if lane < SYMBOLS / 4u {
         var sum = parameters[READOUT_BIAS / 4u + lane];
         for (var k = 0u; k < HIDDEN / 4u; k++) {
-            let from = states[state_at(sequence, time + 1u) + k];
+            let source = states[state_at(sequence, time + 1u) + k];
             let row = (READOUT + 4u * k * SYMBOLS) / 4u + lane;
-            sum += from.x * parameters[row] + from.y * parameters[row + SYMBOLS / 4u]
-                + from.z * parameters[row + SYMBOLS / 2u] + from.w * parameters[row + 3u * SYMBOLS / 4u];
+            sum += source.x * parameters[row] + source.y * parameters[row + SYMBOLS / 4u]
+                + source.z * parameters[row + SYMBOLS / 2u] + source.w * parameters[row + 3u * SYMBOLS / 4u];
         }
         logits[lane] = sum;
     }

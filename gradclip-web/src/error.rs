@@ -39,6 +39,9 @@ pub enum WebError {
     /// A result did not come back.
     #[error(transparent)]
     ReadBack(#[from] ReadBackError),
+    /// A check could not be made.
+    #[error(transparent)]
+    Verify(#[from] gradclip_verify::Failure),
     /// The device refused something of the page's own.
     #[error("{0}")]
     Device(String),

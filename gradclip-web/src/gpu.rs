@@ -34,15 +34,7 @@ impl Gpu {
     ///
     /// [`WebError::NoDevice`] without WebGPU, or where the browser gives neither adapter nor device.
     pub async fn open(backends: wgpu::Backends) -> Result<Gpu, WebError> {
-        let descriptor =
-            wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
-        let instance = wgpu::Instance::new(descriptor);
-        let none = |error: &dyn std::fmt::Display| WebError::NoDevice(format!("no WebGPU adapter: {error}"));
-        let options = wgpu::RequestAdapterOptions {
-            power_preference: wgpu::PowerPreference::HighPerformance,
-            ..Default::default()
-        };
-        let adapter = instance.request_adapter(&options).await.map_err(|error| none(&error))?;
+        let adapter = adapter(backends).await?;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("gradclip"),
             required_limits: Clipper::recommended_limits(&adapter),
@@ -142,6 +134,22 @@ impl Gpu {
         #[cfg(not(target_arch = "wasm32"))]
         let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
     }
+}
+
+/// The best adapter that there is.
+///
+/// # Errors
+///
+/// [`WebError::NoDevice`] without WebGPU, or where the browser gives none.
+pub async fn adapter(backends: wgpu::Backends) -> Result<wgpu::Adapter, WebError> {
+    let descriptor =
+        wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
+    let options = wgpu::RequestAdapterOptions {
+        power_preference: wgpu::PowerPreference::HighPerformance,
+        ..Default::default()
+    };
+    let adapter = wgpu::Instance::new(descriptor).request_adapter(&options).await;
+    adapter.map_err(|error| WebError::NoDevice(format!("no WebGPU adapter: {error}")))
 }
 
 fn noted(trouble: &Mutex<Trouble>) -> std::sync::MutexGuard<'_, Trouble> {

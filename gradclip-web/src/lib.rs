@@ -4,6 +4,7 @@
 //! Everything runs in workers of the page, so that the page itself never waits. Shaders of the net are in `shaders/`, what is
 //! seen in `page/`; `build.sh` puts all together.
 
+pub mod bench;
 mod error;
 pub mod gpu;
 pub mod model;
@@ -12,6 +13,7 @@ mod run;
 mod settings;
 mod text;
 mod training;
+pub mod verify;
 #[cfg(target_arch = "wasm32")]
 mod worker;
 

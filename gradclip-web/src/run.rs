@@ -105,7 +105,7 @@ impl Run {
     ) -> Result<Run, WebError> {
         let net = Net::new(gpu, Model { symbols: text.vocabulary }, &saved.parameters);
         let stepper =
-            clipper.prepare_step(&net.grads(), clip, Sgd::new(settings.rate).momentum(MOMENTUM))?;
+            clipper.prepare_step_async(&net.grads(), clip, Sgd::new(settings.rate).momentum(MOMENTUM)).await?;
         gpu.queue.write_buffer(&net.momentum, 0, bytemuck::cast_slice(&saved.momentum));
         if saved.steps() > 0 {
             stepper.restore_history(&gpu.queue, &saved.history)?;
@@ -159,7 +159,7 @@ impl Run {
     /// [`WebError::Lost`] and whatever else kept it from coming back.
     pub async fn save(&self) -> Result<Saved, WebError> {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        let history = self.stepper.save_history(&mut encoder)?;
+        let history = self.stepper.save_history_async(&mut encoder).await?;
         self.gpu.queue.submit([encoder.finish()]);
         let bytes = self.gpu.read(&[&self.net.parameters, &self.net.momentum]).await?;
         let history = history.await.map_err(|error| self.gpu.reason(error.into()))?;

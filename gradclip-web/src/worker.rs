@@ -1,16 +1,23 @@
 //! What workers of the page call.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
+
 use gradclip::wgpu::Backends;
+use gradclip_cli::clip_in_memory;
+use js_sys::{Function, Uint8Array};
+use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::error::WebError;
+use crate::gpu::Gpu;
 use crate::run::Step;
 use crate::settings::Settings;
-use crate::training;
+use crate::{bench, training, verify};
 
 /// Words of panics go to the console.
 #[wasm_bindgen(start)]
-pub fn start() {
+pub(crate) fn start() {
     console_error_panic_hook::set_once();
 }
 
@@ -56,5 +63,90 @@ impl Training {
     /// Destroys the device, as a driver that crashes does.
     pub fn lose(&self) {
         self.0.gpu().device.destroy();
+    }
+}
+
+/// All that is checked, as JSON of [`verify::Found`]. `told` is called with JSON of [`verify::Progress`].
+#[wasm_bindgen]
+pub(crate) async fn verify(told: Function) -> Result<String, WebError> {
+    let tell = |progress: &verify::Progress| {
+        let words = serde_json::to_string(progress).unwrap_or_default();
+        // A page that does not listen is its own affair.
+        let _ = told.call1(&JsValue::NULL, &words.into());
+    };
+    json(&verify::verify(Backends::BROWSER_WEBGPU, tell).await?)
+}
+
+/// A device that is measured.
+#[wasm_bindgen]
+#[derive(Debug)]
+pub struct Bench(Gpu);
+
+#[wasm_bindgen]
+impl Bench {
+    /// Opens one.
+    pub async fn open() -> Result<Bench, WebError> {
+        Gpu::open(Backends::BROWSER_WEBGPU).await.map(Bench)
+    }
+
+    /// What it is called.
+    pub fn device(&self) -> String {
+        self.0.name()
+    }
+
+    /// Times of one size, as JSON of [`bench::Timing`].
+    pub async fn time(&self, elements: u32) -> Result<String, WebError> {
+        json(&bench::time(&self.0, elements).await?)
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, WebError> {
+    serde_json::to_string(value).map_err(|error| WebError::Device(error.to_string()))
+}
+
+/// What `gradclip clip` made of a file.
+#[wasm_bindgen]
+#[derive(Debug)]
+pub struct Clipped {
+    bytes: Vec<u8>,
+    report: String,
+    refused: Option<String>,
+}
+
+#[wasm_bindgen]
+impl Clipped {
+    /// The file to be saved; empty where it was refused.
+    pub fn bytes(&self) -> Uint8Array {
+        Uint8Array::from(&self.bytes[..])
+    }
+
+    /// What the command line prints.
+    pub fn report(&self) -> String {
+        self.report.clone()
+    }
+
+    /// Why there is no file, if there is none.
+    pub fn refused(&self) -> Option<String> {
+        self.refused.clone()
+    }
+}
+
+/// Does what `gradclip clip` does with `arguments`, written as for a shell, to files of these names.
+#[wasm_bindgen]
+pub(crate) fn clip(arguments: &str, names: Vec<String>, contents: Vec<Uint8Array>) -> Clipped {
+    let refused = |words: String, report: Option<String>| Clipped {
+        bytes: Vec::new(),
+        report: report.unwrap_or_default(),
+        refused: Some(words),
+    };
+    let Some(arguments) = shlex::split(arguments) else {
+        return refused("options: a quotation mark does not end".into(), None);
+    };
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let contents = contents.iter().map(|bytes| bytes.to_vec().into());
+    let files: HashMap<PathBuf, _> = names.into_iter().map(PathBuf::from).zip(contents).collect();
+    match clip_in_memory(&arguments, &files) {
+        Ok(clipped) => Clipped { bytes: clipped.bytes, report: clipped.report, refused: None },
+        Err(error) => refused(error.message, error.report),
     }
 }
