@@ -9,8 +9,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 target=wasm32-unknown-unknown
 # Bytes of the compressed WebAssembly that nobody should have to wait for.
 most=3000000
-# This package has a target folder of its own.
-unset CARGO_TARGET_DIR
 
 say() { printf 'build: %s\n' "$*"; }
 
@@ -46,9 +44,11 @@ if [ ! -d node_modules/uplot ] || [ package-lock.json -nt node_modules/.package-
 fi
 
 bindgen=$(locked wasm-bindgen)
-if [ "$(target/tools/bin/wasm-bindgen --version 2>/dev/null)" != "wasm-bindgen $bindgen" ]; then
-    say "installing wasm-bindgen-cli $bindgen into target/tools"
-    cargo install wasm-bindgen-cli --version "$bindgen" --root target/tools --quiet
+# Those of the main folder, whose tests in Node take the same.
+tools=$(drivers_target)/tools
+if [ "$("$tools/bin/wasm-bindgen" --version 2>/dev/null)" != "wasm-bindgen $bindgen" ]; then
+    say "installing wasm-bindgen-cli $bindgen into $tools"
+    cargo install wasm-bindgen-cli --version "$bindgen" --root "$tools" --quiet
 fi
 
 # ---------------------------------------------------------------- the page
@@ -56,7 +56,7 @@ fi
 "${build[@]}"
 rm -rf dist
 mkdir dist
-target/tools/bin/wasm-bindgen --target web --no-typescript --out-dir dist "target/$target/release/gradclip_web.wasm"
+"$tools/bin/wasm-bindgen" --target web --no-typescript --out-dir dist "target/$target/release/gradclip_web.wasm"
 wasm=dist/gradclip_web_bg.wasm
 if [ "${1:-}" != --fast ]; then
     node_modules/.bin/wasm-opt -O2 --all-features --disable-gc --disable-custom-descriptors "$wasm" -o "$wasm.small"

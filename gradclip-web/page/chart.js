@@ -51,15 +51,15 @@ const marks = (stroke, size) => ({ stroke, paths: () => null, points: { show: tr
 
 // `range` gives the smallest and largest value of both runs, so that they can be compared.
 export function lossPlot(place, range) {
-    return plot(place, 'loss (nats a character)', [{ stroke: colour('blue'), width: 1.5 }], range);
+    return plot(place, 'loss (nats a character)', [{ stroke: colour('blue'), width: 1.5, points: { show: false } }], range);
 }
 
 export function normPlot(place, range) {
     const series = [
-        { stroke: colour('blue'), width: 1 },
+        { stroke: colour('blue'), width: 1, points: { show: false } },
         marks(colour('orange'), 4),
         marks(colour('red'), 7),
-        { stroke: colour('green'), width: 1.5, dash: [6, 4] },
+        { stroke: colour('green'), width: 1.5, dash: [6, 4], points: { show: false } },
     ];
     return plot(place, 'norm of the gradients', series, range);
 }

@@ -60,7 +60,7 @@ export function verify(there) {
             requestAnimationFrame(() => own === remote && show(rows));
         };
         try {
-            const found = await own.call('verify');
+            const found = await own.call('verify', Number(find('verify-share').value));
             if (own !== remote) return;
             ended();
             show(found.rows);

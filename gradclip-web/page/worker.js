@@ -8,12 +8,18 @@ let device = null;
 // Progress is told no more often than it can be seen.
 const TELL_MS = 100;
 
+// What the adapter is called: browsers tell more or less of it.
+async function name(otherwise) {
+    const { vendor, architecture, description } = (await navigator.gpu.requestAdapter())?.info ?? {};
+    return description || [vendor, architecture].filter(Boolean).join(' ') || otherwise;
+}
+
 const does = {
     async start(settings, text) {
         training?.free();
         training = null;
         training = await Training.start(settings, text);
-        return { device: training.device() };
+        return { device: await name(training.device()) };
     },
     steps: (count) => training.steps(count),
     save: () => training.save(),
@@ -23,20 +29,21 @@ const does = {
         const resumed = await training.resume();
         training.free();
         training = resumed;
-        return { device: training.device(), steps: training.saved() };
+        return { device: await name(training.device()), steps: training.saved() };
     },
-    async verify() {
+    async verify(share) {
         let told = 0;
-        const found = await verify((progress) => {
+        const found = await verify(share, (progress) => {
             if (performance.now() - told < TELL_MS) return;
             told = performance.now();
             postMessage({ progress: JSON.parse(progress) });
         });
-        return JSON.parse(found);
+        const words = JSON.parse(found);
+        return { ...words, device: await name('WebGPU') };
     },
     async bench(elements) {
         device ??= await Bench.open();
-        return { device: device.device(), ...JSON.parse(await device.time(elements)) };
+        return { device: await name(device.device()), ...JSON.parse(await device.time(elements)) };
     },
     clip(options, names, contents) {
         const clipped = clip(options, names, contents.map((content) => new Uint8Array(content)));

@@ -15,7 +15,7 @@ mod text;
 mod training;
 pub mod verify;
 #[cfg(target_arch = "wasm32")]
-mod worker;
+pub mod worker;
 
 pub use error::WebError;
 pub use run::{MOST_STEPS, Run, Saved, Step};

@@ -66,18 +66,19 @@ pub struct Found {
     pub hashes: [String; 3],
 }
 
-/// Checks everything; `told` is called after each check.
+/// Checks everything, or one in `share` checks of each kind; `told` is called after each check.
 ///
 /// # Errors
 ///
 /// [`WebError::NoDevice`], and where a check could not be made.
 pub async fn verify(
     backends: wgpu::Backends,
+    share: usize,
     mut told: impl FnMut(&Progress),
 ) -> Result<Found, WebError> {
     let adapter = adapter(backends).await?;
     let gpu = Gpu::open_async(&adapter).await?;
-    let checks = Checks::all();
+    let checks = Checks::all().one_in(share);
     let count = checks.count(true);
     let mut progress = Progress { done: 0, all: count, rows: Vec::new() };
     let tallies = checks

@@ -17,7 +17,7 @@ use crate::{bench, training, verify};
 
 /// Words of panics go to the console.
 #[wasm_bindgen(start)]
-pub(crate) fn start() {
+pub fn start() {
     console_error_panic_hook::set_once();
 }
 
@@ -66,15 +66,15 @@ impl Training {
     }
 }
 
-/// All that is checked, as JSON of [`verify::Found`]. `told` is called with JSON of [`verify::Progress`].
+/// What one in `share` checks of each kind found, as JSON of [`verify::Found`]. `told` is called with JSON of [`verify::Progress`].
 #[wasm_bindgen]
-pub(crate) async fn verify(told: Function) -> Result<String, WebError> {
+pub async fn verify(share: usize, told: Function) -> Result<String, WebError> {
     let tell = |progress: &verify::Progress| {
         let words = serde_json::to_string(progress).unwrap_or_default();
         // A page that does not listen is its own affair.
         let _ = told.call1(&JsValue::NULL, &words.into());
     };
-    json(&verify::verify(Backends::BROWSER_WEBGPU, tell).await?)
+    json(&verify::verify(Backends::BROWSER_WEBGPU, share, tell).await?)
 }
 
 /// A device that is measured.
@@ -133,7 +133,7 @@ impl Clipped {
 
 /// Does what `gradclip clip` does with `arguments`, written as for a shell, to files of these names.
 #[wasm_bindgen]
-pub(crate) fn clip(arguments: &str, names: Vec<String>, contents: Vec<Uint8Array>) -> Clipped {
+pub fn clip(arguments: &str, names: Vec<String>, contents: Vec<Uint8Array>) -> Clipped {
     let refused = |words: String, report: Option<String>| Clipped {
         bytes: Vec::new(),
         report: report.unwrap_or_default(),

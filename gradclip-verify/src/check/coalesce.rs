@@ -53,6 +53,12 @@ impl Sparse {
         Entries { count, ..Entries::new(naming, entries, table, element, kind, seed) }
     }
 
+    /// Which kernels add it up.
+    pub(crate) fn kind(&self) -> String {
+        let longer = if self.entries > LONG_LIST { "long" } else { "short" };
+        format!("sparse {:?} {longer}", self.naming)
+    }
+
     /// The rows named, and the sums of short and of long lists.
     pub(crate) async fn on_gpu(&self, gpu: &Gpu) -> Result<Found, Failure> {
         let entries = self.entries();

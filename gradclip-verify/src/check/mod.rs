@@ -10,6 +10,8 @@ mod steps;
 mod sums;
 mod training;
 
+use std::collections::HashMap;
+
 use crate::failure::Failure;
 use crate::gpu::Gpu;
 use crate::inputs::{Recipe, recipes};
@@ -48,6 +50,19 @@ impl Check {
     /// Whether the CPU path has an oracle for it that is not itself.
     fn on_both(&self) -> bool {
         !matches!(self, Check::Course(_) | Check::Advance(_))
+    }
+
+    /// What it checks first of all.
+    fn kind(&self) -> String {
+        match self {
+            Check::Recipe(recipe) => recipe.kind(),
+            Check::Course(course) => course.shader().into(),
+            Check::Advance(_) => "advance".into(),
+            Check::Training(training) => training.shader().into(),
+            Check::Sums(_) => "sums".into(),
+            Check::Sparse(sparse) => sparse.kind(),
+            Check::Private(_) => "private".into(),
+        }
     }
 
     fn name(&self) -> String {
@@ -108,6 +123,24 @@ impl Checks {
         let sparse = coalesce::sparse().into_iter().map(Check::Sparse);
         let private = private::examples().into_iter().map(Check::Private);
         Checks(all.chain(sparse).chain(private).collect())
+    }
+
+    /// One in so many of each kind, the first of each among them, for where all take too long: every kernel is checked still.
+    ///
+    /// ```
+    /// use gradclip_verify::check::Checks;
+    ///
+    /// let (all, some) = (Checks::all().count(true), Checks::all().one_in(50).count(true));
+    /// assert!(some > all / 50 && some < all / 5);
+    /// ```
+    pub fn one_in(self, share: usize) -> Checks {
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        let kept = |check: &Check| {
+            let before = seen.entry(check.kind()).or_default();
+            *before += 1;
+            (*before - 1).is_multiple_of(share.max(1))
+        };
+        Checks(self.0.into_iter().filter(kept).collect())
     }
 
     /// How many an adapter has, or the CPU path.

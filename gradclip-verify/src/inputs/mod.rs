@@ -101,6 +101,17 @@ impl Case {
 }
 
 impl Recipe {
+    /// What chooses its kernels: element types, placing, scope, and whether its norm is one of powers.
+    pub(crate) fn kind(&self) -> String {
+        let scope = match self.clip.scope {
+            Scope::Unit(_) => "units",
+            Scope::Row => "rows",
+            _ => "tensors",
+        };
+        let power = matches!(self.clip.norm, NormType::P(_));
+        format!("{:?} {} {scope} {power}", self.elements, self.arena)
+    }
+
     /// Makes the numbers, and measures them where the threshold is a share of the norm.
     pub(crate) fn cook(&self) -> Case {
         let mut random = Random(self.seed);
