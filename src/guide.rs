@@ -68,6 +68,10 @@ pub mod report {
     #![doc = include_str!("../guide/report.md")]
 }
 
+pub mod browser {
+    #![doc = include_str!("../guide/browser.md")]
+}
+
 pub mod command_line {
     #![doc = include_str!("../guide/command_line.md")]
 }

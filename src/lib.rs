@@ -6,7 +6,7 @@
 //! does not exceed the threshold keeps every bit and costs the reading of the gradients alone.
 //!
 //! The [`guide`] has a page a question: choosing a threshold, coming from PyTorch, Optax or Keras, mixed precision,
-//! groups and optimisers, arenas, reports.
+//! groups and optimisers, arenas, reports, web pages.
 //!
 //! # The flow
 //!
@@ -50,6 +50,9 @@
 //! | [`Pass::save_history`] | no | no | a buffer to read it from |
 //! | `ReadBack::wait` | no | **yes** | no |
 //! | `Session::open`, `Session::clip` | yes | **yes** | yes |
+//!
+//! Calls that wait for the driver's compiler have an asynchronous form, [`Clipper::prepare_async`] and so on, which is the only one in
+//! WebAssembly: [`guide::browser`].
 //!
 //! # Numbers
 //!

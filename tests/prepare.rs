@@ -4,9 +4,15 @@
 
 mod common;
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
 use common::{Random, gpu};
 use gradclip::wgpu::{self, BufferUsages};
-use gradclip::{Clip, ClipError, Clipper, ClipperOptions, Grad, PlanError, PrepareError};
+use gradclip::{
+    Adam, Clip, ClipError, Clipper, ClipperOptions, DType, Grad, Placement, PlanError, PrepareError, Private,
+    Skip, SparseGrad,
+};
 
 fn error(clipper: &Clipper, grads: &[Grad], clip: Clip) -> PrepareError {
     clipper.prepare(grads, &clip).expect_err("an error")
@@ -118,6 +124,64 @@ fn a_buffer_of_another_device() {
 }
 
 /// Random ranges of one buffer are refused exactly when they overlap.
+/// Natively wgpu answers at once, so that one poll does all that the blocking form does; and any executor may take the future.
+fn polled<T>(future: impl Future<Output = T> + Send) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(made) => made,
+        Poll::Pending => panic!("it waits for something"),
+    }
+}
+
+#[test]
+fn asynchronous_forms_make_what_the_others_make() {
+    let Some(gpu) = gpu() else { return };
+    let (clipper, clip) = (&gpu.clipper, Clip::global_norm(1.0));
+    let [w, dw, sum] = [[1.0f32, 2.0], [3.0, 4.0], [0.0; 2]].map(|x| gpu.upload(bytemuck::cast_slice(&x)));
+    let grads = [Grad::new("w", &dw).shape(&[2]).parameter(&w, 0, DType::F32).accumulator(&sum, 0)];
+    let pass = polled(clipper.prepare_async(&grads, &clip)).unwrap();
+    let after = polled(clipper.prepare_after_async(&pass, &grads, &clip)).unwrap();
+    let step = polled(clipper.prepare_step_async(&grads, &clip, Adam::new(0.1))).unwrap();
+    polled(clipper.prepare_step_after_async(&step, &grads, &clip, Adam::new(0.1))).unwrap();
+    polled(clipper.prepare_accumulation_async(&grads)).unwrap();
+    polled(clipper.prepare_clipped_accumulation_async(&grads, &clip)).unwrap();
+    let trainer = polled(clipper.prepare_training_async(&grads, &clip, Adam::new(0.1), 1)).unwrap();
+    polled(clipper.prepare_training_after_async(&trainer, &grads, &clip, Adam::new(0.1), 1)).unwrap();
+    let skip = Skip::non_finite().above(20.0);
+    polled(clipper.prepare_training_skipping_async(&grads, &clip, Adam::new(0.1), 2, skip)).unwrap();
+    polled(clipper.prepare_private_async(&grads, &Clip::per_row_norm(1.0), Private::new(0.0, 1))).unwrap();
+    polled(clipper.prepare_coalescing_async(&SparseGrad::new("e", &w, &dw, 2, [4, 1]))).unwrap();
+    let tensor = Placement { buffer_size: 8, elements: 2, ..Placement::default() };
+    polled(clipper.warm_up_async(&[tensor], &clip)).unwrap();
+
+    let mut encoder = gpu.encoder();
+    after.record(&mut encoder);
+    let history = polled(after.save_history_async(&mut encoder)).unwrap();
+    let of_step = polled(step.save_history_async(&mut encoder)).unwrap();
+    trainer.record(&mut encoder);
+    let saving = polled(trainer.save_async(&mut encoder)).unwrap();
+    gpu.queue.submit([encoder.finish()]);
+    assert_eq!(history.wait().unwrap().steps(), 1);
+    assert_eq!(of_step.wait().unwrap().steps(), 0);
+    polled(trainer.load_async(&gpu.queue, &saving.wait().unwrap())).unwrap();
+    assert_eq!(gpu.read::<f32>(&dw, 0..8).unwrap(), [0.6, 0.8]);
+}
+
+#[test]
+fn asynchronous_forms_tell_the_same_errors() {
+    let Some(gpu) = gpu() else { return };
+    let other = gradclip_verify::gpu::Gpu::open(&gpu.adapter).unwrap();
+    let [mine, foreign] = [gpu.upload(&[0; 16]), other.upload(&[0; 16])];
+    let (clipper, clip) = (&gpu.clipper, Clip::global_norm(1.0));
+    for grads in [[Grad::new("w", &foreign)], [Grad::range("w", &mine, 4, 4)]] {
+        let refused = polled(clipper.prepare_async(&grads, &clip)).unwrap_err();
+        assert_eq!(refused, clipper.prepare(&grads, &clip).unwrap_err());
+        let refused = polled(clipper.prepare_step_async(&grads, &clip, Adam::new(0.1))).unwrap_err();
+        assert_eq!(refused, clipper.prepare_step(&grads, &clip, Adam::new(0.1)).unwrap_err());
+    }
+    // What was refused spoils nothing that comes after it.
+    polled(clipper.prepare_async(&[Grad::new("w", &mine)], &clip)).unwrap();
+}
+
 #[test]
 fn overlaps_are_found_whatever_the_order() {
     let Some(gpu) = gpu() else { return };

@@ -17,7 +17,10 @@ mod tests;
 
 pub(crate) use bits::{Bf16Bits, Bits, F16Bits, INFINITY_BITS, bf16_toward_zero, f16_toward_zero};
 pub(crate) use operations::{ByLanes, LANES, Lanes, Line, toward_zero};
-#[cfg(any(test, not(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))))]
+#[cfg(any(
+    test,
+    not(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))
+))]
 pub(crate) use portable::Portable;
 
 /// Runs work in the widest registers that the processor has.

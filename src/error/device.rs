@@ -33,7 +33,10 @@ type Source = dyn Error + Send + Sync;
 type Source = dyn Error;
 
 impl DeviceError {
-    pub(crate) fn new(what: &'static str, source: impl Error + wgpu::WasmNotSendSync + 'static) -> DeviceError {
+    pub(crate) fn new(
+        what: &'static str,
+        source: impl Error + wgpu::WasmNotSendSync + 'static,
+    ) -> DeviceError {
         DeviceError { what, source: Arc::new(source) }
     }
 

@@ -18,8 +18,6 @@ use super::mapped::ReadBack;
 use super::pass::{Pass, begin, run};
 use super::placements::{Buffers, check_usage};
 use super::purpose::Purpose;
-#[cfg(not(target_arch = "wasm32"))]
-use super::scope::waited;
 use super::shares_pass::shares_pass;
 
 const LABEL: &str = "gradclip accumulate";
@@ -74,17 +72,6 @@ pub struct ClippedAccumulator {
 }
 
 impl Clipper {
-    /// Prepares sums of gradients as they are, each into the accumulator that it names
-    /// ([`Grad::accumulator`]). Gradients may be `f32`, `f16` or `bf16`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Clipper::prepare`], and [`ClipError::Tensor`] for a gradient without an accumulator.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn prepare_accumulation(&self, grads: &[Grad]) -> Result<Accumulator, PrepareError> {
-        waited(self.prepare_accumulation_async(grads))
-    }
-
     /// As [`Clipper::prepare_accumulation`], in the form of [`Clipper::prepare_async`].
     ///
     /// # Errors
@@ -92,20 +79,6 @@ impl Clipper {
     /// As [`Clipper::prepare_accumulation`].
     pub async fn prepare_accumulation_async(&self, grads: &[Grad]) -> Result<Accumulator, PrepareError> {
         Accumulator::new(self, grads, &Clip::measure(), None).await
-    }
-
-    /// Prepares sums of clipped gradients: each micro-batch by its own norms.
-    ///
-    /// # Errors
-    ///
-    /// As [`Clipper::prepare_accumulation`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn prepare_clipped_accumulation(
-        &self,
-        grads: &[Grad],
-        clip: &Clip,
-    ) -> Result<ClippedAccumulator, PrepareError> {
-        waited(self.prepare_clipped_accumulation_async(grads, clip))
     }
 
     /// As [`Clipper::prepare_clipped_accumulation`], in the form of [`Clipper::prepare_async`].

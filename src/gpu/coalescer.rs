@@ -15,8 +15,6 @@ use super::clipper::Clipper;
 use super::make::{Make, Step, Table, Wanted};
 use super::pass::{begin, run};
 use super::placements::Buffers;
-#[cfg(not(target_arch = "wasm32"))]
-use super::scope::waited;
 
 /// Adds the entries of a sparse gradient that have one index, prepared once and recorded in every step before the pass: PyTorch's
 /// `coalesce`. [`Coalescer::grad`] is the sum, a gradient as any other: in norms beside dense ones, clipped in place, or read by a
@@ -66,19 +64,6 @@ pub struct Coalescer {
 }
 
 impl Clipper {
-    /// Prepares the addition of a sparse gradient's duplicates. Allocates the sum, [min(entries, rows + 1), width] of `f32`, a word
-    /// for each row of the table and two for each entry.
-    ///
-    /// # Errors
-    ///
-    /// Values of `f64`; a buffer without usage `STORAGE`; ranges that are unaligned or leave their buffer; more than the device's
-    /// limits can hold: values of four bindings, indices and rows of the table of one; a sum larger than a buffer may be; memory
-    /// that ran out; a shader that the driver refuses.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn prepare_coalescing(&self, sparse: &SparseGrad) -> Result<Coalescer, PrepareError> {
-        waited(self.prepare_coalescing_async(sparse))
-    }
-
     /// As [`Clipper::prepare_coalescing`], in the form of [`Clipper::prepare_async`].
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! The GPU path: pipelines of a device, prepared passes, and what comes back from them.
 
 mod accumulator;
+#[cfg(not(target_arch = "wasm32"))]
+mod blocking;
 mod buffers;
 mod clipper;
 mod coalescer;

@@ -93,7 +93,8 @@ impl Clipper {
             let required = grad.parameter_elements().saturating_mul(4);
             return Err(PrepareError::BufferSize { tensor, required, given });
         }
-        let made = caught(&self.device, "allocating optimiser state", || arenas(&self.device, &sizes)).await?;
+        let made =
+            caught(&self.device, "allocating optimiser state", || arenas(&self.device, &sizes)).await?;
         missing.into_iter().zip(made).for_each(|((_, place), new)| *place = Some(new));
         Ok(places)
     }

@@ -22,8 +22,6 @@ use super::pass::{Pass, begin, run};
 use super::placements::{Buffers, check_usage};
 use super::purpose::Purpose;
 use super::scope::caught;
-#[cfg(not(target_arch = "wasm32"))]
-use super::scope::waited;
 
 const LABEL: &str = "gradclip private sum";
 
@@ -83,24 +81,6 @@ struct State {
 }
 
 impl Clipper {
-    /// Prepares sums of the clipped gradients of examples, each tensor of shape `[examples, ...]`, with noise. What is released is written where
-    /// [`Grad::accumulator`] says: `f32` in the tensor's shape without its first axis. Gradients may be `f32`, `f16` or `bf16`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Clipper::prepare`]; [`PrepareError::Private`] for a clip that gives an example's norm no bound (any but
-    /// [`Clip::per_row_norm`] and [`Clip::automatic`] with a fixed threshold), for an excluded group, and for constants of `private` out of their
-    /// range; [`ClipError::Tensor`] for a gradient without a place for what is released.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn prepare_private(
-        &self,
-        grads: &[Grad],
-        clip: &Clip,
-        private: Private,
-    ) -> Result<PrivateSum, PrepareError> {
-        waited(self.prepare_private_async(grads, clip, private))
-    }
-
     /// As [`Clipper::prepare_private`], in the form of [`Clipper::prepare_async`].
     ///
     /// # Errors

@@ -25,8 +25,6 @@ use super::moments::{Kept, Moment};
 use super::pass::{Pass, begin, run};
 use super::placements::{Buffers, check_usage};
 use super::purpose::Purpose;
-#[cfg(not(target_arch = "wasm32"))]
-use super::scope::waited;
 use super::shares_pass::shares_pass;
 use current::Current;
 
@@ -74,25 +72,6 @@ pub struct Stepper {
 }
 
 impl Clipper {
-    /// Prepares clip and step. Every gradient names its parameter ([`Grad::parameter`]), and may
-    /// name its state ([`Grad::moment`]) and master ([`Grad::master`]), which are allocated otherwise.
-    ///
-    /// # Errors
-    ///
-    /// As [`Clipper::prepare`], [`PrepareError::Optimizer`] for constants out of their range, and
-    /// [`ClipError::Tensor`] for a gradient without a parameter, or with some of its state. A device has to bind three
-    /// storage buffers a stage more than a gradient, its parameter, its master
-    /// and its moments take: 8, the default limit, are enough for all but AMSGrad with masters in separate buffers, which takes 9.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn prepare_step(
-        &self,
-        grads: &[Grad],
-        clip: &Clip,
-        optimizer: impl Into<Optimizer>,
-    ) -> Result<Stepper, PrepareError> {
-        waited(self.prepare_step_async(grads, clip, optimizer))
-    }
-
     /// As [`Clipper::prepare_step`], in the form of [`Clipper::prepare_async`].
     ///
     /// # Errors
@@ -105,24 +84,6 @@ impl Clipper {
         optimizer: impl Into<Optimizer>,
     ) -> Result<Stepper, PrepareError> {
         self.prepared_step(grads, clip, optimizer.into(), (Purpose::Step, None)).await
-    }
-
-    /// As [`Clipper::prepare_step`] for other buffers: goes on with the state, the number of steps and
-    /// the history of `previous`, which are shared and not copied.
-    ///
-    /// # Errors
-    ///
-    /// As [`Clipper::prepare_step`], and [`ClipError::State`] where the state is that of other tensors,
-    /// another optimiser or another clip.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn prepare_step_after(
-        &self,
-        previous: &Stepper,
-        grads: &[Grad],
-        clip: &Clip,
-        optimizer: impl Into<Optimizer>,
-    ) -> Result<Stepper, PrepareError> {
-        waited(self.prepare_step_after_async(previous, grads, clip, optimizer))
     }
 
     /// As [`Clipper::prepare_step_after`], in the form of [`Clipper::prepare_async`].

@@ -20,8 +20,6 @@ use super::moments::Moment;
 use super::pass::{Pass, begin};
 use super::purpose::Purpose;
 use super::scope::caught;
-#[cfg(not(target_arch = "wasm32"))]
-use super::scope::waited;
 use super::stepper::Stepper;
 
 /// Everything between gradients and parameters, prepared once and recorded for every micro-batch: the sum of gradients, and after
@@ -103,24 +101,6 @@ const MOST_MICRO_BATCHES: u32 = 1 << 16;
 const CORRECTION: u64 = offset_of!(Progress, mean_correction) as u64;
 
 impl Clipper {
-    /// Prepares a loop's step over the mean of `micro_batches` gradients, 1 for a step on every one. [`Clip::unscale`] is what
-    /// gradients are multiplied by besides.
-    ///
-    /// # Errors
-    ///
-    /// As [`Clipper::prepare_step`] and [`Clipper::prepare_accumulation`], and [`ClipError::Combination`] for no micro-batch or more
-    /// than 65,536.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn prepare_training(
-        &self,
-        grads: &[Grad],
-        clip: &Clip,
-        optimizer: impl Into<Optimizer>,
-        micro_batches: u32,
-    ) -> Result<Trainer, PrepareError> {
-        waited(self.prepare_training_async(grads, clip, optimizer, micro_batches))
-    }
-
     /// As [`Clipper::prepare_training`], in the form of [`Clipper::prepare_async`].
     ///
     /// # Errors
@@ -134,30 +114,6 @@ impl Clipper {
         micro_batches: u32,
     ) -> Result<Trainer, PrepareError> {
         self.prepared_training(grads, clip, optimizer.into(), (micro_batches, None), None).await
-    }
-
-    /// As [`Clipper::prepare_training`], and a rule leaves out micro-batches before they are summed, each by its own norm: Optax'
-    /// `MultiSteps` with `should_skip_update_fn`. One that is left out, or is not finite, adds nothing and does not count, so a step is the mean
-    /// of `micro_batches` that went through. The device decides and counts: every micro-batch records sum and step, of which those that are
-    /// not due have no workgroups, by indirect dispatches.
-    ///
-    /// [`Trainer::gate`] is the pass that decides, with reports, [`Pass::inputs`] and a history of its own. Runs of such a trainer cannot be
-    /// saved in one call.
-    ///
-    /// # Errors
-    ///
-    /// As [`Clipper::prepare_training`], and [`ClipError::Combination`] for a single micro-batch (that is [`Clip::skip`]) or beside a loss
-    /// scale.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn prepare_training_skipping(
-        &self,
-        grads: &[Grad],
-        clip: &Clip,
-        optimizer: impl Into<Optimizer>,
-        micro_batches: u32,
-        skip: Skip,
-    ) -> Result<Trainer, PrepareError> {
-        waited(self.prepare_training_skipping_async(grads, clip, optimizer, micro_batches, skip))
     }
 
     /// As [`Clipper::prepare_training_skipping`], in the form of [`Clipper::prepare_async`].
@@ -174,24 +130,6 @@ impl Clipper {
         skip: Skip,
     ) -> Result<Trainer, PrepareError> {
         self.prepared_training(grads, clip, optimizer.into(), (micro_batches, Some(skip)), None).await
-    }
-
-    /// As [`Clipper::prepare_training`] for other buffers: goes on with the state, the number of steps and the history of `previous`,
-    /// which are shared and not copied, but for moments and masters that are named. Sums begin anew.
-    ///
-    /// # Errors
-    ///
-    /// As [`Clipper::prepare_training`] and [`Clipper::prepare_step_after`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn prepare_training_after(
-        &self,
-        previous: &Trainer,
-        grads: &[Grad],
-        clip: &Clip,
-        optimizer: impl Into<Optimizer>,
-        micro_batches: u32,
-    ) -> Result<Trainer, PrepareError> {
-        waited(self.prepare_training_after_async(previous, grads, clip, optimizer, micro_batches))
     }
 
     /// As [`Clipper::prepare_training_after`], in the form of [`Clipper::prepare_async`].

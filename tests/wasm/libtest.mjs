@@ -3,8 +3,10 @@
 //     CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER="node tests/wasm/libtest.mjs" cargo test --target wasm32-unknown-unknown --lib
 //
 // Such a program has neither arguments nor output. It returns when every test has passed and traps in the first that fails, whose name is in
-// the trace. So names that have to be among the tests are asked for in GRADCLIP_WASM_TESTS, parted by commas.
+// the trace. So names that have to be among the tests are asked for in GRADCLIP_WASM_TESTS, parted by commas, each behind its program's:
+// `gradclip/cpu::lanes::tests::simd128`.
 import { readFileSync } from "node:fs";
+import { basename } from "node:path";
 
 const bytes = readFileSync(process.argv[2]);
 const compiled = new WebAssembly.Module(bytes);
@@ -19,8 +21,10 @@ for (const { module, name, kind } of WebAssembly.Module.imports(compiled)) {
 }
 
 const text = bytes.toString("latin1");
-for (const test of (process.env.GRADCLIP_WASM_TESTS ?? "").split(",").filter(Boolean)) {
-  if (!text.includes(test)) throw new Error(`${test} is not among the tests`);
+const [program] = basename(process.argv[2]).split("-");
+for (const asked of (process.env.GRADCLIP_WASM_TESTS ?? "").split(",").filter(Boolean)) {
+  const [of, test] = asked.split("/");
+  if (of === program && !text.includes(test)) throw new Error(`${test} is not among the tests of ${program}`);
 }
 
 const { exports } = new WebAssembly.Instance(compiled, imports);

@@ -133,6 +133,7 @@ impl Checks {
     /// let (all, some) = (Checks::all().count(true), Checks::all().one_in(50).count(true));
     /// assert!(some > all / 50 && some < all / 5);
     /// ```
+    #[must_use]
     pub fn one_in(self, share: usize) -> Checks {
         let mut seen: HashMap<String, usize> = HashMap::new();
         let kept = |check: &Check| {

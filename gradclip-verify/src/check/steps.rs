@@ -59,7 +59,8 @@ impl<'a> There<'a> {
                 *grad = grad.clone().parameter(buffer, offset, data[t].dtype()).master(master, at);
             }
         }
-        let stepper = gpu.clipper.prepare_step_async(&placed.grads, &training.clip, training.optimizer).await?;
+        let stepper =
+            gpu.clipper.prepare_step_async(&placed.grads, &training.clip, training.optimizer).await?;
         stepper.pass().restore_history(&gpu.queue, &state.history)?;
         Ok(There { gpu, placed, roles, halves, stepper })
     }

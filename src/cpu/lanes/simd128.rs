@@ -52,10 +52,7 @@ impl Simd128 {
 #[inline(always)]
 fn shr_by(values: v128, first: u32, second: u32) -> v128 {
     let shifted = |value: u64, by: u32| value.checked_shr(by).unwrap_or(0);
-    u64x2(
-        shifted(u64x2_extract_lane::<0>(values), first),
-        shifted(u64x2_extract_lane::<1>(values), second),
-    )
+    u64x2(shifted(u64x2_extract_lane::<0>(values), first), shifted(u64x2_extract_lane::<1>(values), second))
 }
 
 #[inline(always)]
