@@ -22,6 +22,8 @@ const find = (id) => document.getElementById(id);
 class Shown {
     constructor(name, ranges) {
         this.place = find(name);
+        // For whoever wants the numbers, in the console say.
+        this.place.shown = this;
         this.loss = lossPlot(this.place.querySelector('.loss'), ranges.loss);
         this.norm = normPlot(this.place.querySelector('.norm'), ranges.norm);
         this.clear();
@@ -61,7 +63,7 @@ class Shown {
         const mean = last.reduce((sum, value) => sum + value, 0) / last.length;
         const broken = loss.findIndex((value) => !Number.isFinite(value));
         if (loss.length === 0) return '';
-        const words = [`loss <b data-fact="loss">${short(mean)}</b>, at first ${short(loss[0])}`];
+        const words = [`loss <b>${short(mean)}</b>, at first ${short(loss[0])}`];
         words.push(`largest norm ${short(norm.reduce((a, b) => (b > a ? b : a), 0))}`);
         words.push(`${count(clipped)} steps clipped, ${count(out)} left out`);
         if (broken >= 0) words.push(`<span class="bad">not finite since step ${broken + 1}</span>`);

@@ -10,16 +10,13 @@ const FLAGS = [
     '--disable-sync', '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader',
 ];
 
-// Words of the console that are not the page's: the GPU process of this Chromium and SwiftShader's being slow.
-const NOT_OURS = [/No available adapters/];
-
-// Opens a browser with a profile of its own. `flags` come besides.
-export async function open(without = []) {
+// Opens a browser with a profile of its own.
+export async function open({ without = [], besides = [] } = {}) {
     const profile = mkdtempSync(join(tmpdir(), 'gradclip-page-'));
     const context = await chromium.launchPersistentContext(profile, {
         executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
         headless: true,
-        args: FLAGS.filter((flag) => !without.includes(flag)),
+        args: [...FLAGS.filter((flag) => !without.includes(flag)), ...besides],
         viewport: { width: 1200, height: 1000 },
         acceptDownloads: true,
     });
@@ -34,10 +31,14 @@ export async function open(without = []) {
 export async function visit(context, address) {
     const page = await context.newPage();
     const said = [];
-    const hear = (words) => NOT_OURS.some((known) => known.test(words)) || said.push(words);
-    page.on('console', (message) => ['error', 'warning'].includes(message.type()) && hear(`${message.type()}: ${message.text()}`));
-    page.on('pageerror', (error) => hear(`uncaught: ${error.message}`));
+    page.on('console', (message) => ['error', 'warning'].includes(message.type()) && said.push(`${message.type()}: ${message.text()}`));
+    page.on('pageerror', (error) => said.push(`uncaught: ${error.message}`));
     await page.goto(address);
     await page.waitForSelector('body[data-ready]', { timeout: 60000 });
     return { page, said };
+}
+
+// A picture of the page, where SHOTS names a folder for them.
+export async function picture(page, name) {
+    if (process.env.SHOTS) await page.screenshot({ path: join(process.env.SHOTS, `${name}.png`), fullPage: true });
 }
