@@ -1,5 +1,8 @@
 //! The command line `gradclip`, and what of it does without files: [`clip_in_memory`], for pages that clip what is dropped on them.
-#![cfg_attr(target_arch = "wasm32", allow(dead_code, reason = "pages have no files, devices of sessions or shells"))]
+#![cfg_attr(
+    target_arch = "wasm32",
+    allow(dead_code, reason = "pages have no files, devices of sessions or shells")
+)]
 
 mod args;
 mod commands;

@@ -23,6 +23,7 @@ const does = {
     },
     steps: (count) => training.steps(count),
     save: () => training.save(),
+    read: () => training.read(),
     lose: () => training.lose(),
     // From where it was last saved, on a new device.
     async resume() {

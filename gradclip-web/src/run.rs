@@ -104,8 +104,9 @@ impl Run {
         saved: &Saved,
     ) -> Result<Run, WebError> {
         let net = Net::new(gpu, Model { symbols: text.vocabulary }, &saved.parameters);
-        let stepper =
-            clipper.prepare_step_async(&net.grads(), clip, Sgd::new(settings.rate).momentum(MOMENTUM)).await?;
+        let stepper = clipper
+            .prepare_step_async(&net.grads(), clip, Sgd::new(settings.rate).momentum(MOMENTUM))
+            .await?;
         gpu.queue.write_buffer(&net.momentum, 0, bytemuck::cast_slice(&saved.momentum));
         if saved.steps() > 0 {
             stepper.restore_history(&gpu.queue, &saved.history)?;
@@ -150,6 +151,16 @@ impl Run {
             steps.push(Step::of(&report, loss, whole));
         }
         Ok(steps)
+    }
+
+    /// All parameters, then the gradients of the last step, its loss and three words of nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::save`].
+    pub async fn read(&self) -> Result<Vec<f32>, WebError> {
+        let bytes = self.gpu.read(&[&self.net.parameters, &self.net.gradient]).await?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
     /// Where the run stands, to go on from.

@@ -110,8 +110,7 @@ mod tests {
 
     #[test]
     fn every_rule_is_a_clip() {
-        let rules =
-            ["norm", "tensor", "value", "agc", "zclip", "autoclip", "adagc", "spikes", "normalize"];
+        let rules = ["norm", "tensor", "value", "agc", "zclip", "autoclip", "adagc", "spikes", "normalize"];
         let clips: Vec<Clip> = rules.map(|rule| settings(rule, "0.25", 40).unwrap().clip()).into();
         for (i, a) in clips.iter().enumerate() {
             assert!(clips[..i].iter().all(|b| a != b), "{} is one of those before it", rules[i]);

@@ -91,6 +91,15 @@ impl Training {
         Ok([of_clipped, free.results(of_free?, true).await?])
     }
 
+    /// Parameters and gradients of the run that clips, as [`Run::read`] has them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Training::steps`].
+    pub async fn read(&self) -> Result<Vec<f32>, WebError> {
+        self.runs[0].read().await
+    }
+
     /// Remembers where both runs stand.
     ///
     /// # Errors

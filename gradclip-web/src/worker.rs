@@ -55,6 +55,11 @@ impl Training {
         Ok(clipped.iter().chain(&free).flat_map(Step::numbers).collect())
     }
 
+    /// Parameters and gradients of the run that clips.
+    pub async fn read(&self) -> Result<Vec<f32>, WebError> {
+        self.0.read().await
+    }
+
     /// Remembers where both runs stand.
     pub async fn save(&self) -> Result<(), WebError> {
         self.0.save().await

@@ -21,7 +21,7 @@ export GRADCLIP
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # One after the other: each has a GPU process that takes every core.
-node --test --test-concurrency=1 --test-reporter=spec tests/train.test.js tests/others.test.js tests/files.test.js 2>&1 | tee "$log" || true
+node --test --test-concurrency=1 --test-reporter=spec tests/gradient.test.js tests/train.test.js tests/others.test.js tests/files.test.js 2>&1 | tee "$log" || true
 count() { sed -nE "s/^ℹ $1 ([0-9]+)$/\1/p" "$log" | tail -n 1; }
 passed=$(count pass)
 failed=$(($(count fail) + $(count cancelled)))

@@ -54,11 +54,7 @@ impl Set {
     }
 
     /// Opens files of which some tensors will be looked up. Others may be of any type.
-    pub(super) fn parameters(
-        files: &Files<'_>,
-        argument: &str,
-        inputs: &[PathBuf],
-    ) -> Result<Set, Failure> {
+    pub(super) fn parameters(files: &Files<'_>, argument: &str, inputs: &[PathBuf]) -> Result<Set, Failure> {
         let mut set =
             Set { files: Vec::new(), indexes: Vec::new(), gradients: Vec::new(), aliases: HashMap::new() };
         // Before it is waited for.
