@@ -14,7 +14,7 @@ use crate::report::Report;
 ///
 /// A report is copied on the device into a ring of as many places as
 /// [`ClipperOptions::read_backs`](crate::ClipperOptions::read_backs) says, and read when the device
-/// is next polled, which every submit does. Where the ring is full the newest report is dropped and
+/// is next polled, which every submit does; in a page, through the event loop. Where the ring is full the newest report is dropped and
 /// counted: nothing ever waits, neither the device nor the host. Counts of steps are kept on the
 /// device, so they are right however many reports were dropped; a gap in [`Report::step`] shows
 /// where.

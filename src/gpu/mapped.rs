@@ -128,7 +128,7 @@ type Read<T> = Box<dyn Fn(&[u8]) -> Result<T, ReadBackError> + Send + Sync>;
 
 /// A result on its way to the host: a future of the [`Report`], or of a [`History`](crate::History).
 ///
-/// It becomes ready after its commands have run, when the device is next polled. Dropping it early
+/// It becomes ready after its commands have run, when the device is next polled; in a page, through the event loop. Dropping it early
 /// is fine; its place in the ring is used again once the GPU is done with it.
 pub struct ReadBack<T = Report> {
     /// None once the result was taken. Never locked: the mutex lets threads share what only an exclusive reference polls.

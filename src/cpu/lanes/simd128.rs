@@ -151,7 +151,7 @@ impl Lanes for Simd128 {
 
     #[inline(always)]
     fn times(self, factor: Self) -> Self {
-        self.zip(factor, f32x4_mul)
+        self.zip(factor, |a, b| f32x4_mul(a, b))
     }
 
     #[inline(always)]
@@ -161,17 +161,17 @@ impl Lanes for Simd128 {
 
     #[inline(always)]
     fn and(self, other: Self) -> Self {
-        self.zip(other, v128_and)
+        self.zip(other, |a, b| v128_and(a, b))
     }
 
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
-        self.zip(other, u32x4_sub)
+        self.zip(other, |a, b| u32x4_sub(a, b))
     }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        self.zip(other, u32x4_max)
+        self.zip(other, |a, b| u32x4_max(a, b))
     }
 
     #[inline(always)]
