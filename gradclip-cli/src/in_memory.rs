@@ -55,6 +55,11 @@ impl From<Failure> for Refused {
     }
 }
 
+/// What clap says, without the word that begins each error.
+fn unprefixed(words: &str) -> String {
+    words.strip_prefix("error: ").unwrap_or(words).trim_end().to_owned()
+}
+
 /// Does what `gradclip clip` does with these arguments on the CPU path, to files that are looked up by their names.
 ///
 /// # Errors
@@ -78,7 +83,7 @@ pub fn clip_in_memory(
     let all = std::iter::once("gradclip clip").chain(arguments.iter().copied());
     let Command { args } = Command::try_parse_from(all).map_err(|error| Refused {
         code: error.exit_code() as u8,
-        message: error.to_string(),
+        message: unprefixed(&error.to_string()),
         report: None,
     })?;
     if args.folder() || args.input.iter().any(|input| input == Path::new(STANDARD)) {

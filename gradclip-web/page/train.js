@@ -271,7 +271,7 @@ class Train {
         this.say(error.message, true);
         if (error.name === 'Lost') {
             find('lost').hidden = false;
-            find('lost-words').textContent = `The GPU's device was lost (${error.message}). Both runs can go on from where they were last remembered.`;
+            find('lost-words').textContent = `${error.message}. Both runs can go on from where they were last remembered.`;
             find('resume').focus();
         }
     }

@@ -7,6 +7,7 @@ let training = null;
 let device = null;
 // Progress is told no more often than it can be seen.
 const TELL_MS = 100;
+const LOST_MS = 100;
 
 // What the adapter is called: browsers tell more or less of it.
 async function name(otherwise) {
@@ -55,11 +56,19 @@ const does = {
     },
 };
 
+// What went wrong. A device that is lost fails whatever is on its way before it tells that it is.
+async function reason(error) {
+    if (training) await new Promise((resolve) => setTimeout(resolve, LOST_MS));
+    const lost = training?.lost();
+    if (lost !== undefined) return { name: 'Lost', message: `the device was lost: ${lost}` };
+    return { name: error?.name ?? 'Error', message: error?.message ?? String(error) };
+}
+
 onmessage = async ({ data: { id, name, given } }) => {
     try {
         await loaded;
         postMessage({ id, result: await does[name](...given) });
     } catch (error) {
-        postMessage({ id, error: { name: error?.name ?? 'Error', message: error?.message ?? String(error) } });
+        postMessage({ id, error: await reason(error) });
     }
 };

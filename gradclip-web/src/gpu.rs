@@ -49,7 +49,8 @@ impl Gpu {
         let (on_lost, on_error) = (trouble.clone(), trouble.clone());
         device.set_device_lost_callback(move |reason, message| {
             let message = if message.is_empty() { format!("{reason:?}") } else { message };
-            noted(&on_lost).lost.get_or_insert(message);
+            // It ends within a sentence.
+            noted(&on_lost).lost.get_or_insert(message.trim_end_matches('.').to_owned());
         });
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             noted(&on_error).error.get_or_insert(error.to_string());
@@ -68,11 +69,15 @@ impl Gpu {
     ///
     /// [`WebError::Lost`] or [`WebError::Device`], with the device's own words.
     pub fn check(&self) -> Result<(), WebError> {
-        let mut trouble = noted(&self.trouble);
-        if let Some(why) = &trouble.lost {
-            return Err(WebError::Lost(why.clone()));
+        if let Some(why) = self.lost() {
+            return Err(WebError::Lost(why));
         }
-        trouble.error.take().map_or(Ok(()), |error| Err(WebError::Device(error)))
+        noted(&self.trouble).error.take().map_or(Ok(()), |error| Err(WebError::Device(error)))
+    }
+
+    /// Why it was lost, if it was.
+    pub fn lost(&self) -> Option<String> {
+        noted(&self.trouble).lost.clone()
     }
 
     /// An error of a step that fails for no other reason than that the device is gone.

@@ -65,6 +65,11 @@ impl Training {
         self.0.save().await
     }
 
+    /// Why the device was lost, if it was.
+    pub fn lost(&self) -> Option<String> {
+        self.0.gpu().lost()
+    }
+
     /// Destroys the device, as a driver that crashes does.
     pub fn lose(&self) {
         self.0.gpu().device.destroy();

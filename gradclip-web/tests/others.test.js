@@ -66,15 +66,17 @@ test('bench draws the CPU beside the GPU', async () => {
 
 test('a browser without WebGPU is told what to do, and clips files all the same', async () => {
     const plain = await open({ without: ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'], besides: ['--disable-features=WebGPU', '--disable-gpu'] });
-    const { page, said } = await visit(plain.context, home);
-    assert.ok(await page.isVisible('#without'));
-    assert.ok(await page.isVisible('#files'));
-    await page.click('#tab-train');
-    assert.ok(await page.isDisabled('#go'));
-    await picture(page, 'without');
-    await page.click('#tab-files');
-    await page.setInputFiles('#file', new URL('../../tests/data/lstm_exploding.safetensors', import.meta.url).pathname);
-    await page.waitForSelector('#download:not([hidden])', { timeout: 60000 });
-    assert.deepEqual(said, []);
-    await plain.close();
+    try {
+        const { page, said } = await visit(plain.context, home);
+        assert.ok(await page.isVisible('#without'));
+        assert.ok(await page.isVisible('#files'));
+        await page.click('#tab-train');
+        assert.ok(await page.isDisabled('#go'));
+        await picture(page, 'without');
+        await page.click('#tab-files');
+        await page.setInputFiles('#file', new URL('../../tests/data/lstm_exploding.safetensors', import.meta.url).pathname);
+        await page.waitForSelector('#download:not([hidden])', { timeout: 60000 
+    } finally {
+        await plain.close();
+    }
 });
