@@ -1,12 +1,22 @@
 #!/usr/bin/env bash
 # Builds the page into dist/: the library as WebAssembly, what is seen, and the plotting library. Says what it takes and
-# what it installs. `build.sh --fast` leaves out what makes the WebAssembly smaller.
+# what it installs. `--fast` leaves out what makes the WebAssembly smaller, `--debian` takes Debian's compiler for the web
+# although there may be another.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=../tests/drivers.sh
 . ../tests/drivers.sh
 
 target=wasm32-unknown-unknown
+fast=
+debian=
+for option in "$@"; do
+    case $option in
+        --fast) fast=1 ;;
+        --debian) debian=1 ;;
+        *) drivers_die "build.sh: expected --fast or --debian, given $option" ;;
+    esac
+done
 # Bytes of the compressed WebAssembly that nobody should have to wait for.
 most=3000000
 
@@ -20,16 +30,14 @@ has_target() { [ -d "$(rustc --print sysroot 2>/dev/null)/lib/rustlib/$target/li
 # ---------------------------------------------------------------- the compiler
 
 build=(cargo build --release --locked --target "$target" --lib)
-if has_target || { command -v rustup >/dev/null && rustup target add "$target"; }; then
+if [ -z "$debian" ] && { has_target || { command -v rustup >/dev/null && rustup target add "$target"; }; }; then
     say "$(rustc --version), with the target $target"
 else
     # Debian's compiler for the web has its sources and builds the standard library along.
     drivers_need_apt "a compiler for WebAssembly"
-    say "there is no target $target here; taking Debian's rustc-web, rust-web-src and lld"
+    say "taking Debian's rustc-web, rust-web-src and lld, which build the standard library for $target along"
     drivers_apt_install "a compiler for WebAssembly" rustc-web rust-web-src lld
-    web=$(find /usr/bin /usr/lib -maxdepth 4 -name rustc -path '*web*' 2>/dev/null | head -n 1)
-    [ -n "$web" ] || web=/usr/bin/rustc
-    export RUSTC=$web RUSTC_BOOTSTRAP=1 CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-ld
+    export RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-ld
     build+=(-Z "build-std=std,panic_abort")
 fi
 
@@ -56,9 +64,9 @@ fi
 "${build[@]}"
 rm -rf dist
 mkdir dist
-"$tools/bin/wasm-bindgen" --target web --no-typescript --out-dir dist "target/$target/release/gradclip_web.wasm"
+"$tools/bin/wasm-bindgen" --target web --no-typescript --out-dir dist "${CARGO_TARGET_DIR:-target}/$target/release/gradclip_web.wasm"
 wasm=dist/gradclip_web_bg.wasm
-if [ "${1:-}" != --fast ]; then
+if [ -z "$fast" ]; then
     node_modules/.bin/wasm-opt -O2 --all-features --disable-gc --disable-custom-descriptors "$wasm" -o "$wasm.small"
     mv "$wasm.small" "$wasm"
 fi

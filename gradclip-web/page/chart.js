@@ -18,14 +18,22 @@ export function short(value) {
     if (!Number.isFinite(value)) return Number.isNaN(value) ? 'NaN' : '∞';
     if (value === 0) return '0';
     const magnitude = Math.abs(value);
-    return magnitude >= 1e5 || magnitude < 1e-3 ? value.toExponential(1) : String(Number(value.toPrecision(3)));
+    if (magnitude < 1e5 && magnitude >= 1e-3) return String(Number(value.toPrecision(3)));
+    return value.toExponential(1).replace('.0e', 'e').replace('e+', 'e');
+}
+
+// Lines of a logarithmic scale: powers of ten alone where there are many.
+function decades(_, splits) {
+    const many = splits.at(-1) / splits[0] > 1e3;
+    return splits.map((split) => (many && Math.abs(Math.log10(split) % 1) > 1e-9 ? null : split));
 }
 
 function axes(x) {
     const [stroke, line] = [colour('quiet'), colour('line')];
     const axis = { stroke, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 }, font: '12px system-ui' };
     const values = (_, ticks) => ticks.map((tick) => (tick === null ? '' : short(tick)));
-    return [{ ...axis, label: x, labelSize: 18, size: 34 }, { ...axis, size: 58, values }];
+    const lines = { stroke: line, width: 1, filter: decades };
+    return [{ ...axis, label: x, labelSize: 18, size: 34 }, { ...axis, size: 58, values, grid: lines, ticks: lines }];
 }
 
 // A plot with a logarithmic scale, of `series` over steps, as wide as its place.

@@ -185,7 +185,7 @@ class Train {
     pause(words = 'paused') {
         this.going = false;
         this.buttons();
-        this.say(`${words} at step ${this.shown[0].steps.length}`);
+        this.say(`${words} at step ${this.shown[0].steps.length}${this.device ? `, on ${this.device}` : ''}`);
     }
 
     async go() {
@@ -247,7 +247,7 @@ class Train {
         });
         const steps = this.shown[0].steps.length;
         const rate = ((steps - this.from) * 1000) / (performance.now() - this.since);
-        this.say(this.going ? `step ${steps}, ${short(rate)} steps a second, on ${this.device}` : `paused at step ${steps}`);
+        this.say(this.going ? `step ${steps}, ${short(rate)} steps a second, on ${this.device}` : `paused at step ${steps}, on ${this.device}`);
         await this.draw();
         return true;
     }
