@@ -67,7 +67,9 @@ mkdir dist
 "$tools/bin/wasm-bindgen" --target web --no-typescript --out-dir dist "${CARGO_TARGET_DIR:-target}/$target/release/gradclip_web.wasm"
 wasm=dist/gradclip_web_bg.wasm
 if [ -z "$fast" ]; then
-    node_modules/.bin/wasm-opt -O2 --all-features --disable-gc --disable-custom-descriptors "$wasm" -o "$wasm.small"
+    # What Rust's compiler takes every browser to have, and vectors.
+    node_modules/.bin/wasm-opt -O2 --enable-bulk-memory --enable-multivalue --enable-mutable-globals \
+        --enable-nontrapping-float-to-int --enable-reference-types --enable-sign-ext --enable-simd "$wasm" -o "$wasm.small"
     mv "$wasm.small" "$wasm"
 fi
 cp page/* node_modules/uplot/dist/uPlot.esm.js node_modules/uplot/dist/uPlot.min.css dist/

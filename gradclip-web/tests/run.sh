@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the page and drives it in Debian's Chromium, with WebGPU on SwiftShader; compares what it makes of files with the
 # command line. Installs Chromium where it is missing, saying so. Its last line is `N passed, 0 failed`.
-# SHOTS=FOLDER takes pictures of the page's states.
+# GRADCLIP=PROGRAM names a command line that is built already, SHOTS=FOLDER takes pictures of the page's states.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=../../tests/drivers.sh
@@ -13,9 +13,11 @@ if ! command -v chromium >/dev/null && [ ! -x "${CHROMIUM:-/usr/bin/chromium}" ]
 fi
 
 bash build.sh
-# Built already where the workspace's tests have run.
-build_command_line
-GRADCLIP=$(drivers_target)/debug/gradclip
+# The command line: built already where the workspace's tests have run, or GRADCLIP names one.
+if [ -z "${GRADCLIP:-}" ]; then
+    build_command_line
+    GRADCLIP=$(drivers_target)/debug/gradclip
+fi
 export GRADCLIP
 
 log=$(mktemp)
