@@ -17,9 +17,11 @@ async function name(otherwise) {
 
 const does = {
     async start(settings, text) {
+        // A device that is there is kept, with its kernels.
+        const before = training?.lost() === undefined ? training : null;
+        const begun = before ? await before.restart(settings, text) : await Training.start(settings, text);
         training?.free();
-        training = null;
-        training = await Training.start(settings, text);
+        training = begun;
         return { device: await name(training.device()) };
     },
     steps: (count) => training.steps(count),
@@ -64,11 +66,15 @@ async function reason(error) {
     return { name: error?.name ?? 'Error', message: error?.message ?? String(error) };
 }
 
-onmessage = async ({ data: { id, name, given } }) => {
+async function answer({ data: { id, name, given } }) {
     try {
         await loaded;
         postMessage({ id, result: await does[name](...given) });
     } catch (error) {
         postMessage({ id, error: await reason(error) });
     }
-};
+}
+
+// One call after the other: none finds what another is about to replace.
+let last = Promise.resolve();
+onmessage = (message) => (last = last.then(() => answer(message)));

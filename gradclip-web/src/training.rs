@@ -17,6 +17,8 @@ pub struct Training {
     settings: Settings,
     text: Text,
     gpu: Gpu,
+    /// With the kernels that are compiled.
+    clipper: Clipper,
     /// The run that clips, and the one that does not.
     runs: [Run; 2],
     saved: RefCell<[Saved; 2]>,
@@ -33,9 +35,31 @@ impl Training {
         settings: Settings,
         text: &str,
     ) -> Result<Training, WebError> {
+        let opened = Training::open(backends).await?;
+        Training::begin(opened, settings, text).await
+    }
+
+    /// Another training from its beginning, on the same device, whose kernels stay compiled.
+    ///
+    /// # Errors
+    ///
+    /// As [`Training::start`], and [`WebError::Lost`].
+    pub async fn restart(&self, settings: Settings, text: &str) -> Result<Training, WebError> {
+        self.gpu.check()?;
+        Training::begin((self.gpu.clone(), self.clipper.clone()), settings, text).await
+    }
+
+    async fn begin(opened: (Gpu, Clipper), settings: Settings, text: &str) -> Result<Training, WebError> {
         let text = Text::new(text, settings.length)?;
         let first = Saved::first(Model { symbols: text.vocabulary }, settings.seed);
-        Training::from(backends, settings, text, [first.clone(), first]).await
+        Training::prepare(opened, settings, text, [first.clone(), first]).await
+    }
+
+    async fn open(backends: wgpu::Backends) -> Result<(Gpu, Clipper), WebError> {
+        let gpu = Gpu::open(backends).await?;
+        let options = ClipperOptions::default().read_backs(MOST_STEPS);
+        let clipper = Clipper::with_options(&gpu.device, options)?;
+        Ok((gpu, clipper))
     }
 
     /// The same training on a new device, from where it was last saved.
@@ -45,24 +69,22 @@ impl Training {
     /// As [`Training::start`].
     pub async fn resume(&self, backends: wgpu::Backends) -> Result<Training, WebError> {
         let saved = self.saved.borrow().clone();
-        Training::from(backends, self.settings.clone(), self.text.clone(), saved).await
+        let opened = Training::open(backends).await?;
+        Training::prepare(opened, self.settings.clone(), self.text.clone(), saved).await
     }
 
-    async fn from(
-        backends: wgpu::Backends,
+    async fn prepare(
+        (gpu, clipper): (Gpu, Clipper),
         settings: Settings,
         text: Text,
         saved: [Saved; 2],
     ) -> Result<Training, WebError> {
-        let gpu = Gpu::open(backends).await?;
-        let options = ClipperOptions::default().read_backs(MOST_STEPS);
-        let clipper = Clipper::with_options(&gpu.device, options)?;
         // Only measured. An optimiser by itself does not look whether gradients are finite, so neither does this run.
         let free = Clip::measure().on_non_finite(NonFinite::Nan);
         let what = (&text, &settings);
         let clipped = Run::prepare(&gpu, &clipper, what, &settings.clip(), &saved[0]).await?;
         let free = Run::prepare(&gpu, &clipper, what, &free, &saved[1]).await?;
-        Ok(Training { settings, text, gpu, runs: [clipped, free], saved: RefCell::new(saved) })
+        Ok(Training { settings, text, gpu, clipper, runs: [clipped, free], saved: RefCell::new(saved) })
     }
 
     /// The device.

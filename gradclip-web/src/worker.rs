@@ -34,6 +34,11 @@ impl Training {
         training::Training::start(Backends::BROWSER_WEBGPU, settings, &text).await.map(Training)
     }
 
+    /// Other runs on the same device.
+    pub async fn restart(&self, settings: String, text: String) -> Result<Training, WebError> {
+        self.0.restart(Settings::parse(&settings)?, &text).await.map(Training)
+    }
+
     /// The same on a new device, from where it was last saved.
     pub async fn resume(&self) -> Result<Training, WebError> {
         self.0.resume(Backends::BROWSER_WEBGPU).await.map(Training)
