@@ -61,7 +61,7 @@ fn take(file: &Path, root: bool, left: &mut BTreeSet<PathBuf>) {
 #[test]
 fn every_file_is_compiled() {
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for package in ["", "gradclip-cli", "gradclip-verify", "gradclip-burn"] {
+    for package in ["", "gradclip-cli", "gradclip-verify", "gradclip-burn", "gradclip-web"] {
         for folder in ["tests", "benches"].map(|folder| home.join(package).join(folder)) {
             let mut left = BTreeSet::new();
             files_below(&folder, &mut left);

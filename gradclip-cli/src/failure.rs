@@ -3,7 +3,9 @@
 use std::fmt;
 
 use crate::text;
-use gradclip::{ClipError, PrepareError, ReadBackError, SessionError, StepError};
+#[cfg(not(target_arch = "wasm32"))]
+use gradclip::SessionError;
+use gradclip::{ClipError, PrepareError, ReadBackError, StepError};
 
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -73,6 +75,7 @@ impl From<ReadBackError> for Failure {
     }
 }
 
+#[cfg(not(target_arch = "wasm32"))]
 impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Failure {
         match error {

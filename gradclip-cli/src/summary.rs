@@ -1,6 +1,5 @@
 //! A report for people and as JSON.
 
-use gradclip::adapter_name;
 use gradclip::wgpu;
 use gradclip::{Clip, DType, Report, Rule, Scope, SegmentReport, TensorReport, Units};
 use serde_json::{Value, json};
@@ -31,8 +30,13 @@ pub(crate) struct Summary<'a> {
 impl Summary<'_> {
     /// Prints the table, or the JSON, to standard output, or to standard error where that is taken.
     pub(crate) fn print(&self, json: bool, to_error: bool) -> Result<(), Failure> {
-        let text = if json { self.json().to_string() } else { self.text() };
+        let text = self.shown(json);
         if to_error { text::print_error(&text) } else { text::print(&text) }
+    }
+
+    /// The table, or the JSON.
+    pub(crate) fn shown(&self, json: bool) -> String {
+        if json { self.json().to_string() } else { self.text() }
     }
 
     /// The whole set, where it has a norm and a coefficient.
@@ -97,11 +101,19 @@ impl Summary<'_> {
         blocks
     }
 
+    fn adapter_name(&self) -> String {
+        #[cfg(not(target_arch = "wasm32"))]
+        if let Some(info) = self.adapter {
+            return gradclip::adapter_name(info);
+        }
+        "none, CPU path".into()
+    }
+
     fn facts(&self) -> Vec<(&'static str, String)> {
         let elements: u64 = self.report.tensors.iter().map(|t| t.elements).sum();
         let measured_only = self.measures_only();
         let mut facts = vec![
-            ("adapter", self.adapter.map_or("none, CPU path".into(), adapter_name)),
+            ("adapter", self.adapter_name()),
             ("elements", text::count(elements)),
             ("tensors", text::count(self.report.tensors.len() as u64)),
         ];

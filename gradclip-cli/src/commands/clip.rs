@@ -3,18 +3,24 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use gradclip::{Clip, NonFinite, Report, Rule, Target};
+#[cfg(not(target_arch = "wasm32"))]
+use gradclip::Target;
+use gradclip::{Clip, NonFinite, Report, Rule};
 
+#[cfg(not(target_arch = "wasm32"))]
 use crate::args::device;
-use crate::args::groups::GroupArgs;
+use crate::args::groups::{GroupArgs, Part};
 use crate::args::options;
 use crate::args::precision::Precision;
 use crate::args::rule::RuleArgs;
 use crate::failure::Failure;
-use crate::input::{Parameters, Set, is_index};
-use crate::job::Job;
+use crate::input::{Files, Parameters, Set, is_index};
+use crate::job::{Done, Job};
 use crate::output;
-use crate::output::{Destination, OutType};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::output::Destination;
+use crate::output::{Clipped, OutType};
+#[cfg(not(target_arch = "wasm32"))]
 use crate::summary::Summary;
 use crate::text;
 
@@ -24,7 +30,7 @@ pub(crate) struct Args {
     /// that it names, `-` for standard input. Gradients are F32, F16, BF16 and, on the CPU path, F64; integers and BOOL
     /// are passed through; any other type is refused
     #[arg(value_name = "INPUT", required = true)]
-    input: Vec<PathBuf>,
+    pub(crate) input: Vec<PathBuf>,
     /// Write the clipped gradients: same names, shapes, types and metadata. With several INPUTs or an index a folder,
     /// with the shards by their names and the index; `-` is standard output. Never leaves half a file, nor some of the
     /// shards
@@ -32,7 +38,7 @@ pub(crate) struct Args {
     out: Option<PathBuf>,
     /// Element type of the gradients that are written
     #[arg(long, value_enum, default_value_t = OutType::Same)]
-    out_type: OutType,
+    pub(crate) out_type: OutType,
     #[command(flatten)]
     rule: RuleArgs,
     #[command(flatten)]
@@ -52,12 +58,13 @@ pub(crate) struct Args {
     /// with `--agc` to its unit
     #[arg(long, value_enum, default_value_t = Policy::Error)]
     on_nonfinite: Policy,
+    #[cfg(not(target_arch = "wasm32"))]
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device::target,
         help = device::HELP)]
-    device: Target,
+    pub(crate) device: Target,
     /// Print one JSON object instead of the table
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -94,42 +101,89 @@ impl Args {
     }
 
     /// The parameters, where the rule needs some.
-    fn parameters(&self, set: &Set) -> Result<Option<Parameters>, Failure> {
+    fn parameters(&self, files: &Files<'_>, set: &Set) -> Result<Option<Parameters>, Failure> {
         if self.rule.params.is_empty() {
             return Ok(None);
         }
         let excluded = self.groups.excluded(set)?;
-        Parameters::open(&self.rule.params, &set.gradients, |i| !excluded[i]).map(Some)
+        Parameters::open(files, &self.rule.params, &set.gradients, |i| !excluded[i]).map(Some)
+    }
+
+    /// Opens what is asked about, and checks what is asked.
+    pub(crate) fn asked(&self, files: &Files<'_>) -> Result<Asked, Failure> {
+        let set = Set::open(files, "INPUT", &self.input)?;
+        let parameters = self.parameters(files, &set)?;
+        let precision = Precision::of(&set, parameters.as_ref());
+        let clip = self.clip(precision)?;
+        let parts = self.groups.parts(&set, precision)?;
+        Ok(Asked { set, parameters, precision, clip, parts, out: self.out_type })
+    }
+
+    /// Whether the result is a folder.
+    pub(crate) fn folder(&self) -> bool {
+        self.input.len() > 1 || self.input.iter().any(|input| is_index(input))
+    }
+
+    /// Has the gradients written, unless what was found forbids it.
+    pub(crate) fn write(
+        &self,
+        clip: &Clip,
+        done: &mut Done<'_>,
+        write: impl FnOnce(&mut dyn Clipped) -> Result<(), Failure>,
+    ) -> Result<Written, Failure> {
+        let strict = self.on_nonfinite == Policy::Error && clip.rule != Rule::Value;
+        if strict && done.report.non_finite() > 0 {
+            refuse(&mut done.report);
+            return Ok(Written { refused: true, name: None, norm_after: None });
+        }
+        write(done.clipped.as_clipped())?;
+        let name = self.out.as_deref().map(output::written);
+        Ok(Written { refused: false, name, norm_after: Some(done.clipped.norm()?) })
     }
 }
 
-pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let set = Set::open("INPUT", &args.input)?;
-    let parameters = args.parameters(&set)?;
-    let precision = Precision::of(&set, parameters.as_ref());
-    let clip = args.clip(precision)?;
-    let parts = args.groups.parts(&set, precision)?;
-    let folder = args.input.len() > 1 || args.input.iter().any(|input| is_index(input));
-    let destination = Destination::prepare(args.out.as_deref(), &set, folder)?;
-    let session = device::open_for(&args.device, &set, parameters.as_ref())?;
-    let job =
-        Job { set: &set, parts: &parts, parameters: parameters.as_ref(), clip: &clip, out: args.out_type };
-    let mut done = job.run(&session)?;
-    let adapter = device::used(&session);
-    let refused =
-        args.on_nonfinite == Policy::Error && clip.rule != Rule::Value && done.report.non_finite() > 0;
-    let to_error = destination.is_standard();
-    let mut norm_after = None;
-    let mut written = None;
-    if refused {
-        refuse(&mut done.report);
-    } else {
-        destination.commit(&set, done.clipped.as_clipped(), args.out_type)?;
-        norm_after = Some(done.clipped.norm()?);
-        written = args.out.as_deref().map(output::written);
+/// What is to be done to which gradients.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) set: Set,
+    pub(crate) parameters: Option<Parameters>,
+    pub(crate) precision: Precision,
+    pub(crate) clip: Clip,
+    parts: Vec<Part>,
+    out: OutType,
+}
+
+impl Asked {
+    pub(crate) fn job(&self) -> Job<'_> {
+        let Asked { set, parameters, clip, parts, out, .. } = self;
+        Job { set, parts, parameters: parameters.as_ref(), clip, out: *out }
     }
+}
+
+/// What became of the gradients.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// Whether nothing was written, for what is not finite.
+    pub(crate) refused: bool,
+    /// Where they went, in words.
+    pub(crate) name: Option<String>,
+    /// The norm of all gradients as they were written.
+    pub(crate) norm_after: Option<f64>,
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let asked = args.asked(&Files::System)?;
+    let Asked { set, clip, precision, .. } = &asked;
+    let destination = Destination::prepare(args.out.as_deref(), set, args.folder())?;
+    let session = device::open_for(&args.device, set, asked.parameters.as_ref())?;
+    let mut done = asked.job().run(&session)?;
+    let adapter = device::used(&session);
+    let to_error = destination.is_standard();
+    let write = |clipped: &mut dyn Clipped| destination.commit(set, clipped, args.out_type);
+    let Written { refused, name: written, norm_after } = args.write(clip, &mut done, write)?;
     let report = &done.report;
-    let summary = Summary { report, clip: &clip, set: &set, precision, adapter, written, norm_after };
+    let summary = Summary { report, clip, set, precision: *precision, adapter, written, norm_after };
     summary.print(args.json, to_error)?;
     if refused { Err(non_finite(report)) } else { Ok(()) }
 }
@@ -142,7 +196,8 @@ fn refuse(report: &mut Report) {
     report.clipped_segments = 0;
 }
 
-fn non_finite(report: &Report) -> Failure {
+/// Why nothing was written.
+pub(crate) fn non_finite(report: &Report) -> Failure {
     let mut found = report.tensors.iter().filter(|t| t.non_finite > 0);
     let what = match found.next() {
         // One of the gradient counts before those of its parameter.

@@ -8,7 +8,7 @@ use crate::args::device;
 use crate::args::options;
 use crate::args::precision::Precision;
 use crate::failure::Failure;
-use crate::input::Set;
+use crate::input::{Files, Set};
 use crate::job::Job;
 use crate::summary::Summary;
 
@@ -32,7 +32,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let clip = Clip::measure().norm_type(args.norm);
-    let set = Set::open("INPUT", &args.input)?;
+    let set = Set::open(&Files::System, "INPUT", &args.input)?;
     let session = device::open_for(&args.device, &set, None)?;
     let done = Job::measure(&set, &clip).run(&session)?;
     let summary = Summary {

@@ -19,9 +19,10 @@ pub(crate) use dtype::{Class, Float, GRADIENTS};
 pub(crate) use elements::Elements;
 pub(crate) use header::{Header, PREFIX, fields};
 pub(crate) use index::{Index, is_index};
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) use open::{Opened, opened};
 pub(crate) use params::Parameters;
-pub(crate) use source::{STANDARD, Source, shown, wrong};
+pub(crate) use source::{Files, STANDARD, Source, shown, wrong};
 
 use spill::Spill;
 

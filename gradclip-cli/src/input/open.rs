@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::dtype::{Class, GRADIENTS};
 use super::header::Header;
-use super::source::{STANDARD, Source, broken, shown, wrong};
+use super::source::{Files, STANDARD, Source, broken, shown, wrong};
 use super::{Gradient, Index, Set, Shard, index, kind};
 use crate::failure::Failure;
 use crate::text;
@@ -25,7 +25,7 @@ pub(crate) enum Opened {
 /// Opens gradients or text. What begins as neither is taken for a safetensors file, whose errors say more.
 pub(crate) fn opened(argument: &str, input: &Path) -> Result<Opened, Failure> {
     if index::is_index(input) {
-        return Set::open(argument, std::slice::from_ref(&input.to_owned())).map(Opened::Set);
+        return Set::open(&Files::System, argument, std::slice::from_ref(&input.to_owned())).map(Opened::Set);
     }
     let source = Source::open(input)
         .map_err(|error| wrong(argument, input, format!("expected a file, but {error}")))?;
@@ -40,8 +40,8 @@ pub(crate) fn opened(argument: &str, input: &Path) -> Result<Opened, Failure> {
 
 impl Set {
     /// Opens what `argument` of the command names, as gradients: a tensor that is none is refused.
-    pub(crate) fn open(argument: &str, inputs: &[PathBuf]) -> Result<Set, Failure> {
-        let mut set = Set::parameters(argument, inputs)?;
+    pub(crate) fn open(files: &Files<'_>, argument: &str, inputs: &[PathBuf]) -> Result<Set, Failure> {
+        let mut set = Set::parameters(files, argument, inputs)?;
         set.gradients = gradients(&set.files).map_err(|(path, problem)| wrong(argument, path, problem))?;
         Ok(set)
     }
@@ -54,7 +54,7 @@ impl Set {
     }
 
     /// Opens files of which some tensors will be looked up. Others may be of any type.
-    pub(super) fn parameters(argument: &str, inputs: &[PathBuf]) -> Result<Set, Failure> {
+    pub(super) fn parameters(files: &Files<'_>, argument: &str, inputs: &[PathBuf]) -> Result<Set, Failure> {
         let mut set =
             Set { files: Vec::new(), indexes: Vec::new(), gradients: Vec::new(), aliases: HashMap::new() };
         // Before it is waited for.
@@ -65,13 +65,13 @@ impl Set {
         for input in inputs {
             if !index::is_index(input) {
                 let name = input.file_name().map(PathBuf::from).unwrap_or_default();
-                set.add(argument, &mut opened, input.clone(), name, None)?;
+                set.add((files, argument), &mut opened, input.clone(), name, None)?;
                 continue;
             }
             let index = Index::read(argument, input)?;
             let place = set.indexes.len();
             for shard in index.shards() {
-                set.add(argument, &mut opened, index.sibling(shard), shard.into(), Some(place))?;
+                set.add((files, argument), &mut opened, index.sibling(shard), shard.into(), Some(place))?;
             }
             set.indexes.push(index);
         }
@@ -85,7 +85,7 @@ impl Set {
 
     fn add(
         &mut self,
-        argument: &str,
+        (files, argument): (&Files<'_>, &str),
         opened: &mut HashSet<PathBuf>,
         path: PathBuf,
         name: PathBuf,
@@ -96,7 +96,7 @@ impl Set {
         if same.as_os_str() != "" && !opened.insert(same) {
             return Err(wrong(argument, &path, TWICE));
         }
-        let source = Source::open(&path).map_err(|error| wrong(argument, &path, broken(error)))?;
+        let source = files.open(&path).map_err(|error| wrong(argument, &path, broken(error)))?;
         let shard = Shard::of(path, name, index, source);
         self.files.push(shard.map_err(|(path, problem)| wrong(argument, &path, broken(problem)))?);
         Ok(())

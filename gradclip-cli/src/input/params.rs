@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::dtype::Class;
-use super::source::{STANDARD, shown, wrong};
+use super::source::{Files, STANDARD, shown, wrong};
 use super::{Elements, Float, GRADIENTS, Gradient, Set};
 use crate::failure::Failure;
 
@@ -24,6 +24,7 @@ impl Parameters {
     /// Finds the parameters of the gradients that need some. Anything else in the files may be of any type, as
     /// the counters in a model's checkpoint are.
     pub(crate) fn open(
+        files: &Files<'_>,
         paths: &[PathBuf],
         gradients: &[Gradient],
         needed: impl Fn(usize) -> bool,
@@ -31,7 +32,7 @@ impl Parameters {
         if let Some(path) = paths.iter().find(|path| path.as_os_str() == STANDARD) {
             return Err(wrong(ARGUMENT, path, "expected a file; standard input is for gradients alone"));
         }
-        let set = Set::parameters(ARGUMENT, paths)?;
+        let set = Set::parameters(files, ARGUMENT, paths)?;
         let mut names = HashMap::new();
         for (f, file) in set.files.iter().enumerate() {
             names.extend(

@@ -1,9 +1,11 @@
 //! Where the bytes of an input come from: a file that is mapped, or standard input.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use memmap2::Mmap;
 
@@ -19,8 +21,30 @@ pub(crate) enum Source {
     Mapped(Mmap),
     /// There is nothing to map in an empty file.
     Empty,
-    #[cfg(test)]
-    Given(Vec<u8>),
+    /// Never was a file of this system.
+    Given(Arc<[u8]>),
+}
+
+/// Where inputs are found by their paths.
+#[derive(Debug)]
+pub(crate) enum Files<'a> {
+    /// On this system, `-` being standard input.
+    System,
+    /// Among these names alone.
+    Memory(&'a HashMap<PathBuf, Arc<[u8]>>),
+}
+
+impl Files<'_> {
+    /// The bytes at a path.
+    pub(super) fn open(&self, path: &Path) -> io::Result<Source> {
+        match self {
+            Files::System => Source::open(path),
+            Files::Memory(files) => match files.get(path) {
+                Some(bytes) => Ok(Source::Given(bytes.clone())),
+                None => Err(io::Error::other("there is no such file")),
+            },
+        }
+    }
 }
 
 impl Source {
@@ -55,7 +79,6 @@ impl Deref for Source {
         match self {
             Source::Mapped(map) => map,
             Source::Empty => &[],
-            #[cfg(test)]
             Source::Given(bytes) => bytes,
         }
     }

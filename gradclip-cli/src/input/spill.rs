@@ -23,6 +23,10 @@ pub(super) struct Spill {
 impl Spill {
     /// Copies what has to be copied of a file, nothing where that is little.
     pub(super) fn of(shard: &Shard, gradients: &[&Gradient]) -> io::Result<Option<Spill>> {
+        // What lies in memory already is copied there once more.
+        if matches!(shard.source, Source::Given(_)) {
+            return Ok(None);
+        }
         let odd: Vec<&&Gradient> = gradients
             .iter()
             .filter(|gradient| !aligned(shard.tensor(gradient.entry), gradient.float))

@@ -21,7 +21,7 @@ fn config() -> ProptestConfig {
 
 /// A set of one file with these bytes.
 fn set(bytes: &[u8]) -> Result<Set, String> {
-    let shard = Shard::of("in".into(), "in".into(), None, Source::Given(bytes.to_vec()));
+    let shard = Shard::of("in".into(), "in".into(), None, Source::Given(bytes.into()));
     Set::of_one(shard.map_err(|(_, problem)| problem)?)
 }
 

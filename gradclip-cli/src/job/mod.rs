@@ -1,14 +1,18 @@
 //! What a command does to a set of gradients, on the CPU path or an adapter.
 
+#[cfg(not(target_arch = "wasm32"))]
 mod memory;
 mod piece;
 mod stream;
 
-use gradclip::{Clip, NonFinite, NormType, Report, Rule, Session};
+#[cfg(not(target_arch = "wasm32"))]
+use gradclip::Session;
+use gradclip::{Clip, NonFinite, NormType, Report, Rule};
 
 use crate::args::groups::Part;
 use crate::failure::Failure;
 use crate::input::{Parameters, Set};
+#[cfg(not(target_arch = "wasm32"))]
 use crate::job::memory::Memory;
 use crate::job::stream::Stream;
 use crate::output::{Clipped, OutType};
@@ -30,6 +34,16 @@ pub(crate) struct Done<'a> {
     pub(crate) clipped: Box<dyn Gradients + 'a>,
 }
 
+impl Done<'_> {
+    /// With the norms that are to be told, where they are others.
+    fn told(mut self, norms: Option<Vec<f64>>) -> Self {
+        for (tensor, norm) in self.report.tensors.iter_mut().zip(norms.into_iter().flatten()) {
+            tensor.norm = norm;
+        }
+        self
+    }
+}
+
 /// Gradients after the clip, and their norm.
 pub(crate) trait Gradients: Clipped {
     /// The norm of all gradients as they are written. Once every one was handed out.
@@ -44,35 +58,36 @@ impl<'a> Job<'a> {
         Job { set, parts: &[], parameters: None, clip, out: OutType::Same }
     }
 
-    /// Does it.
+    /// Does it on what a session has.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn run(self, session: &Session) -> Result<Done<'a>, Failure> {
-        let measured = match self.clip.rule {
-            // Value clipping itself looks at the largest magnitudes only.
-            Rule::Value => self.norms(session)?,
-            _ => Vec::new(),
-        };
-        let mut done = if session.adapter().is_some() {
-            let (report, memory) = Memory::clip(self, session)?;
-            Done { report, clipped: Box::new(memory) as Box<dyn Gradients> }
-        } else {
-            let stream = Stream::decide(self)?;
-            Done { report: stream.report().clone(), clipped: Box::new(stream) }
-        };
-        for (tensor, norm) in done.report.tensors.iter_mut().zip(measured) {
-            tensor.norm = norm;
+        if session.adapter().is_none() {
+            return self.on_cpu();
         }
-        Ok(done)
+        let norms = self.norms(|job| Ok(Memory::clip(job, session)?.0))?;
+        let (report, memory) = Memory::clip(self, session)?;
+        Ok(Done { report, clipped: Box::new(memory) as Box<dyn Gradients> }.told(norms))
     }
 
-    /// The usual norms of the tensors.
-    fn norms(self, session: &Session) -> Result<Vec<f64>, Failure> {
-        let measure = self.measured_alone();
-        let job = Job { clip: &measure, parts: &[], ..self };
-        let report = match session.adapter() {
-            Some(_) => Memory::clip(job, session)?.0,
-            None => stream::decision(job, &measure)?.report().clone(),
-        };
-        Ok(report.tensors.iter().map(|tensor| tensor.norm).collect())
+    /// Does it on the CPU path.
+    pub(crate) fn on_cpu(self) -> Result<Done<'a>, Failure> {
+        let norms = self.norms(|job| Ok(stream::decision(job, job.clip)?.report().clone()))?;
+        let stream = Stream::decide(self)?;
+        let report = stream.report().clone();
+        Ok(Done { report, clipped: Box::new(stream) as Box<dyn Gradients> }.told(norms))
+    }
+
+    /// The usual norms of the tensors where the clip itself looks at others: value clipping at the largest magnitudes.
+    fn norms(
+        self,
+        measure: impl FnOnce(Job<'_>) -> Result<Report, Failure>,
+    ) -> Result<Option<Vec<f64>>, Failure> {
+        if self.clip.rule != Rule::Value {
+            return Ok(None);
+        }
+        let clip = self.measured_alone();
+        let report = measure(Job { clip: &clip, parts: &[], ..self })?;
+        Ok(Some(report.tensors.iter().map(|tensor| tensor.norm).collect()))
     }
 
     /// The same gradients, unscaled and sanitised alike, with the usual norm.

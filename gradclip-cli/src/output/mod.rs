@@ -11,9 +11,7 @@ use std::path::Path;
 
 pub(crate) use file::Output;
 use folder::FolderOutput;
-#[cfg(test)]
-pub(crate) use shard::write;
-pub(crate) use shard::{Clipped, OutType};
+pub(crate) use shard::{Clipped, OutType, write};
 
 use crate::failure::Failure;
 use crate::input::{STANDARD, Set, shown};
