@@ -128,7 +128,8 @@ fn lion_moves_as_burns_does() {
     };
     let off = pairs(&here, &there).into_iter().filter(|(a, b)| (a - b).abs() > 1e-6).count();
     assert!(off <= 4, "{off} of 200 elements");
-    assert!(pairs(&here, &before).into_iter().all(|(a, b)| (a - b).abs() > 1e-4), "all moved");
+    let moved = pairs(&here, &before).into_iter().filter(|(a, b)| (a - b).abs() > 1e-4).count();
+    assert!(moved > 180, "{moved} of 200 elements");
 }
 
 #[test]
