@@ -1,9 +1,9 @@
 //! `Clipper::clip` beside what Burn offers: its own `GradientClipping::Norm`, which clips every tensor by
 //! itself, and a global norm composed of its operations. Prints a table, and CSV after it.
 //!
-//!     cargo bench --bench norms [-- --full]
+//!     cargo bench --bench norms [-- --full | --tiny]
 //!
-//! `--full` takes GPT-2 as it is instead of a quarter as wide. Every repetition has fresh gradients, which
+//! `--full` takes GPT-2 as it is instead of a quarter as wide, `--tiny` leaves it out. Every repetition has fresh gradients, which
 //! the device has finished before the clock runs; arms take turns. Times are medians, with the quartiles:
 //! `host` until the call returns and Burn's queue is flushed, `whole` until the device is done.
 #![allow(missing_docs)]
@@ -41,13 +41,14 @@ const ARMS: [(Arm, &str); 3] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let full = std::env::args().any(|argument| argument == "--full");
+    let [full, only_tiny] = ["--full", "--tiny"].map(|named| std::env::args().any(|given| given == named));
     let (device, setup) = Device::wgpu_options().init_with_setup()?;
     let info = setup.adapter.get_info();
     println!("{}, {} {}", info.name, info.driver, info.driver_info);
     println!("| gradients | arm | host (ms) | whole (ms) | whole against ours |\n|---|---|---|---|---|");
     let mut csv = String::from("set,elements,regime,arm,host_ms,whole_ms,quartile_1_ms,quartile_3_ms\n");
-    for set in [gpt2(if full { 768 } else { 192 }), tiny(1000, 1000), tiny(1000, 64)] {
+    let gpt2 = [gpt2(if full { 768 } else { 192 })].into_iter().filter(|_| !only_tiny);
+    for set in gpt2.chain([tiny(1000, 1000), tiny(1000, 64)]) {
         for clipped in [true, false] {
             bench(&device, &setup, &set, clipped, &mut csv)?;
         }

@@ -1,4 +1,5 @@
 //! The sets of gradients that the benches share.
+#![allow(unreachable_pub)]
 
 use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
