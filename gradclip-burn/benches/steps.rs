@@ -138,7 +138,7 @@ fn values(model: &Model) -> Vec<f32> {
     impl ModuleVisitor for First {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let all = param.val().reshape([-1]);
-            self.0.push(all.slice([0..1]));
+            self.0.push(all.narrow(0, 0, 1));
         }
     }
     let mut first = First(Vec::new());

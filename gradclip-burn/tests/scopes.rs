@@ -206,7 +206,7 @@ fn each_tensor_of_a_group_has_the_groups_threshold() {
         };
         let exact = norm(std::slice::from_ref(b));
         assert!(exact > 0.1, "{}: {exact}", a.path);
-        assert_scaled(&[a.clone()], &[b.clone()], (threshold / exact).min(1.0));
+        assert_scaled(std::slice::from_ref(a), std::slice::from_ref(b), (threshold / exact).min(1.0));
     }
     assert_same_bits("left", &after[3..4], &before[3..4]);
 }
