@@ -104,6 +104,19 @@ impl History {
         }
     }
 
+    /// One of a run that another program began: so many steps of an optimiser of Adam's kind, momentum or Lion, whose state goes on
+    /// with corrections of the next step, and nothing that thresholds remember. It takes its form at the next step, as the default
+    /// does. NAdam and SPAM count otherwise, and need a history of their own.
+    ///
+    /// ```
+    /// assert_eq!(gradclip::History::after_updates(100).updates(), 100);
+    /// ```
+    pub fn after_updates(updates: u64) -> History {
+        let mut history = History::default();
+        history.progress.updates = updates.min(MOST_STEPS.into()) as u32;
+        history
+    }
+
     /// One that begins after so many optimiser steps of another program, with NAdam's product of all μ so far.
     #[cfg(feature = "checkpoint")]
     pub(crate) fn begun_after(clip: &Clip, limits: usize, updates: u32, product: f32) -> History {
@@ -119,10 +132,10 @@ impl History {
     /// [`ClipError::State`] where it was begun with another adaptive threshold, another rule that leaves out steps, other limits, or loss
     /// scaling in one of both only.
     pub(crate) fn fit(&mut self, clip: &Clip, limits: usize) -> Result<(), ClipError> {
-        let needed = History { inputs: self.inputs, ..History::new(clip, limits) };
-        if self.tally.steps == 0
-            && History::default() == (History { inputs: Inputs::default(), ..self.clone() })
-        {
+        let mut needed = History { inputs: self.inputs, ..History::new(clip, limits) };
+        let begun = History { inputs: Inputs::default(), ..self.clone() };
+        if self.tally.steps == 0 && History::after_updates(self.updates()) == begun {
+            needed.progress.updates = self.progress.updates;
             *self = needed;
             return Ok(());
         }

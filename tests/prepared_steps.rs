@@ -310,3 +310,48 @@ fn saved_and_restored() {
     let mut other = cpu::prepare_step(&set.steps(&scaled), &scaled, Adam::new(0.1)).unwrap();
     assert!(matches!(other.restore_history(here.history().clone()), Err(ClipError::State { .. })));
 }
+
+/// Steps on one tensor, whose gradients hang on their number.
+fn slice_steps(
+    optimizer: Optimizer,
+    clip: &Clip,
+    (parameter, moments): (&mut Vec<f32>, &mut Moments),
+    history: &mut History,
+    numbers: std::ops::Range<u32>,
+) {
+    for number in numbers {
+        let gradient: Vec<f32> = (0..5).map(|i| (number * 7 + i) as f32 - 20.0).collect();
+        let mut step = [StepMut::new("p", &gradient[..], &mut parameter[..])];
+        cpu::step(&mut step, clip, optimizer, history, moments).unwrap();
+    }
+}
+
+#[test]
+fn steps_of_another_program_go_on() {
+    let optimizers: [Optimizer; 3] = [
+        Adam::adamw(0.01).into(),
+        Sgd::new(0.1).momentum(0.8).dampening(0.3).into(),
+        gradclip::Lion::new(0.01).into(),
+    ];
+    for optimizer in optimizers {
+        let clip = Clip::global_norm(1.0);
+        let (mut p, mut moments, mut history) = (vec![1.0f32; 5], Moments::default(), History::default());
+        slice_steps(optimizer, &clip, (&mut p, &mut moments), &mut history, 0..5);
+        let run = |mut history: History, clip: &Clip| {
+            let (mut p, mut moments) = (p.clone(), moments.clone());
+            slice_steps(optimizer, clip, (&mut p, &mut moments), &mut history, 5..8);
+            (p, history)
+        };
+        let (required, _) = run(history.clone(), &clip);
+        let (given, after) = run(History::after_updates(5), &clip);
+        assert_eq!(given, required, "{optimizer:?}");
+        assert_eq!((after.updates(), after.steps()), (8, 3));
+        // The first step of Adam and of a momentum is another one than those that follow.
+        let differs = run(History::default(), &clip).0 != required;
+        assert_eq!(differs, !matches!(optimizer, Optimizer::Lion(_)), "{optimizer:?}");
+        // Whatever form the clip has.
+        let scaled = clip.loss_scale(LossScale::default()).adapt(Adapt::zclip());
+        assert_eq!(run(History::after_updates(5), &scaled).1.updates(), 8);
+    }
+    assert_eq!(History::after_updates(0), History::default());
+}

@@ -1,9 +1,9 @@
 //! `Clipper::clip` beside what Burn offers: its own `GradientClipping::Norm`, which clips every tensor by
 //! itself, and a global norm composed of its operations. Prints a table, and CSV after it.
 //!
-//!     cargo bench --bench norms [-- --full]
+//!     cargo bench --bench norms [-- --full | --tiny]
 //!
-//! `--full` takes GPT-2 as it is instead of a quarter as wide. Every repetition has fresh gradients, which
+//! `--full` takes GPT-2 as it is instead of a quarter as wide, `--tiny` leaves it out. Every repetition has fresh gradients, which
 //! the device has finished before the clock runs; arms take turns. Times are medians, with the quartiles:
 //! `host` until the call returns and Burn's queue is flushed, `whole` until the device is done.
 #![allow(missing_docs)]
@@ -15,40 +15,17 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::optim::grad_clipping::{GradientClipping, GradientClippingConfig};
 use burn::tensor::wgpu::WgpuSetup;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Tensor};
 use gradclip_burn::{Clip, Clipper};
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+mod sets;
 
 use common::composed;
+use sets::{Model, Set, gpt2, median, tiny};
 
 const REPETITIONS: usize = 15;
-
-#[derive(Module, Debug)]
-struct Model {
-    parameters: Vec<Param<Tensor<1>>>,
-}
-
-/// A gradient set: lengths of its tensors.
-struct Set {
-    name: String,
-    lengths: Vec<usize>,
-}
-
-fn tiny(tensors: usize, elements: usize) -> Set {
-    Set { name: format!("{tensors} tensors of {elements}"), lengths: vec![elements; tensors] }
-}
-
-fn gpt2(width: usize) -> Set {
-    let d = width;
-    let square = d * d;
-    let layer = [d, d, 3 * square, 3 * d, square, d, d, d, 4 * square, 4 * d, 4 * square, d];
-    let mut lengths = vec![50257 * d, 1024 * d];
-    lengths.extend(layer.repeat(12));
-    lengths.extend([d, d]);
-    Set { name: format!("GPT-2, width {d}"), lengths }
-}
 
 #[derive(Clone, Copy, PartialEq)]
 enum Arm {
@@ -64,13 +41,14 @@ const ARMS: [(Arm, &str); 3] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let full = std::env::args().any(|argument| argument == "--full");
+    let [full, only_tiny] = ["--full", "--tiny"].map(|named| std::env::args().any(|given| given == named));
     let (device, setup) = Device::wgpu_options().init_with_setup()?;
     let info = setup.adapter.get_info();
     println!("{}, {} {}", info.name, info.driver, info.driver_info);
     println!("| gradients | arm | host (ms) | whole (ms) | whole against ours |\n|---|---|---|---|---|");
     let mut csv = String::from("set,elements,regime,arm,host_ms,whole_ms,quartile_1_ms,quartile_3_ms\n");
-    for set in [gpt2(if full { 768 } else { 192 }), tiny(1000, 768), tiny(1000, 64)] {
+    let gpt2 = [gpt2(if full { 768 } else { 192 })].into_iter().filter(|_| !only_tiny);
+    for set in gpt2.chain([tiny(1000, 1000), tiny(1000, 64)]) {
         for clipped in [true, false] {
             bench(&device, &setup, &set, clipped, &mut csv)?;
         }
@@ -86,18 +64,16 @@ fn bench(
     clipped: bool,
     csv: &mut String,
 ) -> Result<(), Box<dyn Error>> {
-    let random = |&n: &usize| Tensor::<1>::random([n], Distribution::Normal(0.0, 1e-3), device);
-    let pristine: Vec<Tensor<1>> = set.lengths.iter().map(random).collect();
-    let parameters = set.lengths.iter().map(|_| Param::from_tensor(Tensor::zeros([1], device))).collect();
-    let model = Model { parameters };
-    let elements: usize = set.lengths.iter().sum();
+    let pristine = set.gradients(device);
+    let model = Model::new(set.lengths.iter().map(|_| 1), device);
+    let elements = set.elements();
     let norm = (elements as f32).sqrt() * 1e-3;
     let threshold = if clipped { norm / 2.0 } else { norm * 1e3 };
-    let mut clipper = Clipper::new(device, setup, Clip::global_norm(threshold))?.without_telemetry();
+    let clipper = Clipper::new(device, setup, Clip::global_norm(threshold))?.without_telemetry();
     let mut times: [Vec<[f64; 2]>; 3] = [const { Vec::new() }; 3];
     for repetition in 0..=REPETITIONS {
         for ((arm, _), times) in ARMS.iter().zip(&mut times) {
-            let mut grads = fresh(&model, &pristine);
+            let mut grads = model.grads(&pristine);
             device.sync()?;
             let begun = Instant::now();
             match arm {
@@ -121,15 +97,6 @@ fn bench(
     Ok(())
 }
 
-/// A copy of its own of every gradient.
-fn fresh(model: &Model, pristine: &[Tensor<1>]) -> GradientsParams {
-    let mut grads = GradientsParams::new();
-    for (parameter, values) in model.parameters.iter().zip(pristine) {
-        grads.register(parameter.id, values.clone().mul_scalar(1.0));
-    }
-    grads
-}
-
 /// The norm afterwards, within what random numbers scatter.
 fn check(model: &Model, grads: &GradientsParams, required: f32) -> Result<(), Box<dyn Error>> {
     let square = |p: &Param<Tensor<1>>| grads.get::<1>(p.id).map(|g| g.square().sum());
@@ -148,7 +115,6 @@ fn report(set: &Set, elements: usize, clipped: bool, times: [Vec<[f64; 2]>; 3], 
         own.sort_by(f64::total_cmp);
         own
     };
-    let median = |sorted: &[f64]| sorted[sorted.len() / 2];
     let ours = median(&column(&times[0], 1));
     for ((_, name), times) in ARMS.iter().zip(&times) {
         let (host, whole) = (column(times, 0), column(times, 1));

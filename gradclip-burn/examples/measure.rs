@@ -60,7 +60,7 @@ fn run(
     adam: bool,
     uneven: bool,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let mut clipper = Clipper::new(device, setup, clip)?;
+    let clipper = Clipper::new(device, setup, clip)?;
     let mut model = Mlp::new(width, depth, device);
     let mut optimizer = if adam { AdamConfig::new().init() } else { SgdConfig::new().init() };
     let [mut prepared, mut reused] = [const { Vec::new() }; 2];

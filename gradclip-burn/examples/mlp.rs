@@ -129,7 +129,7 @@ fn train(v: &Variant, data: &[Batch], test: &Batch, epochs: usize, at: (&Device,
     let mut model = Mlp::new(v.hidden, device);
     let mut optimizer = SgdConfig::new().init();
     let clippers = v.clips.iter().map(|&clip| Clipper::new(device, setup, clip));
-    let mut clippers = clippers.collect::<std::result::Result<Vec<_>, _>>()?;
+    let clippers = clippers.collect::<std::result::Result<Vec<_>, _>>()?;
     let cross_entropy = CrossEntropyLossConfig::new().init(device);
     let bar = ProgressBar::new((epochs * data.len()) as u64).with_message(v.name);
     bar.set_style(ProgressStyle::with_template("{msg:34} {bar:30} {pos}/{len} {elapsed}")?);
@@ -140,15 +140,15 @@ fn train(v: &Variant, data: &[Batch], test: &Batch, epochs: usize, at: (&Device,
         let loss = cross_entropy.forward(model.forward(input.clone()), target.clone());
         losses.push(loss.clone().inner());
         let mut grads = GradientsParams::from_grads(loss.backward(), &model);
-        for clipper in &mut clippers {
+        for clipper in &clippers {
             clipper.clip(&model, &mut grads)?;
         }
         model = optimizer.step(v.schedule.at(step as u64), model, grads);
-        take_norms(&mut clippers, &mut run.norms)?;
+        take_norms(&clippers, &mut run.norms)?;
         bar.inc(1);
     }
     device.sync()?;
-    take_norms(&mut clippers, &mut run.norms)?;
+    take_norms(&clippers, &mut run.norms)?;
     bar.finish();
     for clipper in &clippers {
         run.clipped.push(clipper.report()?.clipped_share());
@@ -159,8 +159,8 @@ fn train(v: &Variant, data: &[Batch], test: &Batch, epochs: usize, at: (&Device,
 }
 
 /// The norms that have arrived, of the first clipper: those before any clipping.
-fn take_norms(clippers: &mut [Clipper], norms: &mut Vec<f32>) -> Result<()> {
-    for (i, clipper) in clippers.iter_mut().enumerate() {
+fn take_norms(clippers: &[Clipper], norms: &mut Vec<f32>) -> Result<()> {
+    for (i, clipper) in clippers.iter().enumerate() {
         while let Some(report) = clipper.poll() {
             let norm = report?.norm().unwrap_or(f64::NAN);
             if i == 0 {

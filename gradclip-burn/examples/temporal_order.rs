@@ -250,7 +250,7 @@ fn train(size: &Size, length: usize, seed: u64, at: (&Device, &WgpuSetup)) -> Re
     let [first, seen, fresh] = [0, 1, 2].map(|use_of| 3 * seed + use_of);
     let mut model = Both { clipped: Nets::new(size, first, device), free: Nets::new(size, first, device) };
     let mut optimizer = SgdConfig::new().init();
-    let mut clipper = Clipper::new(device, setup, Clip::per_row_norm(MAX_NORM))?.without_telemetry();
+    let clipper = Clipper::new(device, setup, Clip::per_row_norm(MAX_NORM))?.without_telemetry();
     let [mut seen, mut fresh] = [seen, fresh].map(|seed| Numbers::sources(seed, size.runs));
     let bar = ProgressBar::new(size.updates as u64);
     bar.set_style(ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {elapsed} {msg}")?);

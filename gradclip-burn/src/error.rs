@@ -1,9 +1,11 @@
 //! Why gradients were not clipped.
 
-use gradclip::{ClipError, PlanError, PrepareError, ReadBackError};
+use burn::optim::GradientsParams;
+use burn::store::RecordError;
+use gradclip::{ClipError, OptimizerError, PlanError, PrepareError, ReadBackError};
 
-/// What can fail. Wherever [`Clipper::clip`](crate::Clipper::clip) fails, every gradient is registered as before,
-/// with the values it had.
+/// What can fail. Wherever [`Clipper::clip`](crate::Clipper::clip) or [`Stepper::step`](crate::Stepper::step) fails, every
+/// gradient is registered as before, and every tensor has the values it had.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -28,12 +30,14 @@ pub enum Error {
         given: String,
     },
     /// An element type that cannot be clipped.
-    #[error("parameter `{parameter}`, {what}: required f32, f16 or bf16, given {given}")]
+    #[error("parameter `{parameter}`, {what}: required {required}, given {given}")]
     DType {
         /// Path of the parameter.
         parameter: String,
         /// Its gradient or its value.
         what: &'static str,
+        /// The types that can be.
+        required: &'static str,
         /// Burn's name of the type.
         given: String,
     },
@@ -46,6 +50,18 @@ pub enum Error {
         required: Vec<usize>,
         /// The gradient's shape.
         given: Vec<usize>,
+    },
+    /// Units of a parameter that nobody knows.
+    #[error(
+        "parameter `{parameter}` of `{module}`: required the axis that counts its outputs, given {given}"
+    )]
+    Units {
+        /// Path of the parameter.
+        parameter: String,
+        /// The struct that it is a field of.
+        module: String,
+        /// What the clip or the rule says.
+        given: String,
     },
     /// Burn could not say where a tensor lies: what should have written it failed, for one.
     #[error("parameter `{parameter}`, {what}: required memory on the device, Burn reports: {message}")]
@@ -69,6 +85,18 @@ pub enum Error {
         /// What was asked for.
         what: &'static str,
     },
+    /// A record of another optimiser, or a damaged one.
+    #[error("record: {message}")]
+    Record {
+        /// What was required and what was given.
+        message: String,
+    },
+    /// A record that Burn could not read or write.
+    #[error(transparent)]
+    Store(#[from] RecordError),
+    /// Constants of an optimiser out of their range.
+    #[error(transparent)]
+    Optimizer(#[from] OptimizerError),
     /// The clip itself is wrong.
     #[error(transparent)]
     Clip(#[from] ClipError),
@@ -81,4 +109,35 @@ pub enum Error {
     /// A result did not reach the host.
     #[error(transparent)]
     ReadBack(#[from] ReadBackError),
+}
+
+/// A step that was not made, with all that it was given, unchanged: clip and step otherwise, or give up.
+///
+/// Becomes an [`Error`] where a `?` asks for one.
+#[derive(Debug)]
+pub struct Refused<M> {
+    /// The model, with the values it had.
+    pub model: M,
+    /// The gradients, as they were.
+    pub grads: GradientsParams,
+    /// Why.
+    pub error: Error,
+}
+
+impl<M> std::fmt::Display for Refused<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<M: std::fmt::Debug> std::error::Error for Refused<M> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl<M> From<Box<Refused<M>>> for Error {
+    fn from(refused: Box<Refused<M>>) -> Error {
+        refused.error
+    }
 }

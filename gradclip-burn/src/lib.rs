@@ -14,7 +14,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (device, setup) = Device::wgpu_options().init_with_setup()?;
 //! let device = device.autodiff();
-//! let mut clipper = Clipper::new(&device, &setup, Clip::global_norm(1.0))?;
+//! let clipper = Clipper::new(&device, &setup, Clip::global_norm(1.0))?;
 //!
 //! let mut model: Linear = LinearConfig::new(4, 2).init(&device);
 //! let mut optimizer = AdamConfig::new().init();
@@ -47,16 +47,26 @@
 
 mod clipper;
 mod collect;
+mod engine;
 mod error;
 mod memory;
 mod passes;
+mod prepared;
+mod record;
+mod shared;
+mod stepper;
+mod take;
+mod units;
 
 pub use clipper::Clipper;
-pub use error::Error;
+pub use error::{Error, Refused};
 pub use gradclip::{
-    Adapt, Axes, Clip, ClipError, ClipperOptions, DType, Group, History, LossScale, NonFinite, NormType,
-    Pass, PlanError, PrepareError, Reaction, ReadBack, ReadBackError, Report, Rule, Scope, SegmentReport,
-    TensorReport, Units,
+    Adam, Adapt, Adopt, Axes, Clip, ClipError, ClipperOptions, DType, Group, History, Lars, Lion, LossScale,
+    NAdam, NonFinite, NormType, Optimizer, OptimizerError, PlanError, PrepareError, RAdam, Reaction,
+    ReadBack, ReadBackError, Report, Rule, Schedule, Scope, SegmentReport, Sgd, Skip, Spam, TensorReport,
+    TrustRatio, Units, UpdateLimit,
 };
-pub use passes::Counts;
+pub use passes::{Counts, Rates};
+pub use stepper::Stepper;
+pub use units::{Parameter, output_axis};
 pub use {burn, gradclip};

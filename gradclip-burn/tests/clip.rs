@@ -21,7 +21,7 @@ fn a_global_norm_is_what_f64_says() {
     let Some(gpu) = gpu() else { return };
     let model = mlp(gpu);
     for (scale, clips) in [(1e3, true), (1e-3, false)] {
-        let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(0.5)).unwrap();
+        let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(0.5)).unwrap();
         let mut grads = model.grads(3, scale, &gpu.device);
         let before = read(&model, &grads);
         clipper.clip(&model, &mut grads).unwrap();
@@ -55,7 +55,7 @@ fn a_global_norm_is_what_f64_says() {
 fn plain_burn_operations_agree() {
     let Some(gpu) = gpu() else { return };
     let model = mlp(gpu);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(0.5)).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(0.5)).unwrap();
     let [mut ours, mut theirs] = [0, 1].map(|_| model.grads(3, 1e3, &gpu.device));
     clipper.clip(&model, &mut ours).unwrap();
     composed(&model, &mut theirs, 0.5);
@@ -98,7 +98,7 @@ fn halves_are_clipped_as_halves() {
         return;
     }
     let model = mlp(gpu);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(0.1)).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(0.1)).unwrap();
     let mut grads = model.grads(4, 10.0, &gpu.device);
     // Weights in f16, biases in f32: mixed in one set.
     for layer in &model.layers {
@@ -134,7 +134,7 @@ fn bf16_is_clipped_as_bf16() {
 fn odd(gpu: &Gpu, make: impl Fn() -> (Tensor<2>, Tensor<1>)) -> u64 {
     let model = Pair::new(&gpu.device);
     let clip = Clip::global_norm(0.25);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap();
     let mut grads = GradientsParams::new();
     let (matrix, vector) = make();
     grads.register(model.matrix.id, matrix);
@@ -193,7 +193,7 @@ fn parameters_without_gradients_are_left_out() {
     let Some(gpu) = gpu() else { return };
     let linear = || LinearConfig::new(4, 3).init(&gpu.device);
     let model = Partly { used: linear(), unused: linear() };
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1e-3)).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1e-3)).unwrap();
     assert!(matches!(clipper.report(), Err(Error::NothingClipped { .. })));
     let loss = model.used.forward(tensor(8, [2, 4], 1.0, &gpu.device)).powi_scalar(2).sum();
     let mut grads = GradientsParams::from_grads(loss.backward(), &model);
@@ -207,7 +207,7 @@ fn parameters_without_gradients_are_left_out() {
 #[test]
 fn an_empty_model_has_nothing_to_clip() {
     let Some(gpu) = gpu() else { return };
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1.0)).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1.0)).unwrap();
     let mut grads = GradientsParams::new();
     clipper.clip(&Nothing { size: 0 }, &mut grads).unwrap();
     clipper.clip(&mlp(gpu), &mut grads).unwrap();
@@ -222,7 +222,7 @@ fn one_parameter_in_two_places_counts_once() {
     let input = tensor(8, [2, 4], 1.0, &gpu.device);
     let loss = model.unused.forward(model.used.forward(input)).powi_scalar(2).sum();
     let mut grads = GradientsParams::from_grads(loss.backward(), &model);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1e-3)).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1e-3)).unwrap();
     clipper.clip(&model, &mut grads).unwrap();
     assert_eq!(clipper.report().unwrap().tensors.len(), 2);
 }
@@ -231,28 +231,28 @@ fn one_parameter_in_two_places_counts_once() {
 fn clips_change_between_steps() {
     let Some(gpu) = gpu() else { return };
     let model = mlp(gpu);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1.0)).unwrap();
-    let norm_after = |clipper: &mut Clipper| {
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1.0)).unwrap();
+    let norm_after = |clipper: &Clipper| {
         let mut grads = model.grads(3, 1e3, &gpu.device);
         clipper.clip(&model, &mut grads).unwrap();
         norm(&read(&model, &grads))
     };
     let close =
         |given: f64, required: f64| assert!((given / required - 1.0).abs() < 1e-6, "{given} {required}");
-    close(norm_after(&mut clipper), 1.0);
+    close(norm_after(&clipper), 1.0);
     clipper.set_threshold(0.25).unwrap();
-    close(norm_after(&mut clipper), 0.25);
+    close(norm_after(&clipper), 0.25);
     assert!(clipper.set_threshold(-1.0).is_err());
     clipper.set_clip(Clip::global_norm(2.0)).unwrap();
-    close(norm_after(&mut clipper), 2.0);
+    close(norm_after(&clipper), 2.0);
     let before = clipper.report().unwrap();
     clipper.set_unscale(0.5).unwrap();
-    close(norm_after(&mut clipper), 2.0);
+    close(norm_after(&clipper), 2.0);
     let after = clipper.report().unwrap();
     close(after.norm().unwrap(), before.norm().unwrap() / 2.0);
     assert_eq!((before.step, after.step), (3, 4), "steps are counted over all clips");
     clipper.set_clip(Clip::global_norm(1.0).adapt(Adapt::zclip())).unwrap();
-    norm_after(&mut clipper);
+    norm_after(&clipper);
     assert_eq!(clipper.report().unwrap().step, 1, "another way to adapt begins anew");
 }
 
@@ -260,7 +260,7 @@ fn clips_change_between_steps() {
 fn reports_arrive_late_and_in_order() {
     let Some(gpu) = gpu() else { return };
     let model = mlp(gpu);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1.0)).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1.0)).unwrap();
     let mut steps = Vec::new();
     for step in 0..10 {
         clipper.clip(&model, &mut model.grads(step, 1.0, &gpu.device)).unwrap();

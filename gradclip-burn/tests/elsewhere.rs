@@ -23,7 +23,7 @@ fn a_device_that_is_not_wgpu_is_refused() {
 fn a_gradient_elsewhere_is_named_and_none_is_changed() {
     let Some(gpu) = gpu() else { return };
     let model = Mlp::new(&[12, 9, 3], &gpu.device);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1e-3)).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1e-3)).unwrap();
     let mut grads = model.grads(3, 1e3, &gpu.device);
     let id = model.layers[1].weight.id;
     let gradient = grads.remove::<2>(id).unwrap();
@@ -45,7 +45,7 @@ fn a_model_elsewhere_is_refused_whatever_its_gradients() {
     let Some(gpu) = gpu() else { return };
     let device = Device::ndarray().autodiff();
     let model = Mlp::new(&[4, 3], &device);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1e-3)).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1e-3)).unwrap();
     let mut grads = model.grads(3, 1e3, &device);
     let before = read(&model, &grads);
     assert!(matches!(clipper.clip(&model, &mut grads), Err(Error::Device { .. })));

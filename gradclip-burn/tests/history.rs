@@ -32,11 +32,11 @@ fn saved(clipper: &Clipper) -> History {
 #[test]
 fn a_history_goes_on_in_another_clipper() {
     let Some(gpu) = gpu() else { return };
-    let mut first = same_as_cpu(gpu, zclip(), 6, no_group);
+    let first = same_as_cpu(gpu, zclip(), 6, no_group);
     let history = saved(&first);
     assert_eq!(history.steps(), 6);
     let model = mlp(gpu);
-    let mut second = Clipper::new(&gpu.device, &gpu.setup, zclip()).unwrap();
+    let second = Clipper::new(&gpu.device, &gpu.setup, zclip()).unwrap();
     second.restore_history(History::from_bytes(&history.to_bytes()).unwrap());
     for step in 7..10 {
         let [mut there, mut here] = [0, 1].map(|_| model.grads(step, 1e4, &gpu.device));
@@ -54,16 +54,16 @@ fn a_history_goes_on_in_another_clipper() {
 #[test]
 fn a_restored_history_outlives_clips_that_fail() {
     let Some(gpu) = gpu() else { return };
-    let mut first = same_as_cpu(gpu, zclip(), 6, no_group);
+    let first = same_as_cpu(gpu, zclip(), 6, no_group);
     let model = mlp(gpu);
     let refused = Arc::new(AtomicBool::new(false));
     let asked = refused.clone();
-    let mut second = Clipper::new(&gpu.device, &gpu.setup, zclip()).unwrap().groups(move |_| {
+    let second = Clipper::new(&gpu.device, &gpu.setup, zclip()).unwrap().groups(move |_| {
         // Under a global norm a group's threshold is an error.
         asked.load(Ordering::Relaxed).then(|| Group::new("all", 1.0))
     });
     second.restore_history(saved(&first));
-    let fails = |clipper: &mut Clipper| {
+    let fails = |clipper: &Clipper| {
         let mut grads = model.grads(0, 1e3, &gpu.device);
         let before = read(&model, &grads);
         let error = clipper.clip(&model, &mut grads).unwrap_err();
@@ -73,14 +73,14 @@ fn a_restored_history_outlives_clips_that_fail() {
     // The clip is another one than the history's, and stays so until somebody does something.
     second.set_clip(Clip::global_norm(1e-3)).unwrap();
     for _ in 0..2 {
-        let error = fails(&mut second);
+        let error = fails(&second);
         assert!(matches!(error, Error::Clip(ClipError::State { .. })), "{error}");
         assert!(matches!(second.report(), Err(Error::NothingClipped { .. })));
     }
     second.set_clip(zclip()).unwrap();
     // A clip that cannot be prepared.
     refused.store(true, Ordering::Relaxed);
-    assert!(matches!(fails(&mut second), Error::Prepare(_)));
+    assert!(matches!(fails(&second), Error::Prepare(_)));
     refused.store(false, Ordering::Relaxed);
     let [mut there, mut here] = [0, 1].map(|_| model.grads(7, 1e4, &gpu.device));
     first.clip(&model, &mut there).unwrap();
@@ -96,7 +96,7 @@ fn a_restored_history_outlives_clips_that_fail() {
 #[test]
 fn a_history_that_is_refused_changes_nothing_of_what_there_is() {
     let Some(gpu) = gpu() else { return };
-    let mut clipper = same_as_cpu(gpu, zclip(), 6, no_group);
+    let clipper = same_as_cpu(gpu, zclip(), 6, no_group);
     let (model, own) = (mlp(gpu), saved(&clipper));
     let other = same_as_cpu(gpu, Clip::global_norm(1.0).adapt(Adapt::zclip()), 2, no_group);
     let before = clipper.report().unwrap();
@@ -112,7 +112,7 @@ fn adaptive_thresholds_begin_anew_with_other_parameters_where_asked() {
     let Some(gpu) = gpu() else { return };
     let model = Pair::new(&gpu.device);
     let device = gpu.device.clone().inner();
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::adagc(1.0)).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::adagc(1.0)).unwrap();
     let mut grads = GradientsParams::new();
     grads.register(model.vector.id, tensor::<1>(1, [7], 1.0, &device));
     clipper.clip(&model, &mut grads).unwrap();
@@ -133,7 +133,7 @@ fn scale(clipper: &Clipper) -> f32 {
 
 /// The gradient of a loss, scaled as the clipper says: the norm that it reports is that of the plain loss.
 #[track_caller]
-fn scaled_step(gpu: &Gpu, model: &Pair, clipper: &mut Clipper) {
+fn scaled_step(gpu: &Gpu, model: &Pair, clipper: &Clipper) {
     let loss = model.vector.val().powi_scalar(2).sum() * clipper.loss_scale().unwrap();
     let mut grads = GradientsParams::from_grads(loss.backward(), model);
     clipper.clip(model, &mut grads).unwrap();
@@ -154,12 +154,12 @@ fn a_loss_scale_follows_the_gradients() {
     let Some(gpu) = gpu() else { return };
     let model = Pair::new(&gpu.device);
     let clip = Clip::global_norm(1.0).loss_scale(LossScale::default().initial(1024.0));
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap();
     assert_eq!(scale(&clipper), 1024.0);
     clipper.clip(&model, &mut infinite(gpu, &model)).unwrap();
     assert_eq!(scale(&clipper), 512.0);
     // It takes part in a backward pass.
-    scaled_step(gpu, &model, &mut clipper);
+    scaled_step(gpu, &model, &clipper);
 }
 
 #[test]
@@ -168,13 +168,13 @@ fn a_loss_scale_is_the_one_that_the_next_clip_divides_by() {
     let model = Pair::new(&gpu.device);
     let scaled = Clip::global_norm(1.0).loss_scale(LossScale::default().initial(1024.0));
     let new = || Clipper::new(&gpu.device, &gpu.setup, scaled).unwrap();
-    let mut first = new();
+    let first = new();
     first.clip(&model, &mut infinite(gpu, &model)).unwrap();
     // Before the first clip of another clipper, too.
-    let mut second = new();
+    let second = new();
     second.restore_history(saved(&first));
     assert_eq!(scale(&second), 512.0);
-    scaled_step(gpu, &model, &mut second);
+    scaled_step(gpu, &model, &second);
     // Over a clip that adapts otherwise, where all begins anew, and back.
     for (clip, required) in [(scaled.adapt(Adapt::zclip()), 1024.0), (Clip::global_norm(1.0), 1.0)] {
         first.set_clip(clip).unwrap();
@@ -182,7 +182,7 @@ fn a_loss_scale_is_the_one_that_the_next_clip_divides_by() {
         first.set_clip(scaled).unwrap();
         assert_eq!(scale(&first), 512.0, "nothing was clipped in between");
         first.set_clip(clip).unwrap();
-        scaled_step(gpu, &model, &mut first);
+        scaled_step(gpu, &model, &first);
         first.set_clip(scaled).unwrap();
         assert_eq!(scale(&first), 1024.0, "it begins anew");
         first.clip(&model, &mut infinite(gpu, &model)).unwrap();
@@ -190,7 +190,7 @@ fn a_loss_scale_is_the_one_that_the_next_clip_divides_by() {
     // Over one that only limits otherwise it goes on.
     first.set_clip(scaled.scope(Scope::Tensor)).unwrap();
     assert_eq!(scale(&first), 512.0);
-    scaled_step(gpu, &model, &mut first);
+    scaled_step(gpu, &model, &first);
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn what_the_interface_needs_is_exported() {
         .adapt(Adapt::zclip())
         .loss_scale(LossScale::default());
     let options = ClipperOptions::default().read_backs(2).workgroup_size(64);
-    let mut clipper = Clipper::with_options(&gpu.device, &gpu.setup, clip, options).unwrap();
+    let clipper = Clipper::with_options(&gpu.device, &gpu.setup, clip, options).unwrap();
     let mut grads = GradientsParams::new();
     grads.register(model.vector.id, tensor::<1>(1, [7], 1.0, &gpu.device.clone().inner()));
     clipper.clip(&model, &mut grads).unwrap();

@@ -37,7 +37,7 @@ fn gradients_on_a_device_of_ones_own_are_clipped() {
     };
     let device = Device::wgpu_options().setup(setup.clone()).init().unwrap().autodiff();
     let clip = Clip::global_norm(0.1);
-    let mut clipper = Clipper::new(&device, &setup, clip).unwrap();
+    let clipper = Clipper::new(&device, &setup, clip).unwrap();
     let model = Mlp::new(&[12, 33, 20, 3], &device);
     for step in 0..3 {
         let mut grads = model.grads(step, 1e3, &device);

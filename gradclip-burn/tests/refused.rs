@@ -16,7 +16,7 @@ fn a_clip_that_makes_no_sense_is_refused_at_once() {
     assert!(matches!(error, Error::Clip(_)), "{error}");
     // Units need another number of axes than the vector has: known when the gradients are.
     let clip = Clip::per_unit_norm(1.0, Units::over(&[3]));
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap();
     let model = Mlp::new(&[12, 9, 3], &gpu.device);
     let mut grads = model.grads(3, 1.0, &gpu.device);
     let before = read(&model, &grads);
@@ -30,7 +30,7 @@ fn other_types_and_shapes_are_named() {
     let Some(gpu) = gpu() else { return };
     let model = Pair::new(&gpu.device);
     let device = gpu.device.clone().inner();
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::agc(0.01, Units::OutputFirst)).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::agc(0.01, Units::OutputFirst)).unwrap();
     let mut grads = GradientsParams::new();
     grads.register(model.matrix.id, tensor::<2>(1, [5, 6], 1.0, &device));
     let error = clipper.clip(&model, &mut grads).unwrap_err();
@@ -54,7 +54,7 @@ fn a_gradient_on_another_wgpu_device_is_named() {
         return;
     };
     let model = Mlp::new(&[12, 9, 3], &gpu.device);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1e-3)).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1e-3)).unwrap();
     let mut grads = model.grads(3, 1e3, &gpu.device);
     let id = model.layers[1].weight.id;
     let gradient = grads.remove::<2>(id).unwrap();
@@ -93,7 +93,7 @@ fn halves_are_not_unscaled_unless_asked_for() {
     let model = Mlp::new(&[12, 9, 3], &gpu.device);
     let scaled = Clip::global_norm(0.1).loss_scale(LossScale::default().initial(1024.0));
     for clip in [scaled, Clip::global_norm(0.1).unscale(0.25)] {
-        let mut clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap();
+        let clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap();
         let mut grads = with_halves(&model, &gpu.device);
         let before = read(&model, &grads);
         assert_lossy(&clipper.clip(&model, &mut grads).unwrap_err());
@@ -108,7 +108,7 @@ fn halves_are_not_unscaled_unless_asked_for() {
         assert_same_bits("lossy", &read(&model, &grads), &required);
     }
     // Parameters in f32 that the forward pass casts have gradients in f32: nothing is lost.
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, scaled).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, scaled).unwrap();
     let weight = model.layers[0].weight.val().cast(FloatDType::F16);
     let loss = weight.powi_scalar(2).mean().cast(FloatDType::F32) * clipper.loss_scale().unwrap();
     let mut grads = GradientsParams::from_grads(loss.backward(), &model);
@@ -127,14 +127,14 @@ fn an_unscale_factor_that_one_pass_refuses_is_set_in_none() {
         return;
     }
     let model = Mlp::new(&[12, 9, 3], &gpu.device);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(0.1)).unwrap();
-    let norm_of = |clipper: &mut Clipper, mut grads: GradientsParams| {
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(0.1)).unwrap();
+    let norm_of = |clipper: &Clipper, mut grads: GradientsParams| {
         clipper.clip(&model, &mut grads).unwrap();
         clipper.report().unwrap().norm().unwrap()
     };
-    let before = norm_of(&mut clipper, model.grads(3, 10.0, &gpu.device));
-    norm_of(&mut clipper, with_halves(&model, &gpu.device));
+    let before = norm_of(&clipper, model.grads(3, 10.0, &gpu.device));
+    norm_of(&clipper, with_halves(&model, &gpu.device));
     assert_lossy(&clipper.set_unscale(0.25).unwrap_err());
-    assert_eq!(norm_of(&mut clipper, model.grads(3, 10.0, &gpu.device)), before);
+    assert_eq!(norm_of(&clipper, model.grads(3, 10.0, &gpu.device)), before);
     assert_eq!(clipper.report().unwrap().step, 3, "steps are counted on");
 }

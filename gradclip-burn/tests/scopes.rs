@@ -57,7 +57,7 @@ fn excluded_biases_are_in_no_norm_and_keep_every_bit() {
     let Some(gpu) = gpu() else { return };
     let model = mlp(gpu);
     for scale in [1e3, 1e-3] {
-        let mut clipper =
+        let clipper =
             Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1.0)).unwrap().groups(biases_excluded);
         let mut grads = model.grads(3, scale, &gpu.device);
         let before = read(&model, &grads);
@@ -84,25 +84,25 @@ fn excluded_biases_are_in_no_norm_and_keep_every_bit() {
 fn a_threshold_set_later_keeps_exclusions_and_thresholds_of_groups() {
     let Some(gpu) = gpu() else { return };
     let model = mlp(gpu);
-    let clip = |clipper: &mut Clipper| {
+    let clip = |clipper: &Clipper| {
         let mut grads = model.grads(3, 1e3, &gpu.device);
         let before = read(&model, &grads);
         clipper.clip(&model, &mut grads).unwrap();
         (before, read(&model, &grads))
     };
     let new = |clip| Clipper::new(&gpu.device, &gpu.setup, clip).unwrap();
-    let mut clipper = new(Clip::global_norm(1.0)).groups(biases_excluded);
+    let clipper = new(Clip::global_norm(1.0)).groups(biases_excluded);
     for threshold in [1.0, 0.25, 4.0] {
         clipper.set_threshold(threshold).unwrap();
-        let (before, after) = clip(&mut clipper);
+        let (before, after) = clip(&clipper);
         assert_same_bits("biases", &some(&after, is_bias), &some(&before, is_bias));
         let [before, after] = [before, after].map(|all| some(&all, |path| !is_bias(path)));
         assert_scaled(&after, &before, f64::from(threshold) / norm(&before));
     }
-    let mut clipper = new(Clip::per_group_norm(0.1)).groups(first_by_itself);
+    let clipper = new(Clip::per_group_norm(0.1)).groups(first_by_itself);
     for threshold in [0.1, 0.05f32] {
         clipper.set_threshold(threshold).unwrap();
-        let (before, after) = clip(&mut clipper);
+        let (before, after) = clip(&clipper);
         assert_same_bits("biases", &some(&after, is_bias), &some(&before, is_bias));
         let first = |path: &str| path == "layers.0.weight";
         assert_scaled(&some(&after, first), &some(&before, first), 0.01 / norm(&some(&before, first)));
@@ -115,7 +115,7 @@ fn a_threshold_set_later_keeps_exclusions_and_thresholds_of_groups() {
     }
     // Excluded ones are unscaled like the others.
     clipper.set_unscale(0.5).unwrap();
-    let (before, after) = clip(&mut clipper);
+    let (before, after) = clip(&clipper);
     for (a, b) in some(&after, is_bias).iter().zip(&some(&before, is_bias)) {
         let halves: Vec<f32> = b.values.iter().map(|v| v * 0.5).collect();
         assert_eq!(a.values, halves, "{}", a.path);
@@ -162,7 +162,7 @@ fn assert_names(error: &Error, parameter: &str) {
 fn a_groups_threshold_is_refused_where_groups_would_share_a_norm() {
     let Some(gpu) = gpu() else { return };
     let model = mlp(gpu);
-    let mut clipper =
+    let clipper =
         Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1.0)).unwrap().groups(first_by_itself);
     let mut grads = model.grads(3, 1e3, &gpu.device);
     let before = read(&model, &grads);
@@ -175,7 +175,7 @@ fn a_groups_threshold_is_refused_where_groups_would_share_a_norm() {
     assert_eq!(clipper.report().unwrap().step, 1);
 
     let model = Rows::new(gpu);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::per_row_norm(1.0))
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::per_row_norm(1.0))
         .unwrap()
         .groups(|path| (path == "vector").then(|| Group::new("first", 0.01)));
     let mut grads = model.grads(gpu);
@@ -190,7 +190,7 @@ fn each_tensor_of_a_group_has_the_groups_threshold() {
     let Some(gpu) = gpu() else { return };
     let model = mlp(gpu);
     let clip = Clip::per_tensor_norm(0.1);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap().groups(|path| match path {
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap().groups(|path| match path {
         "layers.1.bias" => Some(Group::excluded("left")),
         _ => path.starts_with("layers.0").then(|| Group::new("first", 0.01)),
     });
@@ -206,7 +206,7 @@ fn each_tensor_of_a_group_has_the_groups_threshold() {
         };
         let exact = norm(std::slice::from_ref(b));
         assert!(exact > 0.1, "{}: {exact}", a.path);
-        assert_scaled(&[a.clone()], &[b.clone()], (threshold / exact).min(1.0));
+        assert_scaled(std::slice::from_ref(a), std::slice::from_ref(b), (threshold / exact).min(1.0));
     }
     assert_same_bits("left", &after[3..4], &before[3..4]);
 }
@@ -229,7 +229,7 @@ fn the_norm_of_a_row_is_at_most_its_threshold() {
     let Some(gpu) = gpu() else { return };
     let model = Rows::new(gpu);
     let clip = Clip::per_row_norm(0.3f32);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap();
     let mut grads = model.grads(gpu);
     let mut required = read(&model, &grads);
     on_cpu(&mut required, &[], &clip, &mut History::default(), no_group);

@@ -18,7 +18,7 @@ fn a_gradient_of_another_thread_is_complete_before_it_is_clipped() {
     let Some(gpu) = gpu() else { return };
     let model = Mlp::new(&[12, 33, 20, 3], &gpu.device);
     let clip = Clip::global_norm(0.1);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap();
     for step in 0..10 {
         let there = model.clone();
         let mut grads = thread::spawn(move || there.grads(step, 1e3, &gpu.device)).join().unwrap();
@@ -35,7 +35,7 @@ fn what_another_thread_has_queued_reads_the_gradient_before_the_clip() {
     let Some(gpu) = gpu() else { return };
     let device = gpu.device.clone().inner();
     let model = Pair::new(&gpu.device);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1e-3)).unwrap();
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(1e-3)).unwrap();
     for step in 0..10 {
         let gradient = tensor::<2>(step, [6, 5], 1.0, &device);
         let required = gradient.clone().mul_scalar(2.0).into_data();
@@ -65,7 +65,7 @@ fn what_another_thread_has_queued_reads_the_gradient_before_the_clip() {
 fn several_threads_train_and_clip_at_once() {
     let Some(gpu) = gpu() else { return };
     let train = move |seed: u64, ours: bool| {
-        let mut clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(0.5)).unwrap();
+        let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(0.5)).unwrap();
         let mut model = Mlp::new(&[12, 33, 3], &gpu.device);
         let mut optimizer = SgdConfig::new().init();
         for step in 0..15 {
@@ -102,4 +102,41 @@ fn a_clipper_moves_between_threads() {
         .unwrap();
     }
     assert_eq!(clipper.report().unwrap().step, 4);
+}
+
+#[test]
+fn clones_of_a_clipper_are_one_and_shared_by_threads() {
+    fn shared<T: Send + Sync + Clone>(_: &T) {}
+    let Some(gpu) = gpu() else { return };
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, Clip::global_norm(0.5)).unwrap();
+    shared(&clipper);
+    let stepper = gradclip_burn::Stepper::new(
+        &gpu.device,
+        &gpu.setup,
+        Clip::global_norm(0.5),
+        gradclip_burn::Adam::new(0.1),
+    );
+    shared(&stepper.unwrap());
+    let model = Mlp::new(&[12, 33, 3], &gpu.device);
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let (clipper, model) = (clipper.clone(), model.clone());
+            scope.spawn(move || {
+                for step in 0..5 {
+                    // Made up: Burn 0.22 may stop for good where threads go backward through one model at once.
+                    let mut grads = GradientsParams::new();
+                    for (i, layer) in model.layers.iter().enumerate() {
+                        let seed = 100 * thread + 10 * step + i as u64;
+                        let gradient = tensor(seed, layer.weight.dims(), 1e3, &gpu.device.clone().inner());
+                        grads.register::<2>(layer.weight.id, gradient);
+                    }
+                    let mut required = read(&model, &grads);
+                    clipper.clip(&model, &mut grads).unwrap();
+                    on_cpu(&mut required, &[], &Clip::global_norm(0.5), &mut History::default(), |_| None);
+                    assert_same_bits("shared", &read(&model, &grads), &required);
+                }
+            });
+        }
+    });
+    assert_eq!(clipper.report().unwrap().step, 20);
 }

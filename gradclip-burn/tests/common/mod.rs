@@ -214,7 +214,7 @@ pub fn mlp(gpu: &Gpu) -> Mlp {
 pub fn same_as_cpu(gpu: &Gpu, clip: Clip, steps: u64, group_of: fn(&str) -> Option<Group>) -> Clipper {
     let model = mlp(gpu);
     let parameters = read_parameters(&model);
-    let mut clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap().groups(group_of);
+    let clipper = Clipper::new(&gpu.device, &gpu.setup, clip).unwrap().groups(group_of);
     let mut history = History::default();
     for step in 0..steps {
         let scale = [1e3, 1.0, 30.0, 1e4][step as usize % 4];
