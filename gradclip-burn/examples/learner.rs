@@ -15,7 +15,6 @@ use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
-use burn::tensor::backend::ExecutionError;
 use burn::tensor::{Device, Tensor, TensorData, TensorReadError};
 use burn::train::metric::state::{FormatOptions, NumericMetricState};
 use burn::train::metric::{
@@ -23,6 +22,7 @@ use burn::train::metric::{
     SerializedEntry,
 };
 use burn::train::{InferenceStep, Learner, SupervisedTraining, TrainOutput, TrainStep};
+use burn_std::ExecutionError;
 use gradclip_burn::{Adapt, Clip, Clipper, Report};
 
 /// Batches that are added up before a step.
